@@ -1,0 +1,191 @@
+//! Names and identifiers that are valid by construction.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A stream's name: UTF-8, 1 to 128 bytes, no control characters, no `/` or `\`, no leading `.` or
+/// `-`. It can't hold a path, and it can't be taken for an option by a script.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamName(String);
+
+/// What is wrong with a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    /// Empty, or over 128 bytes.
+    #[error("a stream name has 1 to 128 bytes, this one has {0}")]
+    Length(usize),
+    /// A control character, `/` or `\`.
+    #[error("a stream name has no control characters and no / or \\, this one has {0:?}")]
+    Character(char),
+    /// A leading `.` or `-`.
+    #[error("a stream name doesn't begin with {0:?}")]
+    Start(char),
+}
+
+impl StreamName {
+    /// The name as given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StreamName {
+    type Err = BadName;
+
+    fn from_str(name: &str) -> Result<Self, BadName> {
+        if name.is_empty() || name.len() > 128 {
+            return Err(BadName::Length(name.len()));
+        }
+        if let Some(bad) = name.chars().find(|c| c.is_control() || matches!(c, '/' | '\\')) {
+            return Err(BadName::Character(bad));
+        }
+        match name.chars().next() {
+            Some(start @ ('.' | '-')) => Err(BadName::Start(start)),
+            _ => Ok(Self(name.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for StreamName {
+    type Error = BadName;
+
+    fn try_from(name: String) -> Result<Self, BadName> {
+        name.parse()
+    }
+}
+
+impl From<StreamName> for String {
+    fn from(name: StreamName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Crockford's base 32, lower case: no `i`, `l`, `o`, `u`, so that an id read aloud stays itself.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Encodes the low `5 * digits` bits of `value`.
+fn base32(value: u128, digits: u32) -> String {
+    (0..digits).rev().map(|digit| ALPHABET[(value >> (5 * digit) & 31) as usize] as char).collect()
+}
+
+/// A recording's identifier: a ULID in lower case (48 bits of milliseconds, 80 random bits), so
+/// that sorting by id sorts by time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RecordingId(String);
+
+impl RecordingId {
+    /// A new identifier for a recording that starts at `at`.
+    pub fn new(at: Timestamp) -> Self {
+        let millis = at.as_millisecond().max(0) as u128;
+        Self(base32(millis << 80 | rand::random::<u128>() >> 48, 26))
+    }
+
+    /// 26 characters of `[0-9a-z]`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RecordingId {
+    type Err = String;
+
+    fn from_str(id: &str) -> Result<Self, String> {
+        if id.len() == 26 && id.bytes().all(|byte| ALPHABET.contains(&byte)) {
+            Ok(Self(id.to_owned()))
+        } else {
+            Err(format!("{id:?} is not a recording's id (26 characters of 0-9 and a-z)"))
+        }
+    }
+}
+
+impl TryFrom<String> for RecordingId {
+    type Error = String;
+
+    fn try_from(id: String) -> Result<Self, String> {
+        id.parse()
+    }
+}
+
+impl From<RecordingId> for String {
+    fn from(id: RecordingId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for RecordingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// 128 random bits that prove a publisher is the one it was. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A new secret.
+    pub fn new() -> Self {
+        Self(base32(rand::random(), 26))
+    }
+
+    /// For handing it to its owner.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// A secret a client sent.
+    pub fn from_client(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_hold_a_path_or_pass_for_an_option() {
+        for bad in ["", "../../etc/passwd", "a/b", "a\\b", ".hidden", "-rf", "a\nb", "a\0b", &"x".repeat(129)]
+        {
+            assert!(bad.parse::<StreamName>().is_err(), "{bad:?} was taken");
+        }
+        for good in ["interview 7", "$HOME \"x\" 'y'", "собеседование", "a..b", &"x".repeat(128)]
+        {
+            assert!(good.parse::<StreamName>().is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn recording_ids_sort_by_time_and_differ() {
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        let (early, late) =
+            (RecordingId::new(at(1_700_000_000_000)), RecordingId::new(at(1_700_000_000_001)));
+        assert!(early < late, "{early} {late}");
+        assert_ne!(RecordingId::new(at(1)), RecordingId::new(at(1)));
+        assert_eq!(early.as_str().len(), 26);
+        assert_eq!(early.as_str().parse::<RecordingId>().as_ref(), Ok(&early));
+    }
+}

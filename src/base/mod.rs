@@ -1,0 +1,7 @@
+//! L0: what every layer may use. Nothing here knows of media, files or sockets.
+
+pub mod clock;
+pub mod id;
+pub mod reason;
+pub mod tasks;
+pub mod units;

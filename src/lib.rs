@@ -1,0 +1,47 @@
+//! A self-hosted WebRTC ingest server: a browser publishes, a seekable file comes out, a hook runs.
+//!
+//! ```text
+//!  browser ── WS /signal ──┐
+//!  any WHIP client ────────┴─ ingest::webrtc ── RTP ──▶ rtp::Pipeline
+//!                                                          │ Frame (one vocabulary for everything)
+//!                                                          ▼
+//!                                                     live::Stream ──▶ record::Recorder ─▶ file ─▶ manifest ─▶ hook
+//! ```
+//!
+//! Frames are the middle: every way in ends in [`media::Frame`]s on a [`live::Stream`], every way
+//! out reads them.
+//!
+//! # Layers
+//!
+//! A module imports only from layers below its own; a test fails on any other import.
+//!
+//! | layer | modules | what |
+//! | --- | --- | --- |
+//! | L6 | `main` `app` `config` | assembly: the only place that knows everything |
+//! | L5 | `http` | axum handlers: parse, authorise, call, map the error |
+//! | L4 | `ingest` | who pushes frames in |
+//! | L3 | `record` | frames → files → catalogue; emits events, knows no hook |
+//! | L2 | `live` `hook` | fan-out, scripts (neither imports the other) |
+//! | L1 | `media` ← `rtp`, `webm` | pure: no tokio, no files, no sockets; time is an argument |
+//! | L0 | `base` | ids, units, clock, shutdown |
+//!
+//! # Glossary
+//!
+//! - *publication*: one name's claim by one publisher, from its first offer until its file is sealed;
+//!   it outlives a session, so that a publisher who reconnects goes on in the same recording.
+//! - *session*: one WebRTC peer connection.
+//! - *tap*: the lossless reader of a stream (the recorder); a *viewer* may lose frames.
+//! - *cluster*: the unit of a WebM file; written whole or not at all.
+//! - *sealing*: giving a `.part` its index, duration and final name.
+
+pub mod app;
+pub mod base;
+pub mod config;
+pub mod hook;
+pub mod http;
+pub mod ingest;
+pub mod live;
+pub mod media;
+pub mod record;
+pub mod rtp;
+pub mod webm;

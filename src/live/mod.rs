@@ -1,0 +1,7 @@
+//! L2: one publisher's frames, handed to everybody who reads them.
+
+mod stream;
+mod tap;
+
+pub use stream::Stream;
+pub use tap::{Item, Tap};

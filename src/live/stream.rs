@@ -1,0 +1,59 @@
+//! A stream: where a publisher's events become everybody's.
+
+use crate::base::id::StreamName;
+use crate::base::reason::EndReason;
+use crate::live::tap::{Item, Queue, Tap};
+use crate::media::{Event, Track};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// One name's media, from its first frame to its end. Cheap to clone; all clones are the same
+/// stream.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    name: StreamName,
+    tracks: Arc<[Track]>,
+    taps: Arc<Mutex<Vec<Arc<Queue>>>>,
+}
+
+impl Stream {
+    /// A stream with all the tracks its publisher has negotiated.
+    pub fn new(name: StreamName, tracks: Vec<Track>) -> Self {
+        Self { name, tracks: tracks.into(), taps: Arc::default() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    /// Its tracks; a frame's `track` is an index into them.
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    /// Hands one event to every reader. Never waits.
+    pub fn push(&self, event: &Event, now: Instant) {
+        for tap in self.lock().iter() {
+            tap.push(Item::Media(event.clone()), now);
+        }
+    }
+
+    /// Ends the stream for every reader.
+    pub fn end(&self, reason: EndReason, now: Instant) {
+        for tap in self.lock().drain(..) {
+            tap.push(Item::End(reason), now);
+        }
+    }
+
+    /// A lossless reader of what is pushed from now on.
+    pub fn tap(&self) -> Tap {
+        let queue = Arc::new(Queue::default());
+        self.lock().push(queue.clone());
+        Tap::new(queue)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,3 @@
+//! Arguments → configuration → app → exit code. No logic.
+
+fn main() {}

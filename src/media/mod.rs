@@ -1,0 +1,122 @@
+//! L1: facts about media. The vocabulary that every way in and every way out shares.
+//!
+//! Pure: no tokio, no files, no sockets, no clock of its own.
+
+pub mod opus;
+pub mod vp8;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a track carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+}
+
+/// A codec we record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// RFC 6386; RTP payload RFC 7741.
+    Vp8,
+    /// RFC 6716; RTP payload RFC 7587.
+    Opus,
+}
+
+impl Codec {
+    /// What it carries.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Vp8 => Kind::Video,
+            Self::Opus => Kind::Audio,
+        }
+    }
+
+    /// Ticks of its RTP clock in a second.
+    pub fn clock_rate(self) -> u32 {
+        match self {
+            Self::Vp8 => 90_000,
+            Self::Opus => 48_000,
+        }
+    }
+}
+
+/// Picture size in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// One track of a stream; a frame names it by its index in the stream's list of tracks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Track {
+    /// Its codec.
+    pub codec: Codec,
+    /// Audio channels (0 for video).
+    pub channels: u8,
+}
+
+/// One encoded picture or one packet of sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Index into the stream's tracks.
+    pub track: usize,
+    /// Presentation time since the stream's start; strictly increases within a track.
+    pub time: Duration,
+    /// Can be decoded without any other frame (always true for audio).
+    pub keyframe: bool,
+    /// Picture size, on video keyframes.
+    pub size: Option<Size>,
+    /// The codec's bitstream, without any transport's framing.
+    pub data: Bytes,
+}
+
+/// Why a part of a track is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// Packets were lost and not repaired in time.
+    Loss,
+    /// The publisher was away and came back.
+    Reconnect,
+    /// The disk did not keep up.
+    Overrun,
+}
+
+/// A hole in a track: nothing was received, or nothing decodable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Index into the stream's tracks.
+    pub track: usize,
+    /// Time of the last frame before it.
+    pub from: Duration,
+    /// Time of the first frame after it.
+    pub to: Duration,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// What travels on a stream, in the order it left the pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A frame.
+    Frame(Frame),
+    /// A hole that has just ended (sent right before the frame that ends it).
+    Gap(Gap),
+    /// Packets of a track that never came.
+    Lost {
+        /// Index into the stream's tracks.
+        track: usize,
+        /// How many.
+        packets: u32,
+    },
+}

@@ -1,0 +1,40 @@
+//! Opus packets (RFC 6716 section 3).
+
+use std::time::Duration;
+
+/// How long a packet sounds, from its table-of-contents byte and frame count; `None` if it is no
+/// valid packet (empty, no frame, or over 120 ms).
+pub fn duration(packet: &[u8]) -> Option<Duration> {
+    let toc = *packet.first()?;
+    // Microseconds of one frame, by configuration number (RFC 6716 table 2).
+    let frame = match toc >> 3 {
+        config @ 0..=11 => [10_000, 20_000, 40_000, 60_000][config as usize & 3],
+        config @ 12..=15 => [10_000, 20_000][config as usize & 1],
+        config => [2_500, 5_000, 10_000, 20_000][config as usize & 3],
+    };
+    let frames = match toc & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u64::from(packet.get(1)? & 0x3f),
+    };
+    let micros = frame * frames;
+    (1..=120_000).contains(&micros).then(|| Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_tells_how_long_it_sounds() {
+        let ms = |packet: &[u8]| duration(packet).map(|d| d.as_micros() as f64 / 1000.0);
+        assert_eq!(ms(&[0x78]), Some(20.0), "hybrid fullband, one frame");
+        assert_eq!(ms(&[0xe0]), Some(2.5), "CELT, the shortest");
+        assert_eq!(ms(&[0x18]), Some(60.0), "SILK, the longest frame");
+        assert_eq!(ms(&[0xfb, 3]), Some(60.0), "three frames of 20 ms");
+        assert_eq!(ms(&[]), None);
+        assert_eq!(ms(&[0xfb]), None, "frame count is missing");
+        assert_eq!(ms(&[0xfb, 0]), None, "no frame");
+        assert_eq!(ms(&[0x1b, 3]), None, "180 ms");
+    }
+}

@@ -1,0 +1,131 @@
+//! The manifest: the one truth about a recording.
+
+use crate::base::id::{RecordingId, StreamName};
+use crate::base::reason::EndReason;
+use crate::media::{Codec, GapReason, Kind};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Where a recording stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingState {
+    /// Its file is a `.part`.
+    Recording,
+    /// Its file is whole and has its final name.
+    Sealed,
+    /// It could not be repaired.
+    Quarantined,
+    /// Its file was removed on request or by retention.
+    Deleted,
+}
+
+/// One track, as recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestTrack {
+    /// Video or audio.
+    pub kind: Kind,
+    /// The codec.
+    pub codec: Codec,
+    /// Frames written.
+    pub frames: u64,
+    /// Largest width seen, in pixels; video only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Largest height seen, in pixels; video only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Packets that never came.
+    pub lost: u64,
+}
+
+/// A hole in a track.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestGap {
+    /// The Matroska track number: the position in `tracks`, counted from 1.
+    pub track: usize,
+    /// Where it begins, in milliseconds of the file.
+    pub from_ms: u64,
+    /// Where it ends.
+    pub to_ms: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Where the hook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookState {
+    /// No hook is configured.
+    None,
+    /// It will run.
+    Queued,
+    /// It runs.
+    Running,
+    /// It exited with 0.
+    Done,
+    /// All attempts failed; it can be replayed.
+    Failed,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookAttempt {
+    /// Counted from 1, growing over restarts and replays.
+    pub n: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// Exit code; `null` if it could not start or was killed.
+    pub exit: Option<i32>,
+    /// Why there is no exit code, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// The last 4 KiB of its output.
+    pub tail: String,
+}
+
+/// What the manifest says of the hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// Where it stands.
+    pub state: HookState,
+    /// All attempts so far.
+    pub attempts: Vec<HookAttempt>,
+}
+
+/// A recording's manifest, `<file>.json` beside the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Identifier.
+    pub id: RecordingId,
+    /// Stream name.
+    pub stream: StreamName,
+    /// File name in `record.dir`.
+    pub file: String,
+    /// MIME type of the file.
+    pub mime: String,
+    /// Where it stands.
+    pub state: RecordingState,
+    /// Wall time of the first frame.
+    pub started_at: Timestamp,
+    /// Wall time of the end; `null` while recording.
+    pub ended_at: Option<Timestamp>,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Duration of the file.
+    pub duration_ms: u64,
+    /// Whether the file is (still) there.
+    pub file_present: bool,
+    /// The recording this one goes on from.
+    pub continues: Option<RecordingId>,
+    /// Tracks in the file's order.
+    pub tracks: Vec<ManifestTrack>,
+    /// Holes.
+    pub gaps: Vec<ManifestGap>,
+    /// Why it ended; `null` while recording.
+    pub end_reason: Option<EndReason>,
+    /// The hook.
+    pub hook: HookRecord,
+}

@@ -1,0 +1,1 @@
+//! L1: WebM as bytes. Knows no file.
