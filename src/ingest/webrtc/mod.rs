@@ -2,9 +2,46 @@
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
+use crate::base::units;
 use crate::ingest::publication::Status;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Section `webrtc` of the configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The one UDP address of all media, or `auto`: port 8189, on loopback if the server is there.
+    pub udp_bind: String,
+    /// Addresses publishers reach the server by: `203.0.113.7`, or `10.0.0.5=203.0.113.7` as
+    /// `private=public`.
+    pub advertise: Vec<String>,
+    /// STUN and TURN servers, handed to clients.
+    pub ice_servers: Vec<IceServer>,
+    /// The age at which the newest keyframe asks for the next.
+    #[serde(deserialize_with = "units::duration")]
+    pub keyframe_interval: Duration,
+    /// How long a hole may wait for its packet to be sent again.
+    #[serde(deserialize_with = "units::duration")]
+    pub reorder_window: Duration,
+    /// A connected publisher that sends no media for this long is ended.
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            udp_bind: "auto".to_owned(),
+            advertise: Vec::new(),
+            ice_servers: Vec::new(),
+            keyframe_interval: Duration::from_secs(4),
+            reorder_window: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
 
 /// A STUN or TURN server, handed to clients as `RTCIceServer`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
