@@ -1,6 +1,7 @@
 //! L4: who pushes frames in.
 
 pub mod publication;
+mod timeline;
 pub mod webrtc;
 
 use serde::Deserialize;

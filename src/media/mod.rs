@@ -88,6 +88,8 @@ pub enum GapReason {
     Loss,
     /// The publisher was away and came back.
     Reconnect,
+    /// Connected, but nothing was sent.
+    Silence,
     /// The disk did not keep up.
     Overrun,
 }

@@ -17,6 +17,17 @@ pub struct Packet {
     pub marker: bool,
     /// Payload without padding.
     pub payload: Bytes,
+    /// The payload is RED around Opus (RFC 2198).
+    pub red: bool,
+}
+
+/// What the pipeline needs to know of a track.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackSetup {
+    /// Its codec.
+    pub track: Track,
+    /// Whether the publisher sends packets again when asked to.
+    pub nack: bool,
 }
 
 /// What the publisher should be told.
@@ -51,7 +62,7 @@ pub struct Pipeline {}
 
 impl Pipeline {
     /// A pipeline whose time 0 is `origin`.
-    pub fn new(_config: Config, _tracks: &[Track], _origin: Instant) -> Self {
+    pub fn new(_config: Config, _tracks: &[TrackSetup], _origin: Instant) -> Self {
         Self {}
     }
 

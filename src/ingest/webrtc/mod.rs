@@ -1,12 +1,25 @@
 //! WebRTC ingest: one `accept(offer)` core for `/signal` and WHIP.
 
+mod engine;
+mod offer;
+mod paths;
+mod peer;
+pub mod session;
+mod socket;
+
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::ingest::publication::Status;
+use crate::ingest::publication::{Publication, Publications, Status, StreamInfo};
+use crate::ingest::webrtc::engine::{Command, Engine};
+use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
+use crate::ingest::webrtc::socket::Socket;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use tokio::sync::watch;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Section `webrtc` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -177,33 +190,154 @@ pub enum Refusal {
     Stopping,
 }
 
-/// The handle to the WebRTC engine. Cheap to clone.
+impl Refusal {
+    /// The contract's error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadSdp(_) => "bad_sdp",
+            Self::UnsupportedCodec => "unsupported_codec",
+            Self::StreamBusy(_) => "stream_busy",
+            Self::ResumeExpired => "resume_expired",
+            Self::SessionNotFound => "session_not_found",
+            Self::StaleEtag => "bad_request",
+            Self::LimitReached(_) | Self::Stopping => "limit_reached",
+            Self::DiskFull => "disk_full",
+        }
+    }
+}
+
+/// The handle to the WebRTC engine. Cheap to clone; the engine ends with its last handle.
 #[derive(Clone, Debug)]
-pub struct WebRtc {}
+pub struct WebRtc {
+    commands: mpsc::Sender<Command>,
+    publications: Publications,
+    config: Arc<Config>,
+    candidates: Arc<[SocketAddr]>,
+    local_addr: SocketAddr,
+}
 
 impl WebRtc {
+    /// Binds the media socket and starts the engine on a thread of its own: one busy publisher must
+    /// not wait for an HTTP request, nor the other way round.
+    ///
+    /// `local_only` is what `webrtc.udp_bind = "auto"` means.
+    pub fn start(config: Config, local_only: bool, publications: Publications) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let socket = {
+            let _entered = runtime.enter();
+            Socket::bind(&config, local_only)?
+        };
+        let local_addr = socket.local_addr()?;
+        let candidates = socket.addresses.told().into();
+        let (commands, receiver) = mpsc::channel(engine::COMMANDS);
+        let engine = Engine::new(socket);
+        std::thread::Builder::new()
+            .name("webrtc".to_owned())
+            .spawn(move || runtime.block_on(engine.run(receiver)))?;
+        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr })
+    }
+
+    /// The media socket's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The addresses publishers are told.
+    pub fn candidates(&self) -> &[SocketAddr] {
+        &self.candidates
+    }
+
     /// Answers an offer.
-    pub async fn accept(&self, _offer: Offer) -> Result<Accepted, Refusal> {
-        unimplemented!()
+    pub async fn accept(&self, offer: Offer) -> Result<Accepted, Refusal> {
+        if let Some(id) = offer.session {
+            let (answer, publication) =
+                self.ask(|reply| Command::Reoffer { id: id.clone(), sdp: offer.sdp, reply }).await?;
+            return Ok(accepted(id, answer, &publication));
+        }
+        let publication =
+            self.publications.reserve(&offer.stream, offer.record, offer.resume.as_ref(), offer.bearer)?;
+        let config = SessionConfig {
+            candidates: self.candidates.to_vec(),
+            pipeline: crate::rtp::Config {
+                reorder_window: self.config.reorder_window,
+                keyframe_interval: self.config.keyframe_interval,
+            },
+            origin: publication.origin(),
+            idle_timeout: self.config.idle_timeout,
+        };
+        let id = Session::new_id();
+        let (session, answer) = match Session::accept(&offer.sdp, &config, Instant::now()) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                publication.lost(&id, Instant::now());
+                return Err(refusal);
+            }
+        };
+        let accepted = accepted(id.clone(), answer, &publication);
+        let add = Command::Add { id, session: Box::new(session), publication };
+        self.commands.send(add).await.map_err(|_| Refusal::Stopping)?;
+        Ok(accepted)
     }
 
     /// Adds a candidate of the peer (an empty one ends them).
-    pub async fn candidate(&self, _session: &SessionId, _candidate: Candidate) -> Result<(), Refusal> {
-        unimplemented!()
+    pub async fn candidate(&self, session: &SessionId, candidate: Candidate) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Candidate { id: session.clone(), candidate, reply }).await
     }
 
     /// WHIP PATCH.
-    pub async fn patch(&self, _session: &SessionId, _patch: Patch) -> Result<Patched, Refusal> {
-        unimplemented!()
+    pub async fn patch(&self, session: &SessionId, patch: Patch) -> Result<Patched, Refusal> {
+        self.ask(|reply| Command::Patch { id: session.clone(), patch, reply }).await
     }
 
     /// Ends the session's publication; its status tells when the file is sealed.
-    pub async fn stop(&self, _session: &SessionId, _reason: EndReason) -> Result<(), Refusal> {
-        unimplemented!()
+    pub async fn stop(&self, session: &SessionId, reason: EndReason) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await
+    }
+
+    /// What became of the publication behind a `resume` secret.
+    pub fn status_of(&self, resume: &Secret) -> Option<watch::Receiver<Status>> {
+        self.publications.status_of(resume)
+    }
+
+    /// All live streams, by name.
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        self.publications.list()
+    }
+
+    /// Ends a stream on the operator's word; false if there is none of this name.
+    pub fn kick(&self, name: &StreamName) -> bool {
+        self.publications.kick(name)
+    }
+
+    /// Ends every publication in order, and takes no more.
+    pub async fn stop_all(&self) {
+        self.publications.refuse();
+        let _ = self.ask(|reply| Command::StopAll { reply }).await;
+        self.publications.stop();
     }
 
     /// What clients should use (`webrtc.ice_servers`).
     pub fn ice_servers(&self) -> &[IceServer] {
-        unimplemented!()
+        &self.config.ice_servers
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+}
+
+fn accepted(session: SessionId, answer: Answer, publication: &Publication) -> Accepted {
+    Accepted {
+        session,
+        answer: answer.sdp,
+        candidates: answer.candidates,
+        etag: answer.etag,
+        resume: publication.resume().clone(),
+        status: publication.status(),
     }
 }

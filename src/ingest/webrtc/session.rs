@@ -1,0 +1,518 @@
+//! One peer connection, sans-IO: datagrams and time in, frames and datagrams out.
+//!
+//! Nothing in here touches a socket, a task or a clock, so an hour of lossy network is tested in a
+//! second. The engine owns the session and drives it.
+
+use crate::base::id::Secret;
+use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
+use crate::ingest::webrtc::paths::{Inbound, Paths};
+use crate::ingest::webrtc::{Candidate, Refusal, peer};
+use crate::media::{self, Kind, Track};
+use crate::rtp::{self, Feedback, Pipeline, TrackSetup};
+use bytes::BytesMut;
+use rtc::peer_connection::message::RTCMessage;
+use rtc::rtcp;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
+    TransportLayerNack, nack_pairs_from_sequence_numbers,
+};
+use rtc::sansio::Protocol;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use webrtc::peer_connection::{
+    RTCIceCandidateInit, RTCPeerConnection, RTCPeerConnectionEvent, RTCPeerConnectionState,
+    RTCSessionDescription, RTCTrackEvent,
+};
+
+/// A peer that has not finished ICE and DTLS by then never will (D2).
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// A peer not heard of for this long is gone: browsers check their path every 2.5 s at the latest (D2).
+const VANISHED: Duration = Duration::from_secs(10);
+
+/// What a session needs to know.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Addresses offered to the peer, best first.
+    pub candidates: Vec<SocketAddr>,
+    /// Bounds of the way from packets to frames.
+    pub pipeline: rtp::Config,
+    /// Time 0 of the frames.
+    pub origin: Instant,
+    /// A connected peer without media for this long is ended.
+    pub idle_timeout: Duration,
+}
+
+/// What goes back to the client.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// SDP.
+    pub sdp: String,
+    /// The server's candidates, which are in the SDP too.
+    pub candidates: Vec<Candidate>,
+    /// Changes with every ICE generation.
+    pub etag: String,
+}
+
+/// What a session tells its owner.
+#[derive(Debug)]
+pub enum Event {
+    /// ICE and DTLS are up.
+    Connected,
+    /// This address has been proven to be the peer's (D4): route its packets here.
+    Proven(SocketAddr),
+    /// Media.
+    Media(media::Event),
+    /// The session is over.
+    Gone(Gone),
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The handshake took too long.
+    NeverConnected,
+    /// Nothing authentic came any more.
+    Vanished,
+    /// The peer closed the connection.
+    Closed,
+    /// Connected, but without media for `webrtc.idle_timeout`.
+    Idle,
+}
+
+/// A datagram to be sent.
+#[derive(Debug)]
+pub struct Transmit {
+    /// From which of our candidates.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: SocketAddr,
+    /// Contents.
+    pub data: BytesMut,
+}
+
+/// One peer connection.
+pub struct Session {
+    peer: RTCPeerConnection,
+    plan: Plan,
+    local: Credentials,
+    receivers: Vec<Receiver>,
+    pipeline: Pipeline,
+    paths: Paths,
+    events: VecDeque<Event>,
+    idle_timeout: Duration,
+    began: Instant,
+    connected: bool,
+    /// Last packet that only the peer can have sent.
+    heard: Instant,
+    /// Last media packet.
+    media: Instant,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    chosen: Chosen,
+    /// The primary stream's SSRC, once a packet has come.
+    ssrc: Option<u32>,
+    id: Option<rtc::rtp_transceiver::RTCRtpReceiverId>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("connected", &self.connected)
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Answers an offer.
+    pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), Refusal> {
+        let plan = offer::plan(offer)?;
+        let mut peer = peer::build(plan.peer_is_dtls_client, now).map_err(unusable)?;
+        for address in &config.candidates {
+            peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
+        }
+        let answered = negotiate(&mut peer, &plan.reduced, now)?;
+        let local =
+            Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
+        let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
+            .ok_or_else(|| Refusal::BadSdp("no crypto provider".to_owned()))?;
+        let nack =
+            |chosen: &Chosen| chosen.track.codec.kind() == Kind::Video || offers_audio_nack(&plan.reduced);
+        let setups: Vec<TrackSetup> =
+            plan.chosen.iter().map(|chosen| TrackSetup { track: chosen.track, nack: nack(chosen) }).collect();
+        let receivers = plan
+            .chosen
+            .iter()
+            .map(|chosen| Receiver { chosen: chosen.clone(), ssrc: None, id: None })
+            .collect();
+        let mut session = Self {
+            peer,
+            local,
+            receivers,
+            pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
+            paths,
+            events: VecDeque::new(),
+            idle_timeout: config.idle_timeout,
+            began: now,
+            connected: false,
+            heard: now,
+            media: now,
+            over: false,
+            plan,
+        };
+        session.add_offered_candidates();
+        let answer = session.answer(&answered);
+        Ok((session, answer))
+    }
+
+    /// Answers a further offer of the same client: an ICE restart, with the same media.
+    pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Answer, Refusal> {
+        let plan = offer::plan(offer)?;
+        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track)).collect::<Vec<_>>();
+        if tracks(&plan) != tracks(&self.plan) {
+            return Err(Refusal::BadSdp(
+                "a re-offer must have the same tracks: stop and publish again".to_owned(),
+            ));
+        }
+        let restarts = plan.credentials != self.plan.credentials;
+        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
+        self.plan = plan;
+        if restarts {
+            self.restarted(&answered, now);
+        }
+        self.add_offered_candidates();
+        Ok(self.answer(&answered))
+    }
+
+    /// Restarts ICE from a WHIP fragment (RFC 9725 section 4.3.3); returns the server's fragment.
+    pub fn restart(&mut self, fragment: &str, now: Instant) -> Result<(String, String), Refusal> {
+        let credentials = Credentials::find(fragment)
+            .ok_or_else(|| Refusal::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
+        if credentials == self.plan.credentials {
+            return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
+        }
+        let offer = credentials.put_into(&self.plan.reduced);
+        let answered = negotiate(&mut self.peer, &offer, now)?;
+        (self.plan.reduced, self.plan.credentials) = (offer, credentials);
+        self.plan.candidates = offer::candidates(fragment);
+        self.restarted(&answered, now);
+        self.add_offered_candidates();
+        let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
+        let fragment = offer::lines(&answered)
+            .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
+            .fold(String::new(), |out, line| out + line + "\r\n");
+        Ok((fragment, self.etag()))
+    }
+
+    fn restarted(&mut self, answered: &str, now: Instant) {
+        if let Some(local) = Credentials::find(answered) {
+            self.local = local;
+        }
+        self.paths.restart(self.local.clone(), self.plan.credentials.clone());
+        // The peer has just spoken to us, by way of signalling.
+        self.heard = now;
+    }
+
+    fn answer(&self, answered: &str) -> Answer {
+        let mid = lines_value(answered, "a=mid:").map(str::to_owned);
+        let candidates = offer::candidates(answered)
+            .into_iter()
+            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: None })
+            .collect();
+        Answer { sdp: self.plan.weave(answered), candidates, etag: self.etag() }
+    }
+
+    /// Names the ICE generation.
+    pub fn etag(&self) -> String {
+        self.local.ufrag.clone()
+    }
+
+    /// Our ICE user fragment: STUN requests for it are this session's.
+    pub fn ufrag(&self) -> &str {
+        &self.local.ufrag
+    }
+
+    /// The tracks its frames name by index.
+    pub fn tracks(&self) -> Vec<Track> {
+        self.receivers.iter().map(|receiver| receiver.chosen.track).collect()
+    }
+
+    fn add_offered_candidates(&mut self) {
+        for candidate in std::mem::take(&mut self.plan.candidates) {
+            self.add_candidate(&candidate);
+        }
+    }
+
+    /// Adds a candidate of the peer. A `.local` or broken one is ignored: the peer's own checks
+    /// reveal its address.
+    pub fn add_candidate(&mut self, candidate: &str) {
+        let text = candidate.strip_prefix("a=").unwrap_or(candidate);
+        let words: Vec<&str> = text.split(' ').collect();
+        let usable = words.len() >= 8
+            && words[2].eq_ignore_ascii_case("udp")
+            && words[4].parse::<std::net::IpAddr>().is_ok();
+        if usable {
+            let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
+            if let Err(error) = self.peer.add_remote_candidate(init) {
+                tracing::debug!(%error, candidate = text, "a candidate is ignored");
+            }
+        }
+    }
+
+    /// Takes a datagram that came from `from` to our candidate `to`.
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: BytesMut) {
+        let mut authentic = false;
+        let shown = if datagram.first().is_some_and(|first| *first < 4) {
+            match self.paths.inbound_stun(from, to, &datagram, now, &mut authentic) {
+                Inbound::Agent(shown) => shown,
+                Inbound::Done => {
+                    self.heard_if(authentic, now);
+                    return;
+                }
+            }
+        } else {
+            self.paths.inbound(from, now)
+        };
+        self.heard_if(authentic, now);
+        let transport = TransportContext {
+            local_addr: to,
+            peer_addr: shown,
+            transport_protocol: TransportProtocol::UDP,
+            ecn: None,
+        };
+        if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
+            tracing::debug!(%error, "a datagram is dropped");
+        }
+        self.read(now);
+    }
+
+    fn heard_if(&mut self, authentic: bool, now: Instant) {
+        if authentic {
+            self.heard = now;
+        }
+    }
+
+    /// Moves what the peer connection has received into the pipeline.
+    fn read(&mut self, now: Instant) {
+        while let Some(tagged) = self.peer.poll_read() {
+            match tagged.message {
+                RTCMessage::RtpPacket(_, packet) => self.packet(packet, tagged.now),
+                RTCMessage::RtcpPacket(_, packets) => self.reports(&packets, tagged.now),
+                _ => {}
+            }
+            self.heard = now;
+        }
+    }
+
+    fn packet(&mut self, packet: rtc::rtp::Packet, now: Instant) {
+        let ssrc = packet.header.ssrc;
+        let Some(track) =
+            self.receivers.iter().position(|receiver| receiver.ssrc == Some(ssrc)).or_else(|| {
+                self.poll_peer(now);
+                self.receivers.iter().position(|receiver| receiver.ssrc == Some(ssrc))
+            })
+        else {
+            return;
+        };
+        self.media = now;
+        let red = self.receivers[track].chosen.red == Some(packet.header.payload_type);
+        let packet = rtp::Packet {
+            sequence: packet.header.sequence_number,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: packet.payload,
+            red,
+        };
+        self.pipeline.packet(track, packet, now);
+    }
+
+    fn reports(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Instant) {
+        for packet in packets {
+            if let Some(report) = packet.as_any().downcast_ref::<SenderReport>()
+                && let Some(track) =
+                    self.receivers.iter().position(|receiver| receiver.ssrc == Some(report.ssrc))
+            {
+                self.pipeline.sender_report(track, report.ntp_time, report.rtp_time, now);
+            }
+        }
+    }
+
+    /// Takes the peer connection's own events.
+    fn poll_peer(&mut self, now: Instant) {
+        while let Some(event) = self.peer.poll_event() {
+            match event {
+                RTCPeerConnectionEvent::OnTrack(RTCTrackEvent::OnOpen(open)) => {
+                    let kind =
+                        self.peer.rtp_receiver(open.receiver_id).map(|receiver| receiver.track().kind());
+                    let of_kind = |receiver: &&mut Receiver| match receiver.chosen.track.codec.kind() {
+                        Kind::Video => kind == Some(rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Video),
+                        Kind::Audio => kind == Some(rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Audio),
+                    };
+                    if let Some(receiver) = self.receivers.iter_mut().find(of_kind) {
+                        receiver.ssrc = Some(open.ssrc);
+                        receiver.id = Some(open.receiver_id);
+                    }
+                }
+                RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
+                    RTCPeerConnectionState::Connected if !self.connected => {
+                        (self.connected, self.heard, self.media) = (true, now, now);
+                        self.events.push_back(Event::Connected);
+                    }
+                    RTCPeerConnectionState::Closed => self.end(Gone::Closed, now),
+                    RTCPeerConnectionState::Failed if self.connected => self.end(Gone::Vanished, now),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Err(error) = self.peer.handle_timeout(now) {
+            tracing::debug!(%error, "the peer connection's timers");
+        }
+        self.read(now);
+        self.pipeline.handle_timeout(now);
+        if !self.over && now >= self.patience() {
+            let gone = match (self.connected, now.saturating_duration_since(self.heard) >= VANISHED) {
+                (false, _) => Gone::NeverConnected,
+                (true, true) => Gone::Vanished,
+                (true, false) => Gone::Idle,
+            };
+            self.end(gone, now);
+        }
+    }
+
+    /// When our patience ends if nothing more is heard.
+    fn patience(&self) -> Instant {
+        if self.connected {
+            (self.heard + VANISHED).min(self.media + self.idle_timeout)
+        } else {
+            self.began + HANDSHAKE
+        }
+    }
+
+    /// When `handle_timeout` is next needed.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        let patience = self.patience();
+        [self.peer.poll_timeout(), self.pipeline.deadline()].into_iter().flatten().chain([patience]).min()
+    }
+
+    /// Asks the publisher for a keyframe.
+    pub fn want_keyframe(&mut self, now: Instant) {
+        self.pipeline.want_keyframe(now);
+    }
+
+    /// Ends the session: releases the frames that are whole and says goodbye to the peer.
+    pub fn close(&mut self, now: Instant) {
+        if !self.over {
+            self.over = true;
+            self.pipeline.finish(now);
+            self.take_media();
+            if let Err(error) = self.peer.close() {
+                tracing::debug!(%error, "closing the peer connection");
+            }
+        }
+    }
+
+    fn end(&mut self, gone: Gone, now: Instant) {
+        if !self.over {
+            self.close(now);
+            self.events.push_back(Event::Gone(gone));
+        }
+    }
+
+    fn take_media(&mut self) {
+        while let Some(event) = self.pipeline.poll_event() {
+            self.events.push_back(Event::Media(event));
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        self.poll_peer(now);
+        if let Some(address) = self.paths.proven.pop_front() {
+            return Some(Event::Proven(address));
+        }
+        self.take_media();
+        self.events.pop_front()
+    }
+
+    /// The next datagram to be sent.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.give_feedback(now);
+        while let Some(message) = self.peer.poll_write() {
+            let (from, to) = (message.transport.local_addr, message.transport.peer_addr);
+            if let Some(to) = self.paths.outbound(to, &message.message, now) {
+                return Some(Transmit { from, to, data: message.message });
+            }
+        }
+        self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data })
+    }
+
+    fn give_feedback(&mut self, now: Instant) {
+        while let Some(feedback) = self.pipeline.poll_feedback() {
+            let (track, packet): (usize, Box<dyn rtcp::Packet>) = match feedback {
+                Feedback::KeyframeRequest { track } => {
+                    let media_ssrc = self.receivers[track].ssrc.unwrap_or_default();
+                    (track, Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc }))
+                }
+                Feedback::Nack { track, sequences } => {
+                    let media_ssrc = self.receivers[track].ssrc.unwrap_or_default();
+                    let nacks = nack_pairs_from_sequence_numbers(&sequences);
+                    (track, Box::new(TransportLayerNack { sender_ssrc: 0, media_ssrc, nacks }))
+                }
+            };
+            let Some(mut receiver) = self.receivers[track].id.and_then(|id| self.peer.rtp_receiver(id))
+            else {
+                continue;
+            };
+            if let Err(error) = receiver.write_rtcp(now, vec![packet]) {
+                tracing::debug!(%error, "feedback is not sent");
+            }
+        }
+    }
+
+    /// A name for URLs.
+    pub fn new_id() -> super::SessionId {
+        super::SessionId(Secret::new())
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::BadSdp(format!("the SDP offer can't be used: {error}"))
+}
+
+fn lines_value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
+    offer::lines(sdp).find_map(|line| line.strip_prefix(key))
+}
+
+/// Whether the audio section asks for retransmissions; browsers don't.
+fn offers_audio_nack(reduced: &str) -> bool {
+    let mut audio = false;
+    offer::lines(reduced).any(|line| {
+        if line.starts_with("m=") {
+            audio = line.starts_with("m=audio");
+        }
+        audio && line.starts_with("a=rtcp-fb:") && line.ends_with(" nack")
+    })
+}
+
+/// Offer in, answer out.
+fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
+    let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
+    peer.set_remote_description(now, offer).map_err(unusable)?;
+    let answer = peer.create_answer(None).map_err(unusable)?;
+    peer.set_local_description(now, answer.clone()).map_err(unusable)?;
+    Ok(answer.sdp)
+}
