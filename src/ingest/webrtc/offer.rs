@@ -81,10 +81,12 @@ pub(super) fn lines(sdp: &str) -> impl Iterator<Item = &str> {
     sdp.split('\n').map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty())
 }
 
-/// The candidates of an offer or a trickle fragment, without `a=`.
+/// The candidates of an SDP or a trickle fragment, without `a=`. Those of component 2 are left out:
+/// RTCP shares the media's port (`a=rtcp-mux`).
 pub(super) fn candidates(sdp: &str) -> Vec<String> {
     lines(sdp)
         .filter_map(|line| line.strip_prefix("a=").filter(|rest| rest.starts_with("candidate:")))
+        .filter(|candidate| candidate.split(' ').nth(1) == Some("1"))
         .take(MAX_CANDIDATES)
         .map(str::to_owned)
         .collect()
@@ -251,9 +253,16 @@ impl Plan {
             match (section, chosen.and_then(|chosen| chosen.red)) {
                 (Some(section), red) => {
                     let _ = write!(out, "{}\r\n", prefer(section[0], red));
-                    section[1..].iter().for_each(|line| {
-                        let _ = write!(out, "{line}\r\n");
-                    });
+                    for line in section[1..].iter().filter(|line| !line.starts_with("a=candidate:")) {
+                        let _ = write!(out, "{}\r\n", without_fec(line));
+                    }
+                    let own = candidates(&section.join("\n"));
+                    for candidate in &own {
+                        let _ = write!(out, "a={candidate}\r\n");
+                    }
+                    if !own.is_empty() {
+                        out.push_str("a=end-of-candidates\r\n");
+                    }
                 }
                 (None, _) => {
                     let mut words: Vec<&str> = first.split(' ').collect();
@@ -268,6 +277,16 @@ impl Plan {
             }
         }
         out
+    }
+}
+
+/// Opus parameters without in-band FEC: only a decoder that sees the loss could use it, so in a file
+/// it would be dead weight; RED carries whole packets.
+fn without_fec(line: &str) -> String {
+    if line.starts_with("a=fmtp:") {
+        line.replace("useinbandfec=1", "useinbandfec=0")
+    } else {
+        (*line).to_owned()
     }
 }
 

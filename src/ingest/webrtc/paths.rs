@@ -199,7 +199,7 @@ impl Paths {
         message.write_header();
         message.add(ATTR_USERNAME, name.as_bytes());
         message.add(ATTR_ICE_CONTROLLED, &rand::random::<[u8; 8]>());
-        message.add(ATTR_PRIORITY, &(110_u32 << 24 | 0xffff_00).to_be_bytes());
+        message.add(ATTR_PRIORITY, &(110_u32 << 24 | 0x00ff_ff00).to_be_bytes());
         let signed: [Box<dyn Setter + '_>; 2] = [
             Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
                 self.remote.pwd.clone(),

@@ -203,11 +203,7 @@ impl Session {
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
         self.add_offered_candidates();
-        let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
-        let fragment = offer::lines(&answered)
-            .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
-            .fold(String::new(), |out, line| out + line + "\r\n");
-        Ok((fragment, self.etag()))
+        Ok((fragment_of(&self.plan.weave(&answered)), self.etag()))
     }
 
     fn restarted(&mut self, answered: &str, now: Instant) {
@@ -495,6 +491,14 @@ fn unusable(error: impl std::fmt::Display) -> Refusal {
 
 fn lines_value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
     offer::lines(sdp).find_map(|line| line.strip_prefix(key))
+}
+
+/// What a WHIP client needs of an answer after an ICE restart (RFC 8840 section 9).
+fn fragment_of(answer: &str) -> String {
+    let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
+    offer::lines(answer)
+        .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
+        .fold(String::new(), |out, line| out + line + "\r\n")
 }
 
 /// Whether the audio section asks for retransmissions; browsers don't.

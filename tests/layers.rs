@@ -1,0 +1,80 @@
+//! A module imports only from layers below its own: the structure in `src/lib.rs`, held to.
+
+use std::path::{Path, PathBuf};
+
+/// Each module with all it may import, lowest first; `*` marks the two that may name WebRTC crates.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("media", &["base"]),
+    ("rtp", &["base", "media"]),
+    ("webm", &["base", "media"]),
+    ("live", &["base", "media"]),
+    ("hook", &["base"]),
+    ("record", &["base", "media", "webm", "live"]),
+    ("ingest", &["base", "media", "rtp", "webm", "live", "record"]),
+    ("http", &["base", "media", "live", "record", "ingest"]),
+    ("config", &["base", "hook", "record", "ingest", "http"]),
+    ("app", &["base", "media", "live", "hook", "record", "ingest", "http", "config"]),
+];
+
+/// What a pure module must not name.
+const IMPURE: &[&str] = &["tokio", "std::fs", "std::net", "std::thread", "Instant::now", "SystemTime", "rtc::", "webrtc::"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of src") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn module_of(path: &Path, root: &Path) -> String {
+    let relative = path.strip_prefix(root).expect("below src");
+    let first = relative.components().next().expect("a component").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The code without its tests and comments: what may be imported there is another matter.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a source file");
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_import_points_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    for path in files {
+        let module = module_of(&path, &root);
+        if matches!(module.as_str(), "lib" | "main") {
+            continue;
+        }
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{module} has no layer: name it in src/lib.rs and here"));
+            continue;
+        };
+        let code = code(&path);
+        for piece in code.split("crate::").skip(1) {
+            let target: String = piece.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let known = LAYERS.iter().any(|(name, _)| *name == target);
+            if known && target != module && !allowed.contains(&target.as_str()) {
+                wrong.push(format!("{}: {module} imports {target}", path.display()));
+            }
+        }
+        let pure = matches!(module.as_str(), "media" | "rtp" | "webm");
+        for name in IMPURE.iter().filter(|name| pure && code.contains(**name)) {
+            wrong.push(format!("{}: pure, but names {name}", path.display()));
+        }
+        let of_webrtc = path.starts_with(root.join("ingest/webrtc"));
+        for name in ["use rtc::", "use webrtc::"].iter().filter(|name| !of_webrtc && code.contains(**name)) {
+            wrong.push(format!("{}: only ingest/webrtc names the WebRTC crates, this says {name}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));
+}
