@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs all of them. The same on a fresh machine and in CI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+say "tools"
+# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, iproute2 shapes real networks.
+packages=(ffmpeg mkvtoolnix chromium chromium-driver iproute2 procps)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  sudo=()
+  ((EUID == 0)) || sudo=(sudo)
+  "${sudo[@]}" apt-get update -q
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+npm ci --prefix tests/js --no-audit --no-fund
+
+say "JavaScript types"
+npm run --silent --prefix tests/js check
+
+say "format"
+cargo fmt --check
+
+say "lints"
+cargo clippy --release --all-targets --locked -- -D warnings
+
+say "tests"
+cargo test --release --locked
+
+say "all green"
