@@ -18,7 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What a pure module must not name.
-const IMPURE: &[&str] = &["tokio", "std::fs", "std::net", "std::thread", "Instant::now", "SystemTime", "rtc::", "webrtc::"];
+const IMPURE: &[&str] =
+    &["tokio", "std::fs", "std::net", "std::thread", "Instant::now", "SystemTime", "rtc::", "webrtc::"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder of src") {
@@ -73,7 +74,10 @@ fn every_import_points_down() {
         }
         let of_webrtc = path.starts_with(root.join("ingest/webrtc"));
         for name in ["use rtc::", "use webrtc::"].iter().filter(|name| !of_webrtc && code.contains(**name)) {
-            wrong.push(format!("{}: only ingest/webrtc names the WebRTC crates, this says {name}", path.display()));
+            wrong.push(format!(
+                "{}: only ingest/webrtc names the WebRTC crates, this says {name}",
+                path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));

@@ -1,7 +1,8 @@
 //! The event loop of all sessions: one UDP socket, one thread.
 //!
-//! STUN requests are routed by ICE user fragment, everything else by the address it comes from; an
-//! address belongs to a session only once the session has proven it (D4). Sessions do no I/O: the
+//! STUN requests are routed by ICE user fragment, STUN responses by the transaction they answer,
+//! everything else by the address it comes from; an address belongs to a session only once the
+//! session has proven it (D4). Sessions do no I/O: the
 //! loop feeds them datagrams and time, and carries off their frames, datagrams and deadlines.
 
 use crate::base::reason::EndReason;
@@ -11,7 +12,7 @@ use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::webrtc::{Candidate, Patch, Patched, Refusal, SessionId};
 use bytes::BytesMut;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const BATCHES: usize = 8;
 const LINGER: Duration = Duration::from_millis(300);
 /// Commands that may wait for the loop; their senders wait when it is full.
 pub(super) const COMMANDS: usize = 256;
+
+/// STUN transactions of one session whose answers can still be told apart.
+const TRANSACTIONS: usize = 32;
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
@@ -68,6 +72,7 @@ struct Entry {
     /// ICE user fragments and addresses routed here.
     ufrags: Vec<String>,
     addresses: Vec<SocketAddr>,
+    transactions: VecDeque<Transaction>,
     deadline: Option<Instant>,
     /// Set when it is to end at a time.
     ending: Option<(Instant, EndReason)>,
@@ -77,6 +82,7 @@ struct Entry {
 }
 
 type Key = u64;
+type Transaction = [u8; 12];
 
 /// The loop's state.
 pub(super) struct Engine {
@@ -86,6 +92,7 @@ pub(super) struct Engine {
     by_id: HashMap<SessionId, Key>,
     by_ufrag: HashMap<String, Key>,
     by_address: HashMap<SocketAddr, Key>,
+    by_transaction: HashMap<Transaction, Key>,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
 }
@@ -99,6 +106,7 @@ impl Engine {
             by_id: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
+            by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
         }
@@ -129,11 +137,12 @@ impl Engine {
     fn receive(&mut self) {
         for _ in 0..BATCHES {
             let now = Instant::now();
-            let Self { socket, sessions, by_ufrag, by_address, dirty, .. } = self;
+            let Self { socket, sessions, by_ufrag, by_address, by_transaction, dirty, .. } = self;
             let more = socket.receive(|datagram| {
-                let key = match ufrag_of(datagram.data) {
-                    Some(ufrag) => by_ufrag.get(ufrag),
-                    None => by_address.get(&datagram.from),
+                let key = match Kind::of(datagram.data) {
+                    Kind::Request(ufrag) => by_ufrag.get(ufrag),
+                    Kind::Response(transaction) => by_transaction.get(transaction),
+                    Kind::Other => by_address.get(&datagram.from),
                 };
                 let Some((key, entry)) = key.and_then(|key| Some((*key, sessions.get_mut(key)?))) else {
                     return;
@@ -208,6 +217,17 @@ impl Engine {
             }
         }
         while let Some(transmit) = entry.session.poll_transmit(now) {
+            if let Kind::Request(_) = Kind::of(&transmit.data)
+                && let Some(Ok(transaction)) = transmit.data.get(8..20).map(Transaction::try_from)
+            {
+                if entry.transactions.len() == TRANSACTIONS
+                    && let Some(old) = entry.transactions.pop_front()
+                {
+                    self.by_transaction.remove(&old);
+                }
+                entry.transactions.push_back(transaction);
+                self.by_transaction.insert(transaction, key);
+            }
             self.socket.send(transmit.from, transmit.to, &transmit.data);
         }
         if over.is_none() && entry.publication.is_over() {
@@ -244,6 +264,9 @@ impl Engine {
         self.by_id.remove(&entry.id);
         for ufrag in &entry.ufrags {
             self.by_ufrag.remove(ufrag);
+        }
+        for transaction in &entry.transactions {
+            self.by_transaction.remove(transaction);
         }
         self.by_address.retain(|_, held| *held != key);
         match over {
@@ -302,6 +325,7 @@ impl Engine {
             publication,
             ufrags: vec![ufrag],
             addresses: Vec::new(),
+            transactions: VecDeque::new(),
             deadline: None,
             ending: None,
             dirty: true,
@@ -357,14 +381,31 @@ fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched
     Ok(Patched::Trickled)
 }
 
-/// Our user fragment in a STUN binding request: the part of USERNAME before the colon (RFC 8445
-/// section 7.2.2). `None` for anything else.
-fn ufrag_of(datagram: &[u8]) -> Option<&str> {
-    const BINDING_REQUEST: [u8; 2] = [0, 1];
-    const USERNAME: u16 = 6;
-    if !datagram.starts_with(&BINDING_REQUEST) {
-        return None;
+/// What a datagram is, as far as its way is concerned.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// A STUN binding request for this user fragment of ours: the part of USERNAME before the colon
+    /// (RFC 8445 section 7.2.2).
+    Request(&'a str),
+    /// The answer to this STUN transaction of ours.
+    Response(&'a Transaction),
+    /// DTLS, SRTP, SRTCP, or anything.
+    Other,
+}
+
+impl<'a> Kind<'a> {
+    fn of(datagram: &'a [u8]) -> Self {
+        let transaction = || datagram.get(8..20)?.try_into().ok();
+        match datagram {
+            [0, 1, ..] => username(datagram).map_or(Kind::Other, Kind::Request),
+            [1, 1 | 0x11, ..] => transaction().map_or(Kind::Other, Kind::Response),
+            _ => Kind::Other,
+        }
     }
+}
+
+fn username(datagram: &[u8]) -> Option<&str> {
+    const USERNAME: u16 = 6;
     let mut attributes = datagram.get(20..)?;
     loop {
         let word = |at: usize| Some(u16::from_be_bytes([*attributes.get(at)?, *attributes.get(at + 1)?]));
@@ -395,11 +436,11 @@ mod tests {
         request.extend([0, 6, 0, 9]);
         request.extend(b"mine:hers");
         request.extend([0; 3]);
-        assert_eq!(ufrag_of(&request), Some("mine"));
+        assert_eq!(Kind::of(&request), Kind::Request("mine"));
         for cut in 0..request.len() - 4 {
-            assert_eq!(ufrag_of(&request[..cut]), None, "cut at {cut}");
+            assert_eq!(Kind::of(&request[..cut]), Kind::Other, "cut at {cut}");
         }
         request[0] = 1;
-        assert_eq!(ufrag_of(&request), None, "a response is routed by address");
+        assert_eq!(Kind::of(&request), Kind::Response(&[0; 12]), "its answer");
     }
 }
