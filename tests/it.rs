@@ -1,0 +1,8 @@
+//! All integration tests in one binary: it links once, and shares what it stands on.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests say what they measure")]
+
+mod support;
+
+#[path = "it/harness.rs"]
+mod harness;
