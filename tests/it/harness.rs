@@ -6,6 +6,7 @@ use crate::support::network::{Bursts, Datagram, Endpoint, Network, rtp_payload_t
 use crate::support::proof::{self, KeptFrame};
 use crate::support::publisher::{Config, Publisher, Reports, TrackConfig};
 use crate::support::receiver::Receiver;
+use crate::support::sdp;
 use crate::support::source::{FakeAudio, FakeVideo, Looped};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -210,6 +211,40 @@ fn an_ice_restart_goes_on_with_the_same_media() {
     network.run_for(Duration::from_secs(3));
     let after = network.server.count(Video) - before;
     assert!(after >= 60, "{after} frames in 3 s after the restart");
+}
+
+#[test]
+fn an_ice_restart_by_fragments_goes_on_with_the_same_media() {
+    let now = Instant::now();
+    let (mut publisher, offer) = Publisher::new(fake_media(), now);
+    let (receiver, answer) = Receiver::accept(&offer, "192.0.2.1:8189".parse().unwrap(), now);
+    publisher.accept(&answer);
+    let mut network = Network::new(12, now, publisher, receiver);
+    network.run_for(Duration::from_secs(2));
+    let offer = network.publisher.restart_ice();
+    assert_eq!(sdp::fragment(&offer).lines().count(), 5, "{}", sdp::fragment(&offer));
+    let fragment = sdp::fragment(&network.server.accept_again(&offer));
+    network.publisher.accept(&sdp::restarted(&answer, &fragment));
+    let before = network.server.count(Video);
+    network.run_for(Duration::from_secs(3));
+    let after = network.server.count(Video) - before;
+    assert!(after >= 60, "{after} frames in 3 s after the restart");
+}
+
+#[test]
+fn a_publisher_whose_candidates_nobody_resolves_or_that_trickles_none_connects() {
+    for trickle in [false, true] {
+        let now = Instant::now();
+        let (mut publisher, offer) = Publisher::new(Config { trickle, ..fake_media() }, now);
+        assert_eq!(offer.contains("a=candidate:"), !trickle, "{offer}");
+        assert!(publisher.candidate().starts_with("candidate:"), "{}", publisher.candidate());
+        let offer = sdp::with_local_names(&offer);
+        let (receiver, answer) = Receiver::accept(&offer, "192.0.2.1:8189".parse().unwrap(), now);
+        publisher.accept(&answer);
+        let mut network = Network::new(13, now, publisher, receiver);
+        network.run_for(Duration::from_secs(3));
+        assert!(network.server.count(Video) > 0, "nothing arrived, trickle {trickle}");
+    }
 }
 
 #[test]

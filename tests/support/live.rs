@@ -43,7 +43,7 @@ impl Live {
         let command: Command = Box::new(move |driver| {
             let _ = reply.send(act(&mut driver.publisher));
         });
-        self.commands.send(command).await.ok().expect("the publisher runs");
+        self.commands.send(command).await.expect("the publisher runs");
         answer.await.expect("the publisher runs")
     }
 
@@ -56,7 +56,7 @@ impl Live {
     /// Goes on from another port, as behind a NAT that has forgotten it: the publisher doesn't notice.
     pub async fn rebind(&self) {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        self.commands.send(Box::new(move |driver| driver.socket = socket)).await.ok().expect("it runs");
+        self.commands.send(Box::new(move |driver| driver.socket = socket)).await.expect("it runs");
     }
 
     /// Ends it and gives the publisher with all it noted.

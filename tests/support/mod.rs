@@ -18,6 +18,7 @@ pub mod peer;
 pub mod proof;
 pub mod publisher;
 pub mod receiver;
+pub mod sdp;
 pub mod server;
 pub mod signalling;
 pub mod source;
