@@ -176,7 +176,7 @@ impl Endpoint for Beacon {
         self.said.push(Datagram { from: self.from, to: self.to, bytes: vec![0] });
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         Some(self.next)
     }
 

@@ -18,7 +18,7 @@ pub trait Endpoint {
     fn receive(&mut self, now: Instant, datagram: Datagram);
     /// Its deadline has come.
     fn timeout(&mut self, now: Instant);
-    fn deadline(&self) -> Option<Instant>;
+    fn deadline(&mut self) -> Option<Instant>;
     /// Asked after each of the above until there is nothing more to send.
     fn transmit(&mut self, now: Instant) -> Option<Datagram>;
 }
@@ -207,7 +207,7 @@ impl<P: Endpoint, S: Endpoint> Network<P, S> {
         }
     }
 
-    fn next_event(&self) -> Option<Instant> {
+    fn next_event(&mut self) -> Option<Instant> {
         let flight = self.flights.first_key_value().map(|((at, _), _)| *at);
         [flight, self.publisher.deadline(), self.server.deadline()].into_iter().flatten().min()
     }

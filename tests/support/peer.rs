@@ -48,14 +48,11 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(config: RtcConfig, local: SocketAddr, clock: Clock) -> Self {
-        Self {
-            rtc: config.build(clock.start),
-            local,
-            clock,
-            deadline: Some(clock.start),
-            out: VecDeque::new(),
-            events: VecDeque::new(),
-        }
+        let (out, events) = (VecDeque::new(), VecDeque::new());
+        let mut peer = Self { rtc: config.build(clock.start), local, clock, deadline: None, out, events };
+        // Its ICE agent names no deadline before it was told the time once.
+        peer.timeout(clock.start);
+        peer
     }
 
     /// Adds its own address as a candidate; gives it as an SDP attribute's value.

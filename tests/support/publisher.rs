@@ -354,7 +354,7 @@ impl Endpoint for Publisher {
         self.handle_events(now);
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         self.peer.deadline().into_iter().chain(self.next_media()).min()
     }
 

@@ -102,7 +102,7 @@ impl Endpoint for Receiver {
         self.handle_events(now);
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         self.peer.deadline()
     }
 
