@@ -1,0 +1,130 @@
+//! The real binary, on free ports, in a folder of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long the server may take to come up.
+const START: Duration = Duration::from_secs(20);
+
+/// A running server; dropping it kills it.
+pub struct Server {
+    child: Child,
+    /// `http://127.0.0.1:PORT`, no slash at the end.
+    pub base: String,
+    folder: TempDir,
+    output: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts it with these `section.key=value` on top of free ports on loopback and a `records` folder
+    /// in a new folder, which is its working directory.
+    pub fn start(settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let records = format!("record.dir={}", folder.path().join("records").display());
+        let own = ["server.bind=127.0.0.1:0", "webrtc.udp_bind=127.0.0.1:0", records.as_str()];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onrecord"));
+        command.arg("serve").current_dir(folder.path());
+        for setting in own.iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+
+        let output = Arc::new(Mutex::new(String::new()));
+        let (found, address) = channel();
+        collect(child.stdout.take().unwrap(), output.clone(), Some(found));
+        collect(child.stderr.take().unwrap(), output.clone(), None);
+        let Ok(base) = address.recv_timeout(START) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no address within {START:?}; it said:\n{}", output.lock().unwrap());
+        };
+        Self { child, base, folder, output }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The address of a path, which begins with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// The same for a WebSocket.
+    pub fn ws_url(&self, path: &str) -> String {
+        self.url(path).replacen("http", "ws", 1)
+    }
+
+    /// Its working directory.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn records(&self) -> PathBuf {
+        self.folder.path().join("records")
+    }
+
+    /// What it has written to both outputs.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// SIGTERM, and its exit status, if it ends before the deadline.
+    pub fn stop(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        self.signal("TERM");
+        let end = Instant::now() + deadline;
+        loop {
+            let status = self.child.try_wait().unwrap();
+            if status.is_some() || Instant::now() > end {
+                return status;
+            }
+            // A process can't be waited for with a deadline otherwise.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends it a signal by name, without `SIG`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server said:\n{}", self.output());
+        }
+    }
+}
+
+/// Keeps what the server writes, so that its pipes never fill; tells the first address it names.
+fn collect(from: impl Read + Send + 'static, output: Arc<Mutex<String>>, mut found: Option<Sender<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if let Some(base) = address_in(&line)
+                && let Some(found) = found.take()
+            {
+                let _ = found.send(base);
+            }
+            let mut output = output.lock().unwrap();
+            output.push_str(&line);
+            output.push('\n');
+        }
+    });
+}
+
+/// `http://HOST:PORT` in a line of the banner.
+fn address_in(line: &str) -> Option<String> {
+    let url = &line[line.find("http://")?..];
+    let end = url["http://".len()..].find(|c: char| c == '/' || c.is_whitespace()).map(|at| at + 7);
+    Some(url[..end.unwrap_or(url.len())].to_owned())
+}

@@ -1,0 +1,107 @@
+//! Our own session as an end of the simulated network, addressed as the engine does it.
+
+use super::network::{Datagram, Endpoint};
+use super::proof::KeptFrame;
+use bytes::BytesMut;
+use onrecord::ingest::webrtc::session::{Event, Gone, Session, SessionConfig};
+use onrecord::{media, rtp};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A session, and what came out of it.
+pub struct Ours {
+    pub session: Session,
+    /// All its media so far, and when it came out.
+    pub media: Vec<(Instant, media::Event)>,
+    pub connected_at: Option<Instant>,
+    /// The session has said that it is over.
+    pub gone: Option<(Instant, Gone)>,
+    /// Where its peer was found to be: each move.
+    pub proven: Vec<SocketAddr>,
+    routed: HashSet<SocketAddr>,
+}
+
+/// The defaults of the configuration, for a server at this address.
+pub fn config(local: SocketAddr, now: Instant) -> SessionConfig {
+    SessionConfig {
+        candidates: vec![local],
+        pipeline: rtp::Config {
+            reorder_window: Duration::from_secs(1),
+            keyframe_interval: Duration::from_secs(4),
+        },
+        origin: now,
+        idle_timeout: Duration::from_secs(60),
+    }
+}
+
+impl Ours {
+    /// A session and its answer.
+    pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> (Self, String) {
+        let (session, answer) = Session::accept(offer, config, now).expect("an acceptable offer");
+        let ours = Self {
+            session,
+            media: Vec::new(),
+            connected_at: None,
+            gone: None,
+            proven: Vec::new(),
+            routed: HashSet::new(),
+        };
+        (ours, answer.sdp)
+    }
+
+    /// The frames of one track so far.
+    pub fn frames(&self, track: usize) -> impl Iterator<Item = &media::Frame> {
+        self.media.iter().filter_map(move |(_, event)| match event {
+            media::Event::Frame(frame) if frame.track == track => Some(frame),
+            _ => None,
+        })
+    }
+
+    /// The same, for the proof.
+    pub fn kept(&self, track: usize) -> Vec<KeptFrame> {
+        self.frames(track).map(|frame| KeptFrame::new(frame.time, &frame.data)).collect()
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        while let Some(event) = self.session.poll_event(now) {
+            match event {
+                Event::Connected => self.connected_at = Some(now),
+                Event::Proven(address) => {
+                    self.routed.insert(address);
+                    if self.proven.last() != Some(&address) {
+                        self.proven.push(address);
+                    }
+                }
+                Event::Media(event) => self.media.push((now, event)),
+                Event::Gone(gone) => self.gone = Some((now, gone)),
+            }
+        }
+    }
+}
+
+impl Endpoint for Ours {
+    fn receive(&mut self, now: Instant, datagram: Datagram) {
+        let Datagram { from, to, bytes } = datagram;
+        // STUN finds its session without an address; the rest only from a proven one (D4).
+        let is_stun = bytes.first().is_some_and(|first| *first < 4);
+        if is_stun || self.routed.contains(&from) {
+            self.session.handle(now, from, to, BytesMut::from(&bytes[..]));
+            self.take_events(now);
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+        self.take_events(now);
+    }
+
+    fn deadline(&mut self) -> Option<Instant> {
+        self.session.deadline()
+    }
+
+    fn transmit(&mut self, now: Instant) -> Option<Datagram> {
+        let transmit = self.session.poll_transmit(now)?;
+        Some(Datagram { from: transmit.from, to: transmit.to, bytes: transmit.data.to_vec() })
+    }
+}
