@@ -61,6 +61,5 @@ function recordingRow(manifest) {
     el("a", { className: "button quiet", href: `recordings#${manifest.id}`, ariaLabel: `Play ${manifest.stream}`, dataset: { action: "play" } }, "Play"),
     downloadLink(manifest),
   ];
-  const actions = el("div", { className: "actions" }, ...(links || []));
-  return el("li", {}, el("div", { className: "row" }, describe(manifest), stateBadge(manifest), actions));
+  return el("li", {}, el("div", { className: "row" }, describe(manifest), stateBadge(manifest), links && el("div", { className: "actions" }, ...links)));
 }

@@ -59,7 +59,7 @@ async function openMedia() {
   meter.show(fresh);
   drawStage();
   await devices.refresh(); // names are known now
-  devices.settle(fresh);
+  if (mine === request) devices.settle(fresh);
   return fresh;
 }
 
@@ -154,7 +154,7 @@ function publish(mediaStream) {
     })
     .on("reconnecting", () => say(String(made.status()), "The network is interrupted; trying again…"))
     .on("reconnected", recording)
-    .on("restarted", (_, { lost_ms }) => warn("The recording was interrupted.", `About ${formatDuration(lost_ms)} are missing. It goes on in a new file.`))
+    .on("restarted", (_, { lost_ms }) => warn("The recording was interrupted.", `About ${Math.ceil(lost_ms / 1000)} s are missing. It goes on in a new file.`))
     .on("trackended", (_, { kind }) => warn(kind === "video" ? "The camera is gone." : "The microphone is gone.", "The rest goes on being recorded."));
   session
     .on("reconnecting", () => say(String(made.status()), "The server doesn't answer; trying again. Recording goes on as long as it receives you."))
@@ -226,7 +226,7 @@ async function look() {
 }
 turnOn.addEventListener("click", look);
 for (const id of ["camera", "microphone"]) {
-  byId(id, HTMLSelectElement).addEventListener("change", () => media && look());
+  byId(id, HTMLSelectElement).addEventListener("change", () => request && look()); // not before the first permission
 }
 navigator.mediaDevices?.addEventListener("devicechange", () => devices.refresh());
 

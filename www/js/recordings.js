@@ -84,7 +84,7 @@ function row(manifest) {
     remove.classList.add("danger");
     actions.append(remove);
   }
-  const top = el("div", { className: "row" }, describe(manifest), stateBadge(manifest), hookBadge(manifest.hook), actions);
+  const top = el("div", { className: "row" }, describe(manifest), stateBadge(manifest), hookBadge(manifest.hook), actions.hasChildNodes() && actions);
   return el("li", { dataset: { id: manifest.id, hook: manifest.hook.state } }, top, details(manifest));
 }
 
@@ -113,13 +113,13 @@ function details(manifest) {
     manifest.file,
     manifest.end_reason && `ended: ${manifest.end_reason.replaceAll("_", " ")}`,
     manifest.tracks.map(({ codec }) => codec).join(" + "),
-    manifest.gaps.length && `${manifest.gaps.length} gaps, ${(lost / 1000).toFixed(1)} s in all`,
+    manifest.gaps.length && `${(lost / 1000).toFixed(1)} s missing in ${manifest.gaps.length} ${manifest.gaps.length === 1 ? "gap" : "gaps"}`,
   ];
   const attempts = hook.attempts.map(({ n, at, exit, error, ms, tail }) =>
     el(
       "div",
       { className: "attempt" },
-      el("p", {}, `Attempt ${n}, ${formatTime(at)}: ${error ?? `exit ${exit}`} after ${(ms / 1000).toFixed(1)} s`),
+      el("p", {}, `Attempt ${n}, ${formatTime(at)}: ${error ?? `exit ${exit}`} (${(ms / 1000).toFixed(1)} s)`),
       tail ? el("pre", {}, tail) : el("p", { className: "muted" }, "It printed nothing."),
     ),
   );
@@ -128,7 +128,7 @@ function details(manifest) {
     "details",
     { className: "more" },
     el("summary", { dataset: { action: "details" } }, hook.state === "none" ? "Details" : "Details and hook"),
-    el("p", { className: "facts name" }, ...facts.filter(Boolean).map((fact) => el("span", {}, String(fact)))),
+    el("p", { className: "facts wrap" }, ...facts.filter(Boolean).map((fact) => el("span", {}, String(fact)))),
     ...attempts,
     rerun && el("p", { className: "more" }, button("hook", "Run the hook again", `Run the hook again for ${manifest.stream}`, () => runHook(manifest))),
   );

@@ -99,8 +99,9 @@ export class Session extends Emitter {
     if (this.#streams.has(name)) {
       throw new OnrecordError("stream_busy", `This page publishes ${name} already. Stop it, or choose another name.`);
     }
+    const asleep = !this.#socket && this.#streams.size === 0;
     this.#streams.set(name, stream);
-    if (!this.#socket && this.#attempt === 0) this.#open();
+    if (asleep) this.#open();
   }
 
   /**
@@ -111,7 +112,8 @@ export class Session extends Emitter {
   drop(stream) {
     if (this.#streams.get(stream.name()) !== stream) return;
     this.#streams.delete(stream.name());
-    if (this.#streams.size === 0 && this.#attempt > 0) this.#end(SESSION_STATUS.DISCONNECTED);
+    const lost = this.status() === SESSION_STATUS.ESTABLISHED && !this.connected;
+    if (lost && this.#streams.size === 0) this.#end(SESSION_STATUS.DISCONNECTED);
   }
 
   /**
@@ -161,7 +163,6 @@ export class Session extends Emitter {
 
   #opened() {
     clearTimeout(this.#timer);
-    this.#attempt = 0;
     if (this.status() === null) this.enter(SESSION_STATUS.ESTABLISHED);
     else this.emit("reconnected");
     for (const stream of this.#streams.values()) stream.attach();
@@ -190,13 +191,14 @@ export class Session extends Emitter {
 
   /** The network is back: no more waiting. */
   #hurry = () => {
-    if (this.#attempt > 0 && !this.#socket && !this.#over) this.#open();
+    if (!this.#socket && this.#streams.size && !this.#over) this.#open();
   };
 
   /** @param {unknown} data */
   #message(data) {
     /** @type {ServerMessage} */
     let message;
+    this.#attempt = 0; // and not when it opens: some proxies accept, only to hang up
     try {
       message = JSON.parse(String(data));
     } catch {

@@ -22,6 +22,8 @@ const CONNECT_PATIENCE = 5_000;
 const RESTARTS_PER_CONNECTION = 2;
 /** How long a stream tries to come back, without socket or without path, before it fails. */
 const GIVE_UP = 120_000;
+/** The same for one that the server never answered: somebody sits there and waits for the start. */
+const GIVE_UP_START = 15_000;
 /** How long the server may take from `stop` to the sealed file; a full disk queue is slow. */
 const STOP_DEADLINE = 20_000;
 /** Ends that nobody wanted: the recording goes on in a new file. */
@@ -63,6 +65,8 @@ export class Stream extends Emitter {
   #repairs = 0;
   /** When the media stopped reaching the server. @type {number | null} */
   #lostAt = null;
+  /** When the socket was lost. @type {number | null} */
+  #detachedAt = null;
   /** Set from the end of a recording that nobody wanted until the next one begins. @type {{reason: string, recording: RecordInfo | null} | null} */
   #interrupted = null;
   #timers = new Timers();
@@ -157,7 +161,6 @@ export class Stream extends Emitter {
    * @internal
    */
   attach() {
-    this.#timers.cancel("unreachable");
     this.#offer(this.#resume !== undefined).catch((error) => this.#fail(error));
   }
 
@@ -167,12 +170,14 @@ export class Stream extends Emitter {
    */
   detach() {
     this.#answered();
+    this.#detachedAt ??= performance.now();
     if (this.#timers.has("unreachable")) return;
+    const known = this.#resume !== undefined || this.#interrupted;
     const check = () => {
       if (this.#peer?.state === "connected" && !this.#stopping) this.#timers.after("unreachable", GIVE_UP, check);
       else this.abandon(unanswered());
     };
-    this.#timers.after("unreachable", GIVE_UP, check);
+    this.#timers.after("unreachable", known ? GIVE_UP : GIVE_UP_START, check);
   }
 
   /**
@@ -200,6 +205,7 @@ export class Stream extends Emitter {
    */
   receive(message) {
     if (this.#over) return;
+    this.#timers.cancel("unreachable");
     if (message.type === "answer") this.#answer(message);
     else if (message.type === "candidate" && message.candidate) this.#peer?.candidate(message.candidate);
     else if (message.type === "status") this.#reported(message);
@@ -267,6 +273,7 @@ export class Stream extends Emitter {
   #answer({ sdp = "", resume, ice_servers }) {
     this.#answered();
     this.#resume = resume ?? this.#resume;
+    this.#detachedAt = null;
     if (ice_servers) this.#session.iceServers = ice_servers;
     const peer = this.#peer;
     const servers = [...(this.#options.iceServers ?? []), ...this.#session.iceServers];
@@ -337,7 +344,7 @@ export class Stream extends Emitter {
    */
   #startAnew(reason, recording) {
     this.#interrupted = { reason, recording };
-    this.#lostAt ??= performance.now();
+    this.#lostAt ??= this.#detachedAt ?? performance.now();
     this.#resume = undefined;
     this.#answered();
     this.enter(STREAM_STATUS.PENDING);
@@ -409,6 +416,6 @@ export class Stream extends Emitter {
 function unanswered() {
   return new OnrecordError(
     "unreachable",
-    "The server doesn't answer. What it received is recorded: look for it on its page “Recordings”.",
+    "The server doesn't answer. If it received anything, that is recorded: look on its page “Recordings”.",
   );
 }
