@@ -1,0 +1,126 @@
+// A browser's socket and peer connection, as far as the library uses them, played by the test.
+
+/** @type {FakeSocket[]} */
+export const sockets = [];
+/** @type {FakePeer[]} */
+export const peers = [];
+
+export class FakeSocket {
+  static OPEN = 1;
+  readyState = 0;
+  sent = [];
+
+  constructor(url) {
+    this.url = url;
+    sockets.push(this);
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.readyState = 3;
+  }
+
+  /** The server accepts. */
+  opened() {
+    this.readyState = FakeSocket.OPEN;
+    this.onopen?.({});
+  }
+
+  /** The server says something. */
+  says(message) {
+    this.onmessage?.({ data: JSON.stringify(message) });
+  }
+
+  /** The connection is gone. */
+  lost(code = 1006) {
+    this.readyState = 3;
+    this.onclose?.({ code });
+  }
+
+  of(type) {
+    return this.sent.filter((message) => message.type === type);
+  }
+}
+
+export class FakePeer {
+  connectionState = "new";
+  signalingState = "stable";
+  restarts = 0;
+  offers = 0;
+  candidates = [];
+
+  constructor() {
+    peers.push(this);
+  }
+
+  addTransceiver() {
+    return {};
+  }
+
+  async createOffer() {
+    this.offers += 1;
+    return { type: "offer", sdp: `offer ${peers.indexOf(this)}.${this.offers}` };
+  }
+
+  async setLocalDescription(description) {
+    this.localDescription = description;
+    this.signalingState = "have-local-offer";
+  }
+
+  async setRemoteDescription(description) {
+    this.remoteDescription = description;
+    this.signalingState = "stable";
+  }
+
+  async addIceCandidate(candidate) {
+    this.candidates.push(candidate);
+  }
+
+  restartIce() {
+    this.restarts += 1;
+  }
+
+  getSenders() {
+    return [];
+  }
+
+  setConfiguration(configuration) {
+    this.configuration = configuration;
+  }
+
+  getConfiguration() {
+    return {};
+  }
+
+  close() {
+    this.connectionState = "closed";
+  }
+
+  is(state) {
+    this.connectionState = state;
+    this.onconnectionstatechange?.({});
+  }
+
+  found(candidate) {
+    this.onicecandidate?.({ candidate: candidate && { candidate, toJSON: () => ({ candidate, sdpMid: "0" }) } });
+  }
+}
+
+const track = { kind: "audio", readyState: "live", addEventListener() {}, stop() {} };
+/** One's own media, so that no camera is asked for. */
+export const media = { getTracks: () => [track], getAudioTracks: () => [track], getVideoTracks: () => [] };
+
+Object.assign(globalThis, {
+  WebSocket: FakeSocket,
+  RTCPeerConnection: FakePeer,
+  RTCRtpReceiver: { getCapabilities: () => null },
+  HTMLVideoElement: class {},
+});
+
+/** Lets everything happen that waits for promises only. */
+export async function settle() {
+  for (let i = 0; i < 20; i += 1) await null;
+}

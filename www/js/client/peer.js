@@ -1,0 +1,152 @@
+// One RTCPeerConnection that sends one audio and one video track.
+
+/** @typedef {import("./model.js").StreamOptions} StreamOptions */
+
+/**
+ * @typedef {object} PeerEvents
+ * @property {(candidate: RTCIceCandidateInit) => void} candidate  One to trickle; an empty one ends them.
+ * @property {(state: RTCPeerConnectionState) => void} state
+ */
+
+/** Counters of what was sent; see `Stream.stats`. @typedef {{bytes: number, framesPerSecond: number, packetsLost: number, roundTripTime: number}} Counters */
+
+export class Peer {
+  /** @type {RTCPeerConnection} */
+  #pc;
+  #events;
+  /** Own candidates found before their offer was sent: the server couldn't place them. @type {RTCIceCandidateInit[] | null} */
+  #held = [];
+  /** The server's candidates that came before its answer. @type {RTCIceCandidateInit[]} */
+  #early = [];
+
+  /**
+   * @param {MediaStream} media
+   * @param {StreamOptions} options
+   * @param {RTCIceServer[]} iceServers
+   * @param {PeerEvents} events
+   */
+  constructor(media, options, iceServers, events) {
+    this.#events = events;
+    this.#pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.#pc.onicecandidate = ({ candidate }) => this.#found(candidate);
+    this.#pc.onconnectionstatechange = () => events.state(this.#pc.connectionState);
+    for (const track of [media.getAudioTracks()[0], media.getVideoTracks()[0]]) {
+      if (track) this.#add(track, media, options);
+    }
+  }
+
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {MediaStream} media
+   * @param {StreamOptions} options
+   */
+  #add(track, media, { maxBitrate, frameRate, contentHint }) {
+    /** @type {RTCRtpEncodingParameters} */
+    const encoding = {};
+    if (track.kind === "video") {
+      if (contentHint) track.contentHint = contentHint;
+      if (maxBitrate) encoding.maxBitrate = maxBitrate;
+      if (frameRate) encoding.maxFramerate = frameRate;
+    }
+    const init = { direction: /** @type {const} */ ("sendonly"), streams: [media], sendEncodings: [encoding] };
+    const transceiver = this.#pc.addTransceiver(track, init);
+    // VP8 and Opus first, because that is what the server records. The others stay in the offer, so
+    // that the server chooses: rtx (repairs), and red, which it may put first against loss.
+    const first = track.kind === "video" ? ["video/VP8"] : ["audio/opus", "audio/red"];
+    const codecs = RTCRtpReceiver.getCapabilities(track.kind)?.codecs ?? [];
+    transceiver.setCodecPreferences?.(preferred(codecs, first));
+  }
+
+  /** @param {RTCIceCandidate | null} candidate */
+  #found(candidate) {
+    if (candidate?.candidate === "") return; // Firefox ends each section; null ends them all
+    const init = candidate?.toJSON() ?? { candidate: "" };
+    if (this.#held) this.#held.push(init);
+    else this.#events.candidate(init);
+  }
+
+  /**
+   * Makes an offer, with `restart` one that moves the connection to new paths (RFC 8445 section 9).
+   * Candidates found from now on are held until `sent`.
+   * @param {boolean} restart
+   * @returns {Promise<string>} The SDP.
+   */
+  async offer(restart) {
+    this.#held ??= [];
+    if (restart) this.#pc.restartIce();
+    await this.#pc.setLocalDescription(await this.#pc.createOffer());
+    return /** @type {RTCSessionDescription} */ (this.#pc.localDescription).sdp;
+  }
+
+  /** The offer is on its way: its candidates may follow. */
+  sent() {
+    const held = this.#held ?? [];
+    this.#held = null;
+    held.forEach(this.#events.candidate);
+  }
+
+  /**
+   * Takes the server's answer. STUN and TURN servers it names serve from the next ICE restart on.
+   * @param {string} sdp
+   * @param {RTCIceServer[]} iceServers
+   */
+  async answer(sdp, iceServers) {
+    if (iceServers.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+    if (this.#pc.signalingState !== "have-local-offer") return; // an answer to an offer made again since
+    await this.#pc.setRemoteDescription({ type: "answer", sdp });
+    for (const candidate of this.#early.splice(0)) this.candidate(candidate);
+  }
+
+  /** @param {RTCIceCandidateInit | string} candidate */
+  candidate(candidate) {
+    const init = typeof candidate === "string" ? { candidate, sdpMid: "0" } : candidate;
+    if (!this.#pc.remoteDescription) this.#early.push(init);
+    else this.#pc.addIceCandidate(init).catch(() => {}); // of an earlier ICE generation: worth nothing
+  }
+
+  get state() {
+    return this.#pc.connectionState;
+  }
+
+  /** Sends nothing from now on, though the connection stays. */
+  silence() {
+    for (const sender of this.#pc.getSenders()) sender.replaceTrack(null).catch(() => {});
+  }
+
+  /** @returns {Promise<Counters>} */
+  async counters() {
+    const sum = { bytes: 0, framesPerSecond: 0, packetsLost: 0, roundTripTime: 0 };
+    for (const report of (await this.#pc.getStats()).values()) {
+      if (report.type === "outbound-rtp") {
+        sum.bytes += report.bytesSent + (report.headerBytesSent ?? 0);
+        sum.framesPerSecond += report.framesPerSecond ?? 0;
+      } else if (report.type === "remote-inbound-rtp") {
+        sum.packetsLost += report.packetsLost ?? 0;
+        sum.roundTripTime = Math.max(sum.roundTripTime, report.roundTripTime ?? 0);
+      }
+    }
+    return sum;
+  }
+
+  close() {
+    this.#pc.onicecandidate = this.#pc.onconnectionstatechange = null;
+    this.#pc.close();
+  }
+}
+
+/**
+ * Moves the named codecs to the front, in the order of the names.
+ * @template {{mimeType: string}} Codec
+ * @param {Codec[]} codecs
+ * @param {string[]} first
+ * @returns {Codec[]}
+ */
+export function preferred(codecs, first) {
+  const names = first.map((name) => name.toLowerCase());
+  /** @param {Codec} codec */
+  const rank = (codec) => {
+    const at = names.indexOf(codec.mimeType.toLowerCase());
+    return at < 0 ? names.length : at;
+  };
+  return [...codecs].sort((a, b) => rank(a) - rank(b));
+}

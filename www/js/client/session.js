@@ -1,0 +1,237 @@
+// A session: the signalling socket, kept up as long as a stream needs it.
+
+import { Emitter } from "./events.js";
+import { OnrecordError, SESSION_STATUS, pause } from "./model.js";
+import { Stream } from "./stream.js";
+
+/** @typedef {import("./model.js").ServerMessage} ServerMessage */
+
+/** A socket that takes longer to open is tried anew: a lost SYN on a phone is retried too slowly. */
+const OPEN_DEADLINE = 10_000;
+
+/** Close codes are 4000 + HTTP status; of those the client is to blame for, these pass with time. */
+const PASSING = [4408, 4429];
+/** @param {number} code */
+const refused = (code) => code >= 4400 && code < 4500;
+
+/**
+ * The signalling address in full: `ws(s)://` or `http(s)://`, host, and `/signal` if left out. An
+ * empty one is the server that this library came from.
+ * @param {string} [address]
+ */
+export function signalUrl(address, library = import.meta.url) {
+  const url = new URL(address || "../../", address ? globalThis.location?.href ?? library : library);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.hash = url.search = "";
+  if (!url.pathname.endsWith("/signal")) url.pathname = `${url.pathname.replace(/\/$/, "")}/signal`;
+  return url.href;
+}
+
+/**
+ * A connection to the server. Beside its statuses it tells `reconnecting` (`{attempt, pause_ms}`),
+ * `reconnected`, and `error` (an `OnrecordError` that concerns no stream).
+ *
+ * The server keeps a stream whose socket is lost, as long as its media come. So a lost socket is
+ * opened again with growing pauses as long as a stream is under way, without a change of status:
+ * ESTABLISHED is told once. DISCONNECTED means that nobody tries any more. A session without
+ * streams, whose socket the server closes because nobody says anything, sleeps until the next one.
+ */
+export class Session extends Emitter {
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** @type {Map<string, Stream>} */
+  #streams = new Map();
+  #attempt = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** What a stream is told that is abandoned: the server's own words, if it said any. @type {OnrecordError} */
+  #error;
+
+  /** @param {{urlServer?: string}} [options] */
+  constructor(options = {}) {
+    super();
+    /** Where the server is. */
+    this.url = signalUrl(options.urlServer);
+    /** STUN and TURN servers that the server named. @type {RTCIceServer[]} */
+    this.iceServers = [];
+    this.#error = new OnrecordError(
+      "unreachable",
+      `The server ${new URL(this.url).host} can't be reached. Check the address and the network, ` +
+        "that the server runs, and that its server.cors_origins has this page's origin.",
+    );
+    globalThis.addEventListener?.("pagehide", this.#leave);
+    globalThis.addEventListener?.("online", this.#hurry);
+    this.#open();
+  }
+
+  /** Whether messages can be sent now. */
+  get connected() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Why the session failed. */
+  getError() {
+    return this.status() === SESSION_STATUS.FAILED ? this.#error : null;
+  }
+
+  /**
+   * A stream of this session; `publish()` starts it.
+   * @param {import("./model.js").StreamOptions} options
+   */
+  createStream(options) {
+    return new Stream(this, options);
+  }
+
+  /** Stops the streams, then the connection. */
+  async disconnect() {
+    await Promise.allSettled([...this.#streams.values()].map((stream) => stream.stop()));
+    this.#end(SESSION_STATUS.DISCONNECTED);
+  }
+
+  /**
+   * Takes a stream in; its messages come to it from now on.
+   * @internal
+   * @param {Stream} stream
+   */
+  adopt(stream) {
+    if (this.#over) throw new OnrecordError("disconnected", "This session is over. Create a new one.");
+    const name = stream.name();
+    if (this.#streams.has(name)) {
+      throw new OnrecordError("stream_busy", `This page publishes ${name} already. Stop it, or choose another name.`);
+    }
+    const asleep = !this.#socket && this.#streams.size === 0;
+    this.#streams.set(name, stream);
+    if (asleep) this.#open();
+  }
+
+  /**
+   * A stream is over.
+   * @internal
+   * @param {Stream} stream
+   */
+  drop(stream) {
+    if (this.#streams.get(stream.name()) !== stream) return;
+    this.#streams.delete(stream.name());
+    const lost = this.status() === SESSION_STATUS.ESTABLISHED && !this.connected;
+    if (lost && this.#streams.size === 0) this.#end(SESSION_STATUS.DISCONNECTED);
+  }
+
+  /**
+   * @internal
+   * @param {object} message
+   * @returns {boolean} Whether it was sent.
+   */
+  send(message) {
+    if (!this.connected) return false;
+    this.#socket?.send(JSON.stringify(message));
+    return true;
+  }
+
+  /**
+   * The server doesn't answer on this socket: takes a new one.
+   * @internal
+   */
+  reset() {
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close();
+    this.#lost(0);
+  }
+
+  get #over() {
+    return this.status() === SESSION_STATUS.FAILED || this.status() === SESSION_STATUS.DISCONNECTED;
+  }
+
+  #open() {
+    clearTimeout(this.#timer);
+    try {
+      this.#socket = new WebSocket(this.url);
+    } catch (error) {
+      // A ws:// address on an https:// page, or no address at all.
+      this.#error = new OnrecordError("bad_url", `${this.url} can't be opened from here: ${/** @type {Error} */ (error).message}`);
+      queueMicrotask(() => this.#end(SESSION_STATUS.FAILED));
+      return;
+    }
+    this.#timer = setTimeout(() => this.reset(), OPEN_DEADLINE);
+    this.#socket.onopen = () => this.#opened();
+    this.#socket.onmessage = ({ data }) => this.#message(data);
+    this.#socket.onclose = ({ code }) => {
+      this.#forget();
+      this.#lost(code);
+    };
+  }
+
+  #opened() {
+    clearTimeout(this.#timer);
+    if (this.status() === null) this.enter(SESSION_STATUS.ESTABLISHED);
+    else this.emit("reconnected");
+    for (const stream of this.#streams.values()) stream.attach();
+  }
+
+  /** The old socket says nothing any more. */
+  #forget() {
+    clearTimeout(this.#timer);
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket = null;
+  }
+
+  /** @param {number} code */
+  #lost(code) {
+    if (this.#over) return;
+    for (const stream of this.#streams.values()) stream.detach();
+    if (this.status() === null) return this.#end(SESSION_STATUS.FAILED);
+    const idle = this.#streams.size === 0;
+    if (idle && refused(code)) return; // asleep, see `adopt`
+    if (idle || (refused(code) && !PASSING.includes(code))) return this.#end(SESSION_STATUS.DISCONNECTED);
+    const wait = pause(this.#attempt++);
+    this.emit("reconnecting", { attempt: this.#attempt, pause_ms: Math.round(wait) });
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#open(), wait);
+  }
+
+  /** The network is back: no more waiting. */
+  #hurry = () => {
+    if (!this.#socket && this.#streams.size && !this.#over) this.#open();
+  };
+
+  /** @param {unknown} data */
+  #message(data) {
+    /** @type {ServerMessage} */
+    let message;
+    this.#attempt = 0; // and not when it opens: some proxies accept, only to hang up
+    try {
+      message = JSON.parse(String(data));
+    } catch {
+      return; // not ours: a proxy's word
+    }
+    const only = this.#streams.size === 1 ? [...this.#streams.keys()][0] : "";
+    const stream = this.#streams.get(message.stream ?? only);
+    if (stream) return stream.receive(message);
+    if (message.type !== "error" || message.stream) return; // of a stream that is over by now
+    this.#error = new OnrecordError(message.code ?? "error", message.message ?? "The server reports an error.");
+    this.emit("error", this.#error);
+  }
+
+  /**
+   * Somebody leaves the page. What was sent is recorded in any case: the server has it, and ends
+   * the recording when no media come any more. All there is to do is to say that this is on
+   * purpose, so that it ends now and not after a grace. Browsers mostly deliver a message sent
+   * here; if not, nothing is lost but those seconds. Nothing is torn down: a page that returns from
+   * the back-forward cache finds its socket closed, opens a new one and learns what became of it.
+   */
+  #leave = () => {
+    for (const stream of this.#streams.values()) stream.leave();
+  };
+
+  /** @param {string} status */
+  #end(status) {
+    if (this.#over) return;
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close(1000);
+    globalThis.removeEventListener?.("pagehide", this.#leave);
+    globalThis.removeEventListener?.("online", this.#hurry);
+    this.enter(status);
+    for (const stream of [...this.#streams.values()]) stream.abandon(this.#error);
+  }
+}

@@ -1,0 +1,249 @@
+// The page “Record”: choose devices, Start, Stop, download.
+
+import { capture, show } from "./client/capture.js";
+import { Devices } from "./devices.js";
+import { LevelMeter } from "./meter.js";
+import { createSession, OnrecordError, STREAM_STATUS } from "./onrecord.js";
+import { byId, el, formatBitrate, formatBytes, formatDuration, nameProblem, tell } from "./ui.js";
+
+/** @typedef {import("./onrecord.js").Stream} Stream */
+
+const name = byId("name", HTMLInputElement);
+const start = byId("start", HTMLButtonElement);
+const stop = byId("stop", HTMLButtonElement);
+const turnOn = byId("turn-on", HTMLButtonElement);
+const preview = byId("preview", HTMLVideoElement);
+const errorBox = byId("error", HTMLElement);
+const download = byId("download", HTMLAnchorElement);
+const meter = new LevelMeter(byId("level", HTMLMeterElement));
+const devices = new Devices({ camera: byId("camera", HTMLSelectElement), microphone: byId("microphone", HTMLSelectElement) });
+const query = new URLSearchParams(location.search);
+
+/** What the camera and microphone give, also before Start. @type {MediaStream | null} */
+let media = null;
+/** Counts the requests for media: the newest wins. */
+let request = 0;
+/** The stream under way. @type {Stream | null} */
+let stream = null;
+/** When PUBLISHING began, by `performance.now()`. @type {number | null} */
+let since = null;
+
+/**
+ * Turns on what is chosen and shows it.
+ * @returns {Promise<MediaStream | null>}  Null if a newer request overtook this one.
+ */
+async function openMedia() {
+  const mine = ++request;
+  const constraints = devices.constraints();
+  closeMedia();
+  if (!constraints) throw new OnrecordError("no_device", "Choose a camera or a microphone: one of them is needed.");
+  const asking = setTimeout(() => say("", "Answer the browser's question: allow camera and microphone."), 800);
+  let fresh;
+  try {
+    fresh = await capture({ name: "", constraints });
+  } catch (error) {
+    // A device kept from an earlier visit may be unplugged by now.
+    if (!(error instanceof OnrecordError) || error.code !== "overconstrained") throw error;
+    fresh = await capture({ name: "", constraints: devices.constraints(false) ?? constraints });
+  } finally {
+    clearTimeout(asking);
+    say("", "");
+  }
+  if (mine !== request) {
+    fresh.getTracks().forEach((track) => track.stop());
+    return null;
+  }
+  media = fresh;
+  for (const track of fresh.getTracks()) track.onended = () => !stream && media === fresh && closeMedia();
+  show(preview, fresh);
+  meter.show(fresh);
+  drawStage();
+  await devices.refresh(); // names are known now
+  if (mine === request) devices.settle(fresh);
+  return fresh;
+}
+
+function closeMedia() {
+  media?.getTracks().forEach((track) => track.stop());
+  media = preview.srcObject = null;
+  meter.show(null);
+  drawStage();
+}
+
+function drawStage() {
+  const picture = (media?.getVideoTracks().length ?? 0) > 0;
+  byId("placeholder", HTMLElement).hidden = picture;
+  byId("placeholder-text", HTMLElement).textContent = media ? "No camera: only sound is recorded." : "The camera is off.";
+  turnOn.hidden = media !== null;
+}
+
+/**
+ * @param {string} status  A word of the contract; empty before the first.
+ * @param {string} note
+ */
+function say(status, note) {
+  const word = byId("status", HTMLElement);
+  word.dataset.status = status;
+  word.textContent = status || "Ready";
+  byId("note", HTMLElement).textContent = note;
+}
+
+/** @param {unknown} error  What went wrong, or null if nothing is. */
+function complain(error) {
+  if (!error) return tell(errorBox, null);
+  const known = error instanceof OnrecordError ? error : new OnrecordError("failed", String(error));
+  errorBox.classList.remove("mild");
+  errorBox.dataset.code = known.code;
+  tell(errorBox, stream ? "The recording failed." : "Camera and microphone can't be used.", known.message);
+}
+
+/** @param {string} title @param {string} text */
+function warn(title, text) {
+  tell(errorBox, title, text);
+  errorBox.classList.add("mild");
+}
+
+/** @param {boolean} busy */
+function lock(busy) {
+  start.disabled = name.disabled = busy;
+  stop.disabled = !busy;
+  devices.disable(busy);
+}
+
+async function record() {
+  const problem = nameProblem(name.value);
+  tell(byId("name-problem", HTMLElement), problem);
+  if (problem) return name.focus();
+  complain(null);
+  byId("result", HTMLElement).hidden = true;
+  byId("duration", HTMLElement).textContent = formatDuration(0);
+  lock(true);
+  stop.disabled = true; // until there is something to stop
+  try {
+    if (!media || media.getTracks().some(({ readyState }) => readyState === "ended")) media = await openMedia();
+    if (media) publish(media);
+    else lock(false);
+  } catch (error) {
+    lock(false);
+    complain(error);
+  }
+}
+
+/** @param {MediaStream} mediaStream */
+function publish(mediaStream) {
+  const session = createSession();
+  const mode = /** @type {"auto"} */ (query.get("mode") ?? "auto"); // the library refuses what it doesn't know
+  const made = session.createStream({ name: name.value, mode, mediaStream });
+  stream = made;
+  const recording = () => made.status() === STREAM_STATUS.PUBLISHING && say("PUBLISHING", `Recording “${made.name()}”.`);
+  made
+    .on(STREAM_STATUS.PENDING, () => say("PENDING", "Connecting to the server…"))
+    .on(STREAM_STATUS.PUBLISHING, () => {
+      since ??= performance.now();
+      recording();
+      keepAwake();
+    })
+    .on(STREAM_STATUS.UNPUBLISHED, () => {
+      say("UNPUBLISHED", made.getRecordInfo() ? "Recorded." : "Stopped; nothing was recorded.");
+      finished(made);
+    })
+    .on(STREAM_STATUS.FAILED, () => {
+      say("FAILED", "");
+      complain(made.getError());
+      finished(made);
+    })
+    .on("reconnecting", () => say(String(made.status()), "The network is interrupted; trying again…"))
+    .on("reconnected", recording)
+    .on("restarted", (_, { lost_ms }) => warn("The recording was interrupted.", `About ${Math.ceil(lost_ms / 1000)} s are missing. It goes on in a new file.`))
+    .on("trackended", (_, { kind }) => warn(kind === "video" ? "The camera is gone." : "The microphone is gone.", "The rest goes on being recorded."));
+  session
+    .on("reconnecting", () => say(String(made.status()), "The server doesn't answer; trying again. Recording goes on as long as it receives you."))
+    .on("reconnected", recording);
+  lock(true);
+  made.publish().catch(() => {}); // FAILED tells
+  made.on(STREAM_STATUS.UNPUBLISHED, () => session.disconnect()).on(STREAM_STATUS.FAILED, () => session.disconnect());
+}
+
+/** @param {Stream} ended */
+function finished(ended) {
+  stream = since = null;
+  lock(false);
+  byId("bitrate", HTMLElement).textContent = "";
+  const infos = ended.getRecordInfos();
+  const newest = infos.pop();
+  const earlier = byId("earlier", HTMLElement);
+  earlier.hidden = infos.length === 0;
+  earlier.replaceChildren(...infos.map((info) => el("li", {}, el("a", { href: info.url, download: info.file }, info.file))));
+  if (!newest) return;
+  byId("result", HTMLElement).hidden = false;
+  byId("duration", HTMLElement).textContent = formatDuration(newest.duration_ms);
+  download.href = newest.url;
+  download.download = newest.file;
+  Object.assign(download.dataset, { bytes: newest.bytes, durationMs: newest.duration_ms });
+  byId("download-facts", HTMLElement).textContent =
+    `${newest.file} · ${formatBytes(newest.bytes)} · ${formatDuration(newest.duration_ms)}`;
+  download.focus({ preventScroll: true });
+}
+
+function end() {
+  if (!stream) return;
+  stop.disabled = true;
+  since = null;
+  say(String(stream.status()), "Finishing the file…");
+  stream.stop().catch(() => {}); // FAILED tells
+}
+
+setInterval(() => {
+  if (since !== null) byId("duration", HTMLElement).textContent = formatDuration(performance.now() - since);
+}, 250);
+setInterval(async () => {
+  const { bitrate } = (since !== null && (await stream?.stats())) || { bitrate: 0 };
+  if (bitrate && since !== null) byId("bitrate", HTMLElement).textContent = formatBitrate(bitrate);
+}, 1000);
+
+/** A phone that goes to sleep stops its camera. Where it isn't supported, the screen may go dark. */
+async function keepAwake() {
+  const lock = await navigator.wakeLock?.request("screen").catch(() => null);
+  const ended = () => lock?.release().catch(() => {});
+  stream?.on(STREAM_STATUS.UNPUBLISHED, ended).on(STREAM_STATUS.FAILED, ended);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && since !== null) keepAwake(); // browsers take the lock from a hidden page
+});
+addEventListener("beforeunload", (event) => {
+  if (stream) event.preventDefault();
+});
+byId("form", HTMLFormElement).addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!start.disabled) record();
+});
+stop.addEventListener("click", end);
+
+async function look() {
+  complain(null);
+  await openMedia().catch(complain);
+}
+turnOn.addEventListener("click", look);
+for (const id of ["camera", "microphone"]) {
+  byId(id, HTMLSelectElement).addEventListener("change", () => request && look()); // not before the first permission
+}
+navigator.mediaDevices?.addEventListener("devicechange", () => devices.refresh());
+
+/** Whether the camera may be shown without asking: asking at once, unexpected, gets a No. */
+async function isAllowed() {
+  const names = /** @type {PermissionName[]} */ (["camera", "microphone"]);
+  const states = await Promise.all(names.map((permission) => navigator.permissions.query({ name: permission })));
+  return states.every(({ state }) => state === "granted");
+}
+
+name.value = query.get("name") ?? `stream-${Math.random().toString(36).slice(2, 6)}`;
+if (window.isSecureContext && navigator.mediaDevices) {
+  await devices.refresh();
+  if (await isAllowed().catch(() => false)) await look();
+} else {
+  byId("localhost", HTMLElement).textContent = `http://localhost${location.port && `:${location.port}`}${location.pathname}`;
+  byId("insecure", HTMLElement).hidden = false;
+  start.disabled = turnOn.disabled = true;
+  await devices.refresh();
+}
