@@ -1,10 +1,34 @@
 //! L1: RTP packets in, frames out.
 //!
+//! ```text
+//! packet ─▶ reorder (holes wait, are asked for) ─▶ red, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
+//! ```
+//!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
-use crate::media::{Event, Track};
+mod keyframe;
+mod red;
+mod reorder;
+mod sequence;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod vp8;
+
+use crate::media::{self, Codec, Event, Frame, Gap, GapReason, Track};
+use crate::rtp::keyframe::Keyframes;
+use crate::rtp::reorder::{Item, Reorder};
+use crate::rtp::sequence::Timestamps;
+use crate::rtp::sync::Timeline;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+/// Audio that can't be sent again waits this long at most: for a packet that was overtaken, or for
+/// the copies in the next ones.
+const UNREPEATABLE: Duration = Duration::from_millis(250);
+/// Without a packet for this long a track is silent, and nobody is asked for a keyframe.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// One packet of a track's primary stream (retransmissions already unwrapped: RFC 4588).
 #[derive(Clone, Debug)]
@@ -56,46 +80,232 @@ pub struct Config {
     pub keyframe_interval: Duration,
 }
 
+/// One track on its way.
+#[derive(Debug)]
+struct Lane {
+    reorder: Reorder,
+    timestamps: Timestamps,
+    /// The last frame's time, to tell where a gap begins.
+    last: Option<Duration>,
+    heard: Option<Instant>,
+    kind: LaneKind,
+}
+
+#[derive(Debug)]
+enum LaneKind {
+    Video {
+        assembler: vp8::Assembler,
+        keyframes: Keyframes,
+    },
+    /// Whether packets were lost since the last one.
+    Audio {
+        loss: bool,
+    },
+}
+
 /// All tracks of one publisher: reorder, depacketize, align.
 #[derive(Debug)]
-pub struct Pipeline {}
+pub struct Pipeline {
+    origin: Instant,
+    lanes: Vec<Lane>,
+    timeline: Timeline,
+    events: VecDeque<Event>,
+    feedback: VecDeque<Feedback>,
+}
 
 impl Pipeline {
     /// A pipeline whose time 0 is `origin`.
-    pub fn new(_config: Config, _tracks: &[TrackSetup], _origin: Instant) -> Self {
-        Self {}
+    pub fn new(config: Config, tracks: &[TrackSetup], origin: Instant) -> Self {
+        let lane = |setup: &TrackSetup| Lane {
+            reorder: Reorder::new(
+                if setup.nack { config.reorder_window } else { config.reorder_window.min(UNREPEATABLE) },
+                setup.nack,
+            ),
+            timestamps: Timestamps::new(setup.track.codec.clock_rate()),
+            last: None,
+            heard: None,
+            kind: match setup.track.codec {
+                Codec::Vp8 => LaneKind::Video {
+                    assembler: vp8::Assembler::default(),
+                    keyframes: Keyframes::new(config.keyframe_interval),
+                },
+                Codec::Opus => LaneKind::Audio { loss: false },
+            },
+        };
+        Self {
+            origin,
+            lanes: tracks.iter().map(lane).collect(),
+            timeline: Timeline::new(tracks.len()),
+            events: VecDeque::new(),
+            feedback: VecDeque::new(),
+        }
     }
 
     /// Takes one packet.
-    pub fn packet(&mut self, _track: usize, _packet: Packet, _arrived: Instant) {}
+    pub fn packet(&mut self, track: usize, packet: Packet, arrived: Instant) {
+        let at = self.micros(arrived);
+        let lane = &mut self.lanes[track];
+        lane.heard = Some(arrived);
+        if packet.red {
+            let Some((payload, copies)) = red::unpack(&packet.payload) else { return };
+            for copy in copies {
+                let sequence = packet.sequence.wrapping_sub(copy.ago);
+                let timestamp = packet.timestamp.wrapping_sub(copy.offset);
+                // The hole may be known only with this packet: it is the newest.
+                if lane.reorder.lacks(sequence) || lane.reorder.is_next(sequence) {
+                    let copy =
+                        Packet { sequence, timestamp, marker: false, payload: copy.payload, red: false };
+                    lane.reorder.push(copy, arrived);
+                }
+            }
+            let media = lane.timestamps.micros(packet.timestamp);
+            self.timeline.arrived(track, media, at);
+            lane.reorder.push(Packet { payload, ..packet }, arrived);
+        } else {
+            // A packet that was asked for again says nothing of how long packets take.
+            if !lane.reorder.lacks(packet.sequence) {
+                let media = lane.timestamps.micros(packet.timestamp);
+                self.timeline.arrived(track, media, at);
+            }
+            lane.reorder.push(packet, arrived);
+        }
+        self.take(track, arrived);
+    }
 
     /// Takes a sender report's pair of times (RFC 3550 section 6.4.1): `ntp` in 32.32 fixed point.
-    pub fn sender_report(&mut self, _track: usize, _ntp: u64, _rtp: u32, _arrived: Instant) {}
+    pub fn sender_report(&mut self, track: usize, ntp: u64, rtp: u32, arrived: Instant) {
+        let at = self.micros(arrived);
+        let lane = &mut self.lanes[track];
+        // Before any packet there is no media time to relate it to.
+        if let (Some(wall), Some(_)) = (sync::ntp_micros(ntp), lane.heard) {
+            let media = lane.timestamps.micros_near(rtp);
+            self.timeline.reported(track, media, wall, at);
+        }
+    }
 
-    /// The round trip, as far as known; NACKs are paced by it.
-    pub fn round_trip(&mut self, _round_trip: Duration) {}
+    /// The round trip, as somebody else measured it; NACKs are paced by it.
+    pub fn round_trip(&mut self, round_trip: Duration) {
+        for lane in &mut self.lanes {
+            lane.reorder.set_round_trip(round_trip);
+        }
+    }
 
     /// Lets time pass: closes windows, repeats NACKs, asks for keyframes.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for track in 0..self.lanes.len() {
+            self.take(track, now);
+        }
+    }
 
     /// When `handle_timeout` is next needed.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        let of = |lane: &Lane| {
+            let keyframe = match &lane.kind {
+                LaneKind::Video { keyframes, .. } => {
+                    keyframes.deadline().filter(|at| lane.heard.is_some_and(|heard| *at < heard + SILENT))
+                }
+                LaneKind::Audio { .. } => None,
+            };
+            lane.reorder.deadline().into_iter().chain(keyframe).min()
+        };
+        self.lanes.iter().filter_map(of).min()
     }
 
     /// The next event, in the order it left the reorder window.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// The next thing to tell the publisher.
     pub fn poll_feedback(&mut self) -> Option<Feedback> {
-        None
+        self.feedback.pop_front()
     }
 
     /// Asks for a keyframe of every video track as soon as allowed (a viewer joined).
-    pub fn want_keyframe(&mut self, _now: Instant) {}
+    pub fn want_keyframe(&mut self, now: Instant) {
+        for track in 0..self.lanes.len() {
+            if let LaneKind::Video { keyframes, .. } = &mut self.lanes[track].kind {
+                keyframes.wanted(now);
+            }
+            self.take(track, now);
+        }
+    }
 
     /// The publisher is gone: releases all that is whole, without waiting any longer.
-    pub fn finish(&mut self, _now: Instant) {}
+    pub fn finish(&mut self, now: Instant) {
+        for track in 0..self.lanes.len() {
+            self.lanes[track].reorder.finish();
+            self.take(track, now);
+        }
+        self.feedback.clear();
+    }
+
+    fn micros(&self, at: Instant) -> i64 {
+        i64::try_from(at.saturating_duration_since(self.origin).as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Moves one track on as far as it goes.
+    fn take(&mut self, track: usize, now: Instant) {
+        let lane = &mut self.lanes[track];
+        lane.reorder.handle_timeout(now);
+        while let Some(item) = self.lanes[track].reorder.pop() {
+            match item {
+                Item::Lost(packets) => {
+                    self.events.push_back(Event::Lost { track, packets });
+                    match &mut self.lanes[track].kind {
+                        LaneKind::Video { assembler, .. } => assembler.lost(),
+                        LaneKind::Audio { loss } => *loss = true,
+                    }
+                }
+                Item::Packet(packet) => self.frame(track, packet, now),
+            }
+        }
+        let lane = &mut self.lanes[track];
+        let sequences = lane.reorder.nacks(now);
+        if !sequences.is_empty() {
+            self.feedback.push_back(Feedback::Nack { track, sequences });
+        }
+        let flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
+        if let LaneKind::Video { assembler, keyframes } = &mut lane.kind
+            && flows
+        {
+            if assembler.needs_keyframe() {
+                keyframes.lost(now);
+            }
+            if keyframes.ask(now) {
+                self.feedback.push_back(Feedback::KeyframeRequest { track });
+            }
+        }
+    }
+
+    /// A packet in order may complete a frame.
+    fn frame(&mut self, track: usize, packet: Packet, now: Instant) {
+        let lane = &mut self.lanes[track];
+        let (timestamp, keyframe, data, after_gap) = match &mut lane.kind {
+            LaneKind::Video { assembler, keyframes } => {
+                let Some(frame) = assembler.push(&packet) else { return };
+                if frame.keyframe {
+                    keyframes.arrived(now);
+                }
+                (frame.timestamp, frame.keyframe, frame.data, frame.after_gap)
+            }
+            LaneKind::Audio { loss } => {
+                // Only what is a packet of sound gets into the file.
+                if media::opus::duration(&packet.payload).is_none() {
+                    return;
+                }
+                (packet.timestamp, true, packet.payload, std::mem::take(loss))
+            }
+        };
+        let media_time = lane.timestamps.micros_near(timestamp);
+        let now = i64::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(i64::MAX);
+        let time = self.timeline.place(track, media_time, now);
+        if let (true, Some(from)) = (after_gap, lane.last) {
+            self.events.push_back(Event::Gap(Gap { track, from, to: time, reason: GapReason::Loss }));
+        }
+        lane.last = Some(time);
+        let is_video = matches!(lane.kind, LaneKind::Video { .. });
+        let size = if is_video && keyframe { media::vp8::size(&data) } else { None };
+        self.events.push_back(Event::Frame(Frame { track, time, keyframe, size, data }));
+    }
 }

@@ -1,0 +1,116 @@
+//! When a keyframe is asked for (T2, T4).
+
+use std::time::{Duration, Instant};
+
+/// An encoder's answer takes a round trip and a picture; asked again sooner, it would make two.
+const REPEAT: Duration = Duration::from_millis(500);
+/// The pause grows up to this, for a sender that does not answer.
+const MAX_REPEAT: Duration = Duration::from_secs(2);
+/// Viewers together get at most one in this time.
+const WANTED: Duration = Duration::from_secs(1);
+/// A loss right after a request may have hit the keyframe that was on its way, but hardly sooner.
+const AFTER_LOSS: Duration = Duration::from_millis(100);
+
+/// One video track's keyframes.
+#[derive(Debug)]
+pub(super) struct Keyframes {
+    interval: Duration,
+    newest: Option<Instant>,
+    asked: Option<Instant>,
+    pause: Duration,
+    /// Ask now.
+    due: bool,
+    /// Nothing can be decoded without one.
+    needed: bool,
+}
+
+impl Keyframes {
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, newest: None, asked: None, pause: REPEAT, due: false, needed: true }
+    }
+
+    /// A keyframe has come.
+    pub fn arrived(&mut self, now: Instant) {
+        (self.newest, self.asked, self.pause) = (Some(now), None, REPEAT);
+        (self.due, self.needed) = (false, false);
+    }
+
+    /// Nothing can be decoded any more.
+    pub fn lost(&mut self, now: Instant) {
+        if !self.needed {
+            self.needed = true;
+            self.pause = REPEAT;
+            self.due = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= AFTER_LOSS);
+        }
+    }
+
+    /// Somebody would like one.
+    pub fn wanted(&mut self, now: Instant) {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < WANTED);
+        self.due |= !recent(self.asked) && !recent(self.newest);
+    }
+
+    /// When to ask, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match (self.asked, self.newest) {
+            (Some(asked), _) => Some(asked + self.pause),
+            (None, Some(newest)) if !self.needed => Some(newest + self.interval),
+            _ => None,
+        }
+    }
+
+    /// Whether to ask now.
+    pub fn ask(&mut self, now: Instant) -> bool {
+        let first = self.needed && self.asked.is_none();
+        if !self.due && !first && self.deadline().is_none_or(|at| now < at) {
+            return false;
+        }
+        if self.asked.is_some() && !self.due {
+            self.pause = (self.pause * 3 / 2).min(MAX_REPEAT);
+        }
+        (self.due, self.asked) = (false, Some(now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_for_at_the_start_after_a_loss_and_when_the_newest_is_old() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut keyframes = Keyframes::new(Duration::from_secs(4));
+        let mut asked = Vec::new();
+        for ms in (0..20_000).step_by(10) {
+            match ms {
+                1200 | 6000 | 9050 => keyframes.arrived(at(ms)),
+                8000 | 8010 => keyframes.lost(at(ms)),
+                _ => {}
+            }
+            if keyframes.ask(at(ms)) {
+                asked.push(ms);
+            }
+        }
+        // Start with repetitions; 4 s after 1200; the loss with repetitions; 4 s after 9050, unanswered.
+        assert_eq!(asked, [0, 500, 5200, 5700, 8000, 8500, 13_050, 13_550, 14_300, 15_430, 17_120, 19_120]);
+    }
+
+    #[test]
+    fn viewers_get_at_most_one_a_second() {
+        let start = Instant::now();
+        let mut keyframes = Keyframes::new(Duration::from_secs(4));
+        keyframes.arrived(start);
+        let mut asked = 0;
+        for ms in (0..3000).step_by(10) {
+            let now = start + Duration::from_millis(ms);
+            keyframes.wanted(now);
+            if keyframes.ask(now) {
+                asked += 1;
+                keyframes.arrived(now);
+            }
+        }
+        assert_eq!(asked, 2);
+    }
+}
