@@ -191,9 +191,13 @@ impl Recordings {
         tasks: Tasks,
     ) -> Result<(Self, mpsc::Receiver<Event>), Error> {
         let bad = |message: String| Error::Io(io::Error::new(io::ErrorKind::InvalidInput, message));
-        let mode = u32::from_str_radix(&config.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-            bad(format!("record.mode: expected octal permissions such as \"0640\", found {:?}", config.mode))
-        })?;
+        let mode =
+            u32::from_str_radix(&config.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                bad(format!(
+                    "record.mode: expected octal permissions such as \"0640\", found {:?}",
+                    config.mode
+                ))
+            })?;
         let dir = std::path::absolute(&config.dir)?;
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(&dir).map_err(named)?;

@@ -32,7 +32,8 @@ fn encode(name: &str) -> String {
         encoded.replace_range(..1, "_");
     }
     if encoded.len() > MAX_NAME {
-        encoded.truncate(encoded.floor_char_boundary(MAX_NAME - HASH_LEN));
+        let whole = (0..=MAX_NAME - HASH_LEN).rev().find(|end| encoded.is_char_boundary(*end));
+        encoded.truncate(whole.unwrap_or(0));
         let hash = Sha256::digest(name);
         encoded.push_str(&format!("~{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
     }

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// The tracks are declared this long after the first frame, whichever of them have shown up.
 const HEAD_AFTER: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ enum Stage {
     /// No frame that can begin a file.
     Waiting(RecordingId),
     /// The first frame is there, the manifest is on its way to the disk, the file is not yet created.
-    Opening(Opening, Option<JoinHandle<io::Result<()>>>),
+    Opening(Opening, Option<oneshot::Receiver<io::Result<()>>>),
     /// Writing.
     Writing(Box<Take>),
     /// The file is in other hands: being written, or lost with a thread that died.
@@ -95,7 +95,10 @@ impl Recorder {
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
         let closing = Closing { shared, anchor, lost, previous };
-        progress.send_replace(closing.close(stage, end).await);
+        let outcome = closing.close(stage, end).await;
+        // The publisher first: it must not wait for a hook queue that is behind.
+        progress.send_replace(outcome.clone());
+        closing.tell(outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -157,8 +160,13 @@ impl Recorder {
         let Stage::Waiting(id) = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
         let opening = self.opening(id, at, None);
         tracing::info!(id = %opening.id, "recording");
-        let (catalog, manifest) = (self.shared.catalog.clone(), opening.manifest());
-        let written = tokio::task::spawn_blocking(move || catalog.insert(manifest));
+        let (shared, manifest) = (self.shared.clone(), opening.manifest());
+        let (done, written) = oneshot::channel();
+        self.shared.tasks.spawn("manifest", async move {
+            let catalog = shared.catalog.clone();
+            let inserted = shared.disk.sync(move || catalog.insert(manifest)).await.flatten();
+            let _ = done.send(inserted);
+        });
         self.stage = Stage::Opening(opening, Some(written));
         self.progress.send_replace(Progress::Writing);
     }
@@ -302,11 +310,13 @@ impl Recorder {
         let previous = self.previous.replace(sealed);
         let closing = Closing { shared: self.shared.clone(), anchor: self.anchor, lost, previous };
         let active = self.shared.active();
-        self.shared.tasks.spawn("seal", async move {
-            closing.close(old, End { reason: EndReason::Rotated, at, error: None }).await;
+        let seal = async move {
+            let outcome = closing.close(old, End { reason: EndReason::Rotated, at, error: None }).await;
+            closing.tell(outcome).await;
             let _ = done.send(());
             drop(active);
-        });
+        };
+        self.shared.tasks.spawn("seal", seal.in_current_span());
     }
 
     /// Has the file synced beside the writing. A sync that failed is an end: what it was to save may
@@ -347,7 +357,7 @@ struct Closing {
 
 impl Closing {
     /// Ends a recording at whatever stage it is, and says what came of it.
-    async fn close(self, stage: Stage, end: End) -> Progress {
+    async fn close(&self, stage: Stage, end: End) -> Progress {
         match stage {
             Stage::Waiting(_) => {
                 tracing::info!(reason = end.reason.as_str(), "nothing to record");
@@ -379,7 +389,7 @@ impl Closing {
         }
     }
 
-    async fn seal(self, mut take: Take, mut end: End) -> Progress {
+    async fn seal(&self, mut take: Take, mut end: End) -> Progress {
         let id = take.manifest.id.clone();
         if let Some(sync) = take.sync.take()
             && !matches!(sync.await, Ok(Ok(())))
@@ -388,13 +398,16 @@ impl Closing {
         }
         let (ended_at, reason, lost) = (self.anchor.wall_at(end.at), end.reason, self.lost.clone());
         let work = move || take.seal(ended_at, reason, &lost);
-        let sealed = self.shared.disk.sync(work).await.and_then(|sealed| sealed);
-        let announced = match sealed {
-            Ok(manifest) => self.announce(manifest).await,
+        let kept = match self.shared.disk.sync(work).await.flatten() {
+            Ok(manifest) => self.keep(manifest).await,
             Err(error) => Err(error.into()),
         };
-        match announced {
-            Ok(manifest) => Progress::Sealed(Box::new(manifest)),
+        match kept {
+            Ok(manifest) => {
+                let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
+                tracing::info!(%id, file = manifest.file, bytes, duration_ms, reason = reason.as_str(), "sealed");
+                Progress::Sealed(Box::new(manifest))
+            }
             Err(error) => {
                 tracing::error!(%id, %error, "a recording could not be sealed; it is kept for repair");
                 failed(&End { error: Some(io::Error::other(error)), ..end })
@@ -402,8 +415,8 @@ impl Closing {
         }
     }
 
-    /// Makes the manifest durable, with the hook's job in it (S5), and tells.
-    async fn announce(self, sealed: Manifest) -> Result<Manifest, crate::record::Error> {
+    /// Makes the manifest durable, with the hook's job in it (S5).
+    async fn keep(&self, sealed: Manifest) -> Result<Manifest, crate::record::Error> {
         let hook = self.shared.hook_state();
         let id = sealed.id.clone();
         let write = move |manifest: &mut Manifest| {
@@ -411,16 +424,19 @@ impl Closing {
             manifest.hook.state = hook;
             Ok(())
         };
-        let manifest = self.shared.catalog.update(&id, write, |_, _| Ok(())).await?;
-        let (bytes, duration_ms, reason) = (manifest.bytes, manifest.duration_ms, manifest.end_reason);
-        tracing::info!(%id, file = manifest.file, bytes, duration_ms, ?reason, "sealed");
+        self.shared.catalog.update(&id, write, |_, _| Ok(())).await
+    }
+
+    /// Announces a sealed file, after those before it on its stream.
+    async fn tell(self, outcome: Progress) {
         if let Some(previous) = self.previous {
-            // Files of one stream are told in their order. An error means that one failed.
+            // An error means that its task is gone, and with it what there was to wait for.
             let _ = previous.await;
         }
-        // Waits while the receiver is far behind; if it is gone, the manifest still says `queued`.
-        let _ = self.shared.events.send(Event::Sealed(Box::new(manifest.clone()))).await;
-        Ok(manifest)
+        if let Progress::Sealed(manifest) = outcome {
+            // Waits while the receiver is far behind; if it is gone, the manifest still says `queued`.
+            let _ = self.shared.events.send(Event::Sealed(manifest)).await;
+        }
     }
 }
 

@@ -5,9 +5,7 @@ use crate::base::reason::EndReason;
 use crate::media::{Gap, Track};
 use crate::record::file::{PartFile, SealedFile, free_space};
 use crate::record::interleave::Held;
-use crate::record::manifest::{
-    HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
-};
+use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
 use crate::record::names;
 use crate::webm::{self, Block, Clusters, Head, Index, Layout};
 use jiff::{Timestamp, TimestampRound, Unit};
@@ -289,5 +287,56 @@ mod tests {
         assert_eq!(take.gaps[MAX_GAPS - 1].to_ms, 1_999_000 + 10 - 500);
         take.discard().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Bytes this thread handed to the kernel, and its CPU time.
+    fn cost() -> (u64, Duration) {
+        let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap();
+        let cpu = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        let nanos = cpu.split(' ').next().unwrap().parse().unwrap();
+        (written, Duration::from_nanos(nanos))
+    }
+
+    #[test]
+    fn sealing_an_hour_writes_the_index_and_little_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let started_at = Timestamp::now();
+        let tracks =
+            vec![Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+        let (id, stream) = (RecordingId::new(started_at), "hour".parse().unwrap());
+        let opening = Opening { id, stream, tracks, started_at, continues: None };
+        let data = Bytes::from(vec![0xfc; 400]);
+        let held = |track, millis: u64, keyframe| {
+            let (at, time) = (Instant::now(), Duration::from_millis(millis));
+            Held { at, frame: Frame { track, time, keyframe, size: None, data: data.clone() }, gap: None }
+        };
+        let second = Duration::from_secs(1);
+        let mut take = Take::create(dir.path(), 0o640, &opening, &held(0, 0, true), second).unwrap();
+        for second in 0..3600 {
+            for step in 0..50 {
+                take.push(&held(1, second * 1000 + step * 20, true));
+                if step % 2 == 0 {
+                    take.push(&held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
+                }
+            }
+            take.write(dir.path(), 0).unwrap();
+        }
+        let cues = take.index.cues().len();
+        let index = webm::seal(&take.layout, &take.index, take.part.len()).append.len() as u64;
+        take.file().sync_all().unwrap();
+        let (before, started) = (cost(), Instant::now());
+        let manifest = take.seal(started_at, EndReason::Stopped, &[]).unwrap();
+        let (wall, after) = (started.elapsed(), cost());
+        let (bytes, cpu) = (after.0 - before.0, after.1 - before.1);
+        println!(
+            "sealing {} ms with {cues} cues: {bytes} bytes written, {index} of them the index; \
+             CPU {cpu:?}, waiting for the disk {:?}",
+            manifest.duration_ms,
+            wall.saturating_sub(cpu),
+        );
+        assert_eq!((cues, manifest.duration_ms), (1800, 3_600_000));
+        assert!(bytes <= index + (64 << 10), "{bytes} bytes for an index of {index}");
+        assert!(cpu < Duration::from_millis(500), "{cpu:?} of CPU");
     }
 }

@@ -114,9 +114,8 @@ impl Index {
         cues.sort_by_key(|cue| cue.time);
         let far = |sound: &&CuePoint| {
             let next = cues.partition_point(|cue| cue.time < sound.time);
-            let near = |at: Option<&CuePoint>| {
-                at.is_some_and(|cue| cue.time.abs_diff(sound.time) < PICTURE_NEAR_MS)
-            };
+            let near =
+                |at: Option<&CuePoint>| at.is_some_and(|cue| cue.time.abs_diff(sound.time) < PICTURE_NEAR_MS);
             !near(cues.get(next)) && !near(next.checked_sub(1).and_then(|before| cues.get(before)))
         };
         let sounds: Vec<_> = self.sounds.iter().filter(far).copied().collect();
@@ -196,4 +195,53 @@ fn cues(points: &[CuePoint]) -> Vec<u8> {
         }
     });
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Codec;
+    use crate::webm::{Block, Clusters};
+
+    const TRACKS: [Track; 2] =
+        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    /// 20 ms of sound.
+    const SOUND: [u8; 1] = [0xfc];
+
+    fn index(blocks: impl IntoIterator<Item = (usize, u64, bool)>) -> Index {
+        let (mut index, mut clusters) = (Index::new(&TRACKS), Clusters::new(&TRACKS, Duration::from_secs(1)));
+        for (track, millis, keyframe) in blocks {
+            let time = Duration::from_millis(millis);
+            clusters.push(&Block { track, time, keyframe, size: None, data: &SOUND });
+        }
+        clusters.finish();
+        for cluster in clusters.finished() {
+            index.commit(&cluster.tally, cluster.range.start as u64);
+        }
+        index
+    }
+
+    #[test]
+    fn a_file_lasts_until_the_end_of_the_frame_that_ends_last() {
+        let millis = |blocks: &[(usize, u64, bool)]| index(blocks.iter().copied()).duration().as_millis();
+        assert_eq!(millis(&[(0, 0, true), (0, 40, false), (0, 73, false)]), 106, "the interval before it");
+        assert_eq!(millis(&[(0, 0, true), (1, 0, true), (1, 60, true)]), 80, "what the packet sounds");
+        assert_eq!(millis(&[(0, 0, true), (0, 33, false), (0, 1_100, true)]), 2_100, "a gap counts 1 s");
+        assert_eq!(millis(&[(0, 0, true), (0, 990, false), (0, 1_020, true)]), 1_050, "over two clusters");
+        assert_eq!(millis(&[(0, 0, true)]), 1, "0 would read as unknown");
+    }
+
+    #[test]
+    fn sound_has_places_to_seek_to_where_pictures_are_far() {
+        let pictures = (0..60u64).map(|step| (0, step * 500, step % 4 == 0));
+        let sound = (0..3_000u64).map(|step| (1, step * 20, true));
+        let mut blocks: Vec<_> = pictures.chain(sound).collect();
+        blocks.sort_by_key(|(track, millis, _)| (*millis, *track));
+        let cues = index(blocks).cues();
+        let times = |track| cues.iter().filter(move |cue| cue.track == track).map(|cue| cue.time);
+        assert!(times(0).eq((0..15).map(|step| step * 2_000)), "{cues:?}");
+        let sounds: Vec<_> = times(1).collect();
+        assert!(sounds[0] > 38_000 && sounds[0] < 46_000, "the last picture is at 28 s: {sounds:?}");
+        assert!(sounds.windows(2).all(|pair| pair[1] - pair[0] < 7_000) && sounds.len() >= 3, "{sounds:?}");
+    }
 }

@@ -10,7 +10,8 @@ pub const OPUS: Track = Track { codec: Codec::Opus, channels: 2 };
 
 /// Runs a program that must succeed in silence; returns what it printed.
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{program} {args:?}: {} {errors}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -25,7 +26,11 @@ pub fn video(track: usize, size: (u32, u32), seconds: f64, gop: u32, start: Dura
     let (seconds, gop) = (seconds.to_string(), gop.to_string());
     let args = ["-nostdin", "-v", "error", "-f", "lavfi", "-i", &source, "-t", &seconds, "-c:v", "libvpx"];
     let more = ["-b:v", "400k", "-g", &gop, "-keyint_min", &gop, "-deadline", "realtime", "-cpu-used", "8"];
-    run("ffmpeg", &[&args[..], &more[..], &["-lag-in-frames", "0", "-auto-alt-ref", "0"], &[path.to_str().unwrap()]].concat());
+    run(
+        "ffmpeg",
+        &[&args[..], &more[..], &["-lag-in-frames", "0", "-auto-alt-ref", "0"], &[path.to_str().unwrap()]]
+            .concat(),
+    );
     let ivf = std::fs::read(path).unwrap();
     let (mut frames, mut at) = (Vec::new(), 32);
     while at < ivf.len() {

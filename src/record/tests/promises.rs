@@ -118,7 +118,8 @@ async fn any_name_makes_a_file_that_is_found_again() {
     let mut bench = Bench::new(dir.path(), Config::default());
     let sound = audio(0, 0.1, ms(0));
     let long = "ж".repeat(64);
-    for name in ["$HOME \"quoted\" 'name'", "собеседование", "*?;|&<>%00%2f", &long, " ", "a\u{301}"] {
+    for name in ["$HOME \"quoted\" 'name'", "собеседование", "*?;|&<>%00%2f", &long, " ", "a\u{301}"]
+    {
         let manifest = bench.record(name, &[OPUS], &mixed(&[&sound])).await;
         assert_eq!(manifest.stream.as_str(), name, "the manifest keeps the name as it was given");
         let (found, path) = bench.recordings.by_file(&manifest.file).unwrap();
@@ -142,14 +143,21 @@ async fn a_frame_is_in_the_file_within_the_flush_interval_in_whole_clusters() {
         while begun.elapsed() < frame.time {
             ticks.tick().await;
             let len = part_len(&bench);
-            waiting.retain(|(pushed, bytes)| *bytes > len || { written_at.push(pushed.elapsed()); false });
+            waiting.retain(|(pushed, bytes)| {
+                *bytes > len || {
+                    written_at.push(pushed.elapsed());
+                    false
+                }
+            });
         }
         let bytes = waiting.last().map_or(0, |(_, bytes)| *bytes) + frame.data.len() as u64;
         stream.push(&event, Instant::now());
         waiting.push((Instant::now(), bytes));
     }
     let worst = written_at.iter().max().unwrap();
-    println!("a frame reached the file after {worst:?} at the latest, with flush_interval {flush_interval:?}");
+    println!(
+        "a frame reached the file after {worst:?} at the latest, with flush_interval {flush_interval:?}"
+    );
     // The file also holds headers, so that this measures a little too early, by less than a frame or
     // two; the allowance is for a busy machine.
     assert!(*worst <= flush_interval + ms(150), "a frame waited {worst:?}");
