@@ -84,14 +84,18 @@ impl Interleaver {
         self.lanes.iter().filter_map(|lane| lane.held.front()).map(|held| held.at).min()
     }
 
-    /// Frames up to this time can leave: no flowing track will deliver an earlier one. When a frame
-    /// has waited for `hold`, all can leave: order is worth less than getting to the disk in time.
+    /// Frames up to this time can leave: no flowing track will deliver an earlier one. Frames that
+    /// have waited for `hold` leave in any case, and with them those that soon will have: order is
+    /// worth less than getting to the disk in time, and a wake-up for each of them costs more.
     pub fn releasable(&self, now: Instant, hold: Duration) -> Duration {
-        if self.oldest().is_some_and(|at| at + hold <= now) {
-            return Duration::MAX;
-        }
         let flowing = self.lanes.iter().filter_map(|lane| lane.newest).filter(|(_, at)| *at + hold > now);
-        flowing.map(|(time, _)| time).min().unwrap_or(Duration::MAX)
+        let in_order = flowing.map(|(time, _)| time).min().unwrap_or(Duration::MAX);
+        if self.oldest().is_none_or(|at| at + hold > now) {
+            return in_order;
+        }
+        let soon = |held: &&Held| held.at + hold * 3 / 4 <= now;
+        let waiting = self.lanes.iter().flat_map(|lane| lane.held.iter().take_while(soon));
+        waiting.map(|held| held.frame.time).max().map_or(in_order, |time| time.max(in_order))
     }
 
     /// The next frame in order of time, of those up to `limit`; of equal ones the picture, so that a
@@ -182,10 +186,15 @@ mod tests {
         assert_eq!(queue.releasable(start + ms(20), HOLD), ms(0));
         order(&mut queue, ms(0));
         assert_eq!(queue.releasable(start + ms(899), HOLD), ms(0));
-        assert_eq!(queue.releasable(start + ms(910), HOLD), Duration::MAX, "it has waited long enough");
+        queue.push(start + ms(200), frame(1, 690, true));
+        queue.push(start + ms(890), frame(0, 400, false));
+        queue.push(start + ms(900), frame(1, 1390, true));
+        let limit = queue.releasable(start + ms(910), HOLD);
+        assert_eq!(limit, ms(690), "what has waited long enough, or nearly, and nothing else");
+        assert_eq!(order(&mut queue, limit), [(0, 400), (1, 500), (1, 690)]);
         order(&mut queue, Duration::MAX);
-        queue.push(start + ms(1000), frame(1, 1490, true));
-        assert_eq!(queue.releasable(start + ms(1001), HOLD), ms(1490), "no picture for over {HOLD:?}");
+        queue.push(start + ms(1800), frame(1, 2290, true));
+        assert_eq!(queue.releasable(start + ms(1801), HOLD), ms(2290), "no picture for over {HOLD:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! hears of it; all work on files runs on [`disk`], never on a thread that serves the network.
 
 mod catalog;
+mod close;
 mod disk;
 mod file;
 mod interleave;
@@ -273,7 +274,8 @@ impl Recordings {
         self.shared.catalog.hooks_due()
     }
 
-    /// Waits until no recording is under way: all are sealed and told. Streams must have ended.
+    /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and
+    /// somebody must go on receiving events.
     pub async fn drained(&self) {
         let mut active = self.shared.active.subscribe();
         // An error would mean that the sender is gone, which `self` holds.
