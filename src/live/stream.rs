@@ -34,9 +34,14 @@ impl Stream {
 
     /// Hands one event to every reader. Never waits.
     pub fn push(&self, event: &Event, now: Instant) {
-        for tap in self.lock().iter() {
-            tap.push(Item::Media(event.clone()), now);
-        }
+        self.lock().retain(|tap| {
+            // A reader that went away (a full disk ends a recorder) must not leave a queue that fills.
+            let read = Arc::strong_count(tap) > 1;
+            if read {
+                tap.push(Item::Media(event.clone()), now);
+            }
+            read
+        });
     }
 
     /// Ends the stream for every reader.
@@ -55,5 +60,23 @@ impl Stream {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
         self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_leaves_no_queue_and_a_stream_that_went_away_is_noticed() {
+        let stream = Stream::new("s".parse().unwrap(), Vec::new());
+        let (gone, stays) = (stream.tap(), stream.tap());
+        drop(gone);
+        stream.push(&Event::Lost { track: 0, packets: 1 }, Instant::now());
+        assert_eq!(stream.lock().len(), 1, "queues left");
+        assert!(!stays.orphaned());
+        drop(stream);
+        assert!(stays.orphaned());
+        assert_eq!(stays.drain().len(), 1, "what came before is still there");
     }
 }

@@ -40,6 +40,11 @@ impl Tap {
         std::mem::take(&mut state.items)
     }
 
+    /// Whether the stream is gone, so that nothing more can come, not even its end.
+    pub fn orphaned(&self) -> bool {
+        Arc::strong_count(&self.queue) == 1
+    }
+
     /// Resolves when there is a reason to drain before the reader's own timer: the first item, the
     /// end, or a quarter of the bound.
     pub async fn woken(&self) {

@@ -95,7 +95,7 @@ pub struct HookRecord {
     pub attempts: Vec<HookAttempt>,
 }
 
-/// A recording's manifest, `<file>.json` beside the file.
+/// A recording's manifest, beside the file: its name with `.json` for a suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Identifier.

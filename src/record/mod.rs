@@ -1,6 +1,24 @@
 //! L3: frames → files → catalogue. Emits events, knows no hook.
+//!
+//! ```text
+//!  live::Tap ─▶ recorder ─▶ interleave ─▶ take ─▶ file (.part ─▶ sealed)
+//!                                          └────▶ manifest ─▶ catalog ─▶ Event::Sealed
+//! ```
+//!
+//! Rules: a file under a final name is whole and durable; its manifest is durable before anybody
+//! hears of it; all work on files runs on [`disk`], never on a thread that serves the network.
 
+mod catalog;
+mod close;
+mod disk;
+mod file;
+mod interleave;
 mod manifest;
+mod names;
+mod recorder;
+mod take;
+#[cfg(test)]
+mod tests;
 
 pub use manifest::{
     HookAttempt, HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
@@ -8,12 +26,19 @@ pub use manifest::{
 
 use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;
+use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::live::Stream;
+use catalog::Catalog;
+use disk::Disk;
+use recorder::Recorder;
 use serde::Deserialize;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 /// Section `record` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -101,41 +126,159 @@ pub enum Error {
     Busy(RecordingId),
     /// Input or output failed.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
+
+/// What happens to recordings, for whoever runs hooks.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A file is sealed and its manifest, with the hook's job in it, is durable. Files of one stream
+    /// come in their order.
+    Sealed(Box<Manifest>),
+}
+
+/// Events that may wait for their receiver. When it is full, the tasks that sealed a file wait; what
+/// they have to tell is in the manifests already.
+const EVENTS: usize = 256;
 
 /// The recordings of one folder: starts them, lists them, removes them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Recordings {}
+pub struct Recordings {
+    shared: Arc<Shared>,
+}
+
+/// What all recorders of a folder share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    mode: u32,
+    hook_configured: bool,
+    catalog: Arc<Catalog>,
+    disk: Disk,
+    events: mpsc::Sender<Event>,
+    tasks: Tasks,
+    /// Recorders and sealings under way.
+    active: watch::Sender<usize>,
+}
+
+impl Shared {
+    /// Counts as under way until it is dropped.
+    fn active(self: &Arc<Self>) -> Active {
+        self.active.send_modify(|active| *active += 1);
+        Active(self.clone())
+    }
+
+    /// What a sealed recording's manifest says of its hook.
+    fn hook_state(&self) -> HookState {
+        if self.hook_configured { HookState::Queued } else { HookState::None }
+    }
+}
+
+/// One recorder or sealing under way.
+struct Active(Arc<Shared>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.send_modify(|active| *active -= 1);
+    }
+}
 
 impl Recordings {
-    /// Starts recording `stream` into a new file.
-    pub fn start(&self, _stream: &Stream) -> Result<Recording, Error> {
-        unimplemented!()
+    /// Opens a folder (creating it if it is missing) and reads its manifests. Blocking: for the start
+    /// of the server. With a hook configured, sealed recordings say that it is queued.
+    pub fn open(
+        config: Config,
+        hook_configured: bool,
+        tasks: Tasks,
+    ) -> Result<(Self, mpsc::Receiver<Event>), Error> {
+        let bad = |message: String| Error::Io(io::Error::new(io::ErrorKind::InvalidInput, message));
+        let mode =
+            u32::from_str_radix(&config.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                bad(format!(
+                    "record.mode: expected octal permissions such as \"0640\", found {:?}",
+                    config.mode
+                ))
+            })?;
+        let dir = std::path::absolute(&config.dir)?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+        std::fs::create_dir_all(&dir).map_err(named)?;
+        let disk = Disk::new();
+        let catalog = Arc::new(Catalog::load(&dir, mode, disk.clone()).map_err(named)?);
+        let config = Config { dir, ..config };
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let active = watch::Sender::new(0);
+        let shared = Shared { config, mode, hook_configured, catalog, disk, events, tasks, active };
+        Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
-    /// All recordings, newest first.
+    /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
+    /// recording go on in further files, its progress ends with the last one.
+    pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
+        // One call that a local file system answers from memory.
+        let free = file::free_space(&self.shared.config.dir)?;
+        if free < self.shared.config.min_free.max(1) {
+            return Err(Error::DiskFull);
+        }
+        let id = RecordingId::new(jiff::Timestamp::now());
+        let (sender, progress) = watch::channel(Progress::Waiting);
+        let recorder = Recorder::new(self.shared.clone(), stream, id.clone(), sender);
+        let active = self.shared.active();
+        let span = tracing::info_span!("recording", stream = %stream.name(), %id);
+        let task = async move {
+            recorder.run().await;
+            drop(active);
+        };
+        self.shared.tasks.spawn("recorder", task.instrument(span));
+        Ok(Recording { id, progress })
+    }
+
+    /// All recordings but the deleted ones, newest first.
     pub fn list(&self) -> Vec<Manifest> {
-        unimplemented!()
+        self.shared.catalog.list()
     }
 
-    /// One recording.
-    pub fn get(&self, _id: &RecordingId) -> Option<Manifest> {
-        unimplemented!()
+    /// One recording; of a deleted one the manifest is left.
+    pub fn get(&self, id: &RecordingId) -> Option<Manifest> {
+        self.shared.catalog.get(id)
     }
 
-    /// The sealed, catalogued recording whose file has this name, and the file's path.
-    pub fn by_file(&self, _file: &str) -> Option<(Manifest, PathBuf)> {
-        unimplemented!()
+    /// The sealed, catalogued recording whose file has this name, and the file's path. A file that
+    /// was moved away still has its manifest here, with `file_present: false`.
+    pub fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
+        let manifest = self.shared.catalog.by_file(file)?;
+        let path = self.path(&manifest);
+        Some((manifest, path))
     }
 
-    /// Removes a sealed recording's file; the manifest stays, saying `deleted`.
-    pub async fn delete(&self, _id: &RecordingId) -> Result<Manifest, Error> {
-        unimplemented!()
+    /// The absolute path of a recording's file.
+    pub fn path(&self, manifest: &Manifest) -> PathBuf {
+        self.shared.catalog.path(manifest)
+    }
+
+    /// Removes a recording's file; the manifest stays, saying `deleted`.
+    pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, Error> {
+        self.shared.catalog.delete(id).await
     }
 
     /// Changes what the manifest says of the hook, durably.
-    pub async fn set_hook(&self, _id: &RecordingId, _hook: HookRecord) -> Result<Manifest, Error> {
-        unimplemented!()
+    pub async fn set_hook(&self, id: &RecordingId, hook: HookRecord) -> Result<Manifest, Error> {
+        let change = |manifest: &mut Manifest| {
+            manifest.hook = hook;
+            Ok(())
+        };
+        self.shared.catalog.update(id, change, |_, _| Ok(())).await
+    }
+
+    /// Sealed recordings whose hook has not come to an end, oldest first: what the last run left.
+    pub fn hooks_due(&self) -> Vec<Manifest> {
+        self.shared.catalog.hooks_due()
+    }
+
+    /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and
+    /// somebody must go on receiving events.
+    pub async fn drained(&self) {
+        let mut active = self.shared.active.subscribe();
+        // An error would mean that the sender is gone, which `self` holds.
+        let _ = active.wait_for(|active| *active == 0).await;
     }
 }

@@ -1,0 +1,342 @@
+//! The catalogue: what the manifests say, kept in memory (S4).
+
+use crate::base::id::RecordingId;
+use crate::record::disk::Disk;
+use crate::record::file::{is_temporary, replace, sync_dir};
+use crate::record::manifest::{HookState, Manifest, RecordingState};
+use crate::record::{Error, names};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+/// The folder, inside the recordings', of what could not be repaired.
+const QUARANTINE: &str = "quarantine";
+
+/// All manifests of one folder. What is on the disk changes first, what is in memory after it.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    dir: PathBuf,
+    mode: u32,
+    disk: Disk,
+    entries: Mutex<BTreeMap<RecordingId, Entry>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    manifest: Manifest,
+    /// Held while the manifest is replaced, so that no change is lost; other recordings don't wait.
+    change: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Entry {
+    fn new(manifest: Manifest) -> Self {
+        Self { manifest, change: Arc::default() }
+    }
+}
+
+impl Catalog {
+    /// Reads all manifests of `dir`. Blocking. One that can't be read is left alone, with a warning
+    /// that names it.
+    pub fn load(dir: &Path, mode: u32, disk: Disk) -> io::Result<Self> {
+        let mut entries = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if is_temporary(name) {
+                let _ = fs::remove_file(dir.join(name));
+            } else if name.ends_with(".json") && names::is_plain(name) {
+                match read(dir, name) {
+                    Ok(manifest) => {
+                        finish_deletion(dir, &manifest);
+                        entries.insert(manifest.id.clone(), Entry::new(manifest));
+                    }
+                    Err(error) => tracing::warn!(manifest = name, error, "a manifest is left out"),
+                }
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), mode, disk, entries: Mutex::new(entries) })
+    }
+
+    /// Adds a recording. Blocking, durable.
+    pub fn insert(&self, manifest: Manifest) -> io::Result<()> {
+        self.write(&manifest)?;
+        self.lock().insert(manifest.id.clone(), Entry::new(manifest));
+        Ok(())
+    }
+
+    /// Forgets a recording that came to nothing. Blocking.
+    pub fn remove(&self, id: &RecordingId) -> io::Result<()> {
+        match self.lock().remove(id) {
+            Some(entry) => fs::remove_file(self.dir.join(manifest_name(&entry.manifest.file))),
+            None => Ok(()),
+        }
+    }
+
+    /// Changes a manifest durably, then does `after`. It runs to its end even if the caller gives up.
+    pub async fn update(
+        self: &Arc<Self>,
+        id: &RecordingId,
+        change: impl FnOnce(&mut Manifest) -> Result<(), Error> + Send + 'static,
+        after: impl FnOnce(&Self, &Manifest) -> io::Result<()> + Send + 'static,
+    ) -> Result<Manifest, Error> {
+        let not_found = || Error::NotFound(id.to_string());
+        let lock = self.lock().get(id).map(|entry| entry.change.clone()).ok_or_else(not_found)?;
+        let turn = lock.lock_owned().await;
+        let mut manifest = self.read(id).ok_or_else(not_found)?;
+        let catalog = self.clone();
+        let work = move || {
+            let _turn = turn;
+            change(&mut manifest)?;
+            catalog.write(&manifest)?;
+            if let Some(entry) = catalog.lock().get_mut(&manifest.id) {
+                entry.manifest = manifest.clone();
+            }
+            after(&catalog, &manifest)?;
+            Ok(manifest)
+        };
+        self.disk.sync(work).await?
+    }
+
+    /// Removes a recording's file, once its manifest says so durably (S3).
+    pub async fn delete(self: &Arc<Self>, id: &RecordingId) -> Result<Manifest, Error> {
+        let busy = id.clone();
+        let deleted = |manifest: &mut Manifest| {
+            if manifest.state == RecordingState::Recording {
+                return Err(Error::Busy(busy));
+            }
+            manifest.state = RecordingState::Deleted;
+            manifest.file_present = false;
+            Ok(())
+        };
+        let path = self.get(id).map(|manifest| self.path(&manifest));
+        let unlink = move |catalog: &Self, _: &Manifest| {
+            match path.map(fs::remove_file) {
+                Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            sync_dir(&catalog.dir)
+        };
+        self.update(id, deleted, unlink).await
+    }
+
+    /// One recording.
+    pub fn get(&self, id: &RecordingId) -> Option<Manifest> {
+        Some(self.look(self.read(id)?))
+    }
+
+    /// All recordings whose media was not deleted, newest first.
+    pub fn list(&self) -> Vec<Manifest> {
+        let kept = |entry: &&Entry| entry.manifest.state != RecordingState::Deleted;
+        let mut manifests: Vec<_> =
+            self.lock().values().filter(kept).map(|entry| entry.manifest.clone()).collect();
+        manifests.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
+        manifests.into_iter().map(|manifest| self.look(manifest)).collect()
+    }
+
+    /// The sealed recording whose file has this name.
+    pub fn by_file(&self, file: &str) -> Option<Manifest> {
+        let manifest = self.get(&names::id_of(file)?)?;
+        (manifest.state == RecordingState::Sealed && manifest.file == file).then_some(manifest)
+    }
+
+    /// Sealed recordings whose hook has not come to an end, oldest first.
+    pub fn hooks_due(&self) -> Vec<Manifest> {
+        let due = |manifest: &Manifest| {
+            manifest.state == RecordingState::Sealed
+                && matches!(manifest.hook.state, HookState::Queued | HookState::Running)
+        };
+        let mut manifests: Vec<_> = self.list().into_iter().filter(due).collect();
+        manifests.reverse();
+        manifests
+    }
+
+    /// Where a recording's file is.
+    pub fn path(&self, manifest: &Manifest) -> PathBuf {
+        path(&self.dir, manifest)
+    }
+
+    fn write(&self, manifest: &Manifest) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(manifest)?;
+        json.push(b'\n');
+        replace(&self.dir, &manifest_name(&manifest.file), self.mode, &json)
+    }
+
+    fn read(&self, id: &RecordingId) -> Option<Manifest> {
+        self.lock().get(id).map(|entry| entry.manifest.clone())
+    }
+
+    /// Looks whether the file of a sealed recording is still there: a hook may move it away.
+    fn look(&self, mut manifest: Manifest) -> Manifest {
+        if manifest.state == RecordingState::Sealed {
+            manifest.file_present = self.path(&manifest).is_file();
+        }
+        manifest
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn path(dir: &Path, manifest: &Manifest) -> PathBuf {
+    match manifest.state {
+        RecordingState::Recording => dir.join(format!("{}.part", manifest.file)),
+        RecordingState::Quarantined => dir.join(QUARANTINE).join(&manifest.file),
+        _ => dir.join(&manifest.file),
+    }
+}
+
+/// A manifest's name: the recording's with another suffix.
+fn manifest_name(file: &str) -> String {
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    format!("{stem}.json")
+}
+
+fn read(dir: &Path, name: &str) -> Result<Manifest, String> {
+    let text = fs::read(dir.join(name)).map_err(|error| error.to_string())?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    // The name is used as a path: one that leads elsewhere must not be read, let alone deleted.
+    if !names::is_plain(&manifest.file) || manifest_name(&manifest.file) != name {
+        return Err(format!("it names the file {:?}, which is not the one beside it", manifest.file));
+    }
+    Ok(manifest)
+}
+
+/// A deletion that a crash cut short is brought to its end.
+fn finish_deletion(dir: &Path, manifest: &Manifest) {
+    if manifest.state == RecordingState::Deleted
+        && let Ok(()) = fs::remove_file(path(dir, manifest))
+    {
+        tracing::info!(file = manifest.file, "removed a file whose manifest says deleted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::manifest::HookRecord;
+    use jiff::Timestamp;
+
+    fn manifest(millis: i64, state: RecordingState) -> Manifest {
+        let started_at = Timestamp::from_millisecond(millis).unwrap();
+        let id = RecordingId::new(started_at);
+        let stream = "s".parse().unwrap();
+        let file = format!("{}.webm", names::stem(&stream, started_at, &id));
+        Manifest {
+            id,
+            stream,
+            file,
+            mime: "video/webm".to_owned(),
+            state,
+            started_at,
+            ended_at: None,
+            bytes: 0,
+            duration_ms: 0,
+            file_present: true,
+            continues: None,
+            tracks: Vec::new(),
+            gaps: Vec::new(),
+            end_reason: None,
+            hook: HookRecord { state: HookState::Queued, attempts: Vec::new() },
+        }
+    }
+
+    fn load(dir: &Path) -> Arc<Catalog> {
+        Arc::new(Catalog::load(dir, 0o640, Disk::new()).unwrap())
+    }
+
+    #[test]
+    fn a_torn_manifest_does_not_lose_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) =
+            (manifest(1_000, RecordingState::Sealed), manifest(2_000, RecordingState::Recording));
+        let catalog = load(dir.path());
+        catalog.insert(old.clone()).unwrap();
+        catalog.insert(new.clone()).unwrap();
+        fs::write(dir.path().join(&old.file), "media").unwrap();
+        fs::write(dir.path().join("torn.json"), &serde_json::to_vec(&old).unwrap()[..40]).unwrap();
+        fs::write(dir.path().join("empty.json"), "").unwrap();
+        let mut astray = manifest(3_000, RecordingState::Sealed);
+        astray.file = "../../etc/passwd".to_owned();
+        fs::write(dir.path().join("passwd.json"), serde_json::to_vec(&astray).unwrap()).unwrap();
+        fs::write(dir.path().join(".x.json.tmp"), "{").unwrap();
+
+        let catalog = load(dir.path());
+        assert_eq!(catalog.list(), [new, old.clone()], "newest first");
+        assert_eq!(catalog.hooks_due(), [old]);
+        assert!(dir.path().join("torn.json").exists(), "what can't be read is left for a person");
+        assert!(!dir.path().join(".x.json.tmp").exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_found_by_its_name_alone_and_only_when_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (open, sealed) =
+            (manifest(1_000, RecordingState::Recording), manifest(2_000, RecordingState::Sealed));
+        let catalog = load(dir.path());
+        catalog.insert(open.clone()).unwrap();
+        catalog.insert(sealed.clone()).unwrap();
+        fs::write(dir.path().join(&sealed.file), "media").unwrap();
+        assert_eq!(catalog.by_file(&sealed.file), Some(sealed.clone()));
+        for other in [
+            open.file.clone(),
+            format!("{}.part", open.file),
+            manifest_name(&sealed.file),
+            format!("./{}", sealed.file),
+            format!("../{}/{}", dir.path().display(), sealed.file),
+            String::new(),
+            ".".to_owned(),
+            format!("x{}", sealed.file),
+        ] {
+            assert_eq!(catalog.by_file(&other), None, "{other:?}");
+        }
+        fs::remove_file(dir.path().join(&sealed.file)).unwrap();
+        let moved = catalog.by_file(&sealed.file).unwrap();
+        assert!(!moved.file_present, "a file moved away by a hook is known to be gone");
+    }
+
+    #[tokio::test]
+    async fn deleting_leaves_a_manifest_that_says_so_also_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let (open, sealed) =
+            (manifest(1_000, RecordingState::Recording), manifest(2_000, RecordingState::Sealed));
+        let catalog = load(dir.path());
+        catalog.insert(open.clone()).unwrap();
+        catalog.insert(sealed.clone()).unwrap();
+        let file = dir.path().join(&sealed.file);
+        fs::write(&file, "media").unwrap();
+        assert!(matches!(catalog.delete(&open.id).await, Err(Error::Busy(_))));
+        let gone = catalog.delete(&sealed.id).await.unwrap();
+        assert_eq!((gone.state, gone.file_present), (RecordingState::Deleted, false));
+        assert!(!file.exists());
+        fs::write(&file, "back, as after a crash between manifest and unlink").unwrap();
+        let catalog = load(dir.path());
+        assert!(!file.exists(), "the deletion was not brought to its end");
+        assert_eq!(catalog.get(&sealed.id).map(|found| found.state), Some(RecordingState::Deleted));
+        assert_eq!(catalog.list(), [open], "what was deleted is not listed");
+        assert!(matches!(catalog.delete(&"0".repeat(26).parse().unwrap()).await, Err(Error::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn changes_of_one_manifest_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = load(dir.path());
+        let sealed = manifest(1_000, RecordingState::Sealed);
+        catalog.insert(sealed.clone()).unwrap();
+        let bump = || {
+            let (catalog, id) = (catalog.clone(), sealed.id.clone());
+            tokio::spawn(async move {
+                let more = |manifest: &mut Manifest| {
+                    manifest.bytes += 1;
+                    Ok(())
+                };
+                catalog.update(&id, more, |_, _| Ok(())).await.unwrap();
+            })
+        };
+        for task in (0..20).map(|_| bump()).collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert_eq!(load(dir.path()).get(&sealed.id).unwrap().bytes, 20, "a change was lost");
+    }
+}

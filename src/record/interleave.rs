@@ -1,0 +1,212 @@
+//! Puts the frames of several tracks into one order of time, without keeping any of them long.
+
+use crate::media::{Frame, Gap, GapReason, Kind, Track};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Frames on their way into a cluster.
+///
+/// Bounded by time: whoever owns it releases all of them `hold` after the oldest was pushed, and the
+/// tap before it is bounded in bytes.
+#[derive(Debug)]
+pub(super) struct Interleaver {
+    lanes: Vec<Lane>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    kind: Kind,
+    held: VecDeque<Held>,
+    /// The newest frame: its time, and when it was pushed.
+    newest: Option<(Duration, Instant)>,
+    /// A video lane begins with a keyframe: nothing before one can be decoded.
+    begun: bool,
+    /// Time of the first frame dropped for want of a keyframe.
+    dropped: Option<Duration>,
+    /// A hole that the next frame ends.
+    gap: Option<Gap>,
+}
+
+/// A frame, when it was pushed, and the hole it ends.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub at: Instant,
+    pub frame: Frame,
+    pub gap: Option<Gap>,
+}
+
+impl Interleaver {
+    pub fn new(tracks: &[Track]) -> Self {
+        let lane = |track: &Track| Lane {
+            kind: track.codec.kind(),
+            held: VecDeque::new(),
+            newest: None,
+            begun: track.codec.kind() == Kind::Audio,
+            dropped: None,
+            gap: None,
+        };
+        Self { lanes: tracks.iter().map(lane).collect() }
+    }
+
+    /// Takes a frame; returns whether it was kept.
+    pub fn push(&mut self, at: Instant, frame: Frame) -> bool {
+        let Some(lane) = self.lanes.get_mut(frame.track) else { return false };
+        if !lane.begun && !frame.keyframe {
+            lane.dropped.get_or_insert(frame.time);
+            return false;
+        }
+        lane.begun = true;
+        if let Some(from) = lane.dropped.take() {
+            let gap = Gap { track: frame.track, from, to: frame.time, reason: GapReason::Loss };
+            lane.gap = Some(union(lane.gap, gap));
+        }
+        let time = lane.newest.map_or(frame.time, |(newest, _)| newest.max(frame.time));
+        lane.newest = Some((time, at));
+        let gap = lane.gap.take();
+        lane.held.push_back(Held { at, frame, gap });
+        true
+    }
+
+    /// Notes a hole that the next frame of its track ends.
+    pub fn gap(&mut self, gap: Gap) {
+        if let Some(lane) = self.lanes.get_mut(gap.track) {
+            lane.gap = Some(union(lane.gap, gap));
+        }
+    }
+
+    /// Whether frames came that can't be used before a keyframe does.
+    pub fn is_waiting_for_keyframe(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.dropped.is_some())
+    }
+
+    /// When the oldest frame that waits was pushed.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.held.front()).map(|held| held.at).min()
+    }
+
+    /// Frames up to this time can leave: no flowing track will deliver an earlier one. Frames that
+    /// have waited for `hold` leave in any case, and with them those that soon will have: order is
+    /// worth less than getting to the disk in time, and a wake-up for each of them costs more.
+    pub fn releasable(&self, now: Instant, hold: Duration) -> Duration {
+        let flowing = self.lanes.iter().filter_map(|lane| lane.newest).filter(|(_, at)| *at + hold > now);
+        let in_order = flowing.map(|(time, _)| time).min().unwrap_or(Duration::MAX);
+        if self.oldest().is_none_or(|at| at + hold > now) {
+            return in_order;
+        }
+        let soon = |held: &&Held| held.at + hold * 3 / 4 <= now;
+        let waiting = self.lanes.iter().flat_map(|lane| lane.held.iter().take_while(soon));
+        waiting.map(|held| held.frame.time).max().map_or(in_order, |time| time.max(in_order))
+    }
+
+    /// The next frame in order of time, of those up to `limit`; of equal ones the picture, so that a
+    /// keyframe opens its cluster.
+    pub fn peek(&self, limit: Duration) -> Option<&Held> {
+        self.lanes[self.next(limit)?].held.front()
+    }
+
+    /// Takes what [`Interleaver::peek`] shows.
+    pub fn pop(&mut self, limit: Duration) -> Option<Held> {
+        let lane = self.next(limit)?;
+        self.lanes[lane].held.pop_front()
+    }
+
+    fn next(&self, limit: Duration) -> Option<usize> {
+        let heads = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
+            let time = lane.held.front()?.frame.time;
+            (time <= limit).then_some((time, lane.kind != Kind::Video, index))
+        });
+        heads.min().map(|(.., index)| index)
+    }
+
+    /// Whether pictures have come within `patience`.
+    pub fn has_pictures(&self, now: Instant, patience: Duration) -> bool {
+        let fresh = |lane: &Lane| lane.newest.is_some_and(|(_, at)| at + patience > now);
+        self.lanes.iter().any(|lane| lane.kind == Kind::Video && fresh(lane))
+    }
+
+    /// Pictures must begin anew with a keyframe: they go into another file.
+    pub fn want_keyframe(&mut self) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.kind == Kind::Video) {
+            lane.begun = lane.held.front().is_some_and(|held| held.frame.keyframe);
+        }
+    }
+}
+
+/// Two holes before the same frame are one.
+fn union(before: Option<Gap>, gap: Gap) -> Gap {
+    match before {
+        Some(before) => Gap { from: before.from.min(gap.from), to: before.to.max(gap.to), ..gap },
+        None => gap,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Codec;
+    use bytes::Bytes;
+
+    const HOLD: Duration = Duration::from_millis(900);
+    const TRACKS: [Track; 2] =
+        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn frame(track: usize, time: u64, keyframe: bool) -> Frame {
+        Frame { track, time: ms(time), keyframe, size: None, data: Bytes::new() }
+    }
+
+    fn order(queue: &mut Interleaver, limit: Duration) -> Vec<(usize, u64)> {
+        std::iter::from_fn(|| queue.pop(limit))
+            .map(|held| (held.frame.track, held.frame.time.as_millis() as u64))
+            .collect()
+    }
+
+    #[test]
+    fn frames_leave_in_order_of_time_and_wait_for_the_slower_track() {
+        let start = Instant::now();
+        let mut queue = Interleaver::new(&TRACKS);
+        for (track, time) in [(0, 0), (1, 0), (1, 20), (1, 40), (1, 60), (0, 33)] {
+            queue.push(start, frame(track, time, time == 0 || track == 1));
+        }
+        let limit = queue.releasable(start, HOLD);
+        assert_eq!(limit, ms(33));
+        assert_eq!(order(&mut queue, limit), [(0, 0), (1, 0), (1, 20), (0, 33)]);
+        assert_eq!(queue.oldest(), Some(start), "later sound waits for the next picture");
+    }
+
+    #[test]
+    fn no_frame_waits_longer_than_it_may_and_a_silent_track_holds_nobody() {
+        let start = Instant::now();
+        let mut queue = Interleaver::new(&TRACKS);
+        queue.push(start, frame(0, 0, true));
+        queue.push(start + ms(10), frame(1, 500, true));
+        assert_eq!(queue.releasable(start + ms(20), HOLD), ms(0));
+        order(&mut queue, ms(0));
+        assert_eq!(queue.releasable(start + ms(899), HOLD), ms(0));
+        queue.push(start + ms(200), frame(1, 690, true));
+        queue.push(start + ms(890), frame(0, 400, false));
+        queue.push(start + ms(900), frame(1, 1390, true));
+        let limit = queue.releasable(start + ms(910), HOLD);
+        assert_eq!(limit, ms(690), "what has waited long enough, or nearly, and nothing else");
+        assert_eq!(order(&mut queue, limit), [(0, 400), (1, 500), (1, 690)]);
+        order(&mut queue, Duration::MAX);
+        queue.push(start + ms(1800), frame(1, 2290, true));
+        assert_eq!(queue.releasable(start + ms(1801), HOLD), ms(2290), "no picture for over {HOLD:?}");
+    }
+
+    #[test]
+    fn pictures_before_the_first_keyframe_are_dropped_and_told() {
+        let start = Instant::now();
+        let mut queue = Interleaver::new(&TRACKS);
+        assert!(!queue.push(start, frame(0, 0, false)));
+        assert!(!queue.push(start, frame(0, 33, false)) && queue.is_waiting_for_keyframe());
+        assert!(queue.push(start, frame(0, 66, true)));
+        let held = queue.pop(Duration::MAX).unwrap();
+        let gap = Gap { track: 0, from: ms(0), to: ms(66), reason: GapReason::Loss };
+        assert_eq!(held.gap, Some(gap));
+        assert!(queue.oldest().is_none() && !queue.is_waiting_for_keyframe());
+    }
+}

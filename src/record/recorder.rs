@@ -1,0 +1,329 @@
+//! The recorder: one task a recording, a lossless reader of a stream.
+//!
+//! It sleeps until a flush is due, then drains, interleaves and writes in one go: a wake-up and a
+//! write a second, however many frames there are.
+
+use crate::base::clock::Anchor;
+use crate::base::id::{RecordingId, StreamName};
+use crate::base::reason::EndReason;
+use crate::live::{Item, Stream, Tap};
+use crate::media::{Event as MediaEvent, Track};
+use crate::record::close::{Closing, End, Stage};
+use crate::record::file::is_full;
+use crate::record::interleave::{Held, Interleaver};
+use crate::record::take::{Opening, Take};
+use crate::record::{Progress, Shared};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+use tracing::Instrument;
+
+/// The tracks are declared this long after the first frame, whichever of them have shown up.
+const HEAD_AFTER: Duration = Duration::from_millis(500);
+/// A picture track that is silent for this long can't be waited for with a change of files.
+const NO_PICTURES: Duration = Duration::from_secs(10);
+/// How soon to look again while frames come but none can begin a file.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How soon to notice that a stream went away without a frame and without an end.
+const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(10);
+
+/// What records one stream.
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    stream: StreamName,
+    tracks: Vec<Track>,
+    tap: Tap,
+    anchor: Anchor,
+    progress: watch::Sender<Progress>,
+    queue: Interleaver,
+    /// Packets of each track that never came, since the current file began.
+    lost: Vec<u64>,
+    stage: Stage,
+    /// The file before this one, while it is being sealed.
+    previous: Option<oneshot::Receiver<()>>,
+}
+
+impl Recorder {
+    pub fn new(
+        shared: Arc<Shared>,
+        stream: &Stream,
+        id: RecordingId,
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        Self {
+            shared,
+            stream: stream.name().clone(),
+            tracks: stream.tracks().to_vec(),
+            tap: stream.tap(),
+            anchor: Anchor::now(),
+            progress,
+            queue: Interleaver::new(stream.tracks()),
+            lost: vec![0; stream.tracks().len()],
+            stage: Stage::Waiting(id),
+            previous: None,
+        }
+    }
+
+    /// Records until the stream ends, or writing does.
+    pub async fn run(mut self) {
+        let end = self.record().await;
+        if let Some(error) = &end.error {
+            tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
+        }
+        let Self { shared, anchor, progress, lost, stage, previous, tap, .. } = self;
+        // Nobody drains it from here on: it would fill up while the file is sealed.
+        drop(tap);
+        let closing = Closing { shared, anchor, lost, previous };
+        let outcome = closing.close(stage, end).await;
+        // The publisher first: it must not wait for a hook queue that is behind.
+        progress.send_replace(outcome.clone());
+        closing.tell(outcome).await;
+    }
+
+    async fn record(&mut self) -> End {
+        let stop = self.shared.tasks.stop_token();
+        let mut due = self.next_due(Instant::now());
+        loop {
+            let stopped = tokio::select! {
+                () = self.tap.woken() => false,
+                () = tokio::time::sleep_until(due.into()) => false,
+                () = stop.cancelled() => true,
+            };
+            let orphaned = self.tap.orphaned();
+            let now = Instant::now();
+            let ended = self.take_in(self.tap.drain(), now);
+            let reason = match ended {
+                Some(reason) => Some(reason),
+                None if stopped => Some(EndReason::ServerStopped),
+                None if orphaned => Some(EndReason::PublisherLost),
+                None => None,
+            };
+            if self.flush_is_due(now, reason.is_some())
+                && let Err(error) = self.flush(now, reason.is_some()).await
+            {
+                let reason = if is_full(&error) { EndReason::DiskFull } else { EndReason::WriteError };
+                return End { reason, at: now, error: Some(error) };
+            }
+            if let Some(reason) = reason {
+                return End { reason, at: now, error: None };
+            }
+            due = self.next_due(now);
+        }
+    }
+
+    /// Sorts what the tap gave; returns why the stream ended, if it did.
+    fn take_in(&mut self, items: VecDeque<(Instant, Item)>, now: Instant) -> Option<EndReason> {
+        for (at, item) in items {
+            match item {
+                Item::Media(MediaEvent::Frame(frame)) => {
+                    // A publisher's clock may run ahead of ours (in a simulation); age counts from now.
+                    let at = at.min(now);
+                    if self.queue.push(at, frame) && matches!(self.stage, Stage::Waiting(_)) {
+                        self.begin(at);
+                    }
+                }
+                Item::Media(MediaEvent::Gap(gap)) => self.queue.gap(gap),
+                Item::Media(MediaEvent::Lost { track, packets }) => {
+                    if let Some(lost) = self.lost.get_mut(track) {
+                        *lost += u64::from(packets);
+                    }
+                }
+                Item::End(reason) => return Some(reason),
+            }
+        }
+        None
+    }
+
+    /// The first frame is there: says so, and starts the manifest on its way while more frames come.
+    fn begin(&mut self, at: Instant) {
+        let Stage::Waiting(id) = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
+        let opening = self.opening(id, at, None);
+        tracing::info!(id = %opening.id, "recording");
+        let (shared, manifest) = (self.shared.clone(), opening.manifest());
+        let (done, written) = oneshot::channel();
+        self.shared.tasks.spawn("manifest", async move {
+            let catalog = shared.catalog.clone();
+            let inserted = shared.disk.sync(move || catalog.insert(manifest)).await.flatten();
+            let _ = done.send(inserted);
+        });
+        self.stage = Stage::Opening(opening, Some(written));
+        self.progress.send_replace(Progress::Writing);
+    }
+
+    fn opening(&self, id: RecordingId, at: Instant, continues: Option<RecordingId>) -> Opening {
+        Opening {
+            id,
+            stream: self.stream.clone(),
+            tracks: self.tracks.clone(),
+            started_at: self.anchor.wall_at(at),
+            continues,
+        }
+    }
+
+    /// How long a frame may wait in memory: a little less than the flush interval, for the write
+    /// itself takes time too.
+    fn hold(&self) -> Duration {
+        let interval = self.shared.config.flush_interval;
+        (interval - (interval / 10).min(Duration::from_millis(50))).max(Duration::from_millis(10))
+    }
+
+    /// When to look at the tap if it wakes nobody before.
+    fn next_due(&self, now: Instant) -> Instant {
+        let oldest = self.queue.oldest().unwrap_or(now);
+        match &self.stage {
+            Stage::Waiting(_) if self.queue.is_waiting_for_keyframe() => now + LOOK_AGAIN,
+            Stage::Waiting(_) => now + LOOK_FOR_ORPHANS,
+            Stage::Opening(..) => oldest + HEAD_AFTER.min(self.hold()),
+            _ => oldest + self.hold(),
+        }
+    }
+
+    /// Whether it is time to write. Once a file is open every wake-up has a reason to.
+    fn flush_is_due(&self, now: Instant, ended: bool) -> bool {
+        match &self.stage {
+            Stage::Opening(..) => ended || self.next_due(now) <= now,
+            Stage::Writing(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Hands what is in memory to the operating system, in whole clusters.
+    async fn flush(&mut self, now: Instant, all: bool) -> io::Result<()> {
+        let limit = if all { Duration::MAX } else { self.queue.releasable(now, self.hold()) };
+        self.open_first(limit).await?;
+        while let Some(rotate) = self.fill(limit, now) {
+            self.write().await?;
+            if rotate {
+                self.rotate(limit).await?;
+            }
+        }
+        self.sync(now).await
+    }
+
+    /// Moves frames up to `limit` into clusters; `None` when there are none, else whether it stopped
+    /// before a frame that begins the next file.
+    fn fill(&mut self, limit: Duration, now: Instant) -> Option<bool> {
+        let Stage::Writing(take) = &mut self.stage else { return None };
+        let config = &self.shared.config;
+        let mut any = false;
+        while let Some(next) = self.queue.peek(limit) {
+            let long = !config.max_duration.is_zero() && take.time_of(next.frame.time) >= config.max_duration;
+            let large = config.max_bytes > 0 && take.bytes() >= config.max_bytes;
+            if (long || large) && take.has_frames() && can_begin(next, &self.tracks, &self.queue, now) {
+                return Some(true);
+            }
+            if let Some(held) = self.queue.pop(limit) {
+                take.push(&held);
+            }
+            any = true;
+        }
+        any.then_some(false)
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        let Stage::Writing(mut take) = std::mem::replace(&mut self.stage, Stage::Nothing) else {
+            return Ok(());
+        };
+        let shared = self.shared.clone();
+        let work = move || {
+            let written = take.write(&shared.config.dir, shared.config.min_free);
+            (take, written)
+        };
+        let (take, written) = self.shared.disk.write(work).await?;
+        self.stage = Stage::Writing(take);
+        written
+    }
+
+    /// Creates the first file, once its manifest is durable.
+    async fn open_first(&mut self, limit: Duration) -> io::Result<()> {
+        let Stage::Opening(opening, manifest) = &mut self.stage else { return Ok(()) };
+        let opening = opening.clone();
+        if let Some(written) = manifest.take() {
+            written.await.map_err(io::Error::other)??;
+        }
+        if let Some(take) = self.create(opening.clone(), limit).await? {
+            self.stage = Stage::Writing(Box::new(take));
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<Take>> {
+        let Some(first) = self.queue.peek(limit) else { return Ok(None) };
+        let first = Held { at: first.at, frame: first.frame.clone(), gap: None };
+        let shared = self.shared.clone();
+        let work = move || {
+            let config = &shared.config;
+            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval)
+        };
+        self.shared.disk.write(work).await?.map(Some)
+    }
+
+    /// Goes on in a new file and seals the old one beside it.
+    async fn rotate(&mut self, limit: Duration) -> io::Result<()> {
+        let Stage::Writing(old) = &self.stage else { return Ok(()) };
+        let old_id = old.manifest.id.clone();
+        let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
+        let id = RecordingId::new(self.anchor.wall_at(at));
+        let opening = self.opening(id, at, Some(old_id));
+        let (catalog, manifest) = (self.shared.catalog.clone(), opening.manifest());
+        self.shared.disk.sync(move || catalog.insert(manifest)).await??;
+        let id = opening.id.clone();
+        let created = self.create(opening, limit).await;
+        let Ok(Some(take)) = created else {
+            let catalog = self.shared.catalog.clone();
+            self.shared.disk.sync(move || catalog.remove(&id)).await??;
+            return created.map(|_| ());
+        };
+        tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
+        let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
+        if !self.queue.has_pictures(at, NO_PICTURES) {
+            self.queue.want_keyframe();
+        }
+        self.seal_beside(old, at);
+        Ok(())
+    }
+
+    fn seal_beside(&mut self, old: Stage, at: Instant) {
+        let (done, sealed) = oneshot::channel();
+        let lost = std::mem::replace(&mut self.lost, vec![0; self.tracks.len()]);
+        let previous = self.previous.replace(sealed);
+        let closing = Closing { shared: self.shared.clone(), anchor: self.anchor, lost, previous };
+        let active = self.shared.active();
+        let seal = async move {
+            let outcome = closing.close(old, End { reason: EndReason::Rotated, at, error: None }).await;
+            closing.tell(outcome).await;
+            let _ = done.send(());
+            drop(active);
+        };
+        self.shared.tasks.spawn("seal", seal.in_current_span());
+    }
+
+    /// Has the file synced beside the writing. A sync that failed is an end: what it was to save may
+    /// be gone, and no later one will say so again.
+    async fn sync(&mut self, now: Instant) -> io::Result<()> {
+        let Stage::Writing(take) = &mut self.stage else { return Ok(()) };
+        if let Some(sync) = take.sync.take_if(|sync| sync.is_finished()) {
+            sync.await.map_err(io::Error::other)??;
+        }
+        let interval = self.shared.config.sync_interval;
+        let due = !interval.is_zero() && now.saturating_duration_since(take.synced) >= interval;
+        if due && take.sync.is_none() && take.take_unsynced() {
+            let file = take.file();
+            take.synced = now;
+            // With all places taken the file stays due, and is asked for again at the next flush.
+            take.sync = self.shared.disk.try_sync(move || file.sync_data());
+            take.set_unsynced(take.sync.is_none());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file can begin with this frame: with a keyframe, or with sound where no pictures come.
+fn can_begin(next: &Held, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
+    match tracks[next.frame.track].codec.kind() {
+        crate::media::Kind::Video => next.frame.keyframe,
+        crate::media::Kind::Audio => !queue.has_pictures(now, NO_PICTURES),
+    }
+}

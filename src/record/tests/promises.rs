@@ -1,0 +1,272 @@
+//! What a recording promises.
+
+use super::judge::judge;
+use super::media::{OPUS, VP8, audio, mixed, run, video};
+use super::{Bench, ended, push, sealed, until};
+use crate::base::reason::EndReason;
+use crate::media::{Event as MediaEvent, Frame, Gap, GapReason};
+use crate::record::{Config, Event, HookState, Progress, RecordingState};
+use std::fs;
+use std::time::{Duration, Instant};
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[tokio::test]
+async fn a_recording_is_whole_and_seekable_in_other_peoples_eyes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let (pictures, sound) = (video(0, (640, 360), 9.0, 60, ms(5_000)), audio(1, 8.5, ms(5_500)));
+    let mut events = mixed(&[&pictures, &sound]);
+    events.insert(100, MediaEvent::Lost { track: 0, packets: 3 });
+    let gap = Gap { track: 1, from: ms(6_000), to: ms(6_100), reason: GapReason::Loss };
+    events.insert(100, MediaEvent::Gap(gap));
+    let manifest = bench.record("interview 7", &[VP8, OPUS], &events).await;
+
+    let path = dir.path().join(&manifest.file);
+    let seen = judge(&path);
+    assert_eq!(seen.streams, ["vp8,640,360", "opus"]);
+    seen.assert_holds(1, &pictures);
+    seen.assert_holds(2, &sound);
+    seen.assert_in_order();
+    seen.assert_a_cue_for_each_keyframe_of(1);
+    seen.assert_seek_head_is_right();
+    assert_eq!(seen.packets[0].millis, 0, "time begins at 0");
+    let truth = 9_000.0_f64.max(500.0 + sound.len() as f64 * 20.0);
+    assert!((seen.duration - truth).abs() <= 1.0, "{} ms of {truth} ms", seen.duration);
+
+    assert_eq!(manifest.duration_ms as f64, seen.duration.round());
+    assert_eq!(manifest.bytes, fs::metadata(&path).unwrap().len());
+    assert_eq!((manifest.state, manifest.end_reason), (RecordingState::Sealed, Some(EndReason::Stopped)));
+    let tracks: Vec<_> = manifest.tracks.iter().map(|t| (t.frames, t.width, t.height, t.lost)).collect();
+    assert_eq!(tracks, [(270, Some(640), Some(360), 3), (sound.len() as u64, None, None, 0)]);
+    let gaps: Vec<_> = manifest.gaps.iter().map(|gap| (gap.track, gap.from_ms, gap.to_ms)).collect();
+    assert_eq!(gaps, [(2, 1_000, 1_100)]);
+    assert_eq!(manifest.hook.state, HookState::Queued, "the hook's job is durable before anyone is told");
+    let on_disk = fs::read(path.with_extension("json")).unwrap();
+    assert_eq!(serde_json::from_slice::<crate::record::Manifest>(&on_disk).unwrap(), manifest);
+    let Some(Event::Sealed(told)) = bench.events.recv().await else { panic!("not told") };
+    assert_eq!(*told, manifest);
+    assert_eq!(bench.recordings.by_file(&manifest.file), Some((manifest.clone(), path)));
+    assert_eq!(bench.recordings.list(), [manifest]);
+    assert_eq!(bench.files().len(), 2, "{:?}", bench.files());
+}
+
+#[tokio::test]
+async fn a_change_of_picture_size_goes_on_in_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let frames = [
+        video(0, (640, 360), 1.0, 30, ms(0)),
+        video(0, (1280, 720), 1.0, 30, ms(1_000)),
+        video(0, (320, 180), 1.0, 30, ms(2_000)),
+    ]
+    .concat();
+    let manifest = bench.record("sizes", &[VP8], &mixed(&[&frames])).await;
+    let path = dir.path().join(&manifest.file);
+    let seen = judge(&path);
+    assert_eq!(seen.streams, ["vp8,1280,720"], "the largest seen");
+    assert_eq!((manifest.tracks[0].width, manifest.tracks[0].height), (Some(1280), Some(720)));
+    seen.assert_holds(1, &frames);
+    seen.assert_a_cue_for_each_keyframe_of(1);
+    let args = ["-v", "error", "-of", "csv=p=0", "-show_frames", "-show_entries", "frame=width,height"];
+    let sizes = run("ffprobe", &[&args[..], &[path.to_str().unwrap()]].concat());
+    let count = |size: &str| sizes.lines().filter(|line| line.starts_with(size)).count();
+    assert_eq!([count("640,360"), count("1280,720"), count("320,180")], [30, 30, 30], "frames of each size");
+}
+
+#[tokio::test]
+async fn sound_alone_and_pictures_alone_are_seekable_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let sound = audio(0, 17.0, ms(0));
+    let manifest = bench.record("sound", &[OPUS], &mixed(&[&sound])).await;
+    assert_eq!(manifest.mime, "audio/webm");
+    let seen = judge(&dir.path().join(&manifest.file));
+    assert_eq!(seen.streams, ["opus"]);
+    seen.assert_holds(1, &sound);
+    seen.assert_cues_point_at_blocks();
+    seen.assert_seek_head_is_right();
+    let times: Vec<_> = seen.cues.iter().map(|cue| cue.millis / 1000).collect();
+    assert!(times.len() >= 3 && times.windows(2).all(|pair| pair[1] - pair[0] <= 7), "cues at {times:?} s");
+    assert!((seen.duration - sound.len() as f64 * 20.0).abs() < 1.0, "{} ms", seen.duration);
+
+    let pictures = video(0, (320, 180), 2.0, 30, ms(0));
+    let manifest = bench.record("pictures", &[VP8], &mixed(&[&pictures])).await;
+    let seen = judge(&dir.path().join(&manifest.file));
+    seen.assert_holds(1, &pictures);
+    assert!((seen.duration - 2_000.0).abs() <= 1.0, "{} ms", seen.duration);
+}
+
+#[tokio::test]
+async fn a_track_that_never_had_a_frame_is_not_in_the_sealed_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let sound = audio(1, 2.0, ms(0));
+    let manifest = bench.record("camera off", &[VP8, OPUS], &mixed(&[&sound])).await;
+    let seen = judge(&dir.path().join(&manifest.file));
+    assert_eq!(seen.streams, ["opus"]);
+    seen.assert_holds(2, &sound);
+    seen.assert_cues_point_at_blocks();
+    assert_eq!(manifest.tracks[0].frames, 0);
+}
+
+#[tokio::test]
+async fn any_name_makes_a_file_that_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let sound = audio(0, 0.1, ms(0));
+    let long = "ж".repeat(64);
+    for name in ["$HOME \"quoted\" 'name'", "собеседование", "*?;|&<>%00%2f", &long, " ", "a\u{301}"]
+    {
+        let manifest = bench.record(name, &[OPUS], &mixed(&[&sound])).await;
+        assert_eq!(manifest.stream.as_str(), name, "the manifest keeps the name as it was given");
+        let (found, path) = bench.recordings.by_file(&manifest.file).unwrap();
+        assert_eq!((found, path.parent()), (manifest, Some(dir.path())));
+        judge(&path);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_is_in_the_file_within_the_flush_interval_in_whole_clusters() {
+    let dir = tempfile::tempdir().unwrap();
+    let flush_interval = ms(400);
+    let bench = Bench::new(dir.path(), Config { flush_interval, ..Config::default() });
+    let (stream, mut recording) = bench.start("live", &[VP8, OPUS]);
+    let (pictures, sound) = (video(0, (320, 180), 3.0, 30, ms(0)), audio(1, 3.0, ms(0)));
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(ms(10));
+    let (mut written_at, mut waiting) = (Vec::new(), Vec::<(Instant, u64)>::new());
+    // Sound takes 100 ms longer to arrive: clusters must be in order all the same.
+    let arrival = |frame: &Frame| frame.time + ms(100) * frame.track as u32;
+    let mut frames = [&pictures[..], &sound[..]].concat();
+    frames.sort_by_key(arrival);
+    for frame in frames {
+        while begun.elapsed() < arrival(&frame) {
+            ticks.tick().await;
+            let len = part_len(&bench);
+            waiting.retain(|(pushed, bytes)| {
+                *bytes > len || {
+                    written_at.push(pushed.elapsed());
+                    false
+                }
+            });
+        }
+        let bytes = waiting.last().map_or(0, |(_, bytes)| *bytes) + frame.data.len() as u64;
+        stream.push(&MediaEvent::Frame(frame), Instant::now());
+        waiting.push((Instant::now(), bytes));
+    }
+    let worst = written_at.iter().max().unwrap();
+    println!(
+        "a frame reached the file after {worst:?} at the latest, with flush_interval {flush_interval:?}"
+    );
+    // The file also holds headers, so that this measures a little too early, by less than a frame or
+    // two; the allowance is for a busy machine.
+    assert!(*worst <= flush_interval + ms(150), "a frame waited {worst:?}");
+
+    until(&mut recording, |progress| matches!(progress, Progress::Writing).then_some(())).await;
+    let part = bench.files().into_iter().find(|name| name.ends_with(".part")).unwrap();
+    let copy = dir.path().join("copy.webm");
+    fs::copy(dir.path().join(&part), &copy).unwrap();
+    let seen = judge(&copy);
+    assert!(seen.packets.len() > 100, "{} packets in what a crash would leave", seen.packets.len());
+    seen.assert_in_order();
+    let manifest = dir.path().join(part.replace(".webm.part", ".json"));
+    let manifest: crate::record::Manifest = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert_eq!((manifest.state, manifest.id), (RecordingState::Recording, recording.id.clone()));
+    stream.end(EndReason::Stopped, Instant::now());
+    let manifest = sealed(recording).await;
+    let seen = judge(&dir.path().join(&manifest.file));
+    seen.assert_holds(1, &pictures);
+    seen.assert_holds(2, &sound);
+    seen.assert_in_order();
+    seen.assert_a_cue_for_each_keyframe_of(1);
+}
+
+fn part_len(bench: &Bench) -> u64 {
+    let part = bench.files().into_iter().find(|name| name.ends_with(".part"));
+    part.map_or(0, |name| fs::metadata(bench.dir.join(name)).map_or(0, |meta| meta.len()))
+}
+
+#[tokio::test]
+async fn a_stream_without_a_frame_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path(), Config::default());
+    let (stream, recording) = bench.start("silent", &[VP8]);
+    let undecodable = video(0, (320, 180), 0.2, 30, ms(0)).split_off(1);
+    push(&stream, &mixed(&[&undecodable]));
+    stream.end(EndReason::PublisherLost, Instant::now());
+    assert!(matches!(ended(recording).await, Progress::Empty(EndReason::PublisherLost)));
+    bench.recordings.drained().await;
+    assert_eq!(bench.files(), Vec::<String>::new());
+    assert!(bench.recordings.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_without_an_end_is_sealed_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path(), Config::default());
+    let (stream, recording) = bench.start("dropped", &[OPUS]);
+    push(&stream, &mixed(&[&audio(0, 0.5, ms(0))]));
+    drop(stream);
+    assert_eq!(sealed(recording).await.end_reason, Some(EndReason::PublisherLost));
+}
+
+#[tokio::test]
+async fn a_long_recording_goes_on_in_new_files_at_keyframes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config { max_duration: ms(1_500), ..Config::default() });
+    let (pictures, sound) = (video(0, (320, 180), 5.0, 30, ms(0)), audio(1, 5.0, ms(0)));
+    let last = bench.record("long", &[VP8, OPUS], &mixed(&[&pictures, &sound])).await;
+    bench.recordings.drained().await;
+    let mut told = Vec::new();
+    while let Ok(Event::Sealed(manifest)) = bench.events.try_recv() {
+        told.push(*manifest);
+    }
+    let ends: Vec<_> = told.iter().map(|manifest| manifest.end_reason.unwrap()).collect();
+    assert_eq!(ends, [EndReason::Rotated, EndReason::Rotated, EndReason::Stopped]);
+    assert_eq!(told[2], last);
+    assert_eq!(told[0].continues, None);
+    assert_eq!(told[1].continues.as_ref(), Some(&told[0].id));
+    assert_eq!(told[2].continues.as_ref(), Some(&told[1].id));
+    let in_file = |frames: &[Frame], from: u64, to: u64| {
+        let inside = |frame: &&Frame| frame.time >= ms(from) && frame.time < ms(to);
+        frames.iter().filter(inside).cloned().collect::<Vec<_>>()
+    };
+    for (manifest, (from, to)) in told.iter().zip([(0, 2_000), (2_000, 4_000), (4_000, 9_000)]) {
+        let seen = judge(&dir.path().join(&manifest.file));
+        seen.assert_holds(1, &in_file(&pictures, from, to));
+        seen.assert_holds(2, &in_file(&sound, from, to));
+        seen.assert_a_cue_for_each_keyframe_of(1);
+        assert_eq!(seen.packets[0].millis, 0, "each file begins at 0");
+    }
+}
+
+#[tokio::test]
+async fn a_large_recording_of_sound_goes_on_in_new_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config { max_bytes: 20_000, ..Config::default() });
+    let sound = audio(0, 6.0, ms(0));
+    bench.record("large", &[OPUS], &mixed(&[&sound])).await;
+    bench.recordings.drained().await;
+    let files = bench.recordings.list();
+    let frames: u64 = files.iter().map(|manifest| manifest.tracks[0].frames).sum();
+    assert_eq!(frames, sound.len() as u64, "frames over all files");
+    assert!(files.len() >= 2 && files.iter().all(|file| file.bytes < 22_000), "{files:#?}");
+}
+
+#[tokio::test]
+async fn a_stopping_server_seals_what_still_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = crate::base::tasks::Tasks::new();
+    let config = Config { dir: dir.path().to_owned(), ..Config::default() };
+    let (recordings, _events) = crate::record::Recordings::open(config, false, tasks.clone()).unwrap();
+    let stream = crate::live::Stream::new("s".parse().unwrap(), vec![OPUS]);
+    let recording = recordings.start(&stream).unwrap();
+    push(&stream, &mixed(&[&audio(0, 0.5, ms(0))]));
+    assert!(tasks.stop(super::PATIENCE).await, "a recorder did not stop");
+    let manifest = sealed(recording).await;
+    assert_eq!(manifest.end_reason, Some(EndReason::ServerStopped));
+    assert_eq!(manifest.hook.state, HookState::None, "no hook is configured");
+}

@@ -1,0 +1,117 @@
+//! Elements as bytes (RFC 8794).
+
+use ebml_iterable::TagWriter;
+
+/// Element ids (RFC 9559 section 5).
+pub(super) mod id {
+    pub const EBML: u64 = 0x1a45_dfa3;
+    pub const EBML_VERSION: u64 = 0x4286;
+    pub const EBML_READ_VERSION: u64 = 0x42f7;
+    pub const EBML_MAX_ID_LENGTH: u64 = 0x42f2;
+    pub const EBML_MAX_SIZE_LENGTH: u64 = 0x42f3;
+    pub const DOC_TYPE: u64 = 0x4282;
+    pub const DOC_TYPE_VERSION: u64 = 0x4287;
+    pub const DOC_TYPE_READ_VERSION: u64 = 0x4285;
+    pub const VOID: u64 = 0xec;
+    pub const SEGMENT: u64 = 0x1853_8067;
+    pub const SEEK_HEAD: u64 = 0x114d_9b74;
+    pub const SEEK: u64 = 0x4dbb;
+    pub const SEEK_ID: u64 = 0x53ab;
+    pub const SEEK_POSITION: u64 = 0x53ac;
+    pub const INFO: u64 = 0x1549_a966;
+    pub const TIMESTAMP_SCALE: u64 = 0x2a_d7b1;
+    pub const DURATION: u64 = 0x4489;
+    pub const DATE_UTC: u64 = 0x4461;
+    pub const MUXING_APP: u64 = 0x4d80;
+    pub const WRITING_APP: u64 = 0x5741;
+    pub const TRACKS: u64 = 0x1654_ae6b;
+    pub const TRACK_ENTRY: u64 = 0xae;
+    pub const TRACK_NUMBER: u64 = 0xd7;
+    pub const TRACK_UID: u64 = 0x73c5;
+    pub const TRACK_TYPE: u64 = 0x83;
+    pub const FLAG_LACING: u64 = 0x9c;
+    pub const LANGUAGE: u64 = 0x22_b59c;
+    pub const CODEC_ID: u64 = 0x86;
+    pub const CODEC_PRIVATE: u64 = 0x63a2;
+    pub const CODEC_DELAY: u64 = 0x56aa;
+    pub const SEEK_PRE_ROLL: u64 = 0x56bb;
+    pub const VIDEO: u64 = 0xe0;
+    pub const PIXEL_WIDTH: u64 = 0xb0;
+    pub const PIXEL_HEIGHT: u64 = 0xba;
+    pub const AUDIO: u64 = 0xe1;
+    pub const SAMPLING_FREQUENCY: u64 = 0xb5;
+    pub const CHANNELS: u64 = 0x9f;
+    pub const CLUSTER: u64 = 0x1f43_b675;
+    pub const TIMESTAMP: u64 = 0xe7;
+    pub const SIMPLE_BLOCK: u64 = 0xa3;
+    pub const CUES: u64 = 0x1c53_bb6b;
+    pub const CUE_POINT: u64 = 0xbb;
+    pub const CUE_TIME: u64 = 0xb3;
+    pub const CUE_TRACK_POSITIONS: u64 = 0xb7;
+    pub const CUE_TRACK: u64 = 0xf7;
+    pub const CUE_CLUSTER_POSITION: u64 = 0xf1;
+    pub const CUE_RELATIVE_POSITION: u64 = 0xf0;
+}
+
+/// Appends an element; returns where its payload begins in `out`.
+pub(super) fn element(out: &mut Vec<u8>, id: u64, payload: &[u8]) -> usize {
+    // The two ways to fail are a writer that refuses bytes and a size of 2^56: a Vec is neither.
+    TagWriter::new(&mut *out).write_raw(id, payload).expect("a Vec takes every element");
+    out.len() - payload.len()
+}
+
+/// Appends an unsigned integer in as few bytes as it needs, at least one.
+pub(super) fn uint(out: &mut Vec<u8>, id: u64, value: u64) {
+    let bytes = value.to_be_bytes();
+    element(out, id, &bytes[(value.leading_zeros() as usize / 8).min(7)..]);
+}
+
+/// Appends a master element made of what `build` writes; returns where its payload begins.
+pub(super) fn master(out: &mut Vec<u8>, id: u64, build: impl FnOnce(&mut Vec<u8>)) -> usize {
+    let mut payload = Vec::new();
+    build(&mut payload);
+    element(out, id, &payload)
+}
+
+/// An element of `len` bytes in all that says nothing (RFC 8794 section 11.3.2). Its size field has
+/// 2 bytes from 128 bytes on and 1 byte below, so that any length from 2 to 16 000 can be filled.
+pub(super) fn void(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    bytes[0] = id::VOID as u8;
+    if len < 128 {
+        bytes[1] = 0x80 | (len - 2) as u8;
+    } else {
+        bytes[1..3].copy_from_slice(&(0x4000 | (len - 3) as u16).to_be_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_void_fills_any_length_exactly() {
+        for len in [2, 11, 21, 126, 127, 128, 129, 130, 500, 16_000] {
+            let bytes = void(len);
+            let (header, size) = if bytes[1] & 0x80 != 0 {
+                (2, usize::from(bytes[1] & 0x7f))
+            } else {
+                (3, usize::from(u16::from_be_bytes([bytes[1], bytes[2]]) & 0x3fff))
+            };
+            assert_eq!((bytes.len(), header + size), (len, len), "a void of {len} bytes");
+            assert_ne!(bytes[1], 0xff, "{len}: all ones is the unknown size");
+        }
+    }
+
+    #[test]
+    fn integers_are_as_short_as_they_can_be() {
+        for (value, bytes) in
+            [(0, &[0xb3, 0x81, 0][..]), (255, &[0xb3, 0x81, 255]), (256, &[0xb3, 0x82, 1, 0])]
+        {
+            let mut out = Vec::new();
+            uint(&mut out, id::CUE_TIME, value);
+            assert_eq!(out, bytes, "{value}");
+        }
+    }
+}

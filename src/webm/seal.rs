@@ -1,0 +1,247 @@
+//! Sealing: the index at the end, and the patches at the front.
+
+use crate::media::{Kind, Track};
+use crate::webm::cluster::{Cue, Tally};
+use crate::webm::ebml::{element, id, master, uint, void};
+use crate::webm::write::{Layout, seek};
+use std::time::Duration;
+
+/// Where there are no pictures to seek by, an entry for sound this often.
+const SOUND_CUE_EVERY_MS: u64 = 5_000;
+/// Sound needs no entries of its own this near to a picture's.
+const PICTURE_NEAR_MS: u64 = 10_000;
+/// The longest a last frame counts: the interval before it may have been a gap.
+const MAX_LAST_INTERVAL_MS: u64 = 1_000;
+
+/// What is known of the clusters that reached the disk.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// Each track.
+    pub tracks: Vec<TrackIndex>,
+    /// Every video keyframe.
+    pictures: Vec<CuePoint>,
+    /// A block of sound every few seconds.
+    sounds: Vec<CuePoint>,
+}
+
+/// One track, so far; times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct TrackIndex {
+    /// Video or audio.
+    pub kind: Kind,
+    /// Frames in the file.
+    pub frames: u64,
+    /// Start of the newest frame.
+    pub last: u64,
+    /// How long the newest frame lasts, as far as one can know.
+    pub last_interval: Duration,
+    /// Largest width seen, in pixels; 0 if none was.
+    pub width: u32,
+    /// Largest height seen.
+    pub height: u32,
+}
+
+/// A place to seek to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CuePoint {
+    /// Index of the track.
+    pub track: usize,
+    /// Time in milliseconds.
+    pub time: u64,
+    /// Where the cluster begins in the Segment's payload.
+    pub cluster: u64,
+    /// Where the block begins in the cluster's payload.
+    pub relative: u64,
+}
+
+impl Index {
+    /// Nothing yet of these tracks.
+    pub fn new(tracks: &[Track]) -> Self {
+        let track = |track: &Track| TrackIndex {
+            kind: track.codec.kind(),
+            frames: 0,
+            last: 0,
+            last_interval: Duration::ZERO,
+            width: 0,
+            height: 0,
+        };
+        Self { tracks: tracks.iter().map(track).collect(), pictures: Vec::new(), sounds: Vec::new() }
+    }
+
+    /// Adds a cluster that is in the file, `position` bytes into the Segment's payload.
+    pub fn commit(&mut self, tally: &Tally, position: u64) {
+        for (track, seen) in self.tracks.iter_mut().zip(&tally.tracks) {
+            if seen.frames == 0 {
+                continue;
+            }
+            let before = seen.before_last.or((track.frames > 0).then_some(track.last));
+            let interval = seen.last_sound.or(before.map(|before| {
+                Duration::from_millis(seen.last.saturating_sub(before).min(MAX_LAST_INTERVAL_MS))
+            }));
+            track.last_interval = interval.unwrap_or(track.last_interval);
+            track.frames += seen.frames;
+            track.last = track.last.max(seen.last);
+            track.width = track.width.max(seen.width);
+            track.height = track.height.max(seen.height);
+        }
+        for cue in &tally.cues {
+            self.add_cue(cue, position);
+        }
+    }
+
+    fn add_cue(&mut self, cue: &Cue, cluster: u64) {
+        let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
+        let due = |last: &CuePoint| cue.time >= last.time + SOUND_CUE_EVERY_MS;
+        match cue.kind {
+            Kind::Video => self.pictures.push(point),
+            Kind::Audio if self.sounds.last().is_none_or(due) => self.sounds.push(point),
+            Kind::Audio => {}
+        }
+    }
+
+    /// The file's duration: the end of the frame that ends last.
+    pub fn duration(&self) -> Duration {
+        let recorded = self.tracks.iter().filter(|track| track.frames > 0);
+        let end = |track: &TrackIndex| Duration::from_millis(track.last) + track.last_interval;
+        // A single picture has no interval; a Duration of 0 would read as "unknown".
+        recorded.map(end).max().unwrap_or_default().max(Duration::from_millis(1))
+    }
+
+    /// The file's places to seek to, in order of time: every video keyframe, and where pictures are
+    /// far away, sound.
+    pub fn cues(&self) -> Vec<CuePoint> {
+        let mut cues = self.pictures.clone();
+        cues.sort_by_key(|cue| cue.time);
+        let far = |sound: &&CuePoint| {
+            let next = cues.partition_point(|cue| cue.time < sound.time);
+            let near =
+                |at: Option<&CuePoint>| at.is_some_and(|cue| cue.time.abs_diff(sound.time) < PICTURE_NEAR_MS);
+            !near(cues.get(next)) && !near(next.checked_sub(1).and_then(|before| cues.get(before)))
+        };
+        let sounds: Vec<_> = self.sounds.iter().filter(far).copied().collect();
+        cues.extend(sounds);
+        cues.sort_by_key(|cue| cue.time);
+        cues
+    }
+}
+
+/// Bytes to write over others, at an offset from the start of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Where.
+    pub at: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// What makes a file whole.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    /// To be appended behind the last cluster.
+    pub append: Vec<u8>,
+    /// To be written once that is on the disk: until then the file reads as an unfinished one.
+    pub patches: Vec<Patch>,
+    /// The file's duration.
+    pub duration: Duration,
+}
+
+/// Seals a file whose clusters end at byte `end`.
+pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
+    let duration = index.duration();
+    let append = cues(&index.cues());
+    let mut patches = vec![Patch { at: layout.duration_at, bytes: duration_element(duration) }];
+    if !append.is_empty() {
+        let bytes = seek(id::CUES, end - layout.segment_at);
+        patches.push(Patch { at: layout.seek_cues_at, bytes });
+    }
+    let anything = index.tracks.iter().any(|track| track.frames > 0);
+    for (track, place) in index.tracks.iter().zip(&layout.tracks) {
+        if track.frames == 0 && anything {
+            // A track that never had a frame keeps players waiting for its first one.
+            let len = (place.entry.end - place.entry.start) as usize;
+            patches.push(Patch { at: place.entry.start, bytes: void(len) });
+        } else if let Some((width_at, height_at)) = place.size_at.filter(|_| track.width > 0) {
+            patches.push(Patch { at: width_at, bytes: track.width.to_be_bytes().to_vec() });
+            patches.push(Patch { at: height_at, bytes: track.height.to_be_bytes().to_vec() });
+        }
+    }
+    let segment_len = end + append.len() as u64 - layout.segment_at;
+    let size = (segment_len | 1 << 56).to_be_bytes().to_vec();
+    patches.push(Patch { at: layout.segment_size_at, bytes: size });
+    Seal { append, patches, duration }
+}
+
+fn duration_element(duration: Duration) -> Vec<u8> {
+    let mut out = Vec::new();
+    element(&mut out, id::DURATION, &(duration.as_secs_f64() * 1000.0).to_be_bytes());
+    out
+}
+
+fn cues(points: &[CuePoint]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if points.is_empty() {
+        return out;
+    }
+    master(&mut out, id::CUES, |out| {
+        for point in points {
+            master(out, id::CUE_POINT, |out| {
+                uint(out, id::CUE_TIME, point.time);
+                master(out, id::CUE_TRACK_POSITIONS, |out| {
+                    uint(out, id::CUE_TRACK, point.track as u64 + 1);
+                    uint(out, id::CUE_CLUSTER_POSITION, point.cluster);
+                    uint(out, id::CUE_RELATIVE_POSITION, point.relative);
+                });
+            });
+        }
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Codec;
+    use crate::webm::{Block, Clusters};
+
+    const TRACKS: [Track; 2] =
+        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    /// 20 ms of sound.
+    const SOUND: [u8; 1] = [0xfc];
+
+    fn index(blocks: impl IntoIterator<Item = (usize, u64, bool)>) -> Index {
+        let (mut index, mut clusters) = (Index::new(&TRACKS), Clusters::new(&TRACKS, Duration::from_secs(1)));
+        for (track, millis, keyframe) in blocks {
+            let time = Duration::from_millis(millis);
+            clusters.push(&Block { track, time, keyframe, size: None, data: &SOUND });
+        }
+        clusters.finish();
+        for cluster in clusters.finished() {
+            index.commit(&cluster.tally, cluster.range.start as u64);
+        }
+        index
+    }
+
+    #[test]
+    fn a_file_lasts_until_the_end_of_the_frame_that_ends_last() {
+        let millis = |blocks: &[(usize, u64, bool)]| index(blocks.iter().copied()).duration().as_millis();
+        assert_eq!(millis(&[(0, 0, true), (0, 40, false), (0, 73, false)]), 106, "the interval before it");
+        assert_eq!(millis(&[(0, 0, true), (1, 0, true), (1, 60, true)]), 80, "what the packet sounds");
+        assert_eq!(millis(&[(0, 0, true), (0, 33, false), (0, 1_100, true)]), 2_100, "a gap counts 1 s");
+        assert_eq!(millis(&[(0, 0, true), (0, 990, false), (0, 1_020, true)]), 1_050, "over two clusters");
+        assert_eq!(millis(&[(0, 0, true)]), 1, "0 would read as unknown");
+    }
+
+    #[test]
+    fn sound_has_places_to_seek_to_where_pictures_are_far() {
+        let pictures = (0..60u64).map(|step| (0, step * 500, step % 4 == 0));
+        let sound = (0..3_000u64).map(|step| (1, step * 20, true));
+        let mut blocks: Vec<_> = pictures.chain(sound).collect();
+        blocks.sort_by_key(|(track, millis, _)| (*millis, *track));
+        let cues = index(blocks).cues();
+        let times = |track| cues.iter().filter(move |cue| cue.track == track).map(|cue| cue.time);
+        assert!(times(0).eq((0..15).map(|step| step * 2_000)), "{cues:?}");
+        let sounds: Vec<_> = times(1).collect();
+        assert!(sounds[0] > 38_000 && sounds[0] < 46_000, "the last picture is at 28 s: {sounds:?}");
+        assert!(sounds.windows(2).all(|pair| pair[1] - pair[0] < 7_000) && sounds.len() >= 3, "{sounds:?}");
+    }
+}

@@ -1,0 +1,208 @@
+//! The head of a file: EBML header, Segment, SeekHead, Info, Tracks, with room for what only sealing
+//! knows.
+
+use crate::media::{Codec, Size, Track};
+use crate::webm::ebml::{element, id, master, uint, void};
+use std::ops::Range;
+
+/// Length of a SeekHead entry with an 8-byte position.
+pub(super) const SEEK_LEN: usize = 21;
+/// Length of a Duration of 8 bytes.
+pub(super) const DURATION_LEN: usize = 11;
+/// The 8-byte size field that says "unknown", as it must while nobody knows the end.
+const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+/// What a file says of its maker.
+const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
+/// Decoding of Opus converges within 80 ms after a seek (RFC 7845 section 4.2; WebM's Opus mapping).
+const OPUS_SEEK_PRE_ROLL_NS: u64 = 80_000_000;
+/// Declared until a picture's size is known, since 0 is not allowed: many players give up on it.
+const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };
+
+/// What a head is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The tracks; TrackNumber is the position here, counted from 1.
+    pub tracks: &'a [Track],
+    /// The picture size of each track, as far as it is known.
+    pub sizes: &'a [Option<Size>],
+    /// A random number that makes the TrackUIDs.
+    pub uid: u64,
+    /// The wall time of time 0, in nanoseconds since 1970.
+    pub unix_nanos: i128,
+}
+
+/// Where a head has room for what sealing patches; offsets in bytes from the start of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The Segment's 8-byte size field.
+    pub segment_size_at: u64,
+    /// Where the Segment's payload begins: positions in SeekHead and Cues count from here.
+    pub segment_at: u64,
+    /// Room for the SeekHead entry of Cues ([`SEEK_LEN`] bytes).
+    pub seek_cues_at: u64,
+    /// Room for the Duration element ([`DURATION_LEN`] bytes).
+    pub duration_at: u64,
+    /// Each track.
+    pub tracks: Vec<TrackLayout>,
+    /// Length of the head: where the first cluster begins.
+    pub len: u64,
+}
+
+/// Where a track's entry lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackLayout {
+    /// The whole TrackEntry.
+    pub entry: Range<u64>,
+    /// The 4-byte values of PixelWidth and PixelHeight; video only.
+    pub size_at: Option<(u64, u64)>,
+}
+
+/// The bytes of a file up to its first cluster, and where they are patched later.
+pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
+    let mut out = Vec::with_capacity(512);
+    ebml_header(&mut out);
+    out.extend_from_slice(&(id::SEGMENT as u32).to_be_bytes());
+    let segment_size_at = out.len() as u64;
+    out.extend_from_slice(&UNKNOWN_SIZE);
+    let segment_at = out.len();
+
+    let (info, duration_in_info) = info(head.unix_nanos);
+    let (tracks, mut layouts) = tracks(head);
+    // All SeekHead entries have one length, so that the positions don't depend on themselves:
+    // 4 bytes of id, 1 of size, and the entries.
+    let info_at = 4 + 1 + 3 * SEEK_LEN;
+    let mut seeks = seek(id::INFO, info_at as u64);
+    seeks.extend(seek(id::TRACKS, (info_at + info.len()) as u64));
+    seeks.extend(void(SEEK_LEN));
+    let seeks_at = element(&mut out, id::SEEK_HEAD, &seeks);
+    debug_assert_eq!(out.len(), segment_at + info_at, "the SeekHead's length was foretold");
+
+    let duration_at = (out.len() + duration_in_info) as u64;
+    out.extend_from_slice(&info);
+    let tracks_at = out.len() as u64;
+    out.extend_from_slice(&tracks);
+    for layout in &mut layouts {
+        layout.entry = layout.entry.start + tracks_at..layout.entry.end + tracks_at;
+        layout.size_at = layout.size_at.map(|(w, h)| (w + tracks_at, h + tracks_at));
+    }
+    let layout = Layout {
+        segment_size_at,
+        segment_at: segment_at as u64,
+        seek_cues_at: (seeks_at + 2 * SEEK_LEN) as u64,
+        duration_at,
+        tracks: layouts,
+        len: out.len() as u64,
+    };
+    (out, layout)
+}
+
+fn ebml_header(out: &mut Vec<u8>) {
+    master(out, id::EBML, |out| {
+        uint(out, id::EBML_VERSION, 1);
+        uint(out, id::EBML_READ_VERSION, 1);
+        uint(out, id::EBML_MAX_ID_LENGTH, 4);
+        uint(out, id::EBML_MAX_SIZE_LENGTH, 8);
+        element(out, id::DOC_TYPE, b"webm");
+        // CodecDelay, SeekPreRoll and CueRelativePosition are of version 4; a reader of version 2
+        // (SimpleBlock) can do without them.
+        uint(out, id::DOC_TYPE_VERSION, 4);
+        uint(out, id::DOC_TYPE_READ_VERSION, 2);
+    });
+}
+
+/// One SeekHead entry, [`SEEK_LEN`] bytes long.
+pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(SEEK_LEN);
+    master(&mut out, id::SEEK, |out| {
+        element(out, id::SEEK_ID, &(to as u32).to_be_bytes());
+        element(out, id::SEEK_POSITION, &position.to_be_bytes());
+    });
+    out
+}
+
+/// The Info element, and where in it the room for Duration begins.
+fn info(unix_nanos: i128) -> (Vec<u8>, usize) {
+    /// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
+    const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
+    let date = i64::try_from(unix_nanos - EPOCH_NS).unwrap_or(0);
+    let (mut out, mut duration_at) = (Vec::new(), 0);
+    let payload_at = master(&mut out, id::INFO, |out| {
+        uint(out, id::TIMESTAMP_SCALE, 1_000_000);
+        duration_at = out.len();
+        // Until sealing there is no Duration; an element of 0 would be a lie that some readers trust.
+        out.extend(void(DURATION_LEN));
+        element(out, id::DATE_UTC, &date.to_be_bytes());
+        element(out, id::MUXING_APP, APP.as_bytes());
+        element(out, id::WRITING_APP, APP.as_bytes());
+    });
+    (out, payload_at + duration_at)
+}
+
+/// The Tracks element, with layouts relative to it.
+fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
+    let (mut payload, mut layouts) = (Vec::new(), Vec::new());
+    for (index, track) in head.tracks.iter().enumerate() {
+        let number = index as u64 + 1;
+        // A UID is never 0 and differs between a file's tracks.
+        let uid = (head.uid | 1 << 62) ^ number;
+        let size = head.sizes.get(index).copied().flatten().unwrap_or(SIZE_UNKNOWN);
+        let (entry, size_in_entry) = track_entry(*track, number, uid, size);
+        let start = payload.len() as u64;
+        let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
+        let size_at = size_in_entry.map(|(w, h)| (entry_at + w as u64, entry_at + h as u64));
+        layouts.push(TrackLayout { entry: start..payload.len() as u64, size_at });
+    }
+    let mut out = Vec::with_capacity(payload.len() + 12);
+    let at = element(&mut out, id::TRACKS, &payload) as u64;
+    for layout in &mut layouts {
+        layout.entry = layout.entry.start + at..layout.entry.end + at;
+        layout.size_at = layout.size_at.map(|(w, h)| (w + at, h + at));
+    }
+    (out, layouts)
+}
+
+/// A TrackEntry's payload, and where the values of its picture size are.
+fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<(usize, usize)>) {
+    let mut out = Vec::new();
+    uint(&mut out, id::TRACK_NUMBER, number);
+    uint(&mut out, id::TRACK_UID, uid);
+    uint(&mut out, id::FLAG_LACING, 0);
+    element(&mut out, id::LANGUAGE, b"und");
+    match track.codec {
+        Codec::Vp8 => {
+            uint(&mut out, id::TRACK_TYPE, 1);
+            element(&mut out, id::CODEC_ID, b"V_VP8");
+            let (mut width_at, mut height_at) = (0, 0);
+            let at = master(&mut out, id::VIDEO, |out| {
+                width_at = element(out, id::PIXEL_WIDTH, &size.width.to_be_bytes());
+                height_at = element(out, id::PIXEL_HEIGHT, &size.height.to_be_bytes());
+            });
+            (out, Some((at + width_at, at + height_at)))
+        }
+        Codec::Opus => {
+            let channels = track.channels.clamp(1, 2);
+            uint(&mut out, id::TRACK_TYPE, 2);
+            element(&mut out, id::CODEC_ID, b"A_OPUS");
+            element(&mut out, id::CODEC_PRIVATE, &opus_head(channels));
+            uint(&mut out, id::CODEC_DELAY, 0);
+            uint(&mut out, id::SEEK_PRE_ROLL, OPUS_SEEK_PRE_ROLL_NS);
+            master(&mut out, id::AUDIO, |out| {
+                element(out, id::SAMPLING_FREQUENCY, &48_000f64.to_be_bytes());
+                uint(out, id::CHANNELS, u64::from(channels));
+            });
+            (out, None)
+        }
+    }
+}
+
+/// The identification header of RFC 7845 section 5.1. Pre-skip is 0: the recording begins in the
+/// middle of a running encoder, so there is no start-up of it to cut off.
+fn opus_head(channels: u8) -> Vec<u8> {
+    let mut out = b"OpusHead\x01".to_vec();
+    out.push(channels);
+    out.extend_from_slice(&0u16.to_le_bytes());
+    out.extend_from_slice(&48_000u32.to_le_bytes());
+    out.extend_from_slice(&0i16.to_le_bytes());
+    out.push(0);
+    out
+}
