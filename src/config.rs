@@ -1,1 +1,202 @@
 //! L6: composes each module's own `Config`; reports every error at once.
+//!
+//! Layers, each stronger than the one before: the built-in defaults, `config/default.toml`,
+//! `config/local.toml` (or in place of these two the file of `--config`), `ONRECORD__SECTION__KEY`,
+//! `--set section.key=value`. `layers` reads and merges them, `schema` knows which keys there are
+//! (from the modules' own types), `typed` gives each value its type, `validate` checks what a type
+//! can't say.
+
+mod layers;
+mod log;
+mod schema;
+mod typed;
+mod validate;
+
+pub use log::{Format, Log};
+
+use crate::hook::Script;
+use crate::{hook, http, ingest, record};
+use layers::Layers;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Everything the server can be told.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// HTTP and WebSocket.
+    pub server: http::Config,
+    /// Who is served.
+    pub auth: http::Auth,
+    /// WebRTC ingest.
+    pub webrtc: ingest::webrtc::Config,
+    /// Recordings. `dir` is absolute once loaded.
+    pub record: record::Config,
+    /// Hooks.
+    pub hooks: hook::Config,
+    /// What the server takes on.
+    pub limits: ingest::Limits,
+    /// The log.
+    pub log: Log,
+    /// `hooks.on_record` as an absolute path; `None` if no hook runs.
+    #[serde(skip)]
+    pub hook_script: Option<PathBuf>,
+    /// What the log should say at the start: usable, but perhaps not meant so.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// Where configuration comes from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `--config`: read in place of `default.toml` and `local.toml`; has to exist.
+    pub file: Option<PathBuf>,
+    /// The folder of `default.toml` and `local.toml`, neither of which has to exist.
+    pub folder: PathBuf,
+    /// `--set`, each `section.key=value`.
+    pub set: Vec<String>,
+    /// Environment variables; `None` takes the process's own.
+    pub environment: Option<HashMap<String, String>>,
+}
+
+impl Sources {
+    /// What the command line gave, with `./config` and the process's environment.
+    pub fn new(file: Option<PathBuf>, set: Vec<String>) -> Self {
+        Self { file, folder: "config".into(), set, environment: None }
+    }
+}
+
+/// One setting that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `section.key`, or what stood in its place.
+    pub key: String,
+    /// Who said it: a file, a variable, `--set`; `None` if nobody did (it is the default).
+    pub origin: Option<String>,
+    /// What was expected, what was found, what to do.
+    pub expected: String,
+}
+
+impl Problem {
+    fn new(key: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { key: key.into(), origin: None, expected: expected.into() }
+    }
+
+    fn at(self, origin: Option<&str>) -> Self {
+        Self { origin: origin.map(str::to_owned), ..self }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} ({origin}): {}", self.key, self.expected),
+            None => write!(f, "{}: {}", self.key, self.expected),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration can't be used:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads all layers; either everything is right, or every problem is named.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let (layers, mut problems) = Layers::read(sources);
+        let typed = typed::check(&layers);
+        problems.extend(typed.problems);
+        let mut config = typed.config;
+        // A key with a problem has its default here: a second complaint about that would mislead.
+        let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
+        for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
+            if !known.contains(&problem.key) {
+                let origin = layers.origin(&problem.key);
+                problems.push(problem.at(origin.as_deref()));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let absolute = std::path::absolute(&config.record.dir).map_err(|error| {
+            Problems(vec![Problem::new("record.dir", format!("expected a folder, but: {error}"))])
+        });
+        config.record.dir = absolute?;
+        Ok(config)
+    }
+
+    /// Finds the hook. One that somebody asked for has to be there; the shipped one may be missing
+    /// (a binary on its own), which is worth a warning.
+    fn resolve_hook(&mut self, layers: &Layers, sources: &Sources) -> Option<Problem> {
+        let wanted = &self.hooks.on_record;
+        if wanted.is_empty() {
+            return None;
+        }
+        let by_default = *wanted == hook::Config::default().on_record
+            && layers.origin("hooks.on_record").is_none_or(|origin| layers.is_default(&origin));
+        let folder = if by_default { sources.folder.clone() } else { layers.folder.clone() };
+        let path = under(&folder, Path::new(wanted));
+        let missing = !path.exists();
+        if missing && !by_default {
+            let shown = path.display();
+            return Some(Problem::new(
+                "hooks.on_record",
+                format!("expected a program, but {shown} does not exist: put it there, or set it to \"\""),
+            ));
+        }
+        match Script::new(path.clone()).check() {
+            Err(reason) if missing => self.warnings.push(format!("no hook will run: {reason}")),
+            checked => {
+                self.warnings.extend(checked.err());
+                self.hook_script = Some(path);
+            }
+        }
+        None
+    }
+
+    /// What the start says on standard output; `bound` is the address that was bound.
+    pub fn banner(&self, bound: SocketAddr) -> String {
+        let open = match (self.server.public_url.as_str(), bound.ip().is_unspecified()) {
+            ("", true) => format!("http://localhost:{}/ (on every address of this machine)", bound.port()),
+            ("", false) => format!("http://{bound}/"),
+            (public, _) => public.to_owned(),
+        };
+        let hook = self.hook_script.as_ref().map(|path| path.display().to_string());
+        format!(
+            "onrecord {}\n  open        {open}\n  recordings  {}\n  hook        {}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.record.dir.display(),
+            hook.as_deref().unwrap_or("none (see hooks.on_record)"),
+        )
+    }
+}
+
+/// `path`, beginning at `folder` if it is relative; absolute and without `..` where possible.
+fn under(folder: &Path, path: &Path) -> PathBuf {
+    use std::path::Component;
+    // The system resolves a folder that exists (it may be a link); one that doesn't is only a name.
+    let folder = std::fs::canonicalize(folder).or_else(|_| std::path::absolute(folder));
+    let folder = folder.unwrap_or_default();
+    let mut resolved = PathBuf::new();
+    for component in folder.join(path).components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            Component::CurDir => {}
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests;

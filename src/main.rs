@@ -1,3 +1,134 @@
 //! Arguments → configuration → app → exit code. No logic.
 
-fn main() {}
+use clap::{Args, Parser, Subcommand};
+use onrecord::app;
+use onrecord::config::{Config, Sources};
+use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A usage or configuration error; clap uses the same.
+const MISUSE: u8 = 2;
+
+/// Self-hosted WebRTC ingest: a browser publishes, a seekable file comes out, your hook runs.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the server; the default
+    Serve(Serve),
+    /// Says what is wrong with configuration, hook, disk and ports, and what to mend
+    Check(Settings),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Read the pages from ./www and reload open ones on change
+    #[arg(long)]
+    dev: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Read this file in place of ./config/default.toml and ./config/local.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change one setting, as in --set server.bind=127.0.0.1:9000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    /// Those before the command, then those after it.
+    fn sources(self, after: Self) -> Sources {
+        Sources::new(after.config.or(self.config), [self.set, after.set].concat())
+    }
+}
+
+fn main() -> ExitCode {
+    let Cli { command, serve: before } = Cli::parse();
+    let nothing = Settings { config: None, set: Vec::new() };
+    match command {
+        None => serve(before.settings.sources(nothing), before.dev),
+        Some(Command::Serve(after)) => {
+            serve(before.settings.sources(after.settings), before.dev || after.dev)
+        }
+        Some(Command::Check(after)) => check(before.settings.sources(after)),
+    }
+}
+
+fn serve(sources: Sources, dev: bool) -> ExitCode {
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(problems) => return fail(MISUSE, problems),
+    };
+    if let Err(error) = config.log.start() {
+        return fail(1, error);
+    }
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let run =
+        || -> anyhow::Result<()> { Ok(tokio::runtime::Runtime::new()?.block_on(app::run(config, dev))?) };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, format_args!("{error:#}")),
+    }
+}
+
+fn check(sources: Sources) -> ExitCode {
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(problems) => return fail(MISUSE, problems),
+    };
+    let problems = app::check(&config);
+    let mut out = std::io::stdout();
+    let lines =
+        if problems.is_empty() { vec!["everything is in order".to_owned()] } else { problems.clone() };
+    for line in lines.iter().chain(&config.warnings) {
+        // A closed standard output changes nothing about the exit code.
+        let _ = writeln!(out, "{line}");
+    }
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(code: u8, reason: impl Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "onrecord: {reason}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_are_taken_before_and_after_the_command_the_later_ones_stronger() {
+        Cli::command().debug_assert();
+        let line = "onrecord --set a.b=1 --config one serve --dev --set a.b=2 --set c.d=3 --config two";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Some(Command::Serve(after)) = cli.command else { panic!("not serve") };
+        assert!(after.dev);
+        let sources = cli.serve.settings.sources(after.settings);
+        assert_eq!(sources.set, ["a.b=1", "a.b=2", "c.d=3"]);
+        assert_eq!(sources.file, Some("two".into()));
+        let cli = Cli::try_parse_from(["onrecord", "--dev", "--config", "one"]).unwrap();
+        assert!(cli.command.is_none() && cli.serve.dev);
+        assert_eq!(cli.serve.settings.config, Some("one".into()));
+    }
+
+    #[test]
+    fn a_bad_configuration_is_exit_code_2() {
+        let bad = || Sources::new(None, vec!["hooks.concurrency=0".to_owned()]);
+        assert_eq!(check(bad()), ExitCode::from(MISUSE));
+        assert_eq!(serve(bad(), false), ExitCode::from(MISUSE));
+    }
+}

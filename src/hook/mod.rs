@@ -1,7 +1,28 @@
-//! L2: runs the operator's scripts.
+//! L2: runs the operator's script for every sealed recording.
+//!
+//! [`Queue`] holds jobs in memory and gives each its attempts, [`Update`] by [`Update`]; whoever owns
+//! the manifests writes those down, so that a job outlives the process. `schedule` decides who runs
+//! next (pure, time is an argument), `process` runs one attempt, `output` keeps what it printed.
+//!
+//! Rules: first attempts keep their order per stream; a retry holds nobody up; one recording's
+//! script never runs twice at the same time.
 
+mod output;
+mod process;
+mod queue;
+mod schedule;
+mod script;
+#[cfg(test)]
+mod tests;
+
+pub use queue::{Full, Queue};
+pub use script::Script;
+
+use crate::base::id::{RecordingId, StreamName};
 use crate::base::units;
+use jiff::Timestamp;
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Section `hooks` of the configuration.
@@ -13,6 +34,9 @@ pub struct Config {
     /// After this long an attempt is ended (TERM, then KILL, to its process group).
     #[serde(deserialize_with = "units::duration")]
     pub timeout: Duration,
+    /// What is left of the process group this long after TERM gets KILL.
+    #[serde(deserialize_with = "units::duration")]
+    pub kill_after: Duration,
     /// Attempts before a job is kept as `failed`.
     pub max_attempts: u32,
     /// Pause after the first failed attempt; it doubles with each further one.
@@ -27,9 +51,79 @@ impl Default for Config {
         Self {
             on_record: "../hooks/on_record_hook.sh".to_owned(),
             timeout: Duration::from_secs(600),
+            kill_after: Duration::from_secs(5),
             max_attempts: 10,
             backoff: Duration::from_secs(5),
             concurrency: 8,
         }
     }
+}
+
+/// One sealed recording whose hook is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// `ONRECORD_ID`: the same for every attempt, so that a script can tell a repetition.
+    pub id: RecordingId,
+    /// `$1` and `ONRECORD_STREAM`.
+    pub stream: StreamName,
+    /// `$2` and `ONRECORD_FILE`: absolute.
+    pub file: PathBuf,
+    /// `ONRECORD_BYTES`.
+    pub bytes: u64,
+    /// `ONRECORD_DURATION_MS`.
+    pub duration_ms: u64,
+    /// `ONRECORD_STARTED_AT`.
+    pub started_at: Timestamp,
+    /// `ONRECORD_ENDED_AT`.
+    pub ended_at: Timestamp,
+    /// `ONRECORD_END_REASON`, the manifest's word.
+    pub end_reason: String,
+    /// Attempts the manifest knows of; the next one is this plus one.
+    pub attempts_so_far: u32,
+    /// The manifest, for standard input.
+    pub manifest_json: String,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It will run (again).
+    Queued,
+    /// An attempt runs.
+    Running,
+    /// It exited with 0.
+    Done,
+    /// Its attempts are used up.
+    Failed,
+}
+
+/// One attempt that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// `ONRECORD_ATTEMPT`, counted from 1.
+    pub n: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// The exit code; `None` if it could not start or was killed.
+    pub exit: Option<i32>,
+    /// Why there is no exit code, and what to do.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// The last 4 KiB of its output.
+    pub tail: String,
+}
+
+/// What changed about a job; to be written into its manifest, in the order received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Which recording.
+    pub id: RecordingId,
+    /// Where its hook stands now.
+    pub state: State,
+    /// The attempt that has just ended; `None` with [`State::Running`].
+    pub attempt: Option<Attempt>,
+    /// With [`State::Running`]: the script's process group, so that the next start can end a
+    /// survivor of a crash before it tries again.
+    pub process_group: Option<i32>,
 }

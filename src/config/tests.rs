@@ -1,0 +1,330 @@
+use super::*;
+use crate::http::AuthMode;
+use std::fs;
+use std::time::Duration;
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// A folder of its own with `config/`, and a hook where the default expects it.
+struct Place {
+    folder: tempfile::TempDir,
+    sources: Sources,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["config", "hooks"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/on_record_hook.sh");
+        fs::copy(shipped, folder.path().join("hooks/on_record_hook.sh")).unwrap();
+        let sources = Sources {
+            file: None,
+            folder: folder.path().join("config"),
+            set: Vec::new(),
+            environment: Some(HashMap::new()),
+        };
+        Self { folder, sources }
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        fs::write(self.folder.path().join(name), text).unwrap();
+        self
+    }
+
+    fn set(mut self, arguments: &[&str]) -> Self {
+        self.sources.set.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sources.environment.get_or_insert_default().insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn load(&self) -> Result<Config, Problems> {
+        Config::load(&self.sources)
+    }
+
+    fn loaded(&self) -> Config {
+        self.load().unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// The problems, one a line, without the folder's path.
+    fn problems(&self) -> String {
+        let problems = self.load().map(|_| ()).expect_err("it was taken");
+        problems.to_string().replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+#[test]
+fn the_documented_defaults_are_the_built_in_ones_and_name_every_key() {
+    let place = Place::new().file("config/default.toml", DEFAULTS);
+    let (from_file, built_in) = (place.loaded(), Place::new().loaded());
+    assert_eq!(Config { hook_script: None, ..from_file }, Config { hook_script: None, ..built_in });
+
+    let mut section = String::new();
+    let mut documented = Vec::new();
+    for line in DEFAULTS.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            documented.push(format!("{section}.{key}"));
+        }
+    }
+    for key in schema::keys::<Config>() {
+        assert!(documented.contains(&key), "config/default.toml lacks {key}");
+    }
+    let undocumented: Vec<_> =
+        DEFAULTS.lines().scan("", |above, line| Some((std::mem::replace(above, line), line))).collect();
+    for (above, line) in undocumented {
+        assert!(!line.contains(" = ") || above.starts_with('#'), "no comment says what this is for: {line}");
+    }
+}
+
+#[test]
+fn without_any_file_the_built_in_defaults_hold() {
+    let config = Place::new().loaded();
+    let resolved = Config {
+        record: record::Config { dir: "records".into(), ..config.record.clone() },
+        hook_script: None,
+        ..config
+    };
+    assert_eq!(resolved, Config::default());
+}
+
+#[test]
+fn each_layer_is_stronger_than_the_one_before() {
+    let levels = |place: &Place| place.loaded().limits.max_streams;
+    let place = Place::new().file("config/default.toml", "limits.max_streams = 1");
+    assert_eq!(levels(&place), 1);
+    let place = place.file("config/local.toml", "[limits]\nmax_streams = 2");
+    assert_eq!(levels(&place), 2);
+    let place = place.env("ONRECORD__LIMITS__MAX_STREAMS", "3").env("ONRECORD_HOOK_LOG", "/elsewhere");
+    assert_eq!(levels(&place), 3);
+    let place = place.set(&["limits.max_streams=4"]);
+    assert_eq!(levels(&place), 4);
+    assert_eq!(levels(&place.set(&["limits.max_streams=5"])), 5);
+}
+
+#[test]
+fn a_file_named_on_the_command_line_is_read_in_place_of_the_folders_files() {
+    let mut place = Place::new()
+        .file("config/local.toml", "limits.max_streams = 2")
+        .file("mine.toml", "log.level = \"warn\"");
+    place.sources.file = Some(place.folder.path().join("mine.toml"));
+    let config = place.loaded();
+    assert_eq!((config.limits.max_streams, config.log.level.as_str()), (500, "warn"));
+    place.sources.file = Some(place.folder.path().join("absent.toml"));
+    assert!(place.problems().contains("absent.toml: expected a file of settings: No such file"));
+}
+
+#[test]
+fn text_from_the_environment_and_the_command_line_fits_every_type() {
+    let place = Place::new()
+        .env("ONRECORD__SERVER__BIND", "[::1]:9000")
+        .env("ONRECORD__SERVER__CORS_ORIGINS", "https://a.example.org, b.example.org")
+        .env("ONRECORD__WEBRTC__ADVERTISE", "203.0.113.7")
+        .env("ONRECORD__RECORD__MIN_FREE", "0")
+        .env("ONRECORD__RECORD__DIR", "/srv/a, b")
+        .env("ONRECORD__AUTH__MODE", "open")
+        .env("ONRECORD__WEBRTC__ICE_SERVERS", r#"[{"urls": ["stun:stun.example.org"]}]"#)
+        .set(&["hooks.on_record=", "hooks.max_attempts=3", "record.mode=0600", "record.flush_interval=250ms"])
+        .set(&["webrtc.reorder_window = 500ms"]);
+    let config = place.loaded();
+    assert_eq!(config.server.bind.to_string(), "[::1]:9000");
+    assert_eq!(config.server.cors_origins, ["https://a.example.org", "b.example.org"]);
+    assert_eq!(config.webrtc.advertise, ["203.0.113.7"]);
+    assert_eq!(config.webrtc.ice_servers[0].urls, ["stun:stun.example.org"]);
+    assert_eq!((config.record.min_free, config.record.mode.as_str()), (0, "0600"));
+    assert_eq!(config.record.dir, Path::new("/srv/a, b"));
+    assert_eq!((config.auth.mode, config.hooks.max_attempts), (AuthMode::Open, 3));
+    assert_eq!(config.record.flush_interval, Duration::from_millis(250));
+    assert_eq!(config.webrtc.reorder_window, Duration::from_millis(500));
+    assert_eq!(config.hook_script, None);
+
+    let place = Place::new().set(&[
+        "server.cors_origins=[\"https://a.example.org\"]",
+        "webrtc.advertise=",
+        "webrtc.ice_servers=[{ urls = [\"stun:stun.example.org\"] }]",
+    ]);
+    let config = place.loaded();
+    assert_eq!(config.server.cors_origins, ["https://a.example.org"]);
+    assert_eq!((config.webrtc.advertise.len(), config.webrtc.ice_servers.len()), (0, 1));
+}
+
+#[test]
+fn every_bad_setting_says_what_is_expected() {
+    let table = [
+        ("server.bind=localhost:80", "expected an address and a port"),
+        ("server.public_url=record.example.org", "server.public_url (--set): expected a URL"),
+        ("server.public_url=ftp://example.org", "expected a URL such as \"https://record.example.org\""),
+        ("server.cors_origins=*", "expected \"https://www.example.org\" as browsers send it"),
+        ("server.cors_origins=https://a.example.org/path", "no path, no default port"),
+        ("server.cors_origins=good.example.org,http://b ad", "found \"http://b ad\""),
+        ("server.shutdown_grace=2h", "expected 0 to 1h, found 2h"),
+        ("server.bnid=127.0.0.1:1", "server.bnid (--set): there is no such key; did you mean server.bind?"),
+        ("server.udp_bind=auto", "did you mean webrtc.udp_bind?"),
+        ("sever.bind=127.0.0.1:1", "sever (--set): there is no such section; did you mean server?"),
+        ("qqqq.bind=1", "there are server, auth, webrtc, record, hooks, limits, log"),
+        ("server.cors_origins.x=1", "expected a list, found map"),
+        ("server=x", "server (--set): expected a section with bind, public_url"),
+        ("server", "server (--set): expected section.key=value"),
+        ("auth.mode=closed", "expected `off` or `open`, found `closed`"),
+        ("webrtc.udp_bind=8189", "expected \"auto\" or an address and a port"),
+        ("webrtc.advertise=example.org", "expected IP addresses"),
+        ("webrtc.advertise=10.0.0.5=nowhere", "private=public"),
+        ("webrtc.ice_servers=[{urls=[\"http://example.org\"]}]", "expected URLs such as \"stun:"),
+        ("webrtc.ice_servers=[{urls=[\"turn:example.org\"]}]", "expected username and credential"),
+        ("webrtc.ice_servers=[{urls=[]}]", "expected at least one of urls"),
+        (
+            "webrtc.ice_servers=[{url=\"stun:example.org\"}]",
+            "expected one of `urls`, `username`, `credential`",
+        ),
+        ("webrtc.reorder_window=20ms", "expected 50ms to 10s, found 20ms"),
+        ("webrtc.reorder_window=1 fortnight", "expected a duration such as"),
+        ("webrtc.keyframe_interval=0", "expected 100ms to 60s, found 0"),
+        ("record.flush_interval=1m", "expected 50ms to 30s, found 60s"),
+        ("record.sync_interval=1ms", "expected \"0\" or 100ms to 1h, found 1ms"),
+        ("record.min_free=lots", "expected a size such as"),
+        ("record.max_bytes=1", "expected \"0\" or 64KiB and more, found 1"),
+        ("record.mode=0999", "expected octal permissions"),
+        ("record.mode=0400", "expected octal permissions the server can work with"),
+        ("record.dir=", "expected a folder, found nothing"),
+        ("hooks.max_attempts=0", "expected 1 to 1000000, found 0"),
+        ("hooks.max_attempts=-1", "expected a whole number, 0 or more, found integer `-1`"),
+        ("hooks.max_attempts=many", "expected a whole number, 0 or more, found string \"many\""),
+        ("hooks.concurrency=0", "expected 1 to 1024, found 0"),
+        ("hooks.timeout=8d", "expected 100ms to 7d"),
+        ("hooks.on_record=absent.sh", "config/absent.sh does not exist"),
+        ("limits.max_streams=0", "expected 1 to 1000000, found 0"),
+        ("log.level=loud", "expected error, warn, info, debug or trace"),
+        ("log.level=onrecord=loud", "or EnvFilter directives"),
+        ("log.format=xml", "expected `text` or `json`, found `xml`"),
+    ];
+    for (setting, expected) in table {
+        let problems = Place::new().set(&[setting]).problems();
+        assert!(problems.contains(expected), "--set {setting} says\n{problems}\nand not\n  {expected}");
+        assert_eq!(problems.lines().count(), 2, "--set {setting} says more than one thing:\n{problems}");
+    }
+}
+
+#[test]
+fn files_want_the_right_type_and_are_named() {
+    let table = [
+        (
+            "hooks.max_attempts = \"3\"",
+            "config/local.toml): expected a whole number, 0 or more, found string",
+        ),
+        ("record.mode = 640", "expected a string, found integer `640`"),
+        ("record.min_free = true", "expected a duration such as \"10s\" or a size"),
+        ("server.cors_origins = \"a\"", "expected a list, found string"),
+        ("[server]\nbind = ", "config/local.toml: expected TOML: TOML parse error at line 2, column 8"),
+    ];
+    for (text, expected) in table {
+        let problems = Place::new().file("config/local.toml", text).problems();
+        assert!(problems.contains(expected), "{text} says\n{problems}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_each_with_its_origin() {
+    let place = Place::new()
+        .file("config/default.toml", "[broken")
+        .file(
+            "config/local.toml",
+            "[server]\nbind = \"0.0.0.0:80\"\ncors_origins = [\"*\", \"a b\"]\n[extra]\nx = 1\n",
+        )
+        .env("ONRECORD__HOOKS__CONCURENCY", "4")
+        .env("ONRECORD__RECORD__MODE", "rw")
+        .set(&["hooks.on_record=/absent", "webrtc.reorder_window=0"]);
+    let problems = place.problems();
+    println!("{problems}");
+    let expected = [
+        "config/default.toml: expected TOML",
+        "auth.mode: expected who is served, because server.bind = \"0.0.0.0:80\"",
+        "server.cors_origins (config/local.toml): expected",
+        "found \"*\"",
+        "found \"a b\"",
+        "extra (config/local.toml): there is no such section",
+        "hooks.concurency (environment variable ONRECORD__HOOKS__CONCURENCY): there is no such key; did you mean hooks.concurrency?",
+        "record.mode (environment variable ONRECORD__RECORD__MODE): expected octal",
+        "hooks.on_record (--set): expected a program, but /absent does not exist",
+        "webrtc.reorder_window (--set): expected 50ms to 10s",
+    ];
+    for expected in expected {
+        assert!(problems.contains(expected), "{expected}\nis not in\n{problems}");
+    }
+}
+
+#[test]
+fn a_secret_is_not_repeated_on_the_terminal() {
+    let place = Place::new().env("ONRECORD__WEBRTC__ICE_SERVERS", "hunter2");
+    let problems = place.problems();
+    assert!(problems.contains("expected a list") && !problems.contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn other_machines_are_served_only_by_the_operators_word() {
+    for (bind, open, taken) in [
+        ("127.0.0.1:1", false, true),
+        ("[::1]:1", false, true),
+        ("0.0.0.0:1", false, false),
+        ("192.0.2.1:1", false, false),
+        ("[::]:1", true, true),
+    ] {
+        let mode = if open { "auth.mode=open" } else { "auth.mode=off" };
+        let loaded = Place::new().set(&[&format!("server.bind={bind}"), mode]).load();
+        assert_eq!(loaded.is_ok(), taken, "{bind} {mode}: {loaded:?}");
+    }
+}
+
+#[test]
+fn a_relative_hook_begins_at_the_configurations_folder() {
+    let root = |place: &Place| fs::canonicalize(place.folder.path()).unwrap();
+    let place = Place::new();
+    let shipped = root(&place).join("hooks/on_record_hook.sh");
+    assert_eq!(place.loaded().hook_script, Some(shipped.clone()));
+
+    let place = Place::new().file("config/own.sh", "#!/bin/sh\n").set(&["hooks.on_record=own.sh"]);
+    let config = place.loaded();
+    assert_eq!(config.hook_script, Some(root(&place).join("config/own.sh")));
+    assert!(config.warnings[0].contains("chmod +x"), "{:?}", config.warnings);
+
+    let mut place = Place::new().file("own.sh", "").file("own.toml", "hooks.on_record = \"own.sh\"");
+    place.sources.file = Some(place.folder.path().join("own.toml"));
+    assert_eq!(place.loaded().hook_script, Some(root(&place).join("own.sh")));
+}
+
+#[test]
+fn the_shipped_hook_may_be_missing_but_one_that_was_asked_for_may_not() {
+    let remove = |place: Place| {
+        fs::remove_file(place.folder.path().join("hooks/on_record_hook.sh")).unwrap();
+        place
+    };
+    let config = remove(Place::new().file("config/default.toml", DEFAULTS)).loaded();
+    assert_eq!(config.hook_script, None);
+    assert!(config.warnings[0].contains("no hook will run"), "{:?}", config.warnings);
+    let asked = Place::new().file("config/local.toml", "hooks.on_record = \"../hooks/on_record_hook.sh\"");
+    let problems = remove(asked).problems();
+    assert!(problems.contains("hooks.on_record (config/local.toml): expected a program"), "{problems}");
+}
+
+#[test]
+fn the_banner_says_where_to_go() {
+    let mut config = Place::new().loaded();
+    let bound = "127.0.0.1:4711".parse().unwrap();
+    let banner = config.banner(bound);
+    for part in
+        ["http://127.0.0.1:4711/", &config.record.dir.display().to_string(), "hooks/on_record_hook.sh"]
+    {
+        assert!(banner.contains(part), "{part} is not in\n{banner}");
+    }
+    assert!(config.record.dir.is_absolute());
+    config.server.public_url = "https://record.example.org".to_owned();
+    config.hook_script = None;
+    let banner = config.banner(bound);
+    assert!(banner.contains("https://record.example.org") && banner.contains("none"), "{banner}");
+    assert!(Config::default().banner("0.0.0.0:80".parse().unwrap()).contains("http://localhost:80/"));
+}

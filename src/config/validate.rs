@@ -1,0 +1,200 @@
+//! What a type can't say: ranges, and settings that have to fit each other.
+
+use super::{Config, Problem};
+use crate::http::AuthMode;
+use crate::ingest::webrtc::IceServer;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use url::{Host, Url};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86400);
+
+/// Everything that can't work, whatever its type.
+pub(super) fn validate(config: &Config) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    server(config, &mut problems);
+    webrtc(config, &mut problems);
+    record(config, &mut problems);
+    hooks(config, &mut problems);
+    problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
+    problems.add("log.level", config.log.filter().map(drop));
+    problems.0
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, checked: Result<(), String>) {
+        self.0.extend(checked.err().map(|expected| Problem::new(key, expected)));
+    }
+
+    fn duration(&mut self, key: &str, found: Duration, range: RangeInclusive<Duration>) {
+        if !range.contains(&found) {
+            let (from, to) = (range.start(), range.end());
+            self.add(
+                key,
+                Err(format!("expected {} to {}, found {}", plain(*from), plain(*to), plain(found))),
+            );
+        }
+    }
+
+    /// Zero, which means off, or something in the range.
+    fn off_or(&mut self, key: &str, found: Duration, range: RangeInclusive<Duration>) {
+        if !found.is_zero() && !range.contains(&found) {
+            let (from, to) = (range.start(), range.end());
+            self.add(
+                key,
+                Err(format!("expected \"0\" or {} to {}, found {}", plain(*from), plain(*to), plain(found))),
+            );
+        }
+    }
+
+    fn number(&mut self, key: &str, found: u64, range: RangeInclusive<u64>) {
+        if !range.contains(&found) {
+            self.add(key, Err(format!("expected {} to {}, found {found}", range.start(), range.end())));
+        }
+    }
+}
+
+/// As people write it: `7d` rather than `604800s`.
+fn plain(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds, duration.subsec_nanos()) {
+        (0, 0) => "0".to_owned(),
+        (_, 0) if seconds.is_multiple_of(86400) => format!("{}d", seconds / 86400),
+        (_, 0) if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        _ => format!("{duration:?}"),
+    }
+}
+
+fn server(config: &Config, problems: &mut Problems) {
+    let server = &config.server;
+    if !server.bind.ip().is_loopback() && config.auth.mode == AuthMode::Off {
+        problems.add(
+            "auth.mode",
+            Err(format!(
+                "expected who is served, because server.bind = \"{}\" can be reached from other machines: \
+                 bind \"127.0.0.1:{}\" to serve this machine only, or write auth.mode = \"open\" to let \
+                 everybody publish, watch and delete",
+                server.bind,
+                server.bind.port(),
+            )),
+        );
+    }
+    if !server.public_url.is_empty() {
+        problems.add("server.public_url", public_url(&server.public_url));
+    }
+    for entry in &server.cors_origins {
+        problems.add("server.cors_origins", origin(entry));
+    }
+    problems.duration("server.shutdown_grace", server.shutdown_grace, Duration::ZERO..=HOUR);
+}
+
+fn public_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        Some(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => Ok(()),
+        _ => Err(format!("expected a URL such as \"https://record.example.org\", found {text:?}")),
+    }
+}
+
+/// `https://host`, `https://*.host`, or a bare host.
+fn origin(text: &str) -> Result<(), String> {
+    let exact = text.replacen("://*.", "://any.", 1);
+    let is_origin = Url::parse(&exact).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == exact
+    });
+    let is_host = Host::parse(text).is_ok_and(|host| host.to_string() == text) && !text.contains('*');
+    if is_origin || is_host {
+        return Ok(());
+    }
+    Err(format!(
+        "expected \"https://www.example.org\" as browsers send it (no path, no default port), \
+         \"https://*.example.org\" or \"example.org\", found {text:?}"
+    ))
+}
+
+fn webrtc(config: &Config, problems: &mut Problems) {
+    let webrtc = &config.webrtc;
+    if webrtc.udp_bind != "auto" && webrtc.udp_bind.parse::<SocketAddr>().is_err() {
+        let found = &webrtc.udp_bind;
+        let expected =
+            format!("expected \"auto\" or an address and a port, such as \"0.0.0.0:8189\", found {found:?}");
+        problems.add("webrtc.udp_bind", Err(expected));
+    }
+    for entry in &webrtc.advertise {
+        let (private, public) = entry.split_once('=').unwrap_or((entry, entry));
+        if [private, public].iter().any(|part| part.trim().parse::<IpAddr>().is_err()) {
+            let expected = format!(
+                "expected IP addresses, each \"203.0.113.7\" or \"10.0.0.5=203.0.113.7\" (private=public), found {entry:?}"
+            );
+            problems.add("webrtc.advertise", Err(expected));
+        }
+    }
+    for server in &webrtc.ice_servers {
+        problems.add("webrtc.ice_servers", ice_server(server));
+    }
+    problems.duration("webrtc.keyframe_interval", webrtc.keyframe_interval, 100 * MS..=MINUTE);
+    problems.duration("webrtc.reorder_window", webrtc.reorder_window, 50 * MS..=10 * SECOND);
+    problems.duration("webrtc.idle_timeout", webrtc.idle_timeout, 100 * MS..=DAY);
+}
+
+fn ice_server(server: &IceServer) -> Result<(), String> {
+    if server.urls.is_empty() {
+        return Err("expected at least one of urls, such as \"stun:stun.example.org\"".to_owned());
+    }
+    for url in &server.urls {
+        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+        if !matches!(scheme, "stun" | "stuns" | "turn" | "turns") || rest.is_empty() || rest.starts_with('/')
+        {
+            return Err(format!(
+                "expected URLs such as \"stun:stun.example.org\" or \"turns:turn.example.org:443\", found {url:?}"
+            ));
+        }
+        if scheme.starts_with("turn") && (server.username.is_none() || server.credential.is_none()) {
+            return Err(format!(
+                "expected username and credential beside {url:?}: browsers refuse it without"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn record(config: &Config, problems: &mut Problems) {
+    let record = &config.record;
+    if record.dir.as_os_str().is_empty() {
+        problems.add("record.dir", Err("expected a folder, found nothing".to_owned()));
+    }
+    // A cluster holds 32.7 s at most: its frames' times are 16-bit milliseconds.
+    problems.duration("record.flush_interval", record.flush_interval, 50 * MS..=30 * SECOND);
+    problems.off_or("record.sync_interval", record.sync_interval, 100 * MS..=HOUR);
+    problems.duration("record.reconnect_grace", record.reconnect_grace, Duration::ZERO..=HOUR);
+    problems.off_or("record.max_duration", record.max_duration, SECOND..=365 * DAY);
+    if record.max_bytes != 0 && record.max_bytes < 64 << 10 {
+        let found = record.max_bytes;
+        problems.add("record.max_bytes", Err(format!("expected \"0\" or 64KiB and more, found {found}")));
+    }
+    let mode = u32::from_str_radix(&record.mode, 8).ok().filter(|mode| *mode <= 0o777);
+    if mode.is_none_or(|mode| mode & 0o600 != 0o600) {
+        let expected = format!(
+            "expected octal permissions the server can work with, such as \"0640\", found {:?}",
+            record.mode
+        );
+        problems.add("record.mode", Err(expected));
+    }
+}
+
+fn hooks(config: &Config, problems: &mut Problems) {
+    let hooks = &config.hooks;
+    problems.duration("hooks.timeout", hooks.timeout, 100 * MS..=7 * DAY);
+    problems.duration("hooks.kill_after", hooks.kill_after, Duration::ZERO..=10 * MINUTE);
+    problems.number("hooks.max_attempts", hooks.max_attempts.into(), 1..=1_000_000);
+    problems.duration("hooks.backoff", hooks.backoff, 10 * MS..=DAY);
+    problems.number("hooks.concurrency", hooks.concurrency as u64, 1..=1024);
+}

@@ -1,0 +1,284 @@
+//! Who runs next. No tasks, no clock: time is an argument.
+//!
+//! First attempts wait in one lane a stream and start in order, one at a time; lanes take turns.
+//! Retries wait for their time outside the lanes. A free slot goes to a first attempt before a
+//! retry, and retries take at most half of the slots, so a stream whose hook keeps failing holds up
+//! neither itself nor others. (Under a load of first attempts that never ends, retries wait.)
+
+use super::Job;
+use crate::base::id::{RecordingId, StreamName};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A job with where it is in its attempts.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) job: Arc<Job>,
+    /// The number of the next attempt.
+    pub(super) n: u32,
+    /// The number of the last one.
+    pub(super) last: u32,
+    /// Failures in a row, for the pause.
+    pub(super) failures: u32,
+    /// Whether it takes part in its stream's order.
+    pub(super) first: bool,
+    /// Its place in the queue's bound.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    busy: bool,
+    entries: VecDeque<Entry>,
+}
+
+/// The order of everything that waits.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    slots: usize,
+    running: usize,
+    retries_running: usize,
+    lanes: HashMap<StreamName, Lane>,
+    /// Lanes with somebody to run, in turn.
+    ready: VecDeque<StreamName>,
+    /// Retries by when they are due; the counter tells equal instants apart.
+    waiting: BTreeMap<(Instant, u64), Entry>,
+    counter: u64,
+    /// Everything here or running, so that no recording runs twice at once.
+    known: HashSet<RecordingId>,
+    /// No retry starts any more.
+    draining: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(concurrency: usize) -> Self {
+        Self {
+            slots: concurrency.max(1),
+            running: 0,
+            retries_running: 0,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            counter: 0,
+            known: HashSet::new(),
+            draining: false,
+        }
+    }
+
+    /// Takes a new job. One that waits for a retry is due at once, with the new one's attempts; one
+    /// that is queued or runs stays as it is.
+    pub(super) fn add(&mut self, entry: Entry, now: Instant) {
+        if !self.known.insert(entry.job.id.clone()) {
+            let waits = self.waiting.iter().find(|(_, waiting)| waiting.job.id == entry.job.id);
+            if let Some(key) = waits.map(|(key, _)| *key)
+                && let Some(waiting) = self.waiting.remove(&key)
+            {
+                // The queue's own count is the newest: the manifest may still wait to be written.
+                let (n, more) = (waiting.n, entry.last.saturating_sub(entry.n));
+                self.retry(Entry { n, last: n.saturating_add(more), ..entry }, now);
+            }
+        } else if entry.first {
+            let lane = self.lanes.entry(entry.job.stream.clone()).or_default();
+            if !lane.busy && lane.entries.is_empty() {
+                self.ready.push_back(entry.job.stream.clone());
+            }
+            lane.entries.push_back(entry);
+        } else {
+            self.retry(entry, now);
+        }
+    }
+
+    /// Puts an entry aside until `due`.
+    pub(super) fn retry(&mut self, entry: Entry, due: Instant) {
+        if self.draining {
+            self.known.remove(&entry.job.id);
+            return;
+        }
+        self.counter += 1;
+        self.waiting.insert((due, self.counter), Entry { first: false, ..entry });
+    }
+
+    /// The next one to run now, if there is a slot for it.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Entry> {
+        if self.running >= self.slots {
+            return None;
+        }
+        let entry = self.next_first().or_else(|| self.next_retry(now))?;
+        self.running += 1;
+        self.retries_running += usize::from(!entry.first);
+        Some(entry)
+    }
+
+    fn next_first(&mut self) -> Option<Entry> {
+        let lane = self.lanes.get_mut(&self.ready.pop_front()?)?;
+        lane.busy = true;
+        lane.entries.pop_front()
+    }
+
+    fn next_retry(&mut self, now: Instant) -> Option<Entry> {
+        let due = self.wake().is_some_and(|due| due <= now);
+        if due { self.waiting.pop_first().map(|(_, entry)| entry) } else { None }
+    }
+
+    /// When [`Self::next`] has to be asked again, if nothing ends before.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let slots = (self.slots / 2).max(1);
+        let free = self.running < self.slots && self.retries_running < slots;
+        self.waiting.keys().next().filter(|_| free).map(|(due, _)| *due)
+    }
+
+    /// An attempt has ended: its slot, and its stream's lane, are free.
+    pub(super) fn ended(&mut self, entry: &Entry) {
+        self.running -= 1;
+        if !entry.first {
+            self.retries_running -= 1;
+            return;
+        }
+        let stream = &entry.job.stream;
+        if let Some(lane) = self.lanes.get_mut(stream) {
+            lane.busy = false;
+            if lane.entries.is_empty() {
+                self.lanes.remove(stream);
+            } else {
+                self.ready.push_back(stream.clone());
+            }
+        }
+    }
+
+    /// A job is over and may be added anew.
+    pub(super) fn forget(&mut self, id: &RecordingId) {
+        self.known.remove(id);
+    }
+
+    /// From now on only first attempts start.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        self.waiting.clear();
+    }
+
+    /// From now on nothing starts.
+    pub(super) fn halt(&mut self) {
+        self.drain();
+        self.ready.clear();
+        self.lanes.clear();
+    }
+
+    /// Nothing runs or waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0 && self.ready.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hook::tests::job;
+    use std::time::Duration;
+
+    fn entry(stream: &str, first: bool) -> Entry {
+        Entry { job: Arc::new(job(stream)), n: 1, last: 3, failures: 0, first, _room: None }
+    }
+
+    fn names(schedule: &mut Schedule, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| schedule.next(now)).map(|entry| entry.job.stream.to_string()).collect()
+    }
+
+    #[test]
+    fn a_stream_runs_one_first_attempt_at_a_time_and_in_order() {
+        let (mut schedule, now) = (Schedule::new(8), Instant::now());
+        let jobs: Vec<_> = (0..3).map(|_| entry("a", true)).collect();
+        let order: Vec<_> = jobs.iter().map(|entry| entry.job.id.clone()).collect();
+        jobs.into_iter().for_each(|entry| schedule.add(entry, now));
+        let mut ran = Vec::new();
+        while let Some(entry) = schedule.next(now) {
+            assert!(schedule.next(now).is_none(), "two of one stream at once");
+            ran.push(entry.job.id.clone());
+            schedule.ended(&entry);
+            schedule.forget(&entry.job.id);
+        }
+        assert_eq!(ran, order);
+        assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
+    }
+
+    #[test]
+    fn streams_take_turns() {
+        let (mut schedule, now) = (Schedule::new(1), Instant::now());
+        for stream in ["busy", "busy", "busy", "b", "c"] {
+            schedule.add(entry(stream, true), now);
+        }
+        let mut ran = Vec::new();
+        while let Some(entry) = schedule.next(now) {
+            ran.push(entry.job.stream.to_string());
+            schedule.ended(&entry);
+        }
+        assert_eq!(ran, ["busy", "b", "c", "busy", "busy"]);
+    }
+
+    #[test]
+    fn retries_leave_half_of_the_slots_and_every_turn_to_first_attempts() {
+        let (mut schedule, now) = (Schedule::new(4), Instant::now());
+        (0..9).for_each(|_| schedule.add(entry("failing", false), now));
+        assert_eq!(names(&mut schedule, now), ["failing"; 2]);
+        assert_eq!(schedule.wake(), None, "a retry without a slot must not wake anybody");
+        ["a", "b", "c"].iter().for_each(|stream| schedule.add(entry(stream, true), now));
+        assert_eq!(names(&mut schedule, now), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_time_while_its_stream_goes_on() {
+        let (mut schedule, now) = (Schedule::new(1), Instant::now());
+        schedule.add(entry("a", true), now);
+        schedule.add(entry("a", true), now);
+        let failed = schedule.next(now).unwrap();
+        schedule.ended(&failed);
+        let (due, id) = (now + Duration::from_secs(5), failed.job.id.clone());
+        schedule.retry(failed, due);
+        let second = schedule.next(now).unwrap();
+        assert_ne!(second.job.id, id);
+        schedule.ended(&second);
+        assert!(schedule.next(now).is_none());
+        assert_eq!(schedule.wake(), Some(due));
+        assert_eq!(schedule.next(due).unwrap().job.id, id);
+    }
+
+    #[test]
+    fn one_recording_is_in_the_queue_once_and_a_replay_only_hurries_it() {
+        let (mut schedule, now) = (Schedule::new(4), Instant::now());
+        let (queued, job) = (entry("a", true), |n, last, job: &Arc<Job>| Entry {
+            job: job.clone(),
+            n,
+            last,
+            failures: 0,
+            first: false,
+            _room: None,
+        });
+        let id = queued.job.clone();
+        schedule.add(queued, now);
+        schedule.add(job(1, 3, &id), now);
+        let running = schedule.next(now).unwrap();
+        schedule.add(job(1, 3, &id), now);
+        assert!(schedule.next(now).is_none(), "the same recording ran twice at once");
+        schedule.ended(&running);
+        schedule.retry(Entry { n: 3, ..running }, now + Duration::from_secs(60));
+        assert!(schedule.next(now).is_none());
+        schedule.add(job(2, 11, &id), now);
+        let replayed = schedule.next(now).unwrap();
+        assert_eq!((replayed.n, replayed.last), (3, 12));
+        assert!(schedule.next(now).is_none());
+    }
+
+    #[test]
+    fn draining_keeps_first_attempts_and_drops_retries() {
+        let (mut schedule, now) = (Schedule::new(4), Instant::now());
+        schedule.add(entry("retry", false), now);
+        schedule.add(entry("first", true), now);
+        schedule.drain();
+        let first = schedule.next(now).unwrap();
+        assert_eq!(first.job.stream.as_str(), "first");
+        schedule.ended(&first);
+        schedule.retry(first, now);
+        assert!(schedule.is_idle(), "{schedule:?}");
+    }
+}

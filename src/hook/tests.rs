@@ -1,0 +1,419 @@
+//! The queue with real scripts.
+
+use super::*;
+use crate::base::tasks::Tasks;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Far above what any of these tests takes, on a busy machine too.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) fn job(stream: &str) -> Job {
+    let at: Timestamp = "2026-11-21T10:15:00.120Z".parse().unwrap();
+    Job {
+        id: RecordingId::new(at),
+        stream: stream.parse().unwrap(),
+        file: "/srv/records/a file.webm".into(),
+        bytes: 11_824_013,
+        duration_ms: 62_360,
+        started_at: at,
+        ended_at: "2026-11-21T10:16:02.480Z".parse().unwrap(),
+        end_reason: "stopped".to_owned(),
+        attempts_so_far: 0,
+        manifest_json: "{\"id\": 1}".to_owned(),
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    tasks: Tasks,
+    queue: Queue,
+    updates: mpsc::Receiver<Update>,
+    began: Instant,
+}
+
+impl Bench {
+    /// A queue with short pauses that runs `script`, a shell script whose `$D` is a folder of its own.
+    fn new(script: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hook");
+        write_script(&path, &format!("#!/bin/sh\nD='{}'\n{script}\n", folder.path().display()));
+        Self::with(folder, path, change)
+    }
+
+    fn with(folder: tempfile::TempDir, script: PathBuf, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            backoff: Duration::from_millis(20),
+            kill_after: Duration::from_millis(300),
+            ..Config::default()
+        };
+        change(&mut config);
+        let tasks = Tasks::new();
+        let (queue, updates) = Queue::start(&config, Script::new(script), &tasks);
+        Self { folder, tasks, queue, updates, began: Instant::now() }
+    }
+
+    async fn next(&mut self) -> Update {
+        let update = tokio::time::timeout(DEADLINE, self.updates.recv()).await;
+        update.expect("no update came in time").expect("the queue ended")
+    }
+
+    /// Waits for an update of which `wanted` is true and returns it.
+    async fn until(&mut self, wanted: impl Fn(&Update) -> bool) -> Update {
+        loop {
+            let update = self.next().await;
+            if wanted(&update) {
+                return update;
+            }
+        }
+    }
+
+    /// Runs one job to its end.
+    async fn run(&mut self, job: Job) -> (State, Vec<Attempt>) {
+        self.queue.submit(job).await;
+        self.over().await
+    }
+
+    /// The attempts of the one job in the queue, until it is done or failed.
+    async fn over(&mut self) -> (State, Vec<Attempt>) {
+        let mut attempts = Vec::new();
+        loop {
+            let update = self.next().await;
+            attempts.extend(update.attempt);
+            if matches!(update.state, State::Done | State::Failed) {
+                return (update.state, attempts);
+            }
+        }
+    }
+
+    /// Waits until the script has made this file, and returns what is in it.
+    async fn file(&self, name: &str) -> String {
+        let path = self.folder.path().join(name);
+        eventually(&format!("the script makes {name}"), || fs::read_to_string(&path).ok()).await
+    }
+}
+
+/// For what announces itself by no event: another process's files, and its death.
+async fn eventually<T>(what: &str, probe: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Another process writes the script: were it written here, a test that starts a process at that
+/// moment would lend its child our open file, and running the script would fail with ETXTBSY.
+fn write_script(path: &Path, text: &str) {
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut writer.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
+}
+
+/// Whether a process runs; a zombie that nobody has waited for does not.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+#[tokio::test]
+async fn a_script_gets_the_name_and_the_path_as_one_argument_each_and_the_contracts_environment() {
+    for name in ["interview 7", "it's \"quoted\"", "собеседование", "$HOME `id` $(id)", "a;b|c&d>e*?"]
+    {
+        let mut bench = Bench::new(
+            "STREAM_NAME=$1; FILE_PATH=$2\nprintf '%s\\n' \"$#\" \"$STREAM_NAME\" \"$FILE_PATH\"; env | sort | grep ^ONRECORD_; cat",
+            |_| {},
+        );
+        let mut job = job(name);
+        job.manifest_json = "the manifest".to_owned();
+        let id = job.id.clone();
+        let (state, attempts) = bench.run(job).await;
+        assert_eq!(state, State::Done, "{attempts:?}");
+        assert_eq!(
+            attempts[0].tail,
+            format!(
+                "2\n{name}\n/srv/records/a file.webm\nONRECORD_ATTEMPT=1\nONRECORD_BYTES=11824013\n\
+                 ONRECORD_DURATION_MS=62360\nONRECORD_ENDED_AT=2026-11-21T10:16:02.480Z\n\
+                 ONRECORD_END_REASON=stopped\nONRECORD_FILE=/srv/records/a file.webm\nONRECORD_ID={id}\n\
+                 ONRECORD_STARTED_AT=2026-11-21T10:15:00.120Z\nONRECORD_STREAM={name}\nthe manifest"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn output_and_errors_keep_their_order() {
+    let mut bench = Bench::new("echo one; echo two >&2; echo three; exit 7", |c| c.max_attempts = 1);
+    let (state, attempts) = bench.run(job("a")).await;
+    assert_eq!((state, attempts[0].exit, attempts[0].error.as_deref()), (State::Failed, Some(7), None));
+    assert_eq!(attempts[0].tail, "one\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn a_script_that_fails_twice_runs_a_third_time_with_the_same_id() {
+    let script = "echo \"$ONRECORD_ID $ONRECORD_ATTEMPT\" >> $D/log; [ $ONRECORD_ATTEMPT = 3 ]";
+    let mut bench = Bench::new(script, |_| {});
+    let job = job("a");
+    let id = job.id.clone();
+    let (state, attempts) = bench.run(job).await;
+    assert_eq!(state, State::Done, "{attempts:?}");
+    assert_eq!(
+        attempts.iter().map(|a| (a.n, a.exit)).collect::<Vec<_>>(),
+        [(1, Some(1)), (2, Some(1)), (3, Some(0))]
+    );
+    assert_eq!(bench.file("log").await, format!("{id} 1\n{id} 2\n{id} 3\n"));
+}
+
+#[tokio::test]
+async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_replay() {
+    let mut bench = Bench::new("exit 1", |c| c.max_attempts = 3);
+    let numbers = |(state, attempts): (State, Vec<Attempt>)| {
+        assert_eq!(state, State::Failed);
+        attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(bench.run(job("fresh")).await), [1, 2, 3]);
+    assert_eq!(numbers(bench.run(Job { attempts_so_far: 2, ..job("restarted") }).await), [3]);
+    assert_eq!(numbers(bench.run(Job { attempts_so_far: 3, ..job("crashed in its last") }).await), [4]);
+    bench.queue.replay(Job { attempts_so_far: 3, ..job("replayed") }).unwrap();
+    assert_eq!(numbers(bench.over().await), [4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_replay_hurries_a_job_that_waits_for_its_retry() {
+    let mut bench = Bench::new("[ $ONRECORD_ATTEMPT = 2 ]", |c| c.backoff = Duration::from_secs(3600));
+    let job = job("a");
+    bench.queue.submit(job.clone()).await;
+    bench.until(|update| update.state == State::Queued).await;
+    bench.queue.replay(Job { attempts_so_far: 1, ..job }).unwrap();
+    let (state, attempts) = bench.over().await;
+    assert_eq!((state, attempts[0].n), (State::Done, 2));
+}
+
+#[tokio::test]
+async fn a_script_that_hangs_is_ended_with_its_children_even_if_they_ignore_term() {
+    let script = "trap '' TERM\n(trap '' TERM; echo $$ > $D/x; exec sleep 1000) & echo $! > $D/child.tmp\n\
+                  mv $D/child.tmp $D/child; sleep 1000 & wait; wait; wait";
+    let limits = |c: &mut Config| {
+        c.timeout = Duration::from_secs(3);
+        c.max_attempts = 1;
+    };
+    let mut bench = Bench::new(script, limits);
+    let (state, attempts) = bench.run(job("a")).await;
+    let child = bench.file("child").await;
+    assert!(!runs(&child), "child {child} outlived its script");
+    assert_eq!((state, attempts[0].exit), (State::Failed, None));
+    assert!(attempts[0].error.as_deref().unwrap().contains("hooks.timeout"), "{attempts:?}");
+    println!("ended after {} ms", attempts[0].ms);
+    assert!((3000..15_000).contains(&attempts[0].ms), "{} ms", attempts[0].ms);
+}
+
+#[tokio::test]
+async fn a_script_may_clean_up_when_it_is_told_to_end() {
+    let script = "trap 'echo cleaned; exit 3' TERM; sleep 1000 & wait";
+    let mut bench = Bench::new(script, |c| {
+        c.timeout = Duration::from_secs(2);
+        c.kill_after = Duration::from_secs(30);
+        c.max_attempts = 1;
+    });
+    let (state, attempts) = bench.run(job("a")).await;
+    assert_eq!((state, attempts[0].exit, attempts[0].tail.as_str()), (State::Failed, Some(3), "cleaned\n"));
+}
+
+#[tokio::test]
+async fn children_that_outlive_a_script_are_ended() {
+    let script = "sleep 1000 & echo $! > $D/child; (trap '' TERM; sleep 1000) & echo ok";
+    let mut bench = Bench::new(script, |_| {});
+    let (state, attempts) = bench.run(job("a")).await;
+    assert_eq!((state, attempts[0].tail.as_str()), (State::Done, "ok\n"));
+    let child = bench.file("child").await;
+    assert!(!runs(&child), "child {child} outlived its script");
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_the_output_open_does_not_hold_the_queue_up() {
+    let script = "setsid sh -c 'echo $$ > $D/daemon; exec sleep 1000' & while [ ! -s $D/daemon ]; do sleep 0.01; done; echo ok";
+    let mut bench = Bench::new(&format!("export D; {script}"), |_| {});
+    let (state, attempts) = bench.run(job("a")).await;
+    let daemon = bench.file("daemon").await;
+    let left_alone = runs(&daemon);
+    assert!(Command::new("kill").arg(daemon.trim()).status().unwrap().success());
+    println!("done after {} ms", attempts[0].ms);
+    assert_eq!((state, attempts[0].tail.as_str(), left_alone), (State::Done, "ok\n", true));
+}
+
+#[tokio::test]
+async fn a_script_need_not_read_its_input_however_long_the_manifest() {
+    let large = "x".repeat(1 << 20);
+    let scripts = ["exit 0", "exec <&-; sleep 0.2", "head -c 10 > /dev/null", "[ $(wc -c) = 1048576 ]"];
+    for script in scripts {
+        let mut bench = Bench::new(script, |c| c.max_attempts = 1);
+        let (state, attempts) = bench.run(Job { manifest_json: large.clone(), ..job("a") }).await;
+        assert_eq!(state, State::Done, "{script}: {attempts:?}");
+        assert!(attempts[0].ms < 30_000, "{script}: {} ms", attempts[0].ms);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_read_to_its_end_and_leaves_a_tail() {
+    let mut bench = Bench::new("yes 'a line of a flood' | head -c 100000000; echo; echo last", |_| {});
+    let (state, attempts) = bench.run(job("a")).await;
+    println!("100 MB in {} ms", attempts[0].ms);
+    assert_eq!(state, State::Done, "{attempts:?}");
+    assert_eq!(attempts[0].tail.len(), 4096);
+    assert!(attempts[0].tail.ends_with("\nlast\n"), "{}", attempts[0].tail);
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_what_to_do_and_is_tried_again() {
+    let cases: [(&str, &str, &str, &str); 6] = [
+        ("missing", "", "", "does not exist"),
+        ("a folder", "", "mkdir \"$1\"", "is not a file"),
+        ("not executable", "#!/bin/sh\n", "chmod 644 \"$1\"", "chmod +x"),
+        ("no shebang", "echo hi\n", "", "begin it with a line such as #!/bin/sh"),
+        ("no interpreter", "#!/nowhere/sh\n", "", "wants /nowhere/sh"),
+        ("windows", "#!/bin/sh\r\necho\r\n", "", "Windows line ends"),
+    ];
+    for (what, text, then, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hook");
+        if !text.is_empty() {
+            write_script(&path, text);
+        }
+        assert!(Command::new("sh").args(["-c", then, "sh"]).arg(&path).status().unwrap().success());
+        let checked = Script::new(path.clone()).check().unwrap_err();
+        let mut bench = Bench::with(folder, path, |c| c.max_attempts = 2);
+        let (state, attempts) = bench.run(job("a")).await;
+        assert_eq!((state, attempts.len()), (State::Failed, 2), "{what}: {attempts:?}");
+        let error = attempts[0].error.as_deref().unwrap();
+        assert!(error.contains(expected), "{what}: {error}");
+        assert_eq!(error, checked, "{what}: check says another thing than the attempt");
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_is_killed_says_by_what() {
+    let mut bench = Bench::new("kill -9 $$", |c| c.max_attempts = 1);
+    let (state, attempts) = bench.run(job("a")).await;
+    assert_eq!((state, attempts[0].exit), (State::Failed, None));
+    assert_eq!(attempts[0].error.as_deref(), Some("killed by signal 9"));
+}
+
+#[tokio::test]
+async fn ten_streams_at_once_with_a_two_second_hook_are_done_within_ten_seconds() {
+    let mut bench = Bench::new("sleep 2", |_| {});
+    for stream in 0..10 {
+        bench.queue.submit(job(&format!("stream {stream}"))).await;
+    }
+    for _ in 0..10 {
+        bench.until(|update| update.state == State::Done).await;
+    }
+    let took = bench.began.elapsed();
+    println!("all done after {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn one_streams_hooks_run_in_order_and_never_two_at_once() {
+    let mut bench = Bench::new("mkdir $D/lock && sleep 0.05 && rmdir $D/lock", |_| {});
+    let jobs: Vec<_> = (0..8).map(|_| job("a")).collect();
+    for job in &jobs {
+        bench.queue.submit(job.clone()).await;
+    }
+    for job in &jobs {
+        let update = bench.until(|update| update.state != State::Running).await;
+        assert_eq!((update.state, &update.id), (State::Done, &job.id), "{update:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_hook_holds_up_no_other_stream_and_a_failing_one_not_even_its_own() {
+    let script = "case $1 in slow) sleep 1000;; failing) [ -e $D/mended ];; esac";
+    let mut bench = Bench::new(script, |c| {
+        c.concurrency = 2;
+        c.backoff = Duration::from_secs(3600);
+    });
+    let failing = job("failing");
+    bench.queue.submit(job("slow")).await;
+    bench.queue.submit(failing.clone()).await;
+    let failed = bench.until(|update| update.attempt.is_some()).await;
+    assert_eq!((failed.state, &failed.id), (State::Queued, &failing.id));
+    fs::write(bench.folder.path().join("mended"), "").unwrap();
+    for stream in ["failing", "b", "c"] {
+        let job = job(stream);
+        bench.queue.submit(job.clone()).await;
+        let done = bench.until(|update| update.attempt.is_some()).await;
+        assert_eq!((done.state, done.id), (State::Done, job.id), "{stream}");
+    }
+    bench.queue.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_queued_first_attempts_finish_and_leaves_retries_to_the_manifests() {
+    let mut bench = Bench::new("[ $1 = good ] && sleep 0.2", |c| c.backoff = Duration::from_secs(3600));
+    bench.queue.submit(job("bad")).await;
+    bench.until(|update| update.state == State::Queued).await;
+    for _ in 0..3 {
+        bench.queue.submit(job("good")).await;
+    }
+    bench.queue.drain(DEADLINE).await;
+    let took = bench.began.elapsed();
+    assert!(took < DEADLINE, "the drain waited for a retry: {took:?}");
+    bench.queue.submit(job("late")).await;
+    let mut states = HashMap::new();
+    while let Some(update) = bench.updates.recv().await {
+        states.insert(update.id, update.state);
+    }
+    assert_eq!(states.into_values().collect::<Vec<_>>(), [State::Done; 3]);
+    assert!(bench.tasks.drain(DEADLINE).await, "a task outlived the drain");
+}
+
+#[tokio::test]
+async fn a_drain_ends_what_exceeds_its_grace_and_says_it_will_run_again() {
+    let mut bench = Bench::new("sleep 1000 & echo $! > $D/child; mv $D/child $D/pid; wait", |_| {});
+    bench.queue.submit(job("a")).await;
+    bench.queue.submit(job("a")).await;
+    let child = bench.file("pid").await;
+    let running = bench.next().await;
+    assert!(running.process_group.is_some_and(|group| group > 1), "{running:?}");
+    bench.queue.drain(Duration::from_millis(50)).await;
+    let took = bench.began.elapsed();
+    assert!(!runs(&child), "child {child} outlived the drain");
+    let ended = bench.next().await;
+    assert_eq!(ended.state, State::Queued);
+    assert!(ended.attempt.unwrap().error.unwrap().contains("server stops"));
+    assert_eq!(bench.updates.recv().await, None, "the second job started after the grace");
+    println!("drained after {took:?}");
+}
+
+#[tokio::test]
+async fn stopping_the_tasks_ends_the_scripts() {
+    let mut bench = Bench::new("sleep 1000 & echo $! > $D/child; mv $D/child $D/pid; wait", |_| {});
+    bench.queue.submit(job("a")).await;
+    let child = bench.file("pid").await;
+    assert!(bench.tasks.stop(DEADLINE).await, "the queue did not end");
+    assert!(!runs(&child), "child {child} outlived the queue");
+    assert_eq!(bench.until(|update| update.attempt.is_some()).await.state, State::Queued);
+}
+
+#[tokio::test]
+async fn the_shipped_hook_prints_one_line() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/on_record_hook.sh");
+    assert_eq!(Script::new(script.clone()).check(), Ok(()));
+    let mut bench = Bench::with(tempfile::tempdir().unwrap(), script, |_| {});
+    let (state, attempts) = bench.run(job("$a 'b'")).await;
+    assert_eq!(state, State::Done, "{attempts:?}");
+    let line = "recorded $a 'b' -> /srv/records/a file.webm (11824013 bytes, 62360 ms)\n";
+    assert_eq!(attempts[0].tail, line);
+}
