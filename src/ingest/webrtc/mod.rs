@@ -3,7 +3,7 @@
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::ingest::publication::Status;
+use crate::ingest::publication::{Status, StreamInfo};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ pub struct IceServer {
 }
 
 /// An ICE candidate as browsers have it (`RTCIceCandidateInit`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
     /// `candidate:…`; empty at the end of candidates.
@@ -199,6 +199,16 @@ impl WebRtc {
 
     /// Ends the session's publication; its status tells when the file is sealed.
     pub async fn stop(&self, _session: &SessionId, _reason: EndReason) -> Result<(), Refusal> {
+        unimplemented!()
+    }
+
+    /// Ends a publication by name, as the operator (`kicked`); `SessionNotFound` if nobody has it.
+    pub async fn kick(&self, _stream: &StreamName) -> Result<(), Refusal> {
+        unimplemented!()
+    }
+
+    /// All publications, by name.
+    pub fn streams(&self) -> Vec<StreamInfo> {
         unimplemented!()
     }
 
