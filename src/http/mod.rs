@@ -1,9 +1,37 @@
 //! L5: axum handlers: parse, authorise, call, map the error. No media, no WebRTC types.
+//!
+//! [`router`] is the whole route table. Before every route stands [`guard`]; every error is an
+//! [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
+
+pub mod assets;
+pub mod error;
+pub mod guard;
+mod ops;
+mod origin;
+mod recordings;
+pub mod signal;
+pub mod state;
+mod streams;
+#[cfg(test)]
+mod testing;
+mod whip;
 
 use crate::base::units;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, patch, post};
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use hyper_util::rt::TokioTimer;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use state::State;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Section `server` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -49,3 +77,73 @@ pub enum AuthMode {
     /// Everybody, by the operator's explicit word.
     Open,
 }
+
+/// All that is not unreserved in RFC 3986 is escaped in a path segment of ours.
+const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn percent_encode(text: &str, set: &'static AsciiSet) -> String {
+    utf8_percent_encode(text, set).to_string()
+}
+
+/// The whole route table.
+pub fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/", get(assets::index))
+        .route("/publish", get(assets::publish))
+        .route("/recordings", get(assets::recordings))
+        .route("/js/{*path}", get(assets::file))
+        .route("/css/{*path}", get(assets::file))
+        .route("/img/{*path}", get(assets::file))
+        .route("/dev/reload", get(assets::reload))
+        .route("/signal", get(signal::open))
+        .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
+        .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
+        .route("/api/streams", get(streams::list))
+        .route("/api/streams/{name}", delete(streams::kick))
+        .route("/api/recordings", get(recordings::list))
+        .route("/api/recordings/{id}", get(recordings::get).delete(recordings::delete))
+        .route("/api/recordings/{id}/hook", post(recordings::replay_hook))
+        .route("/recordings/{file}", get(recordings::download))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        // Routes that take a body bound it themselves, with the contract's error.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), guard::check))
+        .with_state(state)
+}
+
+/// A connection that sends no whole request head for this long is closed; also how long an idle one
+/// is kept.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// After the word to end, requests under way have this long; a download that takes longer is cut
+/// and goes on with a range request.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`, which comes after the publications have ended: then accepts no more,
+/// hands every WebSocket its last statuses and closes it with 1001 ("going away"), and cuts what
+/// is still open 5 s later.
+pub async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let handle = Handle::new();
+    let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(handle.clone());
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
+    let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let ending = async {
+        shutdown.cancelled().await;
+        handle.graceful_shutdown(Some(END_TIME));
+        if !state.sockets.tasks.stop(END_TIME).await {
+            tracing::warn!("some WebSockets did not close in time");
+        }
+    };
+    let (served, ()) = tokio::join!(server.acceptor(NoDelayAcceptor::new()).serve(app), ending);
+    served
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::base::tasks::Tasks;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::webrtc::{Refusal, SessionId};
 use crate::live::Stream;
-use crate::media::{Event, Track};
+use crate::media::{Codec, Event, Track};
 use crate::record::{Manifest, Progress, Recording, Recordings};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -79,6 +79,8 @@ pub struct StreamInfo {
     pub recording: Option<RecordingId>,
     /// How it comes in.
     pub via: &'static str,
+    /// What it carries.
+    pub tracks: Vec<Codec>,
 }
 
 /// One publisher's claim.
@@ -121,6 +123,11 @@ impl Publication {
     /// Time 0 of its frames.
     pub fn origin(&self) -> Instant {
         self.began.instant
+    }
+
+    /// The session whose media counts, if one is up.
+    pub fn session(&self) -> Option<SessionId> {
+        self.lock().session.clone()
     }
 
     /// What becomes of it.
@@ -395,9 +402,9 @@ impl Publications {
         Ok(publication)
     }
 
-    /// What became of the publication behind a secret.
-    pub fn status_of(&self, resume: &Secret) -> Option<watch::Receiver<Status>> {
-        self.inner.lock().secrets.get(resume).map(|publication| publication.status())
+    /// The publication of this name behind a secret; for a minute after its end, too.
+    pub fn find(&self, name: &StreamName, resume: &Secret) -> Option<Arc<Publication>> {
+        self.inner.lock().secrets.get(resume).filter(|held| held.name == *name).cloned()
     }
 
     /// All live streams, by name.
@@ -409,12 +416,10 @@ impl Publications {
     }
 
     /// Ends one stream.
-    pub fn kick(&self, name: &StreamName) -> bool {
-        let held = self.inner.lock().names.get(name).cloned();
-        if let Some(publication) = &held {
-            publication.end(EndReason::Kicked, Instant::now());
-        }
-        held.is_some()
+    pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
+        let held = self.inner.lock().names.get(name).cloned().ok_or(Refusal::SessionNotFound)?;
+        held.end(EndReason::Kicked, Instant::now());
+        Ok(())
     }
 
     /// Takes no more offers.
@@ -434,12 +439,14 @@ impl Publications {
 
 impl Publication {
     fn info(&self) -> StreamInfo {
+        let state = self.lock();
         StreamInfo {
             stream: self.name.clone(),
             status: self.status.borrow().word(),
             started_at: self.began.wall,
-            recording: self.lock().recording.as_ref().map(|recording| recording.id.clone()),
+            recording: state.recording.as_ref().map(|recording| recording.id.clone()),
             via: "webrtc",
+            tracks: state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect(),
         }
     }
 }

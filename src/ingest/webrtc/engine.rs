@@ -44,10 +44,11 @@ pub(super) enum Command {
         candidate: Candidate,
         reply: Reply<()>,
     },
+    /// `None` if the offer is another peer connection's.
     Reoffer {
         id: SessionId,
         sdp: String,
-        reply: Reply<(Answer, Arc<Publication>)>,
+        reply: Reply<Option<(Answer, Arc<Publication>)>>,
     },
     Patch {
         id: SessionId,
@@ -288,8 +289,10 @@ impl Engine {
                 let _ = reply.send(result);
             }
             Command::Reoffer { id, sdp, reply } => {
-                let result = self
-                    .with(&id, |entry| Ok((entry.session.reoffer(&sdp, now)?, entry.publication.clone())));
+                let result = self.with(&id, |entry| {
+                    let answer = entry.session.reoffer(&sdp, now)?;
+                    Ok(answer.map(|answer| (answer, entry.publication.clone())))
+                });
                 let _ = reply.send(result);
             }
             Command::Patch { id, patch, reply } => {

@@ -71,7 +71,7 @@ pub struct IceServer {
 }
 
 /// An ICE candidate as browsers have it (`RTCIceCandidateInit`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
     /// `candidate:…`; empty at the end of candidates.
@@ -114,7 +114,7 @@ pub struct Offer {
     /// WHIP: the non-empty bearer token, which may take over a silent session (RFC 9725 has no
     /// resume of its own).
     pub bearer: Option<String>,
-    /// A re-offer on a session the caller holds (`/signal`): same peer connection, ICE restart.
+    /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
     pub session: Option<SessionId>,
 }
 
@@ -249,10 +249,26 @@ impl WebRtc {
 
     /// Answers an offer.
     pub async fn accept(&self, offer: Offer) -> Result<Accepted, Refusal> {
-        if let Some(id) = offer.session {
-            let (answer, publication) =
-                self.ask(|reply| Command::Reoffer { id: id.clone(), sdp: offer.sdp, reply }).await?;
-            return Ok(accepted(id, answer, &publication));
+        let mut known = offer.session;
+        if let Some(held) =
+            offer.resume.as_ref().and_then(|resume| self.publications.find(&offer.stream, resume))
+        {
+            if held.is_over() {
+                // Nothing to connect to any more: only what became of it.
+                let answer = Answer { sdp: String::new(), candidates: Vec::new(), etag: String::new() };
+                return Ok(accepted(Session::new_id(), answer, &held));
+            }
+            known = known.or_else(|| held.session());
+        }
+        if let Some(id) = known {
+            // The same peer connection restarts ICE and keeps its keys; another one needs a session of its own.
+            let reoffer = |reply| Command::Reoffer { id: id.clone(), sdp: offer.sdp.clone(), reply };
+            match self.ask(reoffer).await {
+                Ok(Some((answer, publication))) => return Ok(accepted(id, answer, &publication)),
+                Ok(None) => {}
+                Err(Refusal::SessionNotFound) if offer.resume.is_some() => {}
+                Err(refusal) => return Err(refusal),
+            }
         }
         let publication =
             self.publications.reserve(&offer.stream, offer.record, offer.resume.as_ref(), offer.bearer)?;
@@ -294,18 +310,13 @@ impl WebRtc {
         self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await
     }
 
-    /// What became of the publication behind a `resume` secret.
-    pub fn status_of(&self, resume: &Secret) -> Option<watch::Receiver<Status>> {
-        self.publications.status_of(resume)
-    }
-
     /// All live streams, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
         self.publications.list()
     }
 
-    /// Ends a stream on the operator's word; false if there is none of this name.
-    pub fn kick(&self, name: &StreamName) -> bool {
+    /// Ends a stream on the operator's word; [`Refusal::SessionNotFound`] if there is none of this name.
+    pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
         self.publications.kick(name)
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub candidates: Vec<String>,
     /// `a=ice-ufrag` and `a=ice-pwd`.
     pub credentials: Credentials,
+    /// The offerer's certificate: its identity.
+    pub fingerprint: String,
     /// The offerer insists on being the DTLS client (`a=setup:active`).
     pub peer_is_dtls_client: bool,
     /// First lines and mids of all sections, for the answer.
@@ -115,12 +117,14 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, Refusal> {
     let reduced = reduce(&session, &sections, &chosen)?;
     let credentials =
         Credentials::find(&reduced).ok_or_else(|| bad("a=ice-ufrag or a=ice-pwd is missing"))?;
-    if !reduced.contains("a=fingerprint:") {
-        return Err(bad("a=fingerprint is missing: media must be encrypted with DTLS-SRTP"));
-    }
+    let fingerprint = lines(&reduced)
+        .find_map(|line| line.strip_prefix("a=fingerprint:"))
+        .ok_or_else(|| bad("a=fingerprint is missing: media must be encrypted with DTLS-SRTP"))?
+        .to_owned();
     let peer_is_dtls_client = lines(&reduced).any(|line| line == "a=setup:active");
     Ok(Plan {
         peer_is_dtls_client,
+        fingerprint,
         candidates: candidates(sdp),
         credentials,
         reduced,

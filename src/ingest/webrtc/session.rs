@@ -171,9 +171,13 @@ impl Session {
         Ok((session, answer))
     }
 
-    /// Answers a further offer of the same client: an ICE restart, with the same media.
-    pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Answer, Refusal> {
+    /// Answers a further offer of the same peer connection: an ICE restart, with the same media.
+    /// `None` if it is another one's: it has other keys, so it needs a session of its own.
+    pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, Refusal> {
         let plan = offer::plan(offer)?;
+        if plan.fingerprint != self.plan.fingerprint {
+            return Ok(None);
+        }
         let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track)).collect::<Vec<_>>();
         if tracks(&plan) != tracks(&self.plan) {
             return Err(Refusal::BadSdp(
@@ -187,7 +191,7 @@ impl Session {
             self.restarted(&answered, now);
         }
         self.add_offered_candidates();
-        Ok(self.answer(&answered))
+        Ok(Some(self.answer(&answered)))
     }
 
     /// Restarts ICE from a WHIP fragment (RFC 9725 section 4.3.3); returns the server's fragment.

@@ -1,0 +1,188 @@
+//! One error for every route: JSON `{"code", "message"}`, and on WebSockets a close code.
+//!
+//! The tables below are the only place where the errors of lower layers become codes and statuses.
+//! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
+
+use crate::base::id::BadName;
+use crate::http::state::NoReplay;
+use crate::ingest::webrtc::Refusal;
+use crate::record;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::fmt::Display;
+
+/// Seconds after which a refused client may try again: a stream that ends frees its place at once,
+/// a restart takes a few seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The contract's code.
+    pub code: &'static str,
+    /// What to do.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of the contract.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// 400 `bad_request`.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// 413 `too_large`.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the message is larger than {} KiB: send a smaller one", limit >> 10),
+        )
+    }
+
+    /// Our fault: the detail goes to the log, the client learns only that.
+    pub fn internal(detail: impl Display) -> Self {
+        tracing::error!(%detail, "request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the server failed; its log says why: try again, or ask its operator",
+        )
+    }
+
+    /// The code a WebSocket is closed with (RFC 6455 section 7.4.2 leaves 4000–4999 to applications).
+    pub fn close_code(&self) -> u16 {
+        4000 + self.status.as_u16()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "code": self.code, "message": self.message }));
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            // RFC 9110 section 15.5.2 demands a challenge.
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
+            Refusal::UnsupportedCodec => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::StreamBusy(_) => StatusCode::CONFLICT,
+            Refusal::ResumeExpired => StatusCode::GONE,
+            Refusal::SessionNotFound => StatusCode::NOT_FOUND,
+            Refusal::StaleEtag => StatusCode::PRECONDITION_FAILED,
+            Refusal::LimitReached(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<record::Error> for ApiError {
+    fn from(error: record::Error) -> Self {
+        let (status, code) = match &error {
+            record::Error::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            record::Error::NotFound(_) => (StatusCode::NOT_FOUND, "recording_not_found"),
+            record::Error::Busy(_) => (StatusCode::CONFLICT, "stream_busy"),
+            record::Error::Io(_) => return Self::internal(error),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<NoReplay> for ApiError {
+    fn from(error: NoReplay) -> Self {
+        match error {
+            NoReplay::NoHook => Self::bad_request(error.to_string()),
+            NoReplay::QueueFull => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", error.to_string())
+            }
+            NoReplay::Record(error) => error.into(),
+        }
+    }
+}
+
+impl From<BadName> for ApiError {
+    fn from(bad: BadName) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_name", bad.to_string())
+    }
+}
+
+/// Answers a path no route has.
+pub async fn no_route() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "bad_request", "there is nothing under this path")
+}
+
+/// Answers a method the route doesn't have; the router adds `Allow`.
+pub async fn no_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "bad_request",
+        "this path doesn't take this method: see the Allow header",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_the_status_and_code_of_the_contract() {
+        let busy = Refusal::StreamBusy("a".parse().unwrap());
+        let table: Vec<(ApiError, u16, &str)> = vec![
+            (Refusal::BadSdp("no media".into()).into(), 400, "bad_sdp"),
+            (Refusal::UnsupportedCodec.into(), 422, "unsupported_codec"),
+            (busy.into(), 409, "stream_busy"),
+            (Refusal::ResumeExpired.into(), 410, "resume_expired"),
+            (Refusal::SessionNotFound.into(), 404, "session_not_found"),
+            (Refusal::StaleEtag.into(), 412, "bad_request"),
+            (Refusal::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
+            (Refusal::Stopping.into(), 503, "limit_reached"),
+            (Refusal::DiskFull.into(), 507, "disk_full"),
+            (record::Error::DiskFull.into(), 507, "disk_full"),
+            (record::Error::NotFound("x".into()).into(), 404, "recording_not_found"),
+            (std::io::Error::other("/secret/path").into_api(), 500, "internal"),
+            (NoReplay::NoHook.into(), 400, "bad_request"),
+            (NoReplay::QueueFull.into(), 503, "limit_reached"),
+            (BadName::Length(0).into(), 400, "bad_name"),
+        ];
+        for (error, status, code) in table {
+            assert_eq!((error.status.as_u16(), error.code), (status, code), "{error:?}");
+            assert_eq!(error.close_code(), 4000 + status);
+            assert!(!error.message.contains("/secret"), "a detail got out: {error:?}");
+            let retry = error.into_response().headers().contains_key(header::RETRY_AFTER);
+            assert_eq!(retry, status == 503, "Retry-After on {status}");
+        }
+    }
+
+    trait IntoApi {
+        fn into_api(self) -> ApiError;
+    }
+
+    impl IntoApi for std::io::Error {
+        fn into_api(self) -> ApiError {
+            record::Error::Io(self).into()
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The one middleware before every route: who is served, and from which pages.
+//!
+//! With `auth.mode = "off"` a request must come from this machine, ask for this machine, and show
+//! no sign of a proxy: a proxy in front, or a page that points its own name at 127.0.0.1 (DNS
+//! rebinding), must not open the server to the world. In every mode a page of a foreign origin can
+//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes.
+
+use crate::http::error::ApiError;
+use crate::http::origin::{self, Origins};
+use crate::http::state::State;
+use crate::http::{Auth, AuthMode, Config};
+use axum::extract::{ConnectInfo, Request, State as Extract};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use url::{Origin, Url};
+
+/// Headers by which proxies tell on themselves, besides all of `X-Forwarded-*`.
+const PROXY_HEADERS: [&str; 6] =
+    ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
+
+/// What a listed origin's scripts may read of an answer, beyond its body: WHIP's session, its
+/// generation, its ICE servers.
+const EXPOSED: &str = "Location, ETag, Link, Retry-After, Content-Disposition, Content-Range";
+const ALLOWED_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Range";
+/// Seconds a browser may reuse a preflight: Chromium's own upper bound.
+const PREFLIGHT_AGE: &str = "7200";
+
+/// Who is served.
+pub struct Guard {
+    local_only: bool,
+    origins: Origins,
+    public: Option<Origin>,
+    csp: HeaderValue,
+}
+
+impl Guard {
+    /// Reads the settings it needs; the error lists every one that can't be used.
+    pub fn new(config: &Config, auth: &Auth) -> Result<Self, Vec<String>> {
+        let public = public_origin(&config.public_url);
+        let (origins, mut problems) = match Origins::parse(&config.cors_origins) {
+            Ok(origins) => (origins, Vec::new()),
+            Err(problems) => (Origins::default(), problems),
+        };
+        if public.is_none() && !config.public_url.is_empty() {
+            problems.push(format!(
+                "server.public_url: expected \"https://record.example.org\", found {:?}",
+                config.public_url
+            ));
+        }
+        let csp = HeaderValue::try_from(csp(&origins));
+        match csp {
+            Ok(csp) if problems.is_empty() => {
+                Ok(Self { local_only: auth.mode == AuthMode::Off, origins, public, csp })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
+        let headers = request.headers();
+        let host = host(request.uri(), headers);
+        if self.local_only && !is_local(peer, host, request) {
+            return Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "this server serves only its own machine: open it as http://localhost without a proxy, or \
+                 let its operator set auth.mode = \"open\" to serve everybody",
+            ));
+        }
+        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(host, headers) {
+            let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
+            if !listed {
+                return Err(ApiError::new(
+                    StatusCode::FORBIDDEN,
+                    "origin_denied",
+                    "pages of this origin may do nothing here: add it to server.cors_origins, or if it is this \
+                     server's own behind a proxy, set server.public_url",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the page that asks was served from here. Behind a TLS proxy only `server.public_url`
+    /// knows the scheme; without it HTTP and HTTPS of the same host and port both count.
+    fn is_own(&self, host: Option<&str>, headers: &HeaderMap) -> bool {
+        let Some(origin @ Origin::Tuple(scheme, ..)) = &foreign_origin(headers) else { return false };
+        let Some(asked) = host.and_then(|host| origin::web_origin(&format!("{scheme}://{host}"))) else {
+            return self.public.as_ref() == Some(origin);
+        };
+        match &self.public {
+            Some(public) if public == origin => true,
+            Some(public) if same_authority(public, host) => false,
+            _ => asked == *origin,
+        }
+    }
+
+    /// Adds what browsers must know: CORS for listed origins, and how far to trust the answer.
+    fn dress(&self, response: &mut Response, origin: Option<HeaderValue>) {
+        let headers = response.headers_mut();
+        if !self.origins.is_empty() {
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        if let Some(origin) = origin {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        }
+        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(headers, header::REFERRER_POLICY, "same-origin");
+        let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if kind.starts_with(b"text/html") {
+            headers.insert(header::CONTENT_SECURITY_POLICY, self.csp.clone());
+        } else if kind.starts_with(b"application/json") {
+            set(headers, header::CACHE_CONTROL, "no-store");
+        }
+    }
+}
+
+/// The middleware.
+pub async fn check(
+    Extract(state): Extract<Arc<State>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let guard = &state.guard;
+    let listed = foreign_origin(request.headers()).is_some_and(|origin| guard.origins.lists(&origin));
+    let origin = request.headers().get(header::ORIGIN).filter(|_| listed).cloned();
+    let mut response = match guard.admit(peer, &request) {
+        Err(refusal) => {
+            tracing::debug!(%peer, method = %request.method(), code = refusal.code, "request refused");
+            refusal.into_response()
+        }
+        Ok(()) if listed && is_preflight(&request) => preflight(),
+        Ok(()) => next.run(request).await,
+    };
+    guard.dress(&mut response, origin);
+    response
+}
+
+fn is_local(peer: SocketAddr, host: Option<&str>, request: &Request) -> bool {
+    let proxied = request
+        .headers()
+        .keys()
+        .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str()));
+    // nginx, as it comes, forwards with a Host of its own and no header that says so, but in
+    // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
+    let old = request.version() < Version::HTTP_11;
+    peer.ip().to_canonical().is_loopback() && host.is_some_and(origin::is_local_host) && !proxied && !old
+}
+
+/// The one host the request asks for; `None` if it names none, or two (RFC 9112 section 3.2).
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().ok());
+    let mut hosts = uri.authority().map(|authority| Some(authority.as_str())).into_iter().chain(named);
+    let first = hosts.next()??;
+    hosts.all(|other| other == Some(first)).then_some(first)
+}
+
+/// The page's origin; `None` for `null`, for several, and for what isn't a web page.
+fn foreign_origin(headers: &HeaderMap) -> Option<Origin> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next()?.to_str().ok()?;
+    origins.next().is_none().then(|| origin::web_origin(origin))?
+}
+
+fn same_authority(public: &Origin, host: Option<&str>) -> bool {
+    let Origin::Tuple(scheme, ..) = public else { return false };
+    host.and_then(|host| origin::web_origin(&format!("{scheme}://{host}"))).as_ref() == Some(public)
+}
+
+/// A WebSocket upgrade, or any method that isn't safe (RFC 9110 section 9.2.1).
+fn changes_something(request: &Request) -> bool {
+    let upgrade = request.headers().contains_key(header::UPGRADE);
+    upgrade || !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+fn is_preflight(request: &Request) -> bool {
+    *request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn preflight() -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    set(headers, header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
+    set(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+    set(headers, header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
+    response
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+    headers.insert(name, HeaderValue::from_static(value));
+}
+
+fn public_origin(url: &str) -> Option<Origin> {
+    let url = Url::parse(url).ok()?;
+    origin::web_origin(&url.origin().ascii_serialization())
+}
+
+/// Scripts and styles only from files of ours, media also from memory; whoever may publish from an
+/// own page may also frame ours.
+fn csp(origins: &Origins) -> String {
+    format!(
+        "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; \
+         connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'self'{}",
+        origins.csp_sources()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn guard(mode: AuthMode, public_url: &str, origins: &[&str]) -> Guard {
+        let config = Config {
+            public_url: public_url.to_owned(),
+            cors_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+            ..Config::default()
+        };
+        Guard::new(&config, &Auth { mode }).unwrap()
+    }
+
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
+    /// What a request with these headers is refused with.
+    fn refused(guard: &Guard, peer: &str, line: &str, headers: Headers<'_>) -> Option<&'static str> {
+        let (method, uri) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        guard.admit(peer.parse().unwrap(), &request).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn with_auth_off_only_this_machine_is_served() {
+        let guard = guard(AuthMode::Off, "", &[]);
+        let local = "127.0.0.1:50000";
+        let host = ("host", "localhost:8080");
+        let cases: &[(&str, &str, Headers<'_>, bool)] = &[
+            (local, "GET /", &[host], true),
+            ("[::1]:50000", "GET /", &[("host", "[::1]:8080")], true),
+            ("[::ffff:127.0.0.1]:5", "GET /", &[("host", "127.0.0.1")], true),
+            ("10.0.0.7:50000", "GET /", &[host], false),
+            (local, "GET /", &[("host", "evil.example")], false),
+            (local, "GET /", &[("host", "record.example.org")], false),
+            (local, "GET /", &[], false),
+            (local, "GET /", &[host, ("host", "evil.example")], false),
+            (local, "GET http://evil.example/", &[host], false),
+            (local, "GET http://localhost:8080/", &[host], true),
+            (local, "GET /", &[host, ("forwarded", "for=1.2.3.4")], false),
+            (local, "GET /", &[host, ("x-forwarded-for", "127.0.0.1")], false),
+            (local, "GET /", &[host, ("X-Forwarded-Proto", "https")], false),
+            (local, "GET /", &[host, ("x-real-ip", "127.0.0.1")], false),
+            (local, "GET /", &[host, ("via", "1.1 proxy")], false),
+            (local, "GET /healthz", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
+        ];
+        for (peer, line, headers, served) in cases {
+            let expected = (!served).then_some("unauthorized");
+            assert_eq!(refused(&guard, peer, line, headers), expected, "{peer} {line} {headers:?}");
+        }
+        let mut old = Request::builder().uri("/").version(Version::HTTP_10).header("host", "localhost");
+        old = old.header("connection", "close");
+        let old = old.body(Body::empty()).unwrap();
+        assert!(guard.admit(local.parse().unwrap(), &old).is_err(), "nginx as it comes opened the server");
+    }
+
+    #[test]
+    fn open_serves_everybody_but_foreign_pages_may_only_read() {
+        let guard = guard(AuthMode::Open, "", &["https://app.example.org", "https://*.example.net"]);
+        let host = ("host", "record.example.org:8080");
+        let from = |origin| ("origin", origin);
+        let upgrade = ("upgrade", "websocket");
+        let denied = Some("origin_denied");
+        let cases: &[(&str, Headers<'_>, Option<&str>)] = &[
+            ("GET /", &[host, ("x-forwarded-for", "1.2.3.4")], None),
+            ("POST /whip/a", &[host], None),
+            ("POST /whip/a", &[host, from("http://record.example.org:8080")], None),
+            ("POST /whip/a", &[host, from("https://record.example.org:8080")], None),
+            ("POST /whip/a", &[host, from("http://record.example.org")], denied),
+            ("POST /whip/a", &[host, from("http://evil.example")], denied),
+            ("POST /whip/a", &[host, from("null")], denied),
+            ("POST /whip/a", &[host, from("")], denied),
+            ("POST /whip/a", &[host, from("https://app.example.org"), from("https://evil.example")], denied),
+            ("POST /whip/a", &[host, from("https://app.example.org")], None),
+            ("DELETE /api/recordings/x", &[host, from("https://a.example.net")], None),
+            ("DELETE /api/recordings/x", &[host, from("https://evil.example")], denied),
+            ("PATCH /whip/a/b", &[host, from("https://evil.example")], denied),
+            ("PUT /x", &[host, from("https://evil.example")], denied),
+            ("GET /api/recordings", &[host, from("https://evil.example")], None),
+            ("GET /signal", &[host, upgrade, from("https://evil.example")], denied),
+            ("GET /signal", &[host, upgrade, from("null")], denied),
+            ("GET /signal", &[host, upgrade, from("https://record.example.org:8080")], None),
+            ("GET /signal", &[host, upgrade], None),
+            ("OPTIONS /whip/a", &[host, from("https://evil.example")], None),
+        ];
+        for (line, headers, expected) in cases {
+            assert_eq!(refused(&guard, "192.0.2.1:5", line, headers), *expected, "{line} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_settles_the_scheme() {
+        let guard = guard(AuthMode::Open, "https://record.example.org", &[]);
+        let post = |host, origin| {
+            refused(&guard, "10.0.0.1:5", "POST /whip/a", &[("host", host), ("origin", origin)])
+        };
+        assert_eq!(post("record.example.org", "https://record.example.org"), None);
+        assert_eq!(post("record.example.org", "http://record.example.org"), Some("origin_denied"));
+        assert_eq!(post("127.0.0.1:8080", "https://record.example.org"), None, "a proxy that rewrites Host");
+        assert_eq!(post("127.0.0.1:8080", "http://127.0.0.1:8080"), None, "past the proxy");
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_all_named() {
+        let config = Config {
+            public_url: "record.example.org".to_owned(),
+            cors_origins: vec!["*".to_owned(), "https://ok.example".to_owned()],
+            ..Config::default()
+        };
+        let problems = Guard::new(&config, &Auth::default()).err().unwrap();
+        assert_eq!(problems.len(), 2, "{problems:#?}");
+    }
+}

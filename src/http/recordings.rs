@@ -1,0 +1,195 @@
+//! The catalogue and the files.
+
+use crate::base::id::RecordingId;
+use crate::http::error::ApiError;
+use crate::http::state::State;
+use crate::http::{PATH_SEGMENT, percent_encode};
+use crate::record::{Manifest, RecordingState};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use tower_http::services::ServeFile;
+
+/// Recordings in one answer without `limit`, and with any: a manifest is about 1 KiB. The rest is
+/// reached with `before`.
+const DEFAULT_LIMIT: usize = 1000;
+const MAX_LIMIT: usize = 10_000;
+
+/// The path a sealed file is downloaded from.
+pub fn url(file: &str) -> String {
+    format!("/recordings/{}", percent_encode(file, PATH_SEGMENT))
+}
+
+/// A manifest, and where its file is.
+#[derive(Serialize)]
+pub struct Listed {
+    #[serde(flatten)]
+    manifest: Manifest,
+    /// Path of the download; `null` while there is nothing to download.
+    url: Option<String>,
+}
+
+impl From<Manifest> for Listed {
+    fn from(manifest: Manifest) -> Self {
+        let there = manifest.state == RecordingState::Sealed && manifest.file_present;
+        let url = there.then(|| url(&manifest.file));
+        Self { manifest, url }
+    }
+}
+
+/// Query of the list.
+#[derive(Deserialize)]
+pub struct Filter {
+    /// Only this stream's.
+    stream: Option<String>,
+    /// At most so many.
+    limit: Option<usize>,
+    /// Only those that began before this one.
+    before: Option<RecordingId>,
+}
+
+/// `GET /api/recordings`: newest first.
+pub async fn list(
+    Extract(state): Extract<Arc<State>>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Json<Vec<Listed>>, ApiError> {
+    let Query(filter) = filter.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
+    let wanted = |manifest: &Manifest| {
+        filter.stream.as_deref().is_none_or(|stream| stream == manifest.stream.as_str())
+            && filter.before.as_ref().is_none_or(|before| manifest.id < *before)
+    };
+    let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+    Ok(Json(state.recordings.list().into_iter().filter(wanted).take(limit).map(Listed::from).collect()))
+}
+
+/// `GET /api/recordings/{id}`.
+pub async fn get(
+    Extract(state): Extract<Arc<State>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Listed>, ApiError> {
+    Ok(Json(find(&state, id)?.into()))
+}
+
+/// `DELETE /api/recordings/{id}`: the file goes, the manifest says `deleted`.
+pub async fn delete(
+    Extract(state): Extract<Arc<State>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let manifest = find(&state, id)?;
+    state.recordings.delete(&manifest.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/recordings/{id}/hook`: runs the hook again; answers with the manifest as it is then.
+pub async fn replay_hook(
+    Extract(state): Extract<Arc<State>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let manifest = find(&state, id)?;
+    match manifest.state {
+        RecordingState::Recording => return Err(crate::record::Error::Busy(manifest.id).into()),
+        RecordingState::Sealed if manifest.file_present => {}
+        _ => return Err(gone(&manifest)),
+    }
+    (state.replay)(manifest.id.clone()).await?;
+    let now = state.recordings.get(&manifest.id).unwrap_or(manifest);
+    Ok((StatusCode::ACCEPTED, Json(Listed::from(now))).into_response())
+}
+
+/// `GET /recordings/{file}`: a sealed, catalogued file, with ranges and validators; to be saved, or
+/// with `?inline` to be shown.
+pub async fn download(
+    Extract(state): Extract<Arc<State>>,
+    file: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let Path(file) = file.map_err(|_| unknown("this file"))?;
+    let (manifest, path) = state.recordings.by_file(&file).ok_or_else(|| unknown(&file))?;
+    // The catalogue only knows plain names in its own folder; this holds even if it were wrong.
+    if path.file_name() != Some(file.as_ref()) || file.starts_with('.') {
+        return Err(unknown(&file));
+    }
+    match manifest.state {
+        RecordingState::Recording => return Err(unknown(&file)),
+        RecordingState::Sealed if manifest.file_present => {}
+        _ => return Err(gone(&manifest)),
+    }
+    let inline =
+        request.uri().query().is_some_and(|query| query.split('&').any(|key| key.starts_with("inline")));
+    let mut response = serve(&path, &manifest, request).await?;
+    let kind = if inline { "inline" } else { "attachment" };
+    if let Ok(value) = HeaderValue::try_from(disposition(kind, &file)) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    Ok(response)
+}
+
+async fn serve(path: &FilePath, manifest: &Manifest, mut request: Request) -> Result<Response, ApiError> {
+    if !range_applies(path, request.headers()).await {
+        request.headers_mut().remove(header::RANGE);
+    }
+    // Several ranges at once are answered with the whole file, as RFC 9110 section 14.2 allows.
+    let mime = manifest.mime.parse().map_err(ApiError::internal)?;
+    let mut service = ServeFile::new_with_mime(path, &mime).ignore_multi_range_requests(true);
+    let response = service.try_call(request).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => gone(manifest),
+        _ => ApiError::internal(error),
+    })?;
+    let (parts, body) = response.into_parts();
+    let message = match parts.status {
+        StatusCode::RANGE_NOT_SATISFIABLE => "the file has no such range: see Content-Range for its size",
+        StatusCode::PRECONDITION_FAILED => "the file is another one by now",
+        StatusCode::NOT_FOUND => return Err(gone(manifest)),
+        _ => return Ok(Response::from_parts(parts, Body::new(body))),
+    };
+    let mut refusal = ApiError::new(parts.status, "bad_request", message).into_response();
+    if let Some(size) = parts.headers.get(header::CONTENT_RANGE) {
+        refusal.headers_mut().insert(header::CONTENT_RANGE, size.clone());
+    }
+    Ok(refusal)
+}
+
+/// Whether `If-Range` (RFC 9110 section 13.1.5), which [`ServeFile`] doesn't know, leaves the range
+/// standing: its validator must be exactly the one the file is served with now.
+async fn range_applies(path: &FilePath, headers: &HeaderMap) -> bool {
+    let Some(validator) = headers.get(header::IF_RANGE) else { return true };
+    let mut probe = Request::new(Body::empty());
+    *probe.method_mut() = Method::HEAD;
+    let Ok(now) = ServeFile::new(path).try_call(probe).await else { return false };
+    [header::ETAG, header::LAST_MODIFIED].iter().any(|name| now.headers().get(name) == Some(validator))
+}
+
+/// RFC 6266: a plain name for old clients, the true one in UTF-8.
+fn disposition(kind: &str, file: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || " ._-".contains(c) { c } else { '_' };
+    let fallback: String = file.chars().map(plain).collect();
+    format!("{kind}; filename=\"{fallback}\"; filename*=UTF-8''{}", percent_encode(file, PATH_SEGMENT))
+}
+
+fn find(state: &State, id: Result<Path<String>, PathRejection>) -> Result<Manifest, ApiError> {
+    let Path(id) = id.map_err(|_| unknown("this recording"))?;
+    let manifest = id.parse().ok().and_then(|id: RecordingId| state.recordings.get(&id));
+    manifest.ok_or_else(|| unknown(&id))
+}
+
+fn unknown(what: &str) -> ApiError {
+    let message = format!("there is no recording {what}: see /api/recordings");
+    ApiError::new(StatusCode::NOT_FOUND, "recording_not_found", message)
+}
+
+fn gone(manifest: &Manifest) -> ApiError {
+    let why = match manifest.state {
+        RecordingState::Deleted => "was deleted",
+        RecordingState::Quarantined => "could not be repaired and is in quarantine",
+        RecordingState::Recording | RecordingState::Sealed => "was moved away, most likely by the hook",
+    };
+    let message = format!("the file of recording {} {why}", manifest.id);
+    ApiError::new(StatusCode::GONE, "recording_not_found", message)
+}

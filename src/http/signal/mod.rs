@@ -1,0 +1,388 @@
+//! `/signal`: publishing with feedback, over a WebSocket (DESIGN section 3, "Signalling").
+//!
+//! One task a socket. It takes messages strictly in order, one at a time, so a candidate that
+//! arrives while its offer is being answered waits in the socket, after the offer. Losing the
+//! socket ends nothing: a publication ends with its media, or by `stop`.
+
+mod wire;
+
+use crate::base::id::{Secret, StreamName};
+use crate::base::reason::EndReason;
+use crate::http::error::ApiError;
+use crate::http::state::State;
+use crate::ingest::publication::Status;
+use crate::ingest::webrtc::{Accepted, Candidate, Offer, Refusal, SessionId};
+use axum::extract::State as Extract;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use wire::{Client, Server};
+
+/// The largest message that is read: an offer with every codec and candidate is under 20 KiB.
+const MAX_MESSAGE: usize = 256 << 10;
+/// A larger one is received up to here, so that its sender is told `too_large`; beyond this the
+/// connection is cut in mid-message.
+const MAX_RECEIVED: usize = 8 << 20;
+/// Publications of one socket; one more is `limit_reached`.
+const MAX_PUBLICATIONS: usize = 32;
+/// Errors after which a socket is closed: a browser whose publication ends while it still sends
+/// candidates causes a dozen, a broken loop thousands.
+const MAX_ERRORS: u32 = 100;
+/// A client that doesn't read for this long is dropped; until then nothing piles up, since nothing
+/// is sent to it before the last message is through.
+const SEND_TIME: Duration = Duration::from_secs(10);
+/// Ingest answers in milliseconds; a request that takes this long has failed.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// How long a closing handshake may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// The deadlines of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A client that hasn't published by then is closed.
+    pub first_publish: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// After this long without a word or a pong a socket is dead: three pings, and more than a
+    /// page in the background needs.
+    pub silence: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            first_publish: Duration::from_secs(30),
+            ping: Duration::from_secs(15),
+            silence: Duration::from_secs(45),
+        }
+    }
+}
+
+/// `GET /signal`.
+pub async fn open(
+    Extract(state): Extract<Arc<State>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| {
+        ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /signal as a WebSocket")
+    })?;
+    let place = state.sockets.enter()?;
+    let upgrade = upgrade.max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        state.clone().sockets.tasks.spawn("signal", async move {
+            Connection::new(socket, state).run().await;
+            drop(place);
+        });
+    }))
+}
+
+/// Why a socket ends.
+enum End {
+    /// The peer is gone, or doesn't read.
+    Gone,
+    /// The server stops.
+    GoingAway,
+    /// The peer is told why.
+    Refused(ApiError),
+}
+
+/// A publication this socket holds.
+struct Held {
+    session: SessionId,
+    resume: Secret,
+    /// Tells its watcher from those of earlier offers under the same name.
+    watcher: u64,
+    /// The status the client knows.
+    told: &'static str,
+}
+
+/// A status has changed, or its publication is gone without one.
+struct Change {
+    stream: StreamName,
+    watcher: u64,
+    status: watch::Receiver<Status>,
+    alive: bool,
+}
+
+struct Connection {
+    socket: WebSocket,
+    state: Arc<State>,
+    held: BTreeMap<StreamName, Held>,
+    changes: FuturesUnordered<BoxFuture<'static, Change>>,
+    watchers: u64,
+    errors: u32,
+}
+
+impl Connection {
+    fn new(socket: WebSocket, state: Arc<State>) -> Self {
+        Self {
+            socket,
+            state,
+            held: BTreeMap::new(),
+            changes: FuturesUnordered::new(),
+            watchers: 0,
+            errors: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        let (code, reason) = match self.serve().await {
+            Ok(()) | Err(End::Gone) => return,
+            Err(End::GoingAway) => (close_code::AWAY, "the server is stopping"),
+            Err(End::Refused(error)) => {
+                let told = self.error(None, &error).await;
+                if told.is_err() {
+                    return;
+                }
+                (error.close_code(), error.code)
+            }
+        };
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        if self.send_message(close).await.is_ok() {
+            // Closing with unread data would reset the connection, and the peer might never see why.
+            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let _ = timeout(CLOSE_TIME, drained).await;
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        let timing = self.state.sockets.timing;
+        let stop = self.state.sockets.tasks.stop_token();
+        let first_publish = Instant::now() + timing.first_publish;
+        let mut heard = Instant::now();
+        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(change) = self.changes.next() => self.changed(change).await?,
+                () = stop.cancelled() => return Err(End::GoingAway),
+                message = self.socket.recv() => {
+                    heard = Instant::now();
+                    match message {
+                        None | Some(Err(_)) => return Err(End::Gone),
+                        Some(Ok(message)) => self.received(message).await?,
+                    }
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > timing.silence {
+                        return Err(End::Gone);
+                    }
+                    self.send_message(Message::Ping(Default::default())).await?;
+                }
+                () = sleep_until(first_publish), if self.watchers == 0 => {
+                    let message = format!("nothing was published within {:?}", timing.first_publish);
+                    return Err(End::Refused(ApiError::bad_request(message)));
+                }
+            }
+        }
+    }
+
+    async fn received(&mut self, message: Message) -> Result<(), End> {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => {
+                return Err(End::Refused(ApiError::bad_request("a message is text, one JSON object")));
+            }
+            // Answered by the library; the closing handshake ends with `recv` yielding nothing.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+        };
+        if text.len() > MAX_MESSAGE {
+            return Err(End::Refused(ApiError::too_large(MAX_MESSAGE)));
+        }
+        match Client::parse(&text) {
+            Err(bad) if bad.fatal => Err(End::Refused(bad.error)),
+            Err(bad) => self.refuse(bad.stream.as_deref(), bad.error).await,
+            Ok(message) => self.act(message).await,
+        }
+    }
+
+    async fn act(&mut self, message: Client) -> Result<(), End> {
+        let (Client::Publish { stream, .. } | Client::Candidate { stream, .. } | Client::Stop { stream }) =
+            &message;
+        let given = stream.clone();
+        let stream = match self.name(given.as_deref()) {
+            Ok(stream) => stream,
+            Err(error) => return self.refuse(given.as_deref(), error).await,
+        };
+        let done = match message {
+            Client::Publish { sdp, record, resume, .. } => {
+                match self.publish(&stream, sdp, record, resume).await {
+                    Ok(accepted) => return self.accepted(stream, accepted).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Client::Candidate { candidate, .. } => self.candidate(&stream, candidate).await,
+            Client::Stop { .. } => self.stop(&stream).await,
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse(Some(stream.as_str()), error).await,
+        }
+    }
+
+    /// The stream a message is about: the named one, or the only one.
+    fn name(&self, given: Option<&str>) -> Result<StreamName, ApiError> {
+        if let Some(given) = given {
+            return Ok(given.parse()?);
+        }
+        match self.held.first_key_value() {
+            Some((only, _)) if self.held.len() == 1 => Ok(only.clone()),
+            _ => Err(ApiError::bad_request(format!(
+                "name the stream: this socket has {} publications",
+                self.held.len()
+            ))),
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        stream: &StreamName,
+        sdp: String,
+        record: bool,
+        resume: Option<String>,
+    ) -> Result<Accepted, ApiError> {
+        let held = self.held.get(stream);
+        if held.is_none() && self.held.len() >= MAX_PUBLICATIONS {
+            return Err(Refusal::LimitReached("the publications of one socket").into());
+        }
+        let session = held.map(|held| held.session.clone());
+        let given = resume.filter(|resume| !resume.is_empty()).map(|resume| Secret::from_client(&resume));
+        let resume = given.or_else(|| held.map(|held| held.resume.clone()));
+        let offer = |session: Option<SessionId>| Offer {
+            stream: stream.clone(),
+            sdp: sdp.clone(),
+            record,
+            resume: resume.clone(),
+            bearer: None,
+            session,
+        };
+        let again = session.is_some();
+        match within(self.state.ingest.accept(offer(session))).await {
+            // The session ended while its publication waits for the publisher: a new one goes on in it.
+            Err(ApiError { code: "session_not_found", .. }) if again => {
+                within(self.state.ingest.accept(offer(None))).await
+            }
+            done => done,
+        }
+    }
+
+    async fn candidate(&mut self, stream: &StreamName, candidate: Candidate) -> Result<(), ApiError> {
+        within(self.state.ingest.candidate(&self.holds(stream)?.session, candidate)).await
+    }
+
+    async fn stop(&mut self, stream: &StreamName) -> Result<(), ApiError> {
+        within(self.state.ingest.stop(&self.holds(stream)?.session, EndReason::Stopped)).await
+    }
+
+    fn holds(&self, stream: &StreamName) -> Result<&Held, ApiError> {
+        self.held.get(stream).ok_or_else(|| {
+            let message = format!("this socket publishes no {stream}: send publish first");
+            ApiError::new(StatusCode::NOT_FOUND, "session_not_found", message)
+        })
+    }
+
+    async fn accepted(&mut self, stream: StreamName, mut accepted: Accepted) -> Result<(), End> {
+        self.watchers += 1;
+        let status = accepted.status.borrow_and_update().clone();
+        if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
+            self.send(&Server::status(&stream, &status)).await?;
+        }
+        if status.is_final() {
+            // Resumed after its end: there is nothing left to connect to.
+            self.held.remove(&stream);
+            return Ok(());
+        }
+        let (session, resume, watcher) = (accepted.session, accepted.resume, self.watchers);
+        let held = Held { session, resume: resume.clone(), watcher, told: status.word() };
+        self.held.insert(stream.clone(), held);
+        self.watch(stream.clone(), self.watchers, accepted.status);
+        let state = self.state.clone();
+        self.send(&Server::Answer {
+            stream: &stream,
+            sdp: &accepted.answer,
+            resume: resume.reveal(),
+            ice_servers: state.ingest.ice_servers(),
+        })
+        .await?;
+        for candidate in &accepted.candidates {
+            self.send(&Server::Candidate { stream: &stream, candidate }).await?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self, stream: StreamName, watcher: u64, mut status: watch::Receiver<Status>) {
+        let change = async move {
+            let alive = status.changed().await.is_ok();
+            Change { stream, watcher, status, alive }
+        };
+        self.changes.push(change.boxed());
+    }
+
+    async fn changed(&mut self, mut change: Change) -> Result<(), End> {
+        let Some(held) = self.held.get_mut(&change.stream) else { return Ok(()) };
+        if held.watcher != change.watcher {
+            return Ok(());
+        }
+        let status = if change.alive {
+            change.status.borrow_and_update().clone()
+        } else {
+            let error =
+                ApiError::internal(format!("publication {} vanished without a status", change.stream));
+            Status::Failed { code: error.code, message: error.message }
+        };
+        held.told = status.word();
+        self.send(&Server::status(&change.stream, &status)).await?;
+        if status.is_final() {
+            self.held.remove(&change.stream);
+        } else {
+            self.watch(change.stream, change.watcher, change.status);
+        }
+        Ok(())
+    }
+
+    /// Answers one bad message with an error, the hundredth with the end.
+    async fn refuse(&mut self, stream: Option<&str>, error: ApiError) -> Result<(), End> {
+        self.errors += 1;
+        self.error(stream, &error).await?;
+        if self.errors < MAX_ERRORS {
+            return Ok(());
+        }
+        Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
+    }
+
+    async fn error(&mut self, stream: Option<&str>, error: &ApiError) -> Result<(), End> {
+        self.send(&Server::Error { stream, code: error.code, message: &error.message }).await
+    }
+
+    async fn send(&mut self, message: &Server<'_>) -> Result<(), End> {
+        let text = serde_json::to_string(message).map_err(|why| End::Refused(ApiError::internal(why)))?;
+        self.send_message(Message::Text(text.into())).await
+    }
+
+    async fn send_message(&mut self, message: Message) -> Result<(), End> {
+        match timeout(SEND_TIME, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+}
+
+/// Waits for ingest, but not for ever.
+async fn within<T>(call: impl Future<Output = Result<T, Refusal>>) -> Result<T, ApiError> {
+    match timeout(CALL_TIME, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ApiError::internal("ingest did not answer in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! What the routes work on, and the two seams they reach it by.
+//!
+//! The seams are traits so that the protocols are tested without an engine or a disk behind them.
+
+use crate::base::id::{RecordingId, StreamName};
+use crate::base::reason::EndReason;
+use crate::base::tasks::Tasks;
+use crate::http::assets::Assets;
+use crate::http::error::ApiError;
+use crate::http::guard::Guard;
+use crate::http::signal::Timing;
+use crate::ingest::publication::StreamInfo;
+use crate::ingest::webrtc::{
+    Accepted, Candidate, IceServer, Offer, Patch, Patched, Refusal, SessionId, WebRtc,
+};
+use crate::record::{Error, Manifest, Recordings};
+use axum::http::StatusCode;
+use futures_util::future::BoxFuture;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Everything the routes need; `app` fills it in.
+pub struct State {
+    /// Who takes publishers.
+    pub ingest: Arc<dyn Ingest>,
+    /// The recordings.
+    pub recordings: Arc<dyn Catalogue>,
+    /// Who is served.
+    pub guard: Guard,
+    /// Runs a recording's hook again.
+    pub replay: Replay,
+    /// Pages, scripts, styles.
+    pub assets: Assets,
+    /// Whether `/readyz` says yes: true once everything runs, false from the first word of a stop.
+    pub ready: Arc<AtomicBool>,
+    /// The open WebSockets.
+    pub sockets: Sockets,
+}
+
+/// Notes durably that a recording's hook is to run, and queues it.
+pub type Replay = Arc<dyn Fn(RecordingId) -> BoxFuture<'static, Result<(), NoReplay>> + Send + Sync>;
+
+/// Why a hook can't run again.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReplay {
+    /// There is none.
+    #[error("no hook is configured: set hooks.on_record")]
+    NoHook,
+    /// Too many wait.
+    #[error("too many hooks are waiting: try again when some have run")]
+    QueueFull,
+    /// The manifest can't be written.
+    #[error(transparent)]
+    Record(#[from] Error),
+}
+
+/// WebSockets at the same time. Each costs a task and some 10 KiB; a client over the bound gets
+/// `limit_reached` before its upgrade.
+const MAX_SOCKETS: usize = 4096;
+
+/// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
+pub struct Sockets {
+    /// Owns their tasks.
+    pub tasks: Tasks,
+    /// Their deadlines.
+    pub timing: Timing,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self::new(Timing::default())
+    }
+}
+
+impl Sockets {
+    /// None yet.
+    pub fn new(timing: Timing) -> Self {
+        Self { tasks: Tasks::new(), timing, places: Arc::new(Semaphore::new(MAX_SOCKETS)) }
+    }
+
+    /// A place for one more socket, free again when dropped.
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "the server has no place for another WebSocket: try again later";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
+        })
+    }
+}
+
+/// What the routes ask of ingest; see [`WebRtc`] for the promises.
+pub trait Ingest: Send + Sync {
+    /// Answers an offer.
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>>;
+    /// Adds a candidate of the peer.
+    fn candidate<'a>(
+        &'a self,
+        session: &'a SessionId,
+        candidate: Candidate,
+    ) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// WHIP PATCH.
+    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>>;
+    /// Ends a session's publication.
+    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// Ends a publication by name.
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// All publications.
+    fn streams(&self) -> Vec<StreamInfo>;
+    /// What clients should use.
+    fn ice_servers(&self) -> &[IceServer];
+}
+
+impl Ingest for WebRtc {
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+        Box::pin(self.accept(offer))
+    }
+
+    fn candidate<'a>(
+        &'a self,
+        session: &'a SessionId,
+        candidate: Candidate,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(self.candidate(session, candidate))
+    }
+
+    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
+        Box::pin(self.patch(session, patch))
+    }
+
+    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(self.stop(session, reason))
+    }
+
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(std::future::ready(self.kick(stream)))
+    }
+
+    fn streams(&self) -> Vec<StreamInfo> {
+        self.streams()
+    }
+
+    fn ice_servers(&self) -> &[IceServer] {
+        self.ice_servers()
+    }
+}
+
+/// What the routes ask of the recordings; see [`Recordings`] for the promises.
+pub trait Catalogue: Send + Sync {
+    /// All recordings, newest first.
+    fn list(&self) -> Vec<Manifest>;
+    /// One recording.
+    fn get(&self, id: &RecordingId) -> Option<Manifest>;
+    /// The recording whose file has this name, and the file's path.
+    fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)>;
+    /// Removes a recording's file.
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>>;
+}
+
+impl Catalogue for Recordings {
+    fn list(&self) -> Vec<Manifest> {
+        self.list()
+    }
+
+    fn get(&self, id: &RecordingId) -> Option<Manifest> {
+        self.get(id)
+    }
+
+    fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
+        self.by_file(file)
+    }
+
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
+        Box::pin(self.delete(id))
+    }
+}

@@ -1,0 +1,272 @@
+//! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
+
+use crate::base::id::{RecordingId, Secret, StreamName};
+use crate::base::reason::EndReason;
+use crate::http::assets::Assets;
+use crate::http::guard::Guard;
+use crate::http::signal::Timing;
+use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
+use crate::http::{Auth, AuthMode, Config};
+use crate::ingest::publication::{Status, StreamInfo};
+use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, Refusal, SessionId};
+use crate::record::{Error, HookRecord, HookState, Manifest, RecordingState};
+use axum::http::StatusCode;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Takes every offer (or refuses as told), notes every call.
+#[derive(Default)]
+pub struct FakeIngest {
+    pub calls: Mutex<Vec<String>>,
+    pub refuse: Mutex<Option<Refusal>>,
+    pub statuses: Mutex<HashMap<String, watch::Sender<Status>>>,
+    pub ice_servers: Vec<IceServer>,
+}
+
+impl FakeIngest {
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub fn set_status(&self, stream: &str, status: Status) {
+        self.statuses.lock().unwrap()[stream].send_replace(status);
+    }
+
+    fn note<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, Refusal>> {
+        self.calls.lock().unwrap().push(call);
+        let refusal = self.refuse.lock().unwrap().clone();
+        async move { refusal.map_or(Ok(answer), Err) }.boxed()
+    }
+}
+
+impl Ingest for FakeIngest {
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+        let call = format!(
+            "accept {} sdp={} record={} resume={} bearer={} session={}",
+            offer.stream,
+            offer.sdp,
+            offer.record,
+            offer.resume.as_ref().map_or("-", Secret::reveal),
+            offer.bearer.as_deref().unwrap_or("-"),
+            offer.session.as_ref().map_or("-", SessionId::as_str),
+        );
+        let mut statuses = self.statuses.lock().unwrap();
+        let status =
+            statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::Pending).0);
+        let candidate =
+            Candidate { candidate: "candidate:1 1 udp 1 127.0.0.1 8189 typ host".into(), ..init() };
+        let accepted = Accepted {
+            session: SessionId::from_client(&format!("session-{}", offer.stream.as_str().replace(' ', "-"))),
+            answer: "v=0 answer".into(),
+            candidates: vec![candidate],
+            etag: "gen-1".into(),
+            resume: Secret::from_client("resume-1"),
+            status: status.subscribe(),
+        };
+        self.note(call, accepted)
+    }
+
+    fn candidate<'a>(
+        &'a self,
+        session: &'a SessionId,
+        candidate: Candidate,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        self.note(format!("candidate {} {:?}", session.as_str(), candidate.candidate), ())
+    }
+
+    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
+        let call = format!("patch {} {} {}", session.as_str(), patch.if_match, patch.fragment);
+        match patch.if_match.as_str() {
+            "*" => self
+                .note(call, Patched::Restarted { fragment: "a=ice-ufrag:new".into(), etag: "gen-2".into() }),
+            "gen-1" => self.note(call, Patched::Trickled),
+            _ => async { Err(Refusal::StaleEtag) }.boxed(),
+        }
+    }
+
+    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>> {
+        self.note(format!("stop {} {}", session.as_str(), reason.as_str()), ())
+    }
+
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>> {
+        self.note(format!("kick {stream}"), ())
+    }
+
+    fn streams(&self) -> Vec<StreamInfo> {
+        vec![StreamInfo {
+            stream: "cam".parse().unwrap(),
+            status: Status::Publishing.word(),
+            via: "webrtc",
+            started_at: Timestamp::UNIX_EPOCH,
+            recording: None,
+            tracks: vec![crate::media::Codec::Vp8],
+        }]
+    }
+
+    fn ice_servers(&self) -> &[IceServer] {
+        &self.ice_servers
+    }
+}
+
+fn init() -> Candidate {
+    Candidate { sdp_mid: Some("0".into()), sdp_m_line_index: Some(0), ..Candidate::default() }
+}
+
+/// A list of manifests over a folder.
+pub struct FakeCatalogue {
+    pub folder: PathBuf,
+    pub list: Mutex<Vec<Manifest>>,
+}
+
+impl Catalogue for FakeCatalogue {
+    fn list(&self) -> Vec<Manifest> {
+        self.list.lock().unwrap().clone()
+    }
+
+    fn get(&self, id: &RecordingId) -> Option<Manifest> {
+        self.list().into_iter().find(|manifest| manifest.id == *id)
+    }
+
+    fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
+        let path = self.folder.join(file);
+        self.list().into_iter().find(|manifest| manifest.file == file).map(|manifest| (manifest, path))
+    }
+
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
+        let mut list = self.list.lock().unwrap();
+        let manifest = list.iter_mut().find(|manifest| manifest.id == *id).map(|manifest| {
+            manifest.state = RecordingState::Deleted;
+            manifest.file_present = false;
+            manifest.clone()
+        });
+        async move { manifest.ok_or_else(|| Error::NotFound(id.to_string())) }.boxed()
+    }
+}
+
+/// A manifest of a sealed recording.
+pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
+    let at = Timestamp::from_millisecond(started_ms).unwrap();
+    Manifest {
+        id: RecordingId::new(at),
+        stream: stream.parse().unwrap(),
+        file: file.to_owned(),
+        mime: "video/webm".to_owned(),
+        state: RecordingState::Sealed,
+        started_at: at,
+        ended_at: Some(at),
+        bytes: 1000,
+        duration_ms: 2000,
+        file_present: true,
+        continues: None,
+        tracks: Vec::new(),
+        gaps: Vec::new(),
+        end_reason: Some(EndReason::Stopped),
+        hook: HookRecord { state: HookState::Done, attempts: Vec::new() },
+    }
+}
+
+/// What a test wants different from the defaults.
+pub struct Setup {
+    pub mode: AuthMode,
+    pub origins: Vec<String>,
+    pub ice_servers: Vec<IceServer>,
+    pub timing: Timing,
+    pub assets: Option<PathBuf>,
+    pub hook: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::Off,
+            origins: Vec::new(),
+            ice_servers: Vec::new(),
+            timing: Timing::default(),
+            assets: None,
+            hook: true,
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    pub address: SocketAddr,
+    pub ingest: Arc<FakeIngest>,
+    pub catalogue: Arc<FakeCatalogue>,
+    pub ready: Arc<AtomicBool>,
+    pub replayed: Arc<Mutex<Vec<RecordingId>>>,
+    pub shutdown: CancellationToken,
+    pub ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub client: reqwest::Client,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ingest = Arc::new(FakeIngest { ice_servers: setup.ice_servers, ..FakeIngest::default() });
+        let catalogue = Arc::new(FakeCatalogue { folder: folder.path().to_owned(), list: Mutex::default() });
+        let config = Config { cors_origins: setup.origins, ..Config::default() };
+        let replayed = Arc::new(Mutex::new(Vec::new()));
+        let (noted, hook) = (replayed.clone(), setup.hook);
+        let state = State {
+            ingest: ingest.clone(),
+            recordings: catalogue.clone(),
+            guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),
+            replay: Arc::new(move |id| {
+                noted.lock().unwrap().push(id);
+                async move { hook.then_some(()).ok_or(NoReplay::NoHook) }.boxed()
+            }),
+            assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
+            ready: Arc::new(AtomicBool::new(true)),
+            sockets: Sockets::new(setup.timing),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, ready, shutdown) =
+            (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
+        let ended = tokio::spawn(crate::http::serve(listener, Arc::new(state), shutdown.clone()));
+        let client = reqwest::Client::new();
+        Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method.parse().unwrap(), self.url(path))
+    }
+
+    /// Puts a file with this content into the catalogue.
+    pub fn add(&self, manifest: Manifest, content: &[u8]) {
+        std::fs::write(self.folder().join(&manifest.file), content).unwrap();
+        self.catalogue.list.lock().unwrap().insert(0, manifest);
+    }
+
+    pub fn not_ready(&self) {
+        self.ready.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The status and the `code` of an answer that must be the contract's error.
+pub async fn error_of(response: reqwest::Response) -> (u16, String) {
+    let status = response.status();
+    assert_ne!(status, StatusCode::OK, "no error at all");
+    let (url, text) = (response.url().clone(), response.text().await.unwrap());
+    let body: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} of {url} is not JSON: {text:?}"));
+    assert!(body["message"].as_str().is_some_and(|message| message.len() > 10), "{url}: {body}");
+    (status.as_u16(), body["code"].as_str().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,188 @@
+//! WHIP, RFC 9725: a publisher over plain HTTP.
+//!
+//! The endpoint takes an offer; the session it creates lives under `Location` until a DELETE, or
+//! until its media ends. Signalling with feedback is `/signal`; WHIP clients learn the recording
+//! from `/api/recordings`.
+
+use crate::base::reason::EndReason;
+use crate::http::error::ApiError;
+use crate::http::state::State;
+use crate::http::streams::stream_name;
+use crate::http::{PATH_SEGMENT, percent_encode};
+use crate::ingest::webrtc::{IceServer, Offer, Patch, Patched, SessionId};
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest SDP or fragment: a browser's offer with every codec and candidate is under 20 KiB.
+const MAX_BODY: usize = 256 << 10;
+/// A larger body is read this far and thrown away, so that a client still sending sees the 413
+/// rather than a reset connection; beyond it the connection is cut.
+const MAX_DISCARD: usize = 16 << 20;
+/// How long a body may take: 256 KiB over a 200 kbit/s line.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// `POST /whip/{name}`.
+pub async fn publish(
+    Extract(state): Extract<Arc<State>>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let stream = stream_name(name)?;
+    expect_type(&headers, SDP)?;
+    let sdp = text(body).await?;
+    let bearer = bearer(&headers);
+    let path = format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT));
+    let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None };
+    let accepted = state.ingest.accept(offer).await?;
+
+    let mut response = (StatusCode::CREATED, accepted.answer).into_response();
+    let headers = response.headers_mut();
+    set(headers, header::CONTENT_TYPE, SDP);
+    set(headers, header::LOCATION, &format!("{path}/{}", accepted.session.as_str()));
+    set(headers, header::ETAG, &format!("\"{}\"", accepted.etag));
+    set(headers, ACCEPT_PATCH, FRAGMENT);
+    for link in state.ingest.ice_servers().iter().flat_map(links) {
+        if let Ok(link) = HeaderValue::try_from(link) {
+            headers.append(header::LINK, link);
+        }
+    }
+    Ok(response)
+}
+
+/// `PATCH` of the session: candidates, or an ICE restart (RFC 9725 section 4.3).
+pub async fn patch(
+    Extract(state): Extract<Arc<State>>,
+    session: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let session = session_id(session)?;
+    expect_type(&headers, FRAGMENT)?;
+    let Some(if_match) = headers.get(header::IF_MATCH) else {
+        return Err(ApiError::new(
+            StatusCode::PRECONDITION_REQUIRED,
+            "bad_request",
+            "send the session's ETag as If-Match, or If-Match: * to restart ICE",
+        ));
+    };
+    // What isn't a strong ETag is no generation of ours: it goes on as it is, and is stale.
+    let if_match = String::from_utf8_lossy(if_match.as_bytes()).trim().to_owned();
+    let if_match = match if_match.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
+        Some(tag) if tag != "*" => tag.to_owned(),
+        _ => if_match,
+    };
+    let fragment = text(body).await?;
+    match state.ingest.patch(&session, Patch { if_match, fragment }).await? {
+        Patched::Trickled => Ok(StatusCode::NO_CONTENT.into_response()),
+        Patched::Restarted { fragment, etag } => {
+            let mut response = fragment.into_response();
+            set(response.headers_mut(), header::CONTENT_TYPE, FRAGMENT);
+            set(response.headers_mut(), header::ETAG, &format!("\"{etag}\""));
+            Ok(response)
+        }
+    }
+}
+
+/// `DELETE` of the session: the publisher stops. The file is sealed in the background.
+pub async fn stop(
+    Extract(state): Extract<Arc<State>>,
+    session: Result<Path<(String, String)>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    state.ingest.stop(&session_id(session)?, EndReason::Stopped).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `OPTIONS` of the endpoint (RFC 9725 section 4.2): what a POST may carry.
+pub async fn endpoint_options() -> Response {
+    let headers = [(ACCEPT_POST, SDP), (header::ALLOW, "POST, OPTIONS")];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// `OPTIONS` of the session.
+pub async fn session_options() -> Response {
+    let headers = [(ACCEPT_PATCH, FRAGMENT), (header::ALLOW, "PATCH, DELETE, OPTIONS")];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+const ACCEPT_POST: header::HeaderName = header::HeaderName::from_static("accept-post");
+const ACCEPT_PATCH: header::HeaderName = header::HeaderName::from_static("accept-patch");
+
+fn session_id(path: Result<Path<(String, String)>, PathRejection>) -> Result<SessionId, ApiError> {
+    let Path((_, session)) =
+        path.map_err(|_| ApiError::bad_request("a session's URL is the Location of its 201"))?;
+    Ok(SessionId::from_client(&session))
+}
+
+fn expect_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or("");
+    let essence = given.split(';').next().unwrap_or("").trim();
+    if essence.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    let message = format!("send {expected}, not {given:?}");
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_type", message))
+}
+
+async fn text(body: Body) -> Result<String, ApiError> {
+    let bytes = tokio::time::timeout(BODY_TIME, bytes(body)).await.map_err(|_| {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body took too long to arrive")
+    })??;
+    String::from_utf8(bytes)
+        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
+}
+
+async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::bad_request("the body broke off"))?;
+        seen += chunk.len();
+        if seen <= MAX_BODY {
+            kept.extend_from_slice(&chunk);
+        } else if seen > MAX_DISCARD {
+            break;
+        }
+    }
+    if seen <= MAX_BODY { Ok(kept) } else { Err(ApiError::too_large(MAX_BODY)) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+/// `Link` values for one server (RFC 9725 section 4.6): one for each of its URLs.
+fn links(server: &IceServer) -> Vec<String> {
+    let mut parameters = String::from("; rel=\"ice-server\"");
+    if let (Some(name), Some(password)) = (&server.username, &server.credential) {
+        parameters += &format!(
+            "; username={}; credential={}; credential-type=\"password\"",
+            quoted(name),
+            quoted(password)
+        );
+    }
+    server.urls.iter().map(|url| format!("<{url}>{parameters}")).collect()
+}
+
+/// A quoted-string of RFC 9110 section 5.6.4.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Sets a header whose value is ours; one that can't be a header (never, by construction) is left out.
+fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
