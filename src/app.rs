@@ -1,24 +1,172 @@
-//! L6: builds and runs the server; start and stop order, with the reasons.
+//! L6: builds and runs the server: every step of start and stop, in one place and in the right
+//! order, with the reasons.
+//!
+//! Start: recordings → hooks (with what the last run left) → media → HTTP → ready. Each step may
+//! rely on those before it, and nobody is served before all are there.
+//!
+//! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. Whoever waits for a
+//! recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`
+//! stays in the manifests.
 
+mod check;
+mod hooks;
+
+pub use check::check;
+
+use crate::base::tasks::Tasks;
 use crate::config::Config;
-use std::io::Write;
+use crate::hook;
+use crate::http::assets::Assets;
+use crate::http::guard::Guard;
+use crate::http::state::{Sockets, State};
+use crate::http::{self, AuthMode};
+use crate::ingest::publication::Publications;
+use crate::ingest::webrtc::WebRtc;
+use crate::record::{self, Recordings};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
-/// Why the server could not run.
+/// How long tasks that have nothing left to do may take to notice.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// HTTP gives its own connections 5 s.
+const HTTP_END: Duration = Duration::from_secs(10);
+/// Where `--dev` reads the pages, below the working directory.
+const PAGES: &str = "www";
+
+/// Why the server can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Input or output failed.
+    /// The HTTP address.
+    #[error("can't listen on {0} (server.bind): {1}")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// The media socket.
+    #[error("can't open the media socket {0} (webrtc.udp_bind, webrtc.advertise): {1}")]
+    Media(String, #[source] io::Error),
+    /// The recordings' folder.
+    #[error("can't use {0} (record.dir): {1}")]
+    Records(PathBuf, #[source] record::Error),
+    /// What the guard can't use.
+    #[error("{}", .0.join("; "))]
+    Guard(Vec<String>),
+    /// Anything else.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
-/// Runs the server until it is told to stop.
-pub async fn run(config: Config, _dev: bool) -> Result<(), Error> {
-    std::io::stdout().write_all(config.banner(config.server.bind).as_bytes())?;
-    tokio::signal::ctrl_c().await?;
+/// Runs the server until it is told to stop (SIGTERM, SIGINT); a second signal ends it at once.
+pub async fn run(config: Config, dev: bool) -> Result<(), Error> {
+    let server = Server::start(config, dev).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    tokio::select! {
+        () = server.stop() => info!("stopped"),
+        _ = terminate.recv() => warn!("a second signal: stopped at once"),
+        _ = interrupt.recv() => warn!("a second signal: stopped at once"),
+    }
     Ok(())
 }
 
-/// What would keep the server from working, and what to do about it.
-pub fn check(_config: &Config) -> Vec<String> {
-    Vec::new()
+/// The running server.
+struct Server {
+    grace: Duration,
+    ready: Arc<AtomicBool>,
+    webrtc: WebRtc,
+    recordings: Recordings,
+    hooks: Option<hook::Queue>,
+    /// Tasks that end with what they read, in this order: publications, hooks, sockets.
+    ingest: Tasks,
+    hook_tasks: Tasks,
+    http_tasks: Tasks,
+    http_stop: CancellationToken,
+}
+
+impl Server {
+    async fn start(config: Config, dev: bool) -> Result<Self, Error> {
+        let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
+        let dir = config.record.dir.clone();
+        let hook = config.hook_script.clone();
+        let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
+            .map_err(|error| Error::Records(dir, error))?;
+        let hooks = match hook {
+            Some(script) => Some(hooks::start(&config.hooks, script, &recordings, events, &hook_tasks)),
+            None => {
+                hooks::ignore(events, &hook_tasks);
+                None
+            }
+        };
+
+        let grace = config.record.reconnect_grace;
+        let publications =
+            Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
+        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
+            .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
+
+        let listener = TcpListener::bind(config.server.bind)
+            .await
+            .map_err(|error| Error::Bind(config.server.bind, error))?;
+        let bound = listener.local_addr()?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let state = State {
+            ingest: Arc::new(webrtc.clone()),
+            recordings: Arc::new(recordings.clone()),
+            guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
+            replay: hooks::replayer(&recordings, hooks.clone()),
+            assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
+            ready: ready.clone(),
+            sockets: Sockets::default(),
+        };
+        let http_stop = CancellationToken::new();
+        let stop = http_stop.clone();
+        http_tasks.spawn("http", async move {
+            if let Err(error) = http::serve(listener, Arc::new(state), stop).await {
+                error!(%error, "HTTP ended");
+            }
+        });
+
+        info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
+        if config.auth.mode == AuthMode::Open {
+            warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
+        }
+        ready.store(true, Ordering::Release);
+        // The banner is for people; a closed standard output is no reason to stop.
+        let _ = io::stdout().write_all(config.banner(bound).as_bytes()).and_then(|()| io::stdout().flush());
+        Ok(Self {
+            grace: config.server.shutdown_grace,
+            ready,
+            webrtc,
+            recordings,
+            hooks,
+            ingest,
+            hook_tasks,
+            http_tasks,
+            http_stop,
+        })
+    }
+
+    async fn stop(self) {
+        self.ready.store(false, Ordering::Release);
+        self.webrtc.stop_all().await;
+        if tokio::time::timeout(self.grace, self.recordings.drained()).await.is_err() {
+            error!("recordings are not sealed in server.shutdown_grace: the next start repairs them");
+        }
+        if let Some(hooks) = &self.hooks {
+            hooks.drain(self.grace).await;
+        }
+        self.ingest.stop(FAREWELL).await;
+        self.hook_tasks.stop(FAREWELL).await;
+        self.http_stop.cancel();
+        self.http_tasks.drain(HTTP_END).await;
+    }
 }

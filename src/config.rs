@@ -164,12 +164,23 @@ impl Config {
         None
     }
 
+    /// Whether only this machine can reach the server, as far as the configuration tells.
+    pub fn is_local(&self) -> bool {
+        self.server.bind.ip().is_loopback()
+            && self.server.public_url.is_empty()
+            && self.webrtc.advertise.is_empty()
+    }
+
     /// What the start says on standard output; `bound` is the address that was bound.
     pub fn banner(&self, bound: SocketAddr) -> String {
-        let open = match (self.server.public_url.as_str(), bound.ip().is_unspecified()) {
-            ("", true) => format!("http://localhost:{}/ (on every address of this machine)", bound.port()),
-            ("", false) => format!("http://{bound}/"),
-            (public, _) => public.to_owned(),
+        let port = bound.port();
+        let open = match self.server.public_url.trim_end_matches('/') {
+            // Browsers give the camera to localhost, but not to a plain-HTTP address.
+            "" if bound.ip().is_loopback() || bound.ip().is_unspecified() => {
+                format!("http://localhost:{port}/publish")
+            }
+            "" => format!("http://{bound}/publish"),
+            public => format!("{public}/publish"),
         };
         let hook = self.hook_script.as_ref().map(|path| path.display().to_string());
         format!(

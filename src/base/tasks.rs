@@ -2,21 +2,34 @@
 
 use std::future::Future;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 /// A group of tasks with one owner.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    runtime: Option<Handle>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Tasks {
-    /// An empty group.
+    /// An empty group. Its tasks run where it was made, whoever spawns them: the media thread has a
+    /// runtime of its own, which must not be held up by anything else.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            runtime: Handle::try_current().ok(),
+        }
     }
 
     /// Runs `task` under a span named `name`.
@@ -24,7 +37,11 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn(task.instrument(tracing::info_span!("task", name)));
+        let task = task.instrument(tracing::info_span!("task", name));
+        match &self.runtime {
+            Some(runtime) => self.tracker.spawn_on(task, runtime),
+            None => self.tracker.spawn(task),
+        };
     }
 
     /// Cancelled when the group is told to stop.

@@ -20,5 +20,6 @@ pub mod publisher;
 pub mod receiver;
 pub mod sdp;
 pub mod server;
+pub mod session;
 pub mod signalling;
 pub mod source;

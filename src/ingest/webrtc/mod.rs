@@ -342,6 +342,11 @@ impl WebRtc {
     }
 }
 
+/// The addresses publishers would be told; fails if the socket can't be opened now.
+pub fn candidates(config: &Config, local_only: bool) -> io::Result<Vec<SocketAddr>> {
+    Ok(socket::addresses(config, local_only)?.told())
+}
+
 fn accepted(session: SessionId, answer: Answer, publication: &Publication) -> Accepted {
     Accepted {
         session,

@@ -101,22 +101,7 @@ pub(super) struct Socket {
 impl Socket {
     /// Binds `webrtc.udp_bind`. `local_only`: what `auto` means.
     pub fn bind(config: &Config, local_only: bool) -> io::Result<Self> {
-        let wanted = match config.udp_bind.as_str() {
-            "auto" if local_only => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
-            "auto" => vec![
-                (Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into(),
-                (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into(),
-            ],
-            address => vec![address.parse().map_err(io::Error::other)?],
-        };
-        let mut result = Err(io::Error::other("no address"));
-        for address in wanted {
-            result = Self::open(address);
-            if result.is_ok() {
-                break;
-            }
-        }
-        let socket: std::net::UdpSocket = result?.into();
+        let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
         let state = UdpSocketState::new((&socket).into())?;
         // Fewer than asked for is what an unprivileged process gets; that is no reason to stop.
         let _ = state.set_recv_buffer_size((&socket).into(), KERNEL_BUFFER);
@@ -131,17 +116,6 @@ impl Socket {
             socket: UdpSocket::from_std(socket)?,
             state,
         })
-    }
-
-    fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket)
     }
 
     /// The bound address.
@@ -190,6 +164,34 @@ impl Socket {
             tracing::debug!(%error, %to, "a datagram is not sent");
         }
     }
+}
+
+/// Opens the first address of `webrtc.udp_bind` that can be had.
+fn open_any(config: &Config, local_only: bool) -> io::Result<socket2::Socket> {
+    match config.udp_bind.as_str() {
+        "auto" if local_only => open((Ipv4Addr::LOCALHOST, DEFAULT_PORT).into()),
+        // A machine without IPv6 has no dual-stack sockets.
+        "auto" => open((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into())
+            .or_else(|_| open((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into())),
+        address => open(address.parse().map_err(io::Error::other)?),
+    }
+}
+
+/// What peers would be told, without keeping the socket.
+pub(super) fn addresses(config: &Config, local_only: bool) -> io::Result<Addresses> {
+    let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+    Addresses::new(socket.local_addr()?, &config.advertise)
+}
+
+fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// An IPv4 address that a dual-stack socket shows as IPv6.
