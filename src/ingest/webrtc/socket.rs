@@ -103,9 +103,7 @@ impl Socket {
     pub fn bind(config: &Config, local_only: bool) -> io::Result<Self> {
         let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
         let state = UdpSocketState::new((&socket).into())?;
-        // Fewer than asked for is what an unprivileged process gets; that is no reason to stop.
-        let _ = state.set_recv_buffer_size((&socket).into(), KERNEL_BUFFER);
-        let _ = state.set_send_buffer_size((&socket).into(), KERNEL_BUFFER);
+        enlarge(&socket, &state);
         let bound = socket.local_addr()?;
         let segments = state.gro_segments().max(1);
         Ok(Self {
@@ -163,6 +161,25 @@ impl Socket {
         if let Err(error) = sent {
             tracing::debug!(%error, %to, "a datagram is not sent");
         }
+    }
+}
+
+/// Asks for large kernel buffers, past the system's limit if we may. Fewer than asked for is what an
+/// unprivileged process gets; that is no reason to stop.
+fn enlarge(socket: &std::net::UdpSocket, state: &UdpSocketState) {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size_force, socket_recv_buffer_size};
+    if set_socket_recv_buffer_size_force(socket, KERNEL_BUFFER).is_err() {
+        let _ = state.set_recv_buffer_size(socket.into(), KERNEL_BUFFER);
+    }
+    let _ = state.set_send_buffer_size(socket.into(), KERNEL_BUFFER);
+    // The kernel gives twice what is asked for, to account for its own overhead.
+    let got = socket_recv_buffer_size(socket).unwrap_or_default();
+    if got < KERNEL_BUFFER {
+        tracing::warn!(
+            bytes = got,
+            wanted = KERNEL_BUFFER,
+            "the media socket's buffer is small: bursts of many publishers may lose packets; raise net.core.rmem_max"
+        );
     }
 }
 
