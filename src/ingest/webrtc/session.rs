@@ -289,6 +289,11 @@ impl Session {
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
             tracing::debug!(%error, "a datagram is dropped");
         }
+        if !self.connected {
+            // The handshake's end puts the keys in place only when its event is taken, and the first
+            // keyframe may be right behind it.
+            self.poll_peer(now);
+        }
         self.read(now);
     }
 
