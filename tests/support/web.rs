@@ -79,7 +79,16 @@ const SOCKET_BUFFER: u32 = 32 * 1024;
 
 impl Proxy {
     /// `base` is the server's `http://HOST:PORT`, on loopback.
-    pub async fn start(base: &str) -> Self {
+    pub fn start(base: &str) -> Self {
+        Self::with_rate(base, None)
+    }
+
+    /// The same, with so many bytes a second from the server at most on each connection.
+    pub fn slow(base: &str, rate: u32) -> Self {
+        Self::with_rate(base, Some(rate))
+    }
+
+    fn with_rate(base: &str, rate: Option<u32>) -> Self {
         let target: SocketAddr = ([127, 0, 0, 1], base.rsplit(':').next().unwrap().parse().unwrap()).into();
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(SOCKET_BUFFER).unwrap();
@@ -95,7 +104,7 @@ impl Proxy {
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
                     tokio::select! {
-                        _ = pass(client, target, counts) => {}
+                        _ = pass(client, target, rate, counts) => {}
                         _ = cuts.changed() => {}
                     }
                 });
@@ -120,7 +129,12 @@ impl Proxy {
     }
 }
 
-async fn pass(client: TcpStream, target: SocketAddr, counts: Arc<Counts>) -> std::io::Result<()> {
+async fn pass(
+    client: TcpStream,
+    target: SocketAddr,
+    rate: Option<u32>,
+    counts: Arc<Counts>,
+) -> std::io::Result<()> {
     counts.opened.fetch_add(1, Ordering::Relaxed);
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
@@ -139,6 +153,9 @@ async fn pass(client: TcpStream, target: SocketAddr, counts: Arc<Counts>) -> std
             }
             counts.served.fetch_add(read as u64, Ordering::Relaxed);
             to_client.write_all(&buffer[..read]).await?;
+            if let Some(rate) = rate {
+                tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;
+            }
         }
     };
     tokio::try_join!(up, down).map(drop)
@@ -201,7 +218,11 @@ impl HookLog {
             if runs.len() >= times {
                 return runs;
             }
-            assert!(Instant::now() < deadline, "{} of {times} hooks within {patience:?}: {runs:?}", runs.len());
+            assert!(
+                Instant::now() < deadline,
+                "{} of {times} hooks within {patience:?}: {runs:?}",
+                runs.len()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -17,7 +17,8 @@ async fn recordings_are_played_deleted_and_their_hook_run_again_from_the_page() 
     browser.goto(&studio.server.url("/recordings")).await;
     browser.until("document.querySelector('li[data-hook=done] [data-action=play]')", SOON).await;
     browser.click("[data-action=play]").await;
-    let playing = "document.querySelector('#video').currentTime > 0.5 && document.querySelector('#video').duration";
+    let playing =
+        "document.querySelector('#video').currentTime > 0.5 && document.querySelector('#video').duration";
     let duration = browser.until(playing, SOON).await.as_f64().unwrap();
     assert!((duration - take.on_page.as_secs_f64()).abs() < 1.0, "{duration} s, {:?}", take.on_page);
     browser.click("#player form button").await;
@@ -63,10 +64,19 @@ async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     let browser = Chromium::start().await;
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
     std::fs::create_dir_all(&pictures).unwrap();
-    record(&browser, &studio.server.base, "a-name-that-is-much-longer-than-a-phone-is-wide-0123456789", THREE).await;
+    record(
+        &browser,
+        &studio.server.base,
+        "a-name-that-is-much-longer-than-a-phone-is-wide-0123456789",
+        THREE,
+    )
+    .await;
     studio.hook.ran(1, SOON).await;
     start_publishing(&browser, &studio.server.base, "interview").await;
-    browser.until("document.querySelector('#bitrate').textContent", SOON).await;
+    // Until the encoder has found its picture size, there is a level and a bitrate to be seen.
+    browser.until("performance.now() - marks.PUBLISHING > 8000", SOON).await;
+    browser.until("document.querySelector('#bitrate').textContent !== ''", SOON).await;
+    browser.until("document.querySelector('#level').value > 0.1", SOON).await;
     look(&browser, &pictures, "publish").await;
     let publisher = browser.new_window().await;
     for (path, ready, picture) in
