@@ -71,7 +71,7 @@ async fn a_page_that_crashes_is_sealed_after_ten_seconds_of_silence_and_the_grac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_socket_cut_in_mid_recording_costs_nothing() {
+async fn a_socket_cut_in_mid_recording_leaves_one_file_with_no_hole_of_a_second() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::start(&studio.server.base);
     let browser = Chromium::start().await;
@@ -96,7 +96,7 @@ async fn a_socket_cut_in_mid_recording_costs_nothing() {
     assert_nothing_lost(&studio, &manifest, take.on_page);
     let silence = longest_silence(&judge::packets_of(&studio.path(&take.file), "audio"));
     println!("{silence:?} without sound at most");
-    assert!(silence < Duration::from_millis(500), "{silence:?} without sound");
+    assert!(silence < Duration::from_secs(1), "{silence:?} without sound");
     assert_eq!(studio.hook.runs().len(), 1);
 }
 
