@@ -9,5 +9,7 @@
 
 mod support;
 
+#[path = "it/browser/mod.rs"]
+mod browser;
 #[path = "it/harness.rs"]
 mod harness;

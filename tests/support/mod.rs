@@ -6,10 +6,12 @@
 //! ```
 //!
 //! Nothing in `publisher` or `network` touches a socket or a clock; `live` drives the same publisher
-//! over real UDP against a server started by `server`.
+//! over real UDP against a server started by `server`, and `chromium` does so with a real browser, past
+//! what `web` puts in between.
 
 #![allow(dead_code, reason = "every test binary and bench uses its own part")]
 
+pub mod chromium;
 pub mod judge;
 pub mod live;
 pub mod media;
@@ -23,3 +25,4 @@ pub mod server;
 pub mod session;
 pub mod signalling;
 pub mod source;
+pub mod web;

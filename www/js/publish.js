@@ -105,7 +105,7 @@ function warn(title, text) {
 
 /** @param {boolean} busy */
 function lock(busy) {
-  start.disabled = name.disabled = busy;
+  start.disabled = name.disabled = turnOn.disabled = busy;
   stop.disabled = !busy;
   devices.disable(busy);
 }
@@ -240,7 +240,8 @@ async function isAllowed() {
 name.value = query.get("name") ?? `stream-${Math.random().toString(36).slice(2, 6)}`;
 if (window.isSecureContext && navigator.mediaDevices) {
   await devices.refresh();
-  if (await isAllowed().catch(() => false)) await look();
+  const allowed = await isAllowed().catch(() => false);
+  if (allowed && !request) await look(); // unless Start was quicker: a second request would overtake it
 } else {
   byId("localhost", HTMLElement).textContent = `http://localhost${location.port && `:${location.port}`}${location.pathname}`;
   byId("insecure", HTMLElement).hidden = false;

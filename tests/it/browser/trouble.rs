@@ -1,0 +1,142 @@
+//! Pages that are left, crash, lose their socket, or get no camera.
+
+use super::{CONNECT, SOON, Studio, assert_seekable, duration_of, longest_silence, publish_for};
+use super::{start_publishing, stop_publishing};
+use crate::support::chromium::{ALLOW, Chromium};
+use crate::support::judge;
+use crate::support::web::Proxy;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const FIVE: Duration = Duration::from_secs(5);
+
+/// What the page has sent is in the file, a second of the way from PUBLISHING to the end given or taken.
+fn assert_nothing_lost(studio: &Studio, manifest: &serde_json::Value, sent: Duration) {
+    let duration = duration_of(manifest);
+    println!("{:?} sent, {duration:?} in the file, ended: {}", sent, manifest["end_reason"]);
+    let off = duration.abs_diff(sent);
+    assert!(off < Duration::from_secs(1), "{sent:?} sent, {duration:?} in the file");
+    assert_seekable(&studio.path(manifest["file"].as_str().unwrap()));
+}
+
+/// By the page's clock.
+async fn published_so_far(browser: &Chromium) -> Duration {
+    let ms = browser.run("return performance.now() - marks.PUBLISHING;").await;
+    Duration::from_secs_f64(ms.as_f64().unwrap() / 1e3)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_the_page_seals_what_was_sent() {
+    let studio = Studio::open(&[]);
+    let browser = Chromium::start().await;
+    start_publishing(&browser, &studio.server.base, "left").await;
+    publish_for(&browser, FIVE).await;
+    let sent = published_so_far(&browser).await;
+    browser.goto(&studio.server.url("/healthz")).await;
+    // Ten seconds of grace pass if the page says nothing.
+    let manifest = studio.the_one_recording(SOON).await;
+    assert_nothing_lost(&studio, &manifest, sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_the_window_seals_what_was_sent() {
+    let studio = Studio::open(&[]);
+    let browser = Chromium::start().await;
+    let other = browser.new_window().await;
+    start_publishing(&browser, &studio.server.base, "closed").await;
+    publish_for(&browser, FIVE).await;
+    let sent = published_so_far(&browser).await;
+    browser.close_window().await;
+    browser.switch(other).await;
+    let manifest = studio.the_one_recording(SOON).await;
+    assert_nothing_lost(&studio, &manifest, sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_crashes_is_sealed_after_ten_seconds_of_silence_and_the_grace() {
+    let studio = Studio::open(&["record.reconnect_grace=2s"]);
+    let browser = Chromium::start().await;
+    start_publishing(&browser, &studio.server.base, "crashed").await;
+    publish_for(&browser, FIVE).await;
+    let sent = published_so_far(&browser).await;
+    let crashed = Instant::now();
+    browser.crash().await;
+    let manifest = studio.the_one_recording(Duration::from_secs(30)).await;
+    let took = crashed.elapsed();
+    println!("sealed {took:?} after the crash");
+    assert_nothing_lost(&studio, &manifest, sent);
+    assert_eq!(manifest["end_reason"], "publisher_lost");
+    // A second more for the seal, the hook, and a busy machine.
+    assert!(took < Duration::from_secs(13), "sealed {took:?} after the crash");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_cut_in_mid_recording_leaves_one_file_with_no_hole_of_a_second() {
+    let studio = Studio::open(&[]);
+    let proxy = Proxy::start(&studio.server.base);
+    let browser = Chromium::start().await;
+    start_publishing(&browser, &proxy.base, "cut").await;
+    publish_for(&browser, Duration::from_secs(3)).await;
+    let note = "document.querySelector('#note').textContent";
+    browser
+        .run(
+            "window.notes = []; const note = document.querySelector('#note');
+            new MutationObserver(() => notes.push(note.textContent)).observe(note, { childList: true });",
+        )
+        .await;
+    proxy.cut();
+    browser.until("notes.some((text) => text.includes('trying again'))", SOON).await;
+    browser.until(&format!("{note}.startsWith('Recording')"), SOON).await;
+    browser.run("marks.back = performance.now();").await;
+    browser.until("performance.now() - marks.back >= 3000", SOON).await;
+    let take = stop_publishing(&browser).await;
+
+    let manifest = studio.the_one_recording(SOON).await;
+    assert_eq!(manifest["end_reason"], "stopped");
+    assert_nothing_lost(&studio, &manifest, take.on_page);
+    let silence = longest_silence(&judge::packets_of(&studio.path(&take.file), "audio"));
+    println!("{silence:?} without sound at most");
+    assert!(silence < Duration::from_secs(1), "{silence:?} without sound");
+    assert_eq!(studio.hook.runs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_without_camera_says_what_to_do() {
+    let studio = Studio::open(&[]);
+    let browser = Chromium::with(&[]).await;
+    for device in ["camera", "microphone"] {
+        let denied = json!({ "permission": { "name": device }, "setting": "denied" });
+        browser.devtools("Browser.setPermission", denied).await;
+    }
+    browser.goto(&studio.server.url("/publish")).await;
+    browser.click("#start").await;
+    browser.until("!document.querySelector('#error').hidden", CONNECT).await;
+    let error = browser.text("#error").await;
+    assert!(error.contains("Click the icon beside the address, allow both"), "{error}");
+
+    for (failure, advice) in [("NotFoundError", "Plug one in"), ("NotReadableError", "Close that program")] {
+        browser
+            .run(&format!(
+                "navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('', '{failure}'); }};"
+            ))
+            .await;
+        browser.click("#start").await;
+        let says = format!("document.querySelector('#error').textContent.includes('{advice}')");
+        browser.until(&says, SOON).await;
+    }
+    assert!(studio.recordings().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_whose_address_is_not_secure_names_three_ways_out() {
+    let studio = Studio::open(&["auth.mode=open"]);
+    let browser = Chromium::with(&[ALLOW, "--host-resolver-rules=MAP onrecord.test 127.0.0.1"]).await;
+    let port = studio.server.base.rsplit(':').next().unwrap();
+    browser.goto(&format!("http://onrecord.test:{port}/publish")).await;
+    browser.until("!document.querySelector('#insecure').hidden", SOON).await;
+    let notice = browser.text("#insecure").await;
+    for way in [&format!("http://localhost:{port}/publish"), "TLS", "proxy"] {
+        assert!(notice.contains(way), "no {way} in: {notice}");
+    }
+    assert_eq!(browser.run("return document.querySelector('#start').disabled;").await, true);
+}
