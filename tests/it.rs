@@ -11,3 +11,5 @@ mod support;
 
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/network/mod.rs"]
+mod network;

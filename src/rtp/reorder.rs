@@ -84,9 +84,11 @@ impl Reorder {
         self.missing.iter().any(|missing| missing.sequence as u16 == sequence)
     }
 
-    /// Whether this packet would be released at once.
-    pub fn is_next(&self, sequence: u16) -> bool {
-        self.next.is_some_and(|next| next as u16 == sequence)
+    /// Whether a copy of this packet is of use: it has neither come nor been given up.
+    pub fn wants(&self, sequence: u16) -> bool {
+        let Some(next) = self.next else { return false };
+        let sequence = next + i64::from(sequence.wrapping_sub(next as u16) as i16);
+        (next..=self.newest + MAX_MISSING).contains(&sequence) && !self.held.contains_key(&sequence)
     }
 
     /// Takes a packet.

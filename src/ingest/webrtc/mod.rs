@@ -4,6 +4,7 @@ mod engine;
 mod offer;
 mod paths;
 mod peer;
+pub mod route;
 pub mod session;
 mod socket;
 

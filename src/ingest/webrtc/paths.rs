@@ -34,6 +34,10 @@ const CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// is enough to move there: a peer behind a NAT that rebinds does not know of it and nominates nothing.
 const SILENCE: Duration = Duration::from_millis(500);
 
+/// Without any packet from the current address for this long, media from another one is reason to
+/// ask who is there; sooner it would be a packet that took its time.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// What becomes of an incoming STUN message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inbound {
@@ -57,6 +61,8 @@ pub(super) struct Paths {
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
+    /// Last check of an address that nobody has proven anything of.
+    suspected: Option<Instant>,
     /// The agent's own messages and ours, to be sent.
     pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// Addresses proven since the last look.
@@ -92,6 +98,7 @@ impl Paths {
             local_addr: None,
             heard: now,
             checks: VecDeque::new(),
+            suspected: None,
             outgoing: VecDeque::new(),
             proven: VecDeque::new(),
         })
@@ -159,6 +166,19 @@ impl Paths {
             self.check(from, to, now);
         }
         Inbound::Done
+    }
+
+    /// Media of this session came from an address that is nobody's. If the peer is silent where it
+    /// was, that address is asked who it is; only a signed answer moves anything (D4). At most one
+    /// such check in [`CHECK_PAUSE`], whatever addresses are forged.
+    pub fn suspect(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
+        let within = |at: Instant, pause| now.saturating_duration_since(at) < pause;
+        let asked = self.suspected.is_some_and(|at| within(at, CHECK_PAUSE));
+        if self.current.is_none_or(|current| current == from) || within(self.heard, QUIET) || asked {
+            return;
+        }
+        self.suspected = Some(now);
+        self.check(from, to, now);
     }
 
     /// Answers a check of the peer with the address it really came from.

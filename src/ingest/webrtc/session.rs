@@ -63,6 +63,8 @@ pub enum Event {
     Connected,
     /// This address has been proven to be the peer's (D4): route its packets here.
     Proven(SocketAddr),
+    /// The peer's media comes from this source (SSRC).
+    Source(u32),
     /// Media.
     Media(media::Event),
     /// The session is over.
@@ -102,6 +104,7 @@ pub struct Session {
     pipeline: Pipeline,
     paths: Paths,
     events: VecDeque<Event>,
+    outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
     began: Instant,
     connected: bool,
@@ -158,6 +161,7 @@ impl Session {
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
             events: VecDeque::new(),
+            outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
             began: now,
             connected: false,
@@ -286,16 +290,38 @@ impl Session {
             transport_protocol: TransportProtocol::UDP,
             ecn: None,
         };
+        let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
             tracing::debug!(%error, "a datagram is dropped");
         }
         self.read(now);
+        if is_dtls && self.connected && self.answers_goodbye(now) {
+            self.end(Gone::Closed, now);
+        }
+    }
+
+    /// Notes that media of this session came from an address that is nobody's: the peer may have
+    /// moved there without knowing, as behind a NAT that has forgotten it.
+    pub fn suspect(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
+        if !self.over {
+            self.paths.suspect(from, to, now);
+        }
     }
 
     fn heard_if(&mut self, authentic: bool, now: Instant) {
         if authentic {
             self.heard = now;
         }
+    }
+
+    /// Whether DTLS sends an alert (record type 21, RFC 5246 section 6.2.1): only the peer's own,
+    /// encrypted one makes it do so once it is up, and the peer connection says nothing of it.
+    fn answers_goodbye(&mut self, now: Instant) -> bool {
+        let before = self.outbox.len();
+        while let Some(transmit) = self.poll_peer_write(now) {
+            self.outbox.push_back(transmit);
+        }
+        self.outbox.iter().skip(before).any(|transmit| transmit.data.first() == Some(&21))
     }
 
     /// Moves what the peer connection has received into the pipeline.
@@ -357,6 +383,7 @@ impl Session {
                     if let Some(receiver) = self.receivers.iter_mut().find(of_kind) {
                         receiver.ssrc = Some(open.ssrc);
                         receiver.id = Some(open.receiver_id);
+                        self.events.push_back(Event::Source(open.ssrc));
                     }
                 }
                 RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
@@ -451,13 +478,18 @@ impl Session {
     /// The next datagram to be sent.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         self.give_feedback(now);
-        while let Some(message) = self.peer.poll_write() {
+        let waiting = self.outbox.pop_front().or_else(|| self.poll_peer_write(now));
+        waiting.or_else(|| self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data }))
+    }
+
+    fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {
+        loop {
+            let message = self.peer.poll_write()?;
             let (from, to) = (message.transport.local_addr, message.transport.peer_addr);
             if let Some(to) = self.paths.outbound(to, &message.message, now) {
                 return Some(Transmit { from, to, data: message.message });
             }
         }
-        self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data })
     }
 
     fn give_feedback(&mut self, now: Instant) {
