@@ -13,3 +13,5 @@ mod support;
 mod harness;
 #[path = "it/network/mod.rs"]
 mod network;
+#[path = "it/wire.rs"]
+mod wire;

@@ -7,6 +7,7 @@ mod peer;
 pub mod route;
 pub mod session;
 mod socket;
+mod sources;
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;

@@ -6,6 +6,8 @@
 use crate::base::id::Secret;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
+use crate::ingest::webrtc::route::Kind as Datagram;
+use crate::ingest::webrtc::sources::Undeclared;
 use crate::ingest::webrtc::{Candidate, Refusal, peer};
 use crate::media::{self, Kind, Track};
 use crate::rtp::{self, Feedback, Pipeline, TrackSetup};
@@ -99,6 +101,7 @@ pub struct Transmit {
 pub struct Session {
     peer: RTCPeerConnection,
     plan: Plan,
+    undeclared: Undeclared,
     local: Credentials,
     receivers: Vec<Receiver>,
     pipeline: Pipeline,
@@ -140,7 +143,8 @@ impl Session {
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
-        let answered = negotiate(&mut peer, &plan.reduced, now)?;
+        let undeclared = Undeclared::new(&plan.chosen);
+        let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
         let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
@@ -156,6 +160,7 @@ impl Session {
             .collect();
         let mut session = Self {
             peer,
+            undeclared,
             local,
             receivers,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
@@ -189,7 +194,7 @@ impl Session {
             ));
         }
         let restarts = plan.credentials != self.plan.credentials;
-        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
         self.plan = plan;
         if restarts {
             self.restarted(&answered, now);
@@ -206,7 +211,7 @@ impl Session {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
         let offer = credentials.put_into(&self.plan.reduced);
-        let answered = negotiate(&mut self.peer, &offer, now)?;
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
         (self.plan.reduced, self.plan.credentials) = (offer, credentials);
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
@@ -290,6 +295,7 @@ impl Session {
             transport_protocol: TransportProtocol::UDP,
             ecn: None,
         };
+        self.find_source(&datagram, now);
         let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
             tracing::debug!(%error, "a datagram is dropped");
@@ -311,6 +317,18 @@ impl Session {
     fn heard_if(&mut self, authentic: bool, now: Instant) {
         if authentic {
             self.heard = now;
+        }
+    }
+
+    /// Makes a source that the offer did not name known before its packet is looked into.
+    fn find_source(&mut self, datagram: &[u8], now: Instant) {
+        let (Datagram::Media(source), Some(second)) = (Datagram::of(datagram), datagram.get(1)) else { return };
+        if self.connected && self.undeclared.find(source, second & 0x7f, now) {
+            let offer = self.undeclared.put_into(&self.plan.reduced);
+            // The answer is the one the peer has: only we have learnt something.
+            if let Err(error) = negotiate(&mut self.peer, &offer, now) {
+                tracing::debug!(%error, source, "a source can't be received");
+            }
         }
     }
 
@@ -347,6 +365,7 @@ impl Session {
             return;
         };
         self.media = now;
+        self.undeclared.heard(ssrc, now);
         let red = self.receivers[track].chosen.red == Some(packet.header.payload_type);
         let packet = rtp::Packet {
             sequence: packet.header.sequence_number,

@@ -3,8 +3,9 @@
 use super::*;
 use crate::support::network::{Bursts, rtp_payload_type};
 
-/// When the server gave up on packets after which pictures are missing: the first of each hole.
-fn unrepaired(network: &Net) -> Vec<Instant> {
+/// When the server gave up on packets after which pictures are missing, the first of each hole, and
+/// when the picture came out that ends the hole.
+fn unrepaired(network: &Net) -> Vec<(Instant, Instant)> {
     let kept = matched(network, Video);
     let (mut next, mut given_up, mut unrepaired) = (0, None, Vec::new());
     for (at, event) in &network.server.media {
@@ -12,7 +13,7 @@ fn unrepaired(network: &Net) -> Vec<Instant> {
             Event::Lost { track: 0, .. } => drop(given_up.get_or_insert(*at)),
             Event::Frame(frame) if frame.track == 0 => {
                 if next > 0 && kept[next].index > kept[next - 1].index + 1 {
-                    unrepaired.push(given_up.expect("a loss before a hole"));
+                    unrepaired.push((given_up.expect("a loss before a hole"), *at));
                 }
                 (next, given_up) = (next + 1, None);
             }
@@ -22,13 +23,17 @@ fn unrepaired(network: &Net) -> Vec<Instant> {
     unrepaired
 }
 
-/// The unrepaired holes for which no request went out within 100 ms; it takes 30 ms to arrive.
-fn unasked(network: &Net) -> Vec<Instant> {
+/// The unrepaired holes for which no keyframe was there already, nor asked for within 100 ms; a
+/// request takes 30 ms to arrive.
+fn unasked(network: &Net) -> Vec<Duration> {
+    let around = Duration::from_millis(100);
+    let way = Duration::from_millis(30);
     let requests = network.publisher.keyframe_requests();
-    let asked = |at: Instant| {
-        requests.iter().any(|asked| (at..=at + Duration::from_millis(130)).contains(asked))
-    };
-    unrepaired(network).into_iter().filter(|at| !asked(*at)).collect()
+    let asked =
+        |at: Instant| requests.iter().any(|asked| (at + way - around..=at + way + around).contains(asked));
+    let start = network.publisher.connected_at().unwrap();
+    let unasked = unrepaired(network).into_iter().filter(|(at, ended)| at != ended && !asked(*at));
+    unasked.map(|(at, _)| at - start).collect()
 }
 
 #[test]
@@ -77,7 +82,8 @@ fn without_retransmission_only_decodable_frames_are_kept_and_keyframes_asked_for
         let mut network = connect(110 + seed, fake_media());
         let rtx = network.publisher.rtx_payload_type().unwrap();
         network.up.filter = Some(Box::new(move |_, datagram| rtp_payload_type(datagram) != Some(rtx)));
-        network.both(|link| link.loss = 0.005);
+        // Downwards nothing is lost, so that every request for a keyframe is seen.
+        network.up.loss = 0.005;
         assert_only_decodable_frames("no retransmission, 0.5 % loss", network);
     }
 }
@@ -89,7 +95,7 @@ fn bursts_without_retransmission_leave_only_decodable_frames() {
     network.up.filter = Some(Box::new(move |_, datagram| rtp_payload_type(datagram) != Some(rtx)));
     let first = network.elapsed() + Duration::from_secs(3);
     let (every, length) = (Duration::from_secs(5), Duration::from_millis(200));
-    network.both(|link| link.bursts = Some(Bursts { first, every, length }));
+    network.up.bursts = Some(Bursts { first, every, length });
     assert_only_decodable_frames("bursts of 200 ms, no retransmission", network);
 }
 

@@ -1,0 +1,83 @@
+//! Where the media of a section comes from, when its offer does not say (RFC 5576 is optional).
+//!
+//! The peer connection wants sources (SSRCs) declared as soon as there are two sections, and repairs
+//! nothing of undeclared ones. So sections without any are given made-up ones, and the packets'
+//! own take their place when they come: their payload types name the section, for those are unique
+//! on one transport (RFC 8843 section 9.2).
+
+use crate::ingest::webrtc::offer::{self, Chosen};
+use std::time::{Duration, Instant};
+
+/// Sources believed in one session, each at the price of a negotiation: some for each track, and for
+/// an encoder that begins anew. A header is not authenticated when it is looked at.
+const MAX_FOUND: usize = 16;
+/// A source that was heard within this time is not replaced by another one.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// The sources of one section.
+#[derive(Debug)]
+struct Sources {
+    chosen: Chosen,
+    primary: u32,
+    repair: Option<u32>,
+    /// Last authentic packet of the primary source.
+    heard: Option<Instant>,
+    /// The source of retransmissions has come.
+    repairs: bool,
+}
+
+/// The sources of all sections that name none.
+#[derive(Debug, Default)]
+pub(super) struct Undeclared {
+    sections: Vec<Sources>,
+    found: usize,
+}
+
+impl Undeclared {
+    pub fn new(chosen: &[Chosen]) -> Self {
+        let sources = |chosen: &Chosen| Sources {
+            chosen: chosen.clone(),
+            primary: rand::random(),
+            repair: chosen.rtx.map(|_| rand::random()),
+            heard: None,
+            repairs: false,
+        };
+        Self { sections: chosen.iter().filter(|c| c.ssrcs.is_empty()).map(sources).collect(), found: 0 }
+    }
+
+    /// The reduced offer with all that is known.
+    pub fn put_into(&self, reduced: &str) -> String {
+        self.sections.iter().fold(reduced.to_owned(), |offer, section| {
+            offer::declare(&offer, &section.chosen.mid, section.primary, section.repair)
+        })
+    }
+
+    /// An authentic packet of this source came.
+    pub fn heard(&mut self, source: u32, now: Instant) {
+        if let Some(section) = self.sections.iter_mut().find(|section| section.primary == source) {
+            section.heard = Some(now);
+        }
+    }
+
+    /// Looks at a packet; whether it is of a source that must be negotiated first.
+    pub fn find(&mut self, source: u32, payload_type: u8, now: Instant) -> bool {
+        let known = |section: &Sources| section.primary == source || section.repair == Some(source);
+        if self.sections.is_empty() || self.found == MAX_FOUND || self.sections.iter().any(known) {
+            return false;
+        }
+        for section in &mut self.sections {
+            let Chosen { payload_type: primary, red, rtx, .. } = section.chosen;
+            let alive = section.heard.is_some_and(|at| now.saturating_duration_since(at) < HEARD);
+            if (payload_type == primary || Some(payload_type) == red) && !alive {
+                section.primary = source;
+            } else if Some(payload_type) == rtx && !section.repairs && section.heard.is_some() {
+                (section.repair, section.repairs) = (Some(source), true);
+            } else {
+                continue;
+            }
+            self.found += 1;
+            return true;
+        }
+        false
+    }
+}
