@@ -45,7 +45,8 @@ async fn sealed(server: &Server) -> Value {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
         let list: Value = reqwest::get(server.url("/api/recordings")).await.unwrap().json().await.unwrap();
-        if let Some(manifest) = list.as_array().unwrap().iter().find(|manifest| manifest["state"] == "sealed") {
+        if let Some(manifest) = list.as_array().unwrap().iter().find(|manifest| manifest["state"] == "sealed")
+        {
             return manifest.clone();
         }
         assert!(tokio::time::Instant::now() < deadline, "nothing is sealed: {list}");
@@ -78,7 +79,7 @@ fn judge_track(file: &Path, publisher: &Publisher, kind: MediaKind, name: &str) 
     let longest =
         matched.windows(2).map(|pair| pair[1].captured - pair[0].captured).max().unwrap_or(Duration::MAX);
     println!("{name}: {} of {} frames kept, {share:.1} %; longest gap {longest:?}", kept.len(), sent.len());
-    assert!(share >= 85.0, "{name}: {share:.1} % kept");
+    assert!(share >= 95.0, "{name}: {share:.1} % kept");
     assert!(longest <= Duration::from_secs(3), "{name}: a gap of {longest:?}");
     if kind.is_video() {
         proof::check_decodable(&matched).unwrap();

@@ -26,7 +26,9 @@ impl<'a> Kind<'a> {
             [0, 1, ..] => username(datagram).map_or(Kind::Other, Kind::Request),
             [1, 1 | 0x11, ..] => transaction().map_or(Kind::Other, Kind::Response),
             // Payload types 64 to 95 would be RTCP's (RFC 5761 section 4).
-            [128..=191, second, _, _, _, _, _, _, a, b, c, d, ..] if !(64..=95).contains(&(second & 0x7f)) => {
+            [128..=191, second, _, _, _, _, _, _, a, b, c, d, ..]
+                if !(64..=95).contains(&(second & 0x7f)) =>
+            {
                 Kind::Media(u32::from_be_bytes([*a, *b, *c, *d]))
             }
             _ => Kind::Other,

@@ -318,11 +318,16 @@ impl Session {
         if authentic {
             self.heard = now;
         }
+        if let Some(round_trip) = self.paths.round_trip.take() {
+            self.pipeline.round_trip(round_trip);
+        }
     }
 
     /// Makes a source that the offer did not name known before its packet is looked into.
     fn find_source(&mut self, datagram: &[u8], now: Instant) {
-        let (Datagram::Media(source), Some(second)) = (Datagram::of(datagram), datagram.get(1)) else { return };
+        let (Datagram::Media(source), Some(second)) = (Datagram::of(datagram), datagram.get(1)) else {
+            return;
+        };
         if self.connected && self.undeclared.find(source, second & 0x7f, now) {
             let offer = self.undeclared.put_into(&self.plan.reduced);
             // The answer is the one the peer has: only we have learnt something.
@@ -498,7 +503,8 @@ impl Session {
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         self.give_feedback(now);
         let waiting = self.outbox.pop_front().or_else(|| self.poll_peer_write(now));
-        waiting.or_else(|| self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data }))
+        waiting
+            .or_else(|| self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data }))
     }
 
     fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {

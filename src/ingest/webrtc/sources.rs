@@ -81,3 +81,33 @@ impl Undeclared {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Codec, Track};
+
+    #[test]
+    fn a_source_is_found_once_replaced_after_silence_and_forged_ones_end() {
+        let track = Track { codec: Codec::Vp8, channels: 0 };
+        let (red, rtx) = (None, Some(97));
+        let chosen =
+            Chosen { index: 0, mid: "v".to_owned(), track, ssrcs: vec![], payload_type: 96, red, rtx };
+        let declared = Chosen { ssrcs: vec![5], ..chosen.clone() };
+        let now = Instant::now();
+        assert!(!Undeclared::new(&[declared]).find(7, 96, now), "the offer names another");
+
+        let mut sources = Undeclared::new(&[chosen]);
+        assert!(!sources.find(8, 97, now), "a retransmission of nothing");
+        assert!(!sources.find(8, 33, now), "no section's payload type");
+        assert!(sources.find(7, 96, now) && !sources.find(7, 96, now), "once");
+        sources.heard(7, now);
+        assert!(sources.find(8, 97, now) && !sources.find(9, 97, now));
+        let offer = sources.put_into("m=video\r\na=mid:v\r\n");
+        assert!(offer.contains("a=ssrc-group:FID 7 8\r\na=ssrc:7 cname:onrecord\r\na=ssrc:8 "), "{offer}");
+        assert!(!sources.find(10, 96, now), "the one that is heard stays");
+        assert!(sources.find(10, 96, now + HEARD), "an encoder that began anew");
+        let forged = (100..1000).filter(|source| sources.find(*source, 96, now + HEARD)).count();
+        assert_eq!(forged, MAX_FOUND - 3);
+    }
+}

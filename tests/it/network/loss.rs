@@ -108,7 +108,10 @@ fn a_burst_of_200_ms_is_repaired() {
     network.run_for(Duration::from_secs(60));
     network.both(|link| link.bursts = None);
     finish(&mut network);
-    println!("bursts of 200 ms with retransmission: longest hole {:?}", proof::holes(&matched(&network, Video)).longest);
+    println!(
+        "bursts of 200 ms with retransmission: longest hole {:?}",
+        proof::holes(&matched(&network, Video)).longest
+    );
     assert_kept(&network, Video, 99.0);
     assert_one_stream(&network);
 }

@@ -41,7 +41,9 @@ fn a_nat_that_rebinds_twice_costs_less_than_a_second_each_time() {
         finish(&mut network);
         let (video, audio) = (longest_silence(&network, Video), longest_silence(&network, Audio));
         let hole = proof::holes(&matched(&network, Video)).longest;
-        println!("seed {seed}: longest silence {video:?} of pictures, {audio:?} of sound; longest hole {hole:?}");
+        println!(
+            "seed {seed}: longest silence {video:?} of pictures, {audio:?} of sound; longest hole {hole:?}"
+        );
         assert!(video.max(audio).max(hole) <= Duration::from_secs(1), "{video:?}, {audio:?}, {hole:?}");
         assert!(frames(&network).any(|(at, _)| at > up - Duration::from_secs(1)), "still sending");
         assert_one_stream(&network);
