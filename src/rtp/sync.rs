@@ -151,7 +151,7 @@ impl Timeline {
 /// section 6.4.1 has 0 for that).
 pub(super) fn ntp_micros(ntp: u64) -> Option<i64> {
     let (seconds, fraction) = (ntp >> 32, ntp & 0xffff_ffff);
-    (ntp != 0).then(|| (seconds * 1_000_000 + (fraction * 1_000_000 >> 32)) as i64)
+    (ntp != 0).then(|| (seconds * 1_000_000 + ((fraction * 1_000_000) >> 32)) as i64)
 }
 
 #[cfg(test)]
