@@ -432,3 +432,23 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_keeps_its_newest_routes_and_takes_nobody_elses_away() {
+        let (mut list, mut map) = (VecDeque::new(), HashMap::new());
+        for source in 0..40_u32 {
+            map.insert(source, 1);
+            bounded(&mut list, source, |old| unmap(&mut map, old, 1));
+            bounded(&mut list, 7, |_| panic!("it was known"));
+        }
+        assert_eq!((list.len(), map.len()), (ROUTES, ROUTES), "routes kept");
+        assert!(list.contains(&39) && list.contains(&7), "{list:?}");
+        map.insert(39, 2);
+        unmap(&mut map, 39, 1);
+        assert_eq!(map.get(&39), Some(&2), "it is another session's by now");
+    }
+}

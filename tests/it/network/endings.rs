@@ -1,6 +1,7 @@
 //! How a session ends that nobody stopped (D2).
 
 use super::*;
+use crate::support::network::{Datagram, Endpoint};
 use onrecord::ingest::webrtc::session::Gone;
 
 /// Why the session ended, and how long after `since`.
@@ -68,4 +69,34 @@ fn a_peer_that_closes_is_gone_at_once() {
     assert!(after < Duration::from_millis(100), "{after:?}");
     let (sent, kept) = counts(&network, Video);
     assert!(sent - kept <= 2, "{kept} of {sent} pictures");
+}
+
+#[test]
+fn a_forged_goodbye_ends_nothing() {
+    let mut network = connect(405, fake_media());
+    network.run_for(Duration::from_secs(2));
+    let now = network.now();
+    // A plaintext DTLS 1.2 alert of epoch 0: close_notify, from the peer's own address.
+    let bytes = vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 1, 0];
+    network.server.receive(now, Datagram { from: inside(), to: server(), bytes });
+    network.run_for(Duration::from_secs(2));
+    assert_eq!(network.server.gone, None);
+    finish(&mut network);
+    assert_kept(&network, Video, 100.0);
+}
+
+#[test]
+fn a_handshake_over_a_bad_network_still_comes_about() {
+    let mut times = Vec::new();
+    for seed in 0..40 {
+        let mut network = answered(410 + seed, fake_media(), str::to_owned);
+        network.both(|link| link.loss = 0.1);
+        let up = |net: &Net| net.server.connected_at.is_some();
+        assert!(network.run_until_true(Duration::from_secs(15), up), "seed {seed}: not in 15 s");
+        times.push(network.elapsed());
+        network.run_for(Duration::from_secs(3));
+        assert!(!kept(&network, Video).is_empty(), "seed {seed}: no picture in 3 s");
+    }
+    times.sort();
+    println!("connected at 10 % loss: median {:?}, at most {:?}", times[20], times[39]);
 }
