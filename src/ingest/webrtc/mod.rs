@@ -1,5 +1,6 @@
 //! WebRTC ingest: one `accept(offer)` core for `/signal` and WHIP.
 
+mod dtls;
 mod engine;
 mod offer;
 mod paths;

@@ -4,6 +4,7 @@
 //! second. The engine owns the session and drives it.
 
 use crate::base::id::Secret;
+use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
 use crate::ingest::webrtc::route::Kind as Datagram;
@@ -106,6 +107,7 @@ pub struct Session {
     receivers: Vec<Receiver>,
     pipeline: Pipeline,
     paths: Paths,
+    repeats: Repeats,
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
@@ -165,6 +167,7 @@ impl Session {
             receivers,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
+            repeats: Repeats::default(),
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
@@ -297,6 +300,10 @@ impl Session {
         };
         self.find_source(&datagram, now);
         let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
+        let is_client = !self.plan.peer_is_dtls_client;
+        if is_dtls && is_client && !self.connected && self.repeats.contain(&datagram) {
+            return;
+        }
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
             tracing::debug!(%error, "a datagram is dropped");
         }
