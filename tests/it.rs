@@ -13,3 +13,7 @@ mod support;
 mod browser;
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/network/mod.rs"]
+mod network;
+#[path = "it/wire.rs"]
+mod wire;

@@ -152,7 +152,7 @@ impl Pipeline {
                 let sequence = packet.sequence.wrapping_sub(copy.ago);
                 let timestamp = packet.timestamp.wrapping_sub(copy.offset);
                 // The hole may be known only with this packet: it is the newest.
-                if lane.reorder.lacks(sequence) || lane.reorder.is_next(sequence) {
+                if lane.reorder.wants(sequence) {
                     let copy =
                         Packet { sequence, timestamp, marker: false, payload: copy.payload, red: false };
                     lane.reorder.push(copy, arrived);

@@ -1,8 +1,8 @@
 //! Packets into order: holes wait for their packets, which are asked for again and again until the
 //! window closes.
 //!
-//! In order, a packet passes without being held. Memory is bounded by [`MAX_HELD`]; when it is
-//! full, the oldest hole closes early.
+//! In order, a packet passes without being held. Memory is bounded by [`MAX_HELD`],
+//! [`MAX_HELD_BYTES`] and [`MAX_HOLES`]; when one is exceeded, the oldest hole closes early.
 
 use crate::rtp::Packet;
 use crate::rtp::sequence::Sequences;
@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Packets that may wait behind a hole: a second of 40 Mbit/s.
 const MAX_HELD: usize = 4096;
+/// Their payloads together; packets of 1200 bytes come to less than this.
+const MAX_HELD_BYTES: usize = 8 << 20;
+/// Missing packets that are remembered: half of what may wait.
+const MAX_HOLES: usize = 2048;
 /// Missing packets that may be asked for at the same time; a larger hole is no loss but another
 /// source, or one that paused.
 const MAX_MISSING: i64 = 1000;
@@ -53,6 +57,7 @@ pub(super) struct Reorder {
     /// The newest received.
     newest: i64,
     held: BTreeMap<i64, Packet>,
+    held_bytes: usize,
     missing: VecDeque<Missing>,
     /// The earliest `ask`; exact enough for a timer.
     ask: Option<Instant>,
@@ -71,6 +76,7 @@ impl Reorder {
             next: None,
             newest: 0,
             held: BTreeMap::new(),
+            held_bytes: 0,
             missing: VecDeque::new(),
             ask: None,
             round_trip: ROUND_TRIP,
@@ -84,9 +90,11 @@ impl Reorder {
         self.missing.iter().any(|missing| missing.sequence as u16 == sequence)
     }
 
-    /// Whether this packet would be released at once.
-    pub fn is_next(&self, sequence: u16) -> bool {
-        self.next.is_some_and(|next| next as u16 == sequence)
+    /// Whether a copy of this packet is of use: it has neither come nor been given up.
+    pub fn wants(&self, sequence: u16) -> bool {
+        let Some(next) = self.next else { return false };
+        let sequence = next + i64::from(sequence.wrapping_sub(next as u16) as i16);
+        (next..=self.newest + MAX_MISSING).contains(&sequence) && !self.held.contains_key(&sequence)
     }
 
     /// Takes a packet.
@@ -118,11 +126,15 @@ impl Reorder {
             self.released.push_back(Item::Packet(packet));
             return;
         }
-        self.held.insert(sequence, packet);
-        while self.held.len() > MAX_HELD {
-            self.close_hole();
+        self.held_bytes += packet.payload.len();
+        if let Some(twice) = self.held.insert(sequence, packet) {
+            self.held_bytes -= twice.payload.len();
         }
         self.release();
+        while self.held.len() > MAX_HELD || self.held_bytes > MAX_HELD_BYTES || self.missing.len() > MAX_HOLES
+        {
+            self.close_hole();
+        }
     }
 
     /// A jump is another source once two packets in a row agree on it.
@@ -165,6 +177,7 @@ impl Reorder {
     fn release(&mut self) {
         let Some(mut next) = self.next else { return };
         while let Some(packet) = self.held.remove(&next) {
+            self.held_bytes -= packet.payload.len();
             self.released.push_back(Item::Packet(packet));
             next += 1;
         }
@@ -309,7 +322,37 @@ mod tests {
         assert_eq!(drain(&mut reorder), ["10", "11", "-1", "40001"]);
         for n in 0..20_000u16 {
             reorder.push(packet(40_003u16.wrapping_add(n)), now);
-            assert!(reorder.held.len() <= MAX_HELD + 1);
+            assert!(reorder.held.len() <= MAX_HELD);
         }
+    }
+
+    #[test]
+    fn neither_sparse_nor_huge_packets_take_more_memory_than_they_may() {
+        let (mut reorder, now) = (Reorder::new(WINDOW, true), Instant::now());
+        let mut given_up = 0;
+        for n in 0..5000u16 {
+            let payload = Bytes::from_static(&[0; 60_000]);
+            reorder.push(Packet { payload, ..packet(n.wrapping_mul(900)) }, now);
+            assert!(reorder.missing.len() <= MAX_HOLES, "{} missing", reorder.missing.len());
+            let sum: usize = reorder.held.values().map(|packet| packet.payload.len()).sum();
+            assert_eq!(sum, reorder.held_bytes);
+            assert!(sum <= MAX_HELD_BYTES, "{sum} bytes held");
+            given_up += drain(&mut reorder).iter().filter(|item| item.starts_with('-')).count();
+        }
+        assert!(given_up > 4900, "{given_up} holes were given up");
+    }
+
+    #[test]
+    fn a_copy_is_wanted_unless_its_packet_came_or_was_given_up() {
+        let (mut reorder, now) = (Reorder::new(WINDOW, false), Instant::now());
+        assert!(!reorder.wants(9), "nothing has come yet");
+        for sequence in [10, 13] {
+            reorder.push(packet(sequence), now);
+        }
+        let wanted: Vec<u16> = (8..17).filter(|sequence| reorder.wants(*sequence)).collect();
+        assert_eq!(wanted, [11, 12, 14, 15, 16]);
+        assert!(!reorder.wants(20_000), "another source's");
+        reorder.handle_timeout(now + WINDOW);
+        assert!(!reorder.wants(12) && reorder.wants(14));
     }
 }

@@ -217,6 +217,25 @@ fn copies_in_red_fill_holes_in_the_sound() {
 }
 
 #[test]
+fn of_two_lost_in_a_row_the_copy_saves_the_second() {
+    let start = Instant::now();
+    let mut pipeline = Pipeline::new(CONFIG, &[AUDIO], start);
+    let mut kept = Vec::new();
+    for n in (1..=9_u8).chain(12..200) {
+        let payload = [0x80 | 111, 0x0f, 0, 3, 111, 0x78, n - 1, 0, 0x78, n, 0].to_vec().into();
+        let (sequence, timestamp) = (u16::from(n), u32::from(n) * 960);
+        let packet = Packet { sequence, timestamp, marker: false, payload, red: true };
+        pipeline.packet(0, packet, start + Duration::from_millis(20 * u64::from(n)));
+        while let Some(event) = pipeline.poll_event() {
+            if let Event::Frame(frame) = event {
+                kept.push(frame.data[1]);
+            }
+        }
+    }
+    assert_eq!(kept, (1..=9).chain(11..200).collect::<Vec<_>>());
+}
+
+#[test]
 fn rubbish_harms_nobody() {
     let (start, mut dice) = (Instant::now(), Dice(42));
     let mut pipeline = Pipeline::new(CONFIG, &[VIDEO, AUDIO], start);

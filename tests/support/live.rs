@@ -1,6 +1,6 @@
 //! The publisher over a real socket, in real time.
 
-use super::network::{Datagram, Endpoint};
+use super::network::{Datagram, Dice, Endpoint};
 use super::publisher::{Config, Publisher};
 use std::future::pending;
 use std::net::SocketAddr;
@@ -23,6 +23,9 @@ struct Driver {
     /// The address the publisher believes it has.
     local: SocketAddr,
     socket: UdpSocket,
+    /// The share of datagrams that get lost, each way.
+    loss: f64,
+    dice: Dice,
     stopped: bool,
 }
 
@@ -33,7 +36,7 @@ impl Live {
         let local = socket.local_addr().unwrap();
         let (publisher, offer) = Publisher::new(configure(local), Instant::now());
         let (commands, queue) = mpsc::channel(4);
-        let driver = Driver { publisher, local, socket, stopped: false };
+        let driver = Driver { publisher, local, socket, loss: 0.0, dice: Dice::new(1), stopped: false };
         (Self { commands, task: tokio::spawn(driver.run(queue)) }, offer)
     }
 
@@ -59,6 +62,11 @@ impl Live {
         self.commands.send(Box::new(move |driver| driver.socket = socket)).await.expect("it runs");
     }
 
+    /// From now on this share of datagrams gets lost, each way.
+    pub async fn lose(&self, share: f64) {
+        self.commands.send(Box::new(move |driver| driver.loss = share)).await.expect("it runs");
+    }
+
     /// Ends it and gives the publisher with all it noted.
     pub async fn stop(self) -> Publisher {
         let _ = self.commands.send(Box::new(|driver| driver.stopped = true)).await;
@@ -71,8 +79,10 @@ impl Driver {
         let mut buffer = vec![0; 2048];
         while !self.stopped {
             while let Some(datagram) = self.publisher.transmit(Instant::now()) {
-                // What the kernel doesn't take is lost, as on any network.
-                let _ = self.socket.send_to(&datagram.bytes, datagram.to).await;
+                if !self.dice.chance(self.loss) {
+                    // What the kernel doesn't take is lost, as on any network.
+                    let _ = self.socket.send_to(&datagram.bytes, datagram.to).await;
+                }
             }
             let deadline = self.publisher.deadline();
             let wake = async {
@@ -83,7 +93,9 @@ impl Driver {
             };
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => {
-                    if let Ok((length, from)) = received {
+                    if let Ok((length, from)) = received
+                        && !self.dice.chance(self.loss)
+                    {
                         let bytes = buffer[..length].to_vec();
                         self.publisher.receive(Instant::now(), Datagram { from, to: self.local, bytes });
                     }

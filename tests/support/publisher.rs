@@ -240,6 +240,13 @@ impl Publisher {
         self.stopped = true;
     }
 
+    /// Says goodbye: a DTLS close_notify.
+    pub fn close(&mut self) {
+        self.stopped = true;
+        self.peer.rtc.close().expect("str0m closes");
+        self.peer.drain();
+    }
+
     /// When media began.
     pub fn connected_at(&self) -> Option<Instant> {
         self.connected_at
@@ -291,7 +298,7 @@ impl Publisher {
 
     /// Sends what is due.
     fn send_media(&mut self, now: Instant) {
-        let Some(start) = self.connected_at.filter(|_| !self.stopped) else { return };
+        let Some(start) = self.media_start() else { return };
         for index in 0..self.tracks.len() {
             loop {
                 let track = &mut self.tracks[index];
@@ -324,8 +331,13 @@ impl Publisher {
         self.peer.drain();
     }
 
+    /// When media began, while it goes on: str0m takes none once its ICE has given up.
+    fn media_start(&self) -> Option<Instant> {
+        self.connected_at.filter(|_| !self.stopped && self.peer.rtc.is_alive())
+    }
+
     fn next_media(&self) -> Option<Instant> {
-        let start = self.connected_at.filter(|_| !self.stopped)?;
+        let start = self.media_start()?;
         self.tracks.iter().map(|track| start + track.captured() + track.config.encoding_takes).min()
     }
 

@@ -3,6 +3,7 @@
 use super::network::{Datagram, Endpoint};
 use super::proof::KeptFrame;
 use bytes::BytesMut;
+use onrecord::ingest::webrtc::route::Kind;
 use onrecord::ingest::webrtc::session::{Event, Gone, Session, SessionConfig};
 use onrecord::{media, rtp};
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ pub struct Ours {
     /// Where its peer was found to be: each move.
     pub proven: Vec<SocketAddr>,
     routed: HashSet<SocketAddr>,
+    sources: HashSet<u32>,
 }
 
 /// The defaults of the configuration, for a server at this address.
@@ -46,6 +48,7 @@ impl Ours {
             gone: None,
             proven: Vec::new(),
             routed: HashSet::new(),
+            sources: HashSet::new(),
         };
         (ours, answer.sdp)
     }
@@ -73,6 +76,7 @@ impl Ours {
                         self.proven.push(address);
                     }
                 }
+                Event::Source(source) => drop(self.sources.insert(source)),
                 Event::Media(event) => self.media.push((now, event)),
                 Event::Gone(gone) => self.gone = Some((now, gone)),
             }
@@ -83,12 +87,16 @@ impl Ours {
 impl Endpoint for Ours {
     fn receive(&mut self, now: Instant, datagram: Datagram) {
         let Datagram { from, to, bytes } = datagram;
-        // STUN finds its session without an address; the rest only from a proven one (D4).
-        let is_stun = bytes.first().is_some_and(|first| *first < 4);
-        if is_stun || self.routed.contains(&from) {
-            self.session.handle(now, from, to, BytesMut::from(&bytes[..]));
-            self.take_events(now);
+        let routed = self.routed.contains(&from);
+        match Kind::of(&bytes) {
+            Kind::Media(source) if !routed && self.sources.contains(&source) => {
+                self.session.suspect(now, from, to);
+            }
+            // STUN finds its session without an address; the rest only from a proven one (D4).
+            Kind::Media(_) | Kind::Other if !routed => return,
+            _ => self.session.handle(now, from, to, BytesMut::from(&bytes[..])),
         }
+        self.take_events(now);
     }
 
     fn timeout(&mut self, now: Instant) {

@@ -2,11 +2,13 @@
 //!
 //! STUN requests are routed by ICE user fragment, STUN responses by the transaction they answer,
 //! everything else by the address it comes from; an address belongs to a session only once the
-//! session has proven it (D4). Sessions do no I/O: the
-//! loop feeds them datagrams and time, and carries off their frames, datagrams and deadlines.
+//! session has proven it (D4). Media from any other address only tells its session where the peer
+//! may be now. Sessions do no I/O: the loop feeds them datagrams and time, and carries off their
+//! frames, datagrams and deadlines.
 
 use crate::base::reason::EndReason;
 use crate::ingest::publication::Publication;
+use crate::ingest::webrtc::route::{Kind, Transaction};
 use crate::ingest::webrtc::session::{Answer, Event, Gone, Session};
 use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::webrtc::{Candidate, Patch, Patched, Refusal, SessionId};
@@ -34,6 +36,8 @@ pub(super) const COMMANDS: usize = 256;
 
 /// STUN transactions of one session whose answers can still be told apart.
 const TRANSACTIONS: usize = 32;
+/// Addresses, or media sources, of one session that are kept; the oldest is forgotten.
+const ROUTES: usize = 16;
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
@@ -75,9 +79,10 @@ struct Entry {
     id: SessionId,
     session: Box<Session>,
     publication: Arc<Publication>,
-    /// ICE user fragments and addresses routed here.
-    ufrags: Vec<String>,
-    addresses: Vec<SocketAddr>,
+    /// ICE user fragments, addresses and media sources routed here.
+    ufrags: VecDeque<String>,
+    addresses: VecDeque<SocketAddr>,
+    sources: VecDeque<u32>,
     transactions: VecDeque<Transaction>,
     deadline: Option<Instant>,
     /// Set when it is to end at a time.
@@ -88,7 +93,6 @@ struct Entry {
 }
 
 type Key = u64;
-type Transaction = [u8; 12];
 
 /// The loop's state.
 pub(super) struct Engine {
@@ -98,6 +102,7 @@ pub(super) struct Engine {
     by_id: HashMap<SessionId, Key>,
     by_ufrag: HashMap<String, Key>,
     by_address: HashMap<SocketAddr, Key>,
+    by_source: HashMap<u32, Key>,
     by_transaction: HashMap<Transaction, Key>,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
@@ -112,6 +117,7 @@ impl Engine {
             by_id: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
+            by_source: HashMap::new(),
             by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
@@ -150,17 +156,26 @@ impl Engine {
     fn receive(&mut self) {
         for _ in 0..BATCHES {
             let now = Instant::now();
-            let Self { socket, sessions, by_ufrag, by_address, by_transaction, dirty, .. } = self;
+            let Self { socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, .. } = self;
             let more = socket.receive(|datagram| {
+                let mut proven = true;
                 let key = match Kind::of(datagram.data) {
                     Kind::Request(ufrag) => by_ufrag.get(ufrag),
                     Kind::Response(transaction) => by_transaction.get(transaction),
+                    Kind::Media(source) => by_address.get(&datagram.from).or_else(|| {
+                        proven = false;
+                        by_source.get(&source)
+                    }),
                     Kind::Other => by_address.get(&datagram.from),
                 };
                 let Some((key, entry)) = key.and_then(|key| Some((*key, sessions.get_mut(key)?))) else {
                     return;
                 };
-                entry.session.handle(now, datagram.from, datagram.to, BytesMut::from(datagram.data));
+                if proven {
+                    entry.session.handle(now, datagram.from, datagram.to, BytesMut::from(datagram.data));
+                } else {
+                    entry.session.suspect(now, datagram.from, datagram.to);
+                }
                 if !std::mem::replace(&mut entry.dirty, true) {
                     dirty.push(key);
                 }
@@ -214,10 +229,13 @@ impl Engine {
             match event {
                 Event::Media(media) => entry.publication.media(&entry.id, media, now),
                 Event::Proven(address) => {
-                    if !entry.addresses.contains(&address) {
-                        entry.addresses.push(address);
-                    }
                     self.by_address.insert(address, key);
+                    bounded(&mut entry.addresses, address, |old| unmap(&mut self.by_address, old, key));
+                }
+                Event::Source(source) => {
+                    // First come, first served: who names another's source must not get its packets.
+                    self.by_source.entry(source).or_insert(key);
+                    bounded(&mut entry.sources, source, |old| unmap(&mut self.by_source, old, key));
                 }
                 Event::Connected => {
                     entry.span.in_scope(|| info!("connected"));
@@ -281,7 +299,12 @@ impl Engine {
         for transaction in &entry.transactions {
             self.by_transaction.remove(transaction);
         }
-        self.by_address.retain(|_, held| *held != key);
+        for address in entry.addresses {
+            unmap(&mut self.by_address, address, key);
+        }
+        for source in entry.sources {
+            unmap(&mut self.by_source, source, key);
+        }
         match over {
             Over::Stopped(reason) => entry.publication.end(reason, now),
             Over::Gone(Gone::Idle) => entry.publication.end(EndReason::PublisherLost, now),
@@ -338,8 +361,9 @@ impl Engine {
             id,
             session,
             publication,
-            ufrags: vec![ufrag],
-            addresses: Vec::new(),
+            ufrags: VecDeque::from([ufrag]),
+            addresses: VecDeque::new(),
+            sources: VecDeque::new(),
             transactions: VecDeque::new(),
             deadline: None,
             ending: None,
@@ -362,7 +386,7 @@ impl Engine {
         let ufrag = entry.session.ufrag().to_owned();
         if !entry.ufrags.contains(&ufrag) {
             self.by_ufrag.insert(ufrag.clone(), key);
-            entry.ufrags.push(ufrag);
+            bounded(&mut entry.ufrags, ufrag, |old| unmap(&mut self.by_ufrag, old, key));
         }
         if !std::mem::replace(&mut entry.dirty, true) {
             self.dirty.push(key);
@@ -396,39 +420,21 @@ fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched
     Ok(Patched::Trickled)
 }
 
-/// What a datagram is, as far as its way is concerned.
-#[derive(Debug, PartialEq, Eq)]
-enum Kind<'a> {
-    /// A STUN binding request for this user fragment of ours: the part of USERNAME before the colon
-    /// (RFC 8445 section 7.2.2).
-    Request(&'a str),
-    /// The answer to this STUN transaction of ours.
-    Response(&'a Transaction),
-    /// DTLS, SRTP, SRTCP, or anything.
-    Other,
-}
-
-impl<'a> Kind<'a> {
-    fn of(datagram: &'a [u8]) -> Self {
-        let transaction = || datagram.get(8..20)?.try_into().ok();
-        match datagram {
-            [0, 1, ..] => username(datagram).map_or(Kind::Other, Kind::Request),
-            [1, 1 | 0x11, ..] => transaction().map_or(Kind::Other, Kind::Response),
-            _ => Kind::Other,
-        }
+/// Adds a route to a session's list; one that had to make place is given to `forget`.
+fn bounded<T: PartialEq>(list: &mut VecDeque<T>, new: T, forget: impl FnOnce(T)) {
+    list.retain(|known| *known != new);
+    list.push_back(new);
+    if list.len() > ROUTES
+        && let Some(old) = list.pop_front()
+    {
+        forget(old);
     }
 }
 
-fn username(datagram: &[u8]) -> Option<&str> {
-    const USERNAME: u16 = 6;
-    let mut attributes = datagram.get(20..)?;
-    loop {
-        let word = |at: usize| Some(u16::from_be_bytes([*attributes.get(at)?, *attributes.get(at + 1)?]));
-        let (kind, length) = (word(0)?, usize::from(word(2)?));
-        if kind == USERNAME {
-            return std::str::from_utf8(attributes.get(4..4 + length)?).ok()?.split(':').next();
-        }
-        attributes = attributes.get(4 + length.next_multiple_of(4)..)?;
+/// Ends a route, unless another session has it by now.
+fn unmap<T: std::hash::Hash + Eq>(map: &mut HashMap<T, Key>, route: T, key: Key) {
+    if map.get(&route) == Some(&key) {
+        map.remove(&route);
     }
 }
 
@@ -444,18 +450,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stun_request_names_its_session_and_rubbish_names_none() {
-        let mut request = vec![0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42];
-        request.extend([0; 12]);
-        request.extend([0x80, 0x22, 0, 3, b'a', b'b', b'c', 0]);
-        request.extend([0, 6, 0, 9]);
-        request.extend(b"mine:hers");
-        request.extend([0; 3]);
-        assert_eq!(Kind::of(&request), Kind::Request("mine"));
-        for cut in 0..request.len() - 4 {
-            assert_eq!(Kind::of(&request[..cut]), Kind::Other, "cut at {cut}");
+    fn a_session_keeps_its_newest_routes_and_takes_nobody_elses_away() {
+        let (mut list, mut map) = (VecDeque::new(), HashMap::new());
+        for source in 0..40_u32 {
+            map.insert(source, 1);
+            bounded(&mut list, source, |old| unmap(&mut map, old, 1));
+            bounded(&mut list, 7, |_| panic!("it was known"));
         }
-        request[0] = 1;
-        assert_eq!(Kind::of(&request), Kind::Response(&[0; 12]), "its answer");
+        assert_eq!((list.len(), map.len()), (ROUTES, ROUTES), "routes kept");
+        assert!(list.contains(&39) && list.contains(&7), "{list:?}");
+        map.insert(39, 2);
+        unmap(&mut map, 39, 1);
+        assert_eq!(map.get(&39), Some(&2), "it is another session's by now");
     }
 }

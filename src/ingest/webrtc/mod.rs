@@ -1,11 +1,14 @@
 //! WebRTC ingest: one `accept(offer)` core for `/signal` and WHIP.
 
+mod dtls;
 mod engine;
 mod offer;
 mod paths;
 mod peer;
+pub mod route;
 pub mod session;
 mod socket;
+mod sources;
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;

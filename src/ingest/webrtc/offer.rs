@@ -28,8 +28,12 @@ pub(super) struct Chosen {
     pub track: Track,
     /// SSRCs that the section declares, first the primary one.
     pub ssrcs: Vec<u32>,
+    /// Payload type of the codec.
+    pub payload_type: u8,
     /// Payload type of RED around Opus (RFC 2198), if offered.
     pub red: Option<u8>,
+    /// Payload type of its retransmissions (RFC 4588), if offered.
+    pub rtx: Option<u8>,
 }
 
 /// An offer that can be answered.
@@ -185,20 +189,52 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refus
             continue;
         }
         offered += 1;
-        let Some((index, section)) = sending().find(|(_, s)| payload_type(s, encoding).is_some()) else {
+        let Some((index, section, number)) = sending().find_map(|(index, section)| {
+            payload_type(section, encoding).map(|number| (index, section, number))
+        }) else {
             return Err(Refusal::UnsupportedCodec);
         };
-        let red = payload_type(section, "red/48000/2").filter(|red| {
-            let opus = payload_type(section, encoding).map(|pt| format!("a=fmtp:{red} {pt}/{pt}"));
-            kind == Kind::Audio && section.iter().any(|line| Some(*line) == opus.as_deref())
+        let has = |line: String| section.contains(&line.as_str());
+        let red = payload_type(section, "red/48000/2")
+            .filter(|red| kind == Kind::Audio && has(format!("a=fmtp:{red} {number}/{number}")));
+        let apt = format!(" apt={number}");
+        let rtx = section.iter().find_map(|line| {
+            line.strip_prefix("a=fmtp:")?.strip_suffix(&apt).and_then(|rtx| rtx.parse().ok())
         });
         let mid = value(section, "a=mid:").ok_or_else(|| bad("a media section has no a=mid"))?.to_owned();
-        chosen.push(Chosen { index, mid, track: Track { codec, channels }, ssrcs: ssrcs(section), red });
+        chosen.push(Chosen {
+            index,
+            mid,
+            track: Track { codec, channels },
+            ssrcs: ssrcs(section),
+            payload_type: number,
+            red,
+            rtx,
+        });
     }
     if offered == 0 {
         return Err(bad("no audio or video section sends anything: add a camera or a microphone track"));
     }
     Ok(chosen)
+}
+
+/// The reduced offer with these sources, `(primary, retransmissions)`, declared for the section of a
+/// mid that declares none itself: the peer connection can't tell two sections apart without.
+pub(super) fn declare(reduced: &str, mid: &str, primary: u32, repair: Option<u32>) -> String {
+    let mut out = String::with_capacity(reduced.len() + 100);
+    let wanted = format!("a=mid:{mid}");
+    for line in lines(reduced) {
+        let _ = write!(out, "{line}\r\n");
+        if line == wanted {
+            if let Some(repair) = repair {
+                let _ = write!(out, "a=ssrc-group:FID {primary} {repair}\r\n");
+            }
+            for source in [Some(primary), repair].into_iter().flatten() {
+                let _ = write!(out, "a=ssrc:{source} cname:onrecord\r\n");
+            }
+        }
+    }
+    out
 }
 
 fn ssrcs(section: &[&str]) -> Vec<u32> {
@@ -312,7 +348,7 @@ mod tests {
 
     const SESSION: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1 2\r\na=fingerprint:sha-256 AA\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n";
     const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\na=mid:0\r\na=sendrecv\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=ssrc:7 cname:x\r\n";
-    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:1\r\na=sendonly\r\na=rtpmap:96 VP8/90000\r\na=rid:h send\r\na=simulcast:send h\r\na=candidate:1 1 udp 1 127.0.0.1 5 typ host\r\n";
+    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:1\r\na=sendonly\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rid:h send\r\na=simulcast:send h\r\na=candidate:1 1 udp 1 127.0.0.1 5 typ host\r\n";
     const H264: &str =
         "m=video 9 UDP/TLS/RTP/SAVPF 102\r\na=mid:2\r\na=sendonly\r\na=rtpmap:102 H264/90000\r\n";
 
@@ -325,6 +361,9 @@ mod tests {
         );
         assert_eq!(plan.chosen[1].red, Some(63));
         assert_eq!(plan.chosen[1].ssrcs, [7]);
+        assert_eq!((plan.chosen[0].payload_type, plan.chosen[0].rtx), (96, Some(97)));
+        let declared = declare(&plan.reduced, "1", 5, Some(6));
+        assert!(declared.contains("a=mid:1\r\na=ssrc-group:FID 5 6\r\na=ssrc:5 "), "{declared}");
         for gone in ["simulcast", "a=rid", "candidate", "mid:2", "sendrecv"] {
             assert!(!plan.reduced.contains(gone), "{gone} is left in {}", plan.reduced);
         }

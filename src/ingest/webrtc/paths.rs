@@ -34,6 +34,10 @@ const CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// is enough to move there: a peer behind a NAT that rebinds does not know of it and nominates nothing.
 const SILENCE: Duration = Duration::from_millis(500);
 
+/// Without any packet from the current address for this long, media from another one is reason to
+/// ask who is there; sooner it would be a packet that took its time.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// What becomes of an incoming STUN message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inbound {
@@ -57,8 +61,12 @@ pub(super) struct Paths {
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
+    /// Last check of an address that nobody has proven anything of.
+    suspected: Option<Instant>,
     /// The agent's own messages and ours, to be sent.
     pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
+    /// How long the last answered check took.
+    pub round_trip: Option<Duration>,
     /// Addresses proven since the last look.
     pub proven: VecDeque<SocketAddr>,
 }
@@ -92,7 +100,9 @@ impl Paths {
             local_addr: None,
             heard: now,
             checks: VecDeque::new(),
+            suspected: None,
             outgoing: VecDeque::new(),
+            round_trip: None,
             proven: VecDeque::new(),
         })
     }
@@ -159,6 +169,19 @@ impl Paths {
             self.check(from, to, now);
         }
         Inbound::Done
+    }
+
+    /// Media of this session came from an address that is nobody's. If the peer is silent where it
+    /// was, that address is asked who it is; only a signed answer moves anything (D4). At most one
+    /// such check in [`CHECK_PAUSE`], whatever addresses are forged.
+    pub fn suspect(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
+        let within = |at: Instant, pause| now.saturating_duration_since(at) < pause;
+        let asked = self.suspected.is_some_and(|at| within(at, CHECK_PAUSE));
+        if self.current.is_none_or(|current| current == from) || within(self.heard, QUIET) || asked {
+            return;
+        }
+        self.suspected = Some(now);
+        self.check(from, to, now);
     }
 
     /// Answers a check of the peer with the address it really came from.
@@ -237,6 +260,7 @@ impl Paths {
             return Inbound::Done;
         }
         *authentic = true;
+        self.round_trip = Some(now.saturating_duration_since(check.at));
         self.proven.push_back(from);
         if check.ours {
             tracing::info!(from = ?self.current, to = %from, "the peer moved");
@@ -272,5 +296,80 @@ impl Paths {
             self.remember(TransactionId(id), target, now, false);
         }
         Some(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        ([198, 51, 100, 7], port).into()
+    }
+
+    fn paths(now: Instant) -> Paths {
+        let credentials =
+            |ufrag: &str| Credentials { ufrag: ufrag.to_owned(), pwd: format!("{ufrag}-secret") };
+        let mut paths = Paths::new(credentials("ours"), credentials("hers"), now).unwrap();
+        assert_eq!(paths.outbound(address(1), &[22], now), Some(address(1)), "the agent's pair");
+        paths
+    }
+
+    /// What somebody who knows this password would answer to the newest check.
+    fn answer(paths: &Paths, password: &str) -> Vec<u8> {
+        let mut message = Message::new();
+        let crypto = paths.crypto.clone();
+        let signed =
+            MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto.crypto());
+        let setters: [Box<dyn Setter + '_>; 4] = [
+            Box::new(paths.checks.back().unwrap().id),
+            Box::new(BINDING_SUCCESS),
+            Box::new(signed),
+            Box::new(FINGERPRINT),
+        ];
+        message.build(&setters).unwrap();
+        message.raw
+    }
+
+    #[test]
+    fn media_from_elsewhere_is_asked_who_it_is_only_in_silence_and_seldom() {
+        let start = Instant::now();
+        let (mut paths, local) = (paths(start), address(8189));
+        let mut asked = Vec::new();
+        for ms in 0..1000 {
+            let now = start + Duration::from_millis(ms);
+            if ms < 300 {
+                paths.inbound(address(1), now);
+            }
+            paths.suspect(address(1000 + ms as u16), local, now);
+            if paths.outgoing.pop_front().is_some() {
+                asked.push(ms);
+            }
+        }
+        assert_eq!(asked, [399, 599, 799, 999]);
+        assert_eq!(paths.current, Some(address(1)));
+    }
+
+    #[test]
+    fn only_the_peers_own_answer_from_the_asked_address_moves_it() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(200);
+        let (mut paths, local, mut authentic) = (paths(start), address(8189), false);
+        paths.suspect(address(2), local, now);
+        let forged = answer(&paths, "a guess");
+        paths.inbound_stun(address(2), local, &forged, now, &mut authentic);
+        assert_eq!((authentic, paths.current), (false, Some(address(1))), "with another password");
+
+        let now = now + CHECK_PAUSE;
+        paths.suspect(address(2), local, now);
+        let signed = answer(&paths, "hers-secret");
+        paths.inbound_stun(address(3), local, &signed, now, &mut authentic);
+        assert_eq!((authentic, paths.current), (false, Some(address(1))), "from another address");
+        let later = now + Duration::from_millis(60);
+        paths.inbound_stun(address(2), local, &signed, later, &mut authentic);
+        assert_eq!((authentic, paths.current), (true, Some(address(2))));
+        assert_eq!(paths.round_trip, Some(Duration::from_millis(60)));
+        assert_eq!(paths.outbound(address(1), &[22], later), Some(address(2)), "what follows goes there");
+        assert_eq!(paths.inbound(address(2), later), address(1), "and is shown as from home");
     }
 }

@@ -4,8 +4,11 @@
 //! second. The engine owns the session and drives it.
 
 use crate::base::id::Secret;
+use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
+use crate::ingest::webrtc::route::Kind as Datagram;
+use crate::ingest::webrtc::sources::Undeclared;
 use crate::ingest::webrtc::{Candidate, Refusal, peer};
 use crate::media::{self, Kind, Track};
 use crate::rtp::{self, Feedback, Pipeline, TrackSetup};
@@ -63,6 +66,8 @@ pub enum Event {
     Connected,
     /// This address has been proven to be the peer's (D4): route its packets here.
     Proven(SocketAddr),
+    /// The peer's media comes from this source (SSRC).
+    Source(u32),
     /// Media.
     Media(media::Event),
     /// The session is over.
@@ -97,11 +102,14 @@ pub struct Transmit {
 pub struct Session {
     peer: RTCPeerConnection,
     plan: Plan,
+    undeclared: Undeclared,
     local: Credentials,
     receivers: Vec<Receiver>,
     pipeline: Pipeline,
     paths: Paths,
+    repeats: Repeats,
     events: VecDeque<Event>,
+    outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
     began: Instant,
     connected: bool,
@@ -137,7 +145,8 @@ impl Session {
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
-        let answered = negotiate(&mut peer, &plan.reduced, now)?;
+        let undeclared = Undeclared::new(&plan.chosen);
+        let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
         let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
@@ -153,11 +162,14 @@ impl Session {
             .collect();
         let mut session = Self {
             peer,
+            undeclared,
             local,
             receivers,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
+            repeats: Repeats::default(),
             events: VecDeque::new(),
+            outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
             began: now,
             connected: false,
@@ -185,7 +197,7 @@ impl Session {
             ));
         }
         let restarts = plan.credentials != self.plan.credentials;
-        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
         self.plan = plan;
         if restarts {
             self.restarted(&answered, now);
@@ -202,7 +214,7 @@ impl Session {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
         let offer = credentials.put_into(&self.plan.reduced);
-        let answered = negotiate(&mut self.peer, &offer, now)?;
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
         (self.plan.reduced, self.plan.credentials) = (offer, credentials);
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
@@ -286,6 +298,12 @@ impl Session {
             transport_protocol: TransportProtocol::UDP,
             ecn: None,
         };
+        self.find_source(&datagram, now);
+        let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
+        let is_client = !self.plan.peer_is_dtls_client;
+        if is_dtls && is_client && !self.connected && self.repeats.contain(&datagram) {
+            return;
+        }
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
             tracing::debug!(%error, "a datagram is dropped");
         }
@@ -295,12 +313,50 @@ impl Session {
             self.poll_peer(now);
         }
         self.read(now);
+        if is_dtls && self.connected && self.answers_goodbye(now) {
+            self.end(Gone::Closed, now);
+        }
+    }
+
+    /// Notes that media of this session came from an address that is nobody's: the peer may have
+    /// moved there without knowing, as behind a NAT that has forgotten it.
+    pub fn suspect(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
+        if !self.over {
+            self.paths.suspect(from, to, now);
+        }
     }
 
     fn heard_if(&mut self, authentic: bool, now: Instant) {
         if authentic {
             self.heard = now;
         }
+        if let Some(round_trip) = self.paths.round_trip.take() {
+            self.pipeline.round_trip(round_trip);
+        }
+    }
+
+    /// Makes a source that the offer did not name known before its packet is looked into.
+    fn find_source(&mut self, datagram: &[u8], now: Instant) {
+        let (Datagram::Media(source), Some(second)) = (Datagram::of(datagram), datagram.get(1)) else {
+            return;
+        };
+        if self.connected && self.undeclared.find(source, second & 0x7f, now) {
+            let offer = self.undeclared.put_into(&self.plan.reduced);
+            // The answer is the one the peer has: only we have learnt something.
+            if let Err(error) = negotiate(&mut self.peer, &offer, now) {
+                tracing::debug!(%error, source, "a source can't be received");
+            }
+        }
+    }
+
+    /// Whether DTLS sends an alert (record type 21, RFC 5246 section 6.2.1): only the peer's own,
+    /// encrypted one makes it do so once it is up, and the peer connection says nothing of it.
+    fn answers_goodbye(&mut self, now: Instant) -> bool {
+        let before = self.outbox.len();
+        while let Some(transmit) = self.poll_peer_write(now) {
+            self.outbox.push_back(transmit);
+        }
+        self.outbox.iter().skip(before).any(|transmit| transmit.data.first() == Some(&21))
     }
 
     /// Moves what the peer connection has received into the pipeline.
@@ -326,6 +382,7 @@ impl Session {
             return;
         };
         self.media = now;
+        self.undeclared.heard(ssrc, now);
         let red = self.receivers[track].chosen.red == Some(packet.header.payload_type);
         let packet = rtp::Packet {
             sequence: packet.header.sequence_number,
@@ -362,6 +419,7 @@ impl Session {
                     if let Some(receiver) = self.receivers.iter_mut().find(of_kind) {
                         receiver.ssrc = Some(open.ssrc);
                         receiver.id = Some(open.receiver_id);
+                        self.events.push_back(Event::Source(open.ssrc));
                     }
                 }
                 RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
@@ -456,13 +514,19 @@ impl Session {
     /// The next datagram to be sent.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         self.give_feedback(now);
-        while let Some(message) = self.peer.poll_write() {
+        let waiting = self.outbox.pop_front().or_else(|| self.poll_peer_write(now));
+        waiting
+            .or_else(|| self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data }))
+    }
+
+    fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {
+        loop {
+            let message = self.peer.poll_write()?;
             let (from, to) = (message.transport.local_addr, message.transport.peer_addr);
             if let Some(to) = self.paths.outbound(to, &message.message, now) {
                 return Some(Transmit { from, to, data: message.message });
             }
         }
-        self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data })
     }
 
     fn give_feedback(&mut self, now: Instant) {

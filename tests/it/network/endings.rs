@@ -1,0 +1,115 @@
+//! How a session ends that nobody stopped (D2).
+
+use super::*;
+use crate::support::network::{Datagram, Endpoint};
+use onrecord::ingest::webrtc::session::Gone;
+
+/// Why the session ended, and how long after `since`.
+fn gone(network: &Net, since: Instant) -> (Gone, Duration) {
+    let (at, gone) = network.server.gone.expect("the session is over");
+    println!("{gone:?} after {:?}", at - since);
+    (gone, at - since)
+}
+
+#[test]
+fn a_peer_that_never_sends_anything_is_dropped_after_15_s() {
+    let mut network = answered(400, fake_media(), str::to_owned);
+    let start = network.now();
+    network.up.loss = 1.0;
+    network.run_for(Duration::from_secs(20));
+    let (why, after) = gone(&network, start);
+    assert_eq!((why, after.as_millis()), (Gone::NeverConnected, 15_000));
+}
+
+#[test]
+fn a_peer_that_never_finishes_dtls_is_dropped_after_15_s() {
+    let mut network = answered(401, fake_media(), str::to_owned);
+    let start = network.now();
+    network.up.filter = Some(Box::new(|_, datagram| !(20..64).contains(&datagram[0])));
+    network.run_for(Duration::from_secs(20));
+    let (why, after) = gone(&network, start);
+    assert_eq!((why, after.as_millis()), (Gone::NeverConnected, 15_000));
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_gone_after_10_s() {
+    let mut network = connect(402, fake_media());
+    network.run_for(Duration::from_secs(5));
+    let start = network.now();
+    network.up.loss = 1.0;
+    network.run_for(Duration::from_secs(15));
+    let (why, after) = gone(&network, start);
+    assert_eq!(why, Gone::Vanished);
+    assert!(after.abs_diff(Duration::from_secs(10)) < Duration::from_millis(100), "{after:?}");
+}
+
+#[test]
+fn a_peer_without_media_is_ended_after_the_idle_timeout_and_not_before() {
+    let mut network = connect(403, fake_media());
+    network.run_for(Duration::from_secs(5));
+    network.publisher.stop_sending();
+    let start = network.now();
+    network.run_for(Duration::from_secs(59));
+    assert_eq!(network.server.gone, None);
+    network.run_for(Duration::from_secs(3));
+    let (why, after) = gone(&network, start);
+    assert_eq!(why, Gone::Idle);
+    assert!(after.abs_diff(Duration::from_secs(60)) < Duration::from_millis(100), "{after:?}");
+}
+
+#[test]
+fn a_peer_that_closes_is_gone_at_once() {
+    let mut network = connect(404, fake_media());
+    network.run_for(Duration::from_secs(5));
+    let start = network.now();
+    network.publisher.close();
+    network.run_for(Duration::from_secs(1));
+    let (why, after) = gone(&network, start);
+    assert_eq!(why, Gone::Closed);
+    assert!(after < Duration::from_millis(100), "{after:?}");
+    let (sent, kept) = counts(&network, Video);
+    assert!(sent - kept <= 2, "{kept} of {sent} pictures");
+}
+
+#[test]
+fn a_forged_goodbye_ends_nothing() {
+    let mut network = connect(405, fake_media());
+    network.run_for(Duration::from_secs(2));
+    let now = network.now();
+    // A plaintext DTLS 1.2 alert of epoch 0: close_notify, from the peer's own address.
+    let bytes = vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 1, 0];
+    network.server.receive(now, Datagram { from: inside(), to: server(), bytes });
+    network.run_for(Duration::from_secs(2));
+    assert_eq!(network.server.gone, None);
+    finish(&mut network);
+    assert_kept(&network, Video, 100.0);
+}
+
+/// Connects over 10 % of loss; the times it took, sorted.
+fn handshakes(seed: u64, rewrite: impl Fn(&str) -> String) -> Vec<Duration> {
+    let connect = |seed| {
+        let mut network = answered(seed, fake_media(), &rewrite);
+        network.both(|link| link.loss = 0.1);
+        let up = |net: &Net| net.server.connected_at.is_some();
+        assert!(network.run_until_true(Duration::from_secs(15), up), "seed {seed}: not in 15 s");
+        let took = network.elapsed();
+        network.run_for(Duration::from_secs(3));
+        assert!(!kept(&network, Video).is_empty(), "seed {seed}: no picture in 3 s");
+        took
+    };
+    let mut times: Vec<Duration> = (seed..seed + 40).map(connect).collect();
+    times.sort();
+    println!("connected at 10 % loss: median {:?}, at most {:?}", times[20], times[39]);
+    times
+}
+
+#[test]
+fn a_handshake_over_a_bad_network_still_comes_about() {
+    let times = handshakes(410, str::to_owned);
+    assert!(times[39] < Duration::from_secs(10), "{:?}", times[39]);
+}
+
+#[test]
+fn a_handshake_with_a_peer_that_insists_on_being_the_client_comes_about() {
+    handshakes(460, |offer| offer.replace("a=setup:actpass", "a=setup:active"));
+}
