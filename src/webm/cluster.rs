@@ -165,6 +165,8 @@ pub(super) struct TrackTally {
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
+    /// The shortest time from one frame to the next.
+    pub shortest: Option<u64>,
     pub last_sound: Option<Duration>,
     pub width: u32,
     pub height: u32,
@@ -201,6 +203,8 @@ impl Tally {
             track.first = tick;
         } else {
             track.before_last = Some(track.last);
+            let interval = tick.saturating_sub(track.last);
+            track.shortest = Some(track.shortest.map_or(interval, |shortest| shortest.min(interval)));
         }
         track.last = tick;
         track.frames += 1;

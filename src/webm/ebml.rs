@@ -30,6 +30,7 @@ pub(super) mod id {
     pub const TRACK_UID: u64 = 0x73c5;
     pub const TRACK_TYPE: u64 = 0x83;
     pub const FLAG_LACING: u64 = 0x9c;
+    pub const DEFAULT_DURATION: u64 = 0x23_e383;
     pub const LANGUAGE: u64 = 0x22_b59c;
     pub const CODEC_ID: u64 = 0x86;
     pub const CODEC_PRIVATE: u64 = 0x63a2;

@@ -10,6 +10,9 @@ use std::time::Duration;
 const SOUND_CUE_EVERY_MS: u64 = 5_000;
 /// Sound needs no entries of its own this near to a picture's.
 const PICTURE_NEAR_MS: u64 = 10_000;
+/// Readers take 1000 pictures a second for a mistake, and fewer than 5 too.
+const MIN_DEFAULT_DURATION_MS: u64 = 2;
+const MAX_DEFAULT_DURATION_MS: u64 = 190;
 /// The longest a last frame counts: the interval before it may have been a gap.
 const MAX_LAST_INTERVAL_MS: u64 = 1_000;
 
@@ -33,6 +36,8 @@ pub struct TrackIndex {
     pub frames: u64,
     /// Start of the newest frame.
     pub last: u64,
+    /// The shortest time from one frame to the next.
+    pub shortest: Option<u64>,
     /// How long the newest frame lasts, as far as one can know.
     pub last_interval: Duration,
     /// Largest width seen, in pixels; 0 if none was.
@@ -61,6 +66,7 @@ impl Index {
             kind: track.codec.kind(),
             frames: 0,
             last: 0,
+            shortest: None,
             last_interval: Duration::ZERO,
             width: 0,
             height: 0,
@@ -75,6 +81,8 @@ impl Index {
                 continue;
             }
             let before = seen.before_last.or((track.frames > 0).then_some(track.last));
+            let across = (track.frames > 0).then(|| seen.first.saturating_sub(track.last));
+            track.shortest = [track.shortest, seen.shortest, across].into_iter().flatten().min();
             let interval = seen.last_sound.or(before.map(|before| {
                 Duration::from_millis(seen.last.saturating_sub(before).min(MAX_LAST_INTERVAL_MS))
             }));
@@ -163,12 +171,25 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
         } else if let Some((width_at, height_at)) = place.size_at.filter(|_| track.width > 0) {
             patches.push(Patch { at: width_at, bytes: track.width.to_be_bytes().to_vec() });
             patches.push(Patch { at: height_at, bytes: track.height.to_be_bytes().to_vec() });
+            if let (Some(at), Some(shortest)) = (place.default_duration_at, track.shortest) {
+                patches.push(Patch { at, bytes: default_duration(shortest) });
+            }
         }
     }
     let segment_len = end + append.len() as u64 - layout.segment_at;
     let size = (segment_len | 1 << 56).to_be_bytes().to_vec();
     patches.push(Patch { at: layout.segment_size_at, bytes: size });
     Seal { append, patches, duration }
+}
+
+/// The shortest distance of two pictures as DefaultDuration. Without one, converters guess a frame
+/// rate from the first pictures of a camera whose rate varies, round every time to it, and drop the
+/// pictures that then fall together; no two do at this rate.
+fn default_duration(shortest: u64) -> Vec<u8> {
+    let nanos = shortest.clamp(MIN_DEFAULT_DURATION_MS, MAX_DEFAULT_DURATION_MS) as u32 * 1_000_000;
+    let mut out = Vec::new();
+    element(&mut out, id::DEFAULT_DURATION, &nanos.to_be_bytes());
+    out
 }
 
 fn duration_element(duration: Duration) -> Vec<u8> {

@@ -17,6 +17,8 @@ const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
 const OPUS_SEEK_PRE_ROLL_NS: u64 = 80_000_000;
 /// Declared until a picture's size is known, since 0 is not allowed: many players give up on it.
 const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };
+/// DefaultDuration with a value of 4 bytes: 3 of id, 1 of size.
+const DEFAULT_DURATION_LEN: usize = 8;
 
 /// What a head is made of.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,8 @@ pub struct Layout {
 pub struct TrackLayout {
     /// The whole TrackEntry.
     pub entry: Range<u64>,
+    /// Where there is room for DefaultDuration; video only.
+    pub default_duration_at: Option<u64>,
     /// The 4-byte values of PixelWidth and PixelHeight; video only.
     pub size_at: Option<(u64, u64)>,
 }
@@ -83,6 +87,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     out.extend_from_slice(&tracks);
     for layout in &mut layouts {
         layout.entry = layout.entry.start + tracks_at..layout.entry.end + tracks_at;
+        layout.default_duration_at = layout.default_duration_at.map(|place| place + tracks_at);
         layout.size_at = layout.size_at.map(|(w, h)| (w + tracks_at, h + tracks_at));
     }
     let layout = Layout {
@@ -146,23 +151,26 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         // A UID is never 0 and differs between a file's tracks.
         let uid = (head.uid | 1 << 62) ^ number;
         let size = head.sizes.get(index).copied().flatten().unwrap_or(SIZE_UNKNOWN);
-        let (entry, size_in_entry) = track_entry(*track, number, uid, size);
+        let (entry, places) = track_entry(*track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
-        let size_at = size_in_entry.map(|(w, h)| (entry_at + w as u64, entry_at + h as u64));
-        layouts.push(TrackLayout { entry: start..payload.len() as u64, size_at });
+        let size_at = places.map(|(_, w, h)| (entry_at + w as u64, entry_at + h as u64));
+        let default_duration_at = places.map(|(at, ..)| entry_at + at as u64);
+        layouts.push(TrackLayout { entry: start..payload.len() as u64, default_duration_at, size_at });
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
     for layout in &mut layouts {
         layout.entry = layout.entry.start + at..layout.entry.end + at;
+        layout.default_duration_at = layout.default_duration_at.map(|place| place + at);
         layout.size_at = layout.size_at.map(|(w, h)| (w + at, h + at));
     }
     (out, layouts)
 }
 
-/// A TrackEntry's payload, and where the values of its picture size are.
-fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<(usize, usize)>) {
+/// A TrackEntry's payload, and where in it there is room for DefaultDuration and where the values of
+/// its picture size are.
+fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<(usize, usize, usize)>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);
@@ -172,12 +180,14 @@ fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Opt
         Codec::Vp8 => {
             uint(&mut out, id::TRACK_TYPE, 1);
             element(&mut out, id::CODEC_ID, b"V_VP8");
+            let default_duration_at = out.len();
+            out.extend(void(DEFAULT_DURATION_LEN));
             let (mut width_at, mut height_at) = (0, 0);
             let at = master(&mut out, id::VIDEO, |out| {
                 width_at = element(out, id::PIXEL_WIDTH, &size.width.to_be_bytes());
                 height_at = element(out, id::PIXEL_HEIGHT, &size.height.to_be_bytes());
             });
-            (out, Some((at + width_at, at + height_at)))
+            (out, Some((default_duration_at, at + width_at, at + height_at)))
         }
         Codec::Opus => {
             let channels = track.channels.clamp(1, 2);

@@ -94,9 +94,7 @@ pub fn decode(file: &Path) -> Result<(), String> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-xerror", "-i"])
         .arg(file)
-        // Else times are rounded to the frame rate ffmpeg guesses, and it complains of its own rounding
-        // when a camera's pictures are not evenly spaced.
-        .args(["-enc_time_base", "-1", "-f", "null", "-"])
+        .args(["-f", "null", "-"])
         .stdin(Stdio::null())
         .output()
         .expect("ffmpeg is installed");
