@@ -40,8 +40,12 @@ fn module_of(path: &Path, root: &Path) -> String {
 
 /// The code without its tests and comments: what may be imported there is another matter.
 fn code(path: &Path) -> String {
+    if path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs"))) {
+        return String::new();
+    }
     let text = std::fs::read_to_string(path).expect("a source file");
-    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    // `mod tests;` may stand among the others, `mod tests {` is the end.
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

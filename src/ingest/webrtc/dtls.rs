@@ -14,7 +14,7 @@ const RECORD: usize = 13;
 /// A handshake message's type, length, number and place of the fragment (RFC 6347 section 4.2.2).
 const MESSAGE: usize = 12;
 
-/// The handshake fragments a DTLS server has sent us, its client.
+/// The handshake fragments that a peer has sent.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     seen: HashSet<[u8; MESSAGE]>,
@@ -31,10 +31,13 @@ impl Repeats {
                 Some((header[0] == 22 && header[3..5] == [0, 0], rest.get(RECORD..RECORD + length)?))
             });
             let Some((true, body)) = record else { return false };
-            let Some(message) = body.get(..MESSAGE).and_then(|message| message.try_into().ok()) else {
+            let Some(message) = body.get(..MESSAGE).and_then(|found| <[u8; MESSAGE]>::try_from(found).ok())
+            else {
                 return false;
             };
-            let known = self.seen.contains(&message);
+            // A first ClientHello has no state yet: a server answers it as often as it comes.
+            let first_hello = message[0] == 1 && message[4..6] == [0, 0];
+            let known = !first_hello && self.seen.contains(&message);
             if !known && self.seen.len() < MAX_SEEN {
                 self.seen.insert(message);
             }
@@ -67,5 +70,8 @@ mod tests {
             assert!(!repeats.contain(&flight(9)[..cut]), "cut at {cut}");
         }
         assert!(!repeats.contain(&[]));
+        let mut hello = record(22, 0, 0, 0);
+        hello[RECORD] = 1;
+        assert!(!repeats.contain(&hello) && !repeats.contain(&hello), "a first ClientHello");
     }
 }

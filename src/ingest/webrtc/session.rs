@@ -300,8 +300,7 @@ impl Session {
         };
         self.find_source(&datagram, now);
         let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
-        let is_client = !self.plan.peer_is_dtls_client;
-        if is_dtls && is_client && !self.connected && self.repeats.contain(&datagram) {
+        if is_dtls && !self.connected && self.repeats.contain(&datagram) {
             return;
         }
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
