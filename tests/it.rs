@@ -9,5 +9,13 @@
 
 mod support;
 
+#[path = "it/cli.rs"]
+mod cli;
+#[path = "it/doors.rs"]
+mod doors;
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/hooks.rs"]
+mod hooks;
+#[path = "it/life.rs"]
+mod life;

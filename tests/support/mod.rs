@@ -23,3 +23,4 @@ pub mod server;
 pub mod session;
 pub mod signalling;
 pub mod source;
+pub mod user;

@@ -289,11 +289,15 @@ impl Publisher {
         }
     }
 
+    fn sending_since(&self) -> Option<Instant> {
+        self.connected_at.filter(|_| !self.stopped && self.peer.rtc.is_alive())
+    }
+
     /// Sends what is due.
     fn send_media(&mut self, now: Instant) {
-        let Some(start) = self.connected_at.filter(|_| !self.stopped) else { return };
         for index in 0..self.tracks.len() {
-            loop {
+            // Asked again for each frame: a peer that has closed the connection takes no more.
+            while let Some(start) = self.sending_since() {
                 let track = &mut self.tracks[index];
                 let captured = track.captured();
                 if start + captured + track.config.encoding_takes > now {
@@ -325,7 +329,7 @@ impl Publisher {
     }
 
     fn next_media(&self) -> Option<Instant> {
-        let start = self.connected_at.filter(|_| !self.stopped)?;
+        let start = self.sending_since()?;
         self.tracks.iter().map(|track| start + track.captured() + track.config.encoding_takes).min()
     }
 
