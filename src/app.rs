@@ -15,14 +15,14 @@ pub use check::check;
 
 use crate::base::tasks::Tasks;
 use crate::config::Config;
-use crate::hook;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
-use crate::ingest::publication::Publications;
+use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::WebRtc;
 use crate::record::{self, Recordings};
+use hooks::Hooks;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ struct Server {
     ready: Arc<AtomicBool>,
     webrtc: WebRtc,
     recordings: Recordings,
-    hooks: Option<hook::Queue>,
+    hooks: Option<Hooks>,
     /// Tasks that end with what they read, in this order: publications, hooks, sockets.
     ingest: Tasks,
     hook_tasks: Tasks,
@@ -100,7 +100,7 @@ impl Server {
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
         let hooks = match hook {
-            Some(script) => Some(hooks::start(&config.hooks, script, &recordings, events, &hook_tasks)),
+            Some(script) => Some(Hooks::start(&config.hooks, script, &recordings, events, &hook_tasks)),
             None => {
                 hooks::ignore(events, &hook_tasks);
                 None
@@ -122,7 +122,7 @@ impl Server {
             ingest: Arc::new(webrtc.clone()),
             recordings: Arc::new(recordings.clone()),
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
-            replay: hooks::replayer(&recordings, hooks.clone()),
+            replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
             sockets: Sockets::default(),

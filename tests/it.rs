@@ -11,8 +11,16 @@ mod support;
 
 #[path = "it/browser/mod.rs"]
 mod browser;
+#[path = "it/cli.rs"]
+mod cli;
+#[path = "it/doors.rs"]
+mod doors;
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/hooks.rs"]
+mod hooks;
+#[path = "it/life.rs"]
+mod life;
 #[path = "it/network/mod.rs"]
 mod network;
 #[path = "it/wire.rs"]

@@ -10,42 +10,98 @@ use crate::http::state::{NoReplay, Replay};
 use crate::record::{Error, Event, HookAttempt, HookRecord, HookState, Manifest, Recordings};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tracing::error;
 
-/// Runs the script for every sealed recording, beginning with those the last run owed.
-pub(super) fn start(
-    config: &hook::Config,
-    script: PathBuf,
-    recordings: &Recordings,
-    mut sealed: mpsc::Receiver<Event>,
-    tasks: &Tasks,
-) -> Queue {
-    let (queue, mut updates) = Queue::start(config, Script::new(script), tasks);
-    let (submit, catalogue) = (queue.clone(), recordings.clone());
-    tasks.spawn("hook submitter", async move {
-        for manifest in catalogue.hooks_due() {
-            submit.submit(job(&catalogue, &manifest)).await;
-        }
-        while let Some(Event::Sealed(manifest)) = sealed.recv().await {
-            submit.submit(job(&catalogue, &manifest)).await;
-        }
-    });
-    let catalogue = recordings.clone();
-    tasks.spawn("hook notes", async move {
-        while let Some(update) = updates.recv().await {
-            let id = update.id.clone();
-            if let Err(error) = note(&catalogue, update).await {
-                error!(recording = %id, %error, "what the hook did can't be written into the manifest");
+/// The running hooks.
+pub(super) struct Hooks {
+    queue: Queue,
+    /// Answered when everything sealed before is in the queue.
+    settled: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Hooks {
+    /// Runs the script for every sealed recording, beginning with those the last run owed.
+    pub fn start(
+        config: &hook::Config,
+        script: PathBuf,
+        recordings: &Recordings,
+        sealed: mpsc::Receiver<Event>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (queue, mut updates) = Queue::start(config, Script::new(script), tasks);
+        let (settled, asked) = mpsc::channel(1);
+        let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
+        tasks.spawn("hook submitter", async move {
+            tokio::select! {
+                () = submit_all(&submit, &catalogue, sealed, asked) => {}
+                () = stop.cancelled() => {}
             }
+        });
+        let catalogue = recordings.clone();
+        tasks.spawn("hook notes", async move {
+            while let Some(update) = updates.recv().await {
+                let id = update.id.clone();
+                if let Err(error) = note(&catalogue, update).await {
+                    error!(recording = %id, %error, "what the hook did can't be written into the manifest");
+                }
+            }
+        });
+        Self { queue, settled }
+    }
+
+    pub fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    /// Waits up to `grace` for the hooks of everything sealed so far; the rest stays in the manifests.
+    pub async fn drain(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        let (done, settled) = oneshot::channel();
+        let all_queued = async {
+            if self.settled.send(done).await.is_ok() {
+                let _ = settled.await;
+            }
+        };
+        // A queue that is full for so long takes no more: the manifests keep what it lacks.
+        let _ = timeout(grace, all_queued).await;
+        self.queue.drain(deadline.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+async fn submit_all(
+    queue: &Queue,
+    catalogue: &Recordings,
+    mut sealed: mpsc::Receiver<Event>,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    for manifest in catalogue.hooks_due() {
+        queue.submit(job(catalogue, &manifest)).await;
+    }
+    loop {
+        tokio::select! {
+            // What is sealed goes first: the answer says that nothing is left.
+            biased;
+            event = sealed.recv() => match event {
+                Some(Event::Sealed(manifest)) => queue.submit(job(catalogue, &manifest)).await,
+                None => return,
+            },
+            Some(done) = asked.recv() => drop(done.send(())),
         }
-    });
-    queue
+    }
 }
 
 /// Without a script the events still have to be read.
 pub(super) fn ignore(mut sealed: mpsc::Receiver<Event>, tasks: &Tasks) {
-    tasks.spawn("no hook", async move { while sealed.recv().await.is_some() {} });
+    let stop = tasks.stop_token();
+    tasks.spawn("no hook", async move {
+        tokio::select! {
+            () = async { while sealed.recv().await.is_some() {} } => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// What the HTTP layer calls to run a hook again.

@@ -317,7 +317,7 @@ fn the_banner_says_where_to_go() {
     let bound = "127.0.0.1:4711".parse().unwrap();
     let banner = config.banner(bound);
     for part in
-        ["http://127.0.0.1:4711/", &config.record.dir.display().to_string(), "hooks/on_record_hook.sh"]
+        ["http://localhost:4711/", &config.record.dir.display().to_string(), "hooks/on_record_hook.sh"]
     {
         assert!(banner.contains(part), "{part} is not in\n{banner}");
     }

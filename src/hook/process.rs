@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
@@ -75,6 +76,7 @@ pub(super) async fn run<F: Future<Output = ()>>(
             let news = started(group.0.as_raw_nonzero().get());
             let end = attend(&mut child, &group, began, limits, stop);
             let ((), ended) = beside(&mut io, join(news, end)).await;
+            group.release();
             if !io.is_terminated() && timeout(OUTPUT_TRAIL, io).await.is_err() {
                 tracing::debug!("somebody outside the script's group keeps its output open");
             }
@@ -180,10 +182,22 @@ async fn attend(
     }
 }
 
-/// A process group that is ours: its id is the script's process id.
+/// A process group that is ours: its id is the script's process id. Dropped before its end (a second
+/// signal ends the server at once) it is killed, so that nobody works on beside the next attempt.
 struct Group(Pid);
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
 impl Group {
+    /// It has come to its end: the id may become somebody else's.
+    fn release(self) {
+        let _ = ManuallyDrop::new(self);
+    }
+
     /// TERM, then KILL after `kill_after`; returns once the script and its group are gone.
     async fn end(&self, child: &mut Child, kill_after: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + kill_after;

@@ -5,24 +5,21 @@
 //! it. A publisher that vanishes keeps it for `record.reconnect_grace`, and goes on in the same
 //! recording if it comes back.
 
-use crate::base::clock::Anchor;
+use crate::base::clock::{Anchor, as_millis};
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
-use crate::base::tasks::Tasks;
+use crate::ingest::publications::Inner;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::webrtc::{Refusal, SessionId};
 use crate::live::Stream;
 use crate::media::{Codec, Event, Track};
-use crate::record::{Manifest, Progress, Recording, Recordings};
+use crate::record::{self, Manifest, Progress, Recording};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A `resume` secret tells what became of its publication for this long after the end.
-const REMEMBERED: Duration = Duration::from_secs(60);
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
 const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
 
@@ -74,6 +71,7 @@ pub struct StreamInfo {
     /// The contract's status word.
     pub status: &'static str,
     /// When its publisher was first accepted.
+    #[serde(serialize_with = "as_millis")]
     pub started_at: jiff::Timestamp,
     /// What it is recorded to.
     pub recording: Option<RecordingId>,
@@ -99,17 +97,37 @@ pub struct Publication {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The session whose media counts.
+    /// Sessions that are answered and not yet connected, the newest last.
+    pending: Vec<SessionId>,
+    /// The session that connected last: its media counts.
     session: Option<SessionId>,
+    /// It has not been lost.
+    up: bool,
     stream: Option<Stream>,
     recording: Option<Recording>,
+    /// What an earlier recording came to, if the publisher came back with other tracks.
+    earlier: Option<Box<Manifest>>,
     timeline: Timeline,
     last_media: Option<Instant>,
-    /// Counts sessions, so that a grace that ran out knows whether anybody came.
+    /// Counts connections, so that a grace that ran out knows whether anybody came.
     generation: u64,
 }
 
 impl Publication {
+    pub(super) fn new(name: StreamName, record: bool, bearer: Option<String>, owner: Weak<Inner>) -> Self {
+        Self {
+            name,
+            resume: Secret::new(),
+            record,
+            bearer,
+            began: Anchor::now(),
+            owner,
+            status: watch::Sender::new(Status::Pending),
+            over: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
     /// Its stream's name.
     pub fn name(&self) -> &StreamName {
         &self.name
@@ -125,9 +143,22 @@ impl Publication {
         self.began.instant
     }
 
-    /// The session whose media counts, if one is up.
+    /// The session a re-offer may be for: the one that is up, or the newest that tries.
     pub fn session(&self) -> Option<SessionId> {
-        self.lock().session.clone()
+        let state = self.lock();
+        let up = state.session.as_ref().filter(|_| state.up);
+        up.or(state.pending.last()).cloned()
+    }
+
+    /// Whether this session connected last.
+    pub(super) fn was(&self, session: &SessionId) -> bool {
+        self.lock().session.as_ref() == Some(session)
+    }
+
+    /// Whether a WHIP client with this bearer may go on in place of one that is silent.
+    pub(super) fn may_be_taken_over(&self, bearer: Option<&str>) -> bool {
+        let silent = self.lock().last_media.is_none_or(|at| at.elapsed() >= TAKEOVER_SILENCE);
+        bearer.is_some() && self.bearer.as_deref() == bearer && silent
     }
 
     /// What becomes of it.
@@ -138,6 +169,11 @@ impl Publication {
     /// Whether its sessions should be closed.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// A session is about to try: until it connects or is lost, the publication waits for it.
+    pub fn offered(&self, session: &SessionId) {
+        self.lock().pending.push(session.clone());
     }
 
     /// A session is up. Returns the session it replaces.
@@ -152,42 +188,60 @@ impl Publication {
         now: Instant,
     ) -> Result<Option<SessionId>, Refusal> {
         let owner = self.owner.upgrade().ok_or(Refusal::Stopping)?;
-        let claimed = owner.claim(self);
-        if let Err(refusal) = claimed {
-            self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
-            return Err(refusal);
+        match owner.claim(self) {
+            // Whoever ended it has the last word.
+            Ok(()) | Err(Refusal::SessionNotFound) => {}
+            Err(refusal) => {
+                self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
+                return Err(refusal);
+            }
         }
         let mut guard = self.lock();
+        if self.is_over() {
+            return Err(Refusal::SessionNotFound);
+        }
         let state = &mut *guard;
-        state.generation += 1;
+        state.pending.retain(|pending| pending != session);
         let fits = state.stream.as_ref().is_some_and(|stream| state.timeline.resume(stream.tracks(), tracks));
-        if !fits && let Some(stream) = state.stream.take() {
-            // Other tracks than before can't go on in the same file.
-            stream.end(EndReason::PublisherLost, now);
-        }
-        if state.stream.is_none() {
-            let stream = Stream::new(self.name.clone(), tracks.to_vec());
-            state.timeline = Timeline::new(tracks.len());
-            state.recording = None;
-            if self.record {
-                match owner.recordings.start(&stream) {
-                    Ok(recording) => {
-                        self.watch(&owner, recording.clone());
-                        state.recording = Some(recording);
-                    }
-                    Err(error) => {
-                        drop(guard);
-                        tracing::error!(stream = %self.name, %error, "a recording can't start");
-                        let refusal = Refusal::DiskFull;
-                        self.finish(Status::Failed { code: refusal.code(), message: error.to_string() });
-                        return Err(refusal);
-                    }
-                }
+        if !fits && let Err(failed) = self.begin(&owner, state, tracks, now) {
+            self.over.store(true, Ordering::Release);
+            // An earlier recording's end is the last word; without one, this is.
+            let nothing_recorded = state.recording.is_none();
+            drop(guard);
+            if nothing_recorded {
+                self.finish(failed);
             }
-            state.stream = Some(stream);
+            return Err(Refusal::DiskFull);
         }
-        state.last_media = Some(now);
+        (state.generation, state.up, state.last_media) = (state.generation + 1, true, Some(now));
         Ok(state.session.replace(session.clone()).filter(|old| old != session))
+    }
+
+    /// Begins a stream, and its recording; one with other tracks can't go on in the same file.
+    fn begin(
+        self: &Arc<Self>,
+        owner: &Arc<Inner>,
+        state: &mut State,
+        tracks: &[Track],
+        now: Instant,
+    ) -> Result<(), Status> {
+        if let Some(old) = state.stream.take() {
+            old.end(EndReason::PublisherLost, now);
+        }
+        let stream = Stream::new(self.name.clone(), tracks.to_vec());
+        if self.record {
+            let recording = owner.recordings.start(&stream).map_err(|error| {
+                tracing::error!(stream = %self.name, %error, "a recording can't start");
+                let full = matches!(error, record::Error::DiskFull);
+                let code = if full { "disk_full" } else { "write_error" };
+                Status::Failed { code, message: format!("nothing can be recorded: {error}") }
+            })?;
+            self.watch(owner, recording.clone());
+            state.recording = Some(recording);
+        }
+        state.timeline = Timeline::new(tracks.len());
+        state.stream = Some(stream);
+        Ok(())
     }
 
     /// Media of a session; of no effect if another session has taken over.
@@ -198,34 +252,32 @@ impl Publication {
         state.last_media = Some(now);
         let is_frame = matches!(event, Event::Frame(_));
         state.timeline.place(event, |event| stream.push(&event, now));
-        if is_frame && !self.record && matches!(*self.status.borrow(), Status::Pending) {
-            self.status.send_replace(Status::Publishing);
+        if is_frame && !self.record {
+            self.publishing();
         }
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.
     pub fn lost(self: &Arc<Self>, session: &SessionId, now: Instant) {
         let Some(owner) = self.owner.upgrade() else { return };
-        let generation = {
-            let mut state = self.lock();
-            if state.session.as_ref() != Some(session) {
-                // Never connected, or replaced: only the former is the end.
-                let never = state.session.is_none() && state.generation == 0;
-                drop(state);
-                if never {
-                    self.finish(Status::Failed {
-                        code: "session_not_found",
-                        message:
-                            "no media connection came about within 15 s: check that UDP reaches the server \
-                                  (webrtc.udp_bind, webrtc.advertise, firewalls)"
-                                .to_owned(),
-                    });
-                }
-                return;
+        let mut state = self.lock();
+        if state.session.as_ref() != Some(session) {
+            state.pending.retain(|pending| pending != session);
+            let hopeless = state.pending.is_empty() && state.generation == 0;
+            drop(state);
+            if hopeless {
+                self.finish(Status::Failed {
+                    code: "session_not_found",
+                    message: "no media connection came about within 15 s: check that UDP reaches the server \
+                              (webrtc.udp_bind, webrtc.advertise, firewalls)"
+                        .to_owned(),
+                });
             }
-            state.session = None;
-            state.generation
-        };
+            return;
+        }
+        state.up = false;
+        let lost = state.generation;
+        drop(state);
         if owner.grace.is_zero() {
             self.end(EndReason::PublisherLost, now);
             return;
@@ -236,35 +288,47 @@ impl Publication {
                 () = tokio::time::sleep(owner.grace) => {}
                 () = stop.cancelled() => {}
             }
-            let nobody_came = publication.lock().generation == generation;
-            if nobody_came {
-                publication.end(EndReason::PublisherLost, Instant::now());
+            publication.end_if(EndReason::PublisherLost, Instant::now(), |state| state.generation == lost);
+        });
+    }
+
+    /// Ends it: the recorder seals, then the status says so. Only the first end counts.
+    pub fn end(&self, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |_| true);
+    }
+
+    fn end_if(&self, reason: EndReason, now: Instant, wanted: impl FnOnce(&State) -> bool) {
+        let mut state = self.lock();
+        // Under the lock, so that no session connects in between.
+        if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (stream, recorded) = (state.stream.take(), state.recording.is_some());
+        drop(state);
+        if let Some(stream) = &stream {
+            stream.end(reason, now);
+        }
+        if recorded {
+            return; // Its recorder has the last word.
+        }
+        self.finish(if stream.is_some() || !self.record {
+            Status::Unpublished { recording: None, reason }
+        } else {
+            Status::Failed {
+                code: "bad_request",
+                message: "it ended before any media came: nothing was recorded".to_owned(),
             }
         });
     }
 
-    /// Ends it: the recorder seals, then the status says so.
-    pub fn end(&self, reason: EndReason, now: Instant) {
-        let (stream, recorded) = {
-            let mut state = self.lock();
-            state.session = None;
-            state.generation += 1;
-            (state.stream.take(), state.recording.is_some())
-        };
-        self.over.store(true, Ordering::Release);
-        match stream {
-            Some(stream) => {
-                stream.end(reason, now);
-                if !recorded {
-                    self.finish(Status::Unpublished { recording: None, reason });
-                }
+    fn publishing(&self) {
+        self.status.send_if_modified(|status| {
+            let first = matches!(status, Status::Pending);
+            if first {
+                *status = Status::Publishing;
             }
-            None if !recorded => self.finish(Status::Failed {
-                code: "bad_request",
-                message: "it ended before any media came: nothing was recorded".to_owned(),
-            }),
-            None => {}
-        }
+            first
+        });
     }
 
     /// Follows the recorder and translates.
@@ -272,38 +336,36 @@ impl Publication {
         let (publication, mut progress) = (self.clone(), recording.progress);
         owner.tasks.spawn("publication", async move {
             loop {
-                let status = match &*progress.borrow_and_update() {
-                    Progress::Waiting => None,
-                    Progress::Writing => Some(Status::Publishing),
-                    Progress::Sealed(manifest) => Some(Status::Unpublished {
-                        reason: manifest.end_reason.unwrap_or(EndReason::Stopped),
-                        recording: Some(manifest.clone()),
-                    }),
-                    Progress::Empty(_) => Some(Status::Failed {
-                        code: "bad_request",
-                        message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
-                    }),
-                    Progress::Failed { code, message } => {
-                        Some(Status::Failed { code, message: message.clone() })
-                    }
-                };
-                match status {
-                    Some(status) if status.is_final() => {
-                        // A publisher that came back with other tracks has a newer recording to follow.
-                        let newest = publication.lock().recording.as_ref().map(|newest| newest.id.clone());
-                        if publication.is_over() || newest.as_ref() == Some(&recording.id) {
-                            publication.finish(status);
-                        }
-                        return;
-                    }
-                    Some(status) => drop(publication.status.send_replace(status)),
-                    None => {}
+                let step = progress.borrow_and_update().clone();
+                if matches!(step, Progress::Writing) {
+                    publication.publishing();
+                }
+                if let Some(last) = last_word(step) {
+                    return publication.recorded(&recording.id, last);
                 }
                 if progress.changed().await.is_err() {
-                    return;
+                    let message = "the server failed to record: its log says why".to_owned();
+                    return publication.recorded(&recording.id, Status::Failed { code: "internal", message });
                 }
             }
         });
+    }
+
+    /// A recording has come to its end. The newest one's is the publication's, unless only an earlier
+    /// one left a file.
+    fn recorded(&self, id: &RecordingId, mut last: Status) {
+        let mut state = self.lock();
+        if state.recording.as_ref().is_some_and(|newest| newest.id != *id) {
+            if let Status::Unpublished { recording, .. } = last {
+                state.earlier = recording;
+            }
+            return;
+        }
+        if let (Status::Failed { .. }, Some(earlier)) = (&last, state.earlier.take()) {
+            last = unpublished(earlier);
+        }
+        drop(state);
+        self.finish(last);
     }
 
     /// Gives the last word, frees the name, and is forgotten a minute later.
@@ -316,129 +378,15 @@ impl Publication {
             first
         });
         self.over.store(true, Ordering::Release);
+        // A recorder that failed has left its stream open.
+        self.lock().stream = None;
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
             owner.release(&self.name, &self.resume);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// All publications. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Publications {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    recordings: Recordings,
-    tasks: Tasks,
-    grace: Duration,
-    max_streams: usize,
-    maps: Mutex<Maps>,
-}
-
-#[derive(Debug, Default)]
-struct Maps {
-    /// Who has each name.
-    names: HashMap<StreamName, Arc<Publication>>,
-    /// Everybody who may come back, and for a minute those whose file is sealed.
-    secrets: HashMap<Secret, Arc<Publication>>,
-    stopping: bool,
-}
-
-impl Publications {
-    /// No publications yet.
-    pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, max_streams: usize) -> Self {
-        Self { inner: Arc::new(Inner { recordings, tasks, grace, max_streams, maps: Mutex::default() }) }
-    }
-
-    /// Reserves a name for a publisher who makes an offer, or finds the publication it had.
-    pub fn reserve(
-        &self,
-        name: &StreamName,
-        record: bool,
-        resume: Option<&Secret>,
-        bearer: Option<String>,
-    ) -> Result<Arc<Publication>, Refusal> {
-        let mut maps = self.inner.lock();
-        if maps.stopping {
-            return Err(Refusal::Stopping);
-        }
-        if let Some(resume) = resume {
-            let held = maps.secrets.get(resume).filter(|held| held.name == *name && !held.is_over());
-            return held.cloned().ok_or(Refusal::ResumeExpired);
-        }
-        if let Some(held) = maps.names.get(name) {
-            let silent = held.lock().last_media.is_none_or(|at| at.elapsed() >= TAKEOVER_SILENCE);
-            let same = bearer.is_some() && held.bearer == bearer;
-            return if same && silent && !held.is_over() {
-                Ok(held.clone())
-            } else {
-                Err(Refusal::StreamBusy(name.clone()))
-            };
-        }
-        if maps.secrets.values().filter(|publication| !publication.is_over()).count()
-            >= self.inner.max_streams
-        {
-            return Err(Refusal::LimitReached("limits.max_streams"));
-        }
-        let publication = Arc::new(Publication {
-            name: name.clone(),
-            resume: Secret::new(),
-            record,
-            bearer,
-            began: Anchor::now(),
-            owner: Arc::downgrade(&self.inner),
-            status: watch::Sender::new(Status::Pending),
-            over: AtomicBool::new(false),
-            state: Mutex::default(),
-        });
-        maps.secrets.insert(publication.resume.clone(), publication.clone());
-        Ok(publication)
-    }
-
-    /// The publication of this name behind a secret; for a minute after its end, too.
-    pub fn find(&self, name: &StreamName, resume: &Secret) -> Option<Arc<Publication>> {
-        self.inner.lock().secrets.get(resume).filter(|held| held.name == *name).cloned()
-    }
-
-    /// All live streams, by name.
-    pub fn list(&self) -> Vec<StreamInfo> {
-        let mut list: Vec<_> =
-            self.inner.lock().names.values().map(|publication| publication.info()).collect();
-        list.sort_by(|a, b| a.stream.cmp(&b.stream));
-        list
-    }
-
-    /// Ends one stream.
-    pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
-        let held = self.inner.lock().names.get(name).cloned().ok_or(Refusal::SessionNotFound)?;
-        held.end(EndReason::Kicked, Instant::now());
-        Ok(())
-    }
-
-    /// Takes no more offers.
-    pub fn refuse(&self) {
-        self.inner.lock().stopping = true;
-    }
-
-    /// Ends all that are left: those who wait for a publisher's return.
-    pub fn stop(&self) {
-        self.refuse();
-        let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
-        for publication in all.iter().filter(|publication| !publication.is_over()) {
-            publication.end(EndReason::ServerStopped, Instant::now());
-        }
-    }
-}
-
-impl Publication {
-    fn info(&self) -> StreamInfo {
+    pub(super) fn info(&self) -> StreamInfo {
         let state = self.lock();
         StreamInfo {
             stream: self.name.clone(),
@@ -449,40 +397,26 @@ impl Publication {
             tracks: state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect(),
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Inner {
-    /// Gives the name to whoever connects first.
-    fn claim(&self, publication: &Arc<Publication>) -> Result<(), Refusal> {
-        let mut maps = self.lock();
-        if maps.stopping {
-            return Err(Refusal::Stopping);
-        }
-        let holder = maps.names.entry(publication.name.clone()).or_insert_with(|| publication.clone());
-        if Arc::ptr_eq(holder, publication) {
-            Ok(())
-        } else {
-            Err(Refusal::StreamBusy(publication.name.clone()))
-        }
-    }
+fn unpublished(manifest: Box<Manifest>) -> Status {
+    let reason = manifest.end_reason.unwrap_or(EndReason::Stopped);
+    Status::Unpublished { recording: Some(manifest), reason }
+}
 
-    /// Frees the name at once and the secret after a while.
-    fn release(self: &Arc<Self>, name: &StreamName, resume: &Secret) {
-        let mut maps = self.lock();
-        if maps.names.get(name).is_some_and(|held| held.resume == *resume) {
-            maps.names.remove(name);
-        }
-        let (inner, resume, stop) = (self.clone(), resume.clone(), self.tasks.stop_token());
-        self.tasks.spawn("forget a publication", async move {
-            tokio::select! {
-                () = tokio::time::sleep(REMEMBERED) => {}
-                () = stop.cancelled() => {}
-            }
-            inner.lock().secrets.remove(&resume);
-        });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the end of a recording means to its publisher; `None` while it goes on.
+fn last_word(progress: Progress) -> Option<Status> {
+    match progress {
+        Progress::Waiting | Progress::Writing => None,
+        Progress::Sealed(manifest) => Some(unpublished(manifest)),
+        Progress::Empty(_) => Some(Status::Failed {
+            code: "bad_request",
+            message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
+        }),
+        Progress::Failed { code, message } => Some(Status::Failed { code, message }),
     }
 }

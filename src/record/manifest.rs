@@ -1,5 +1,6 @@
 //! The manifest: the one truth about a recording.
 
+use crate::base::clock::{as_millis, as_some_millis};
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::media::{Codec, GapReason, Kind};
@@ -74,6 +75,7 @@ pub struct HookAttempt {
     /// Counted from 1, growing over restarts and replays.
     pub n: u32,
     /// When it began.
+    #[serde(serialize_with = "as_millis")]
     pub at: Timestamp,
     /// Exit code; `null` if it could not start or was killed.
     pub exit: Option<i32>,
@@ -109,8 +111,10 @@ pub struct Manifest {
     /// Where it stands.
     pub state: RecordingState,
     /// Wall time of the first frame.
+    #[serde(serialize_with = "as_millis")]
     pub started_at: Timestamp,
     /// Wall time of the end; `null` while recording.
+    #[serde(serialize_with = "as_some_millis")]
     pub ended_at: Option<Timestamp>,
     /// Size of the file.
     pub bytes: u64,

@@ -211,14 +211,17 @@ impl Recordings {
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
+    /// Whether there is space to record.
+    pub fn room(&self) -> Result<(), Error> {
+        // One call that a local file system answers from memory.
+        let free = file::free_space(&self.shared.config.dir)?;
+        if free < self.shared.config.min_free.max(1) { Err(Error::DiskFull) } else { Ok(()) }
+    }
+
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
     /// recording go on in further files, its progress ends with the last one.
     pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
-        // One call that a local file system answers from memory.
-        let free = file::free_space(&self.shared.config.dir)?;
-        if free < self.shared.config.min_free.max(1) {
-            return Err(Error::DiskFull);
-        }
+        self.room()?;
         let id = RecordingId::new(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let recorder = Recorder::new(self.shared.clone(), stream, id.clone(), sender);

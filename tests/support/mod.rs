@@ -25,4 +25,5 @@ pub mod server;
 pub mod session;
 pub mod signalling;
 pub mod source;
+pub mod user;
 pub mod web;

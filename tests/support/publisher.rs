@@ -298,9 +298,9 @@ impl Publisher {
 
     /// Sends what is due.
     fn send_media(&mut self, now: Instant) {
-        let Some(start) = self.media_start() else { return };
         for index in 0..self.tracks.len() {
-            loop {
+            // Asked again for each frame: a peer that has closed the connection takes no more.
+            while let Some(start) = self.media_start() {
                 let track = &mut self.tracks[index];
                 let captured = track.captured();
                 if start + captured + track.config.encoding_takes > now {

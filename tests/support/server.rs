@@ -16,7 +16,7 @@ pub struct Server {
     child: Child,
     /// `http://127.0.0.1:PORT`, no slash at the end.
     pub base: String,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     output: Arc<Mutex<String>>,
 }
 
@@ -24,7 +24,16 @@ impl Server {
     /// Starts it with these `section.key=value` on top of free ports on loopback and a `records` folder
     /// in a new folder, which is its working directory.
     pub fn start(settings: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), settings)
+    }
+
+    /// Kills it, as a crash does, and starts it again in the same folder.
+    pub fn killed_and_started(mut self, settings: &[&str]) -> Self {
+        self.end();
+        Self::start_in(self.folder.clone(), settings)
+    }
+
+    fn start_in(folder: Arc<TempDir>, settings: &[&str]) -> Self {
         let records = format!("record.dir={}", folder.path().join("records").display());
         let own = ["server.bind=127.0.0.1:0", "webrtc.udp_bind=127.0.0.1:0", records.as_str()];
         let mut command = Command::new(env!("CARGO_BIN_EXE_onrecord"));
@@ -89,6 +98,28 @@ impl Server {
         }
     }
 
+    /// Its exit status, if it ends by itself before the deadline.
+    pub async fn ended(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + deadline;
+        loop {
+            let status = self.child.try_wait().unwrap();
+            if status.is_some() || Instant::now() > end {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
     /// Sends it a signal by name, without `SIG`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
@@ -98,8 +129,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
         if std::thread::panicking() {
             eprintln!("the server said:\n{}", self.output());
         }

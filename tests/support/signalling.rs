@@ -115,8 +115,10 @@ impl Signal {
 
     /// The next message, or the close code.
     pub async fn next(&mut self) -> Result<Value, Option<u16>> {
+        // Pings are no answer.
+        let deadline = tokio::time::Instant::now() + Self::PATIENCE;
         loop {
-            let next = tokio::time::timeout(Self::PATIENCE, self.socket.next()).await;
+            let next = tokio::time::timeout_at(deadline, self.socket.next()).await;
             match next.unwrap_or_else(|_| panic!("silence for {:?}", Self::PATIENCE)) {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
@@ -151,6 +153,8 @@ impl Signal {
             if message["status"] == wanted {
                 return message;
             }
+            let over = message["status"] == "FAILED" || message["status"] == "UNPUBLISHED";
+            assert!(!over, "not {wanted}: {message}");
         }
     }
 

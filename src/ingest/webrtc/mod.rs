@@ -13,7 +13,8 @@ mod sources;
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::ingest::publication::{Publication, Publications, Status, StreamInfo};
+use crate::ingest::publication::{Publication, Status, StreamInfo};
+use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::engine::{Command, Engine};
 use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
 use crate::ingest::webrtc::socket::Socket;
@@ -285,6 +286,7 @@ impl WebRtc {
             idle_timeout: self.config.idle_timeout,
         };
         let id = Session::new_id();
+        publication.offered(&id);
         let (session, answer) = match Session::accept(&offer.sdp, &config, Instant::now()) {
             Ok(accepted) => accepted,
             Err(refusal) => {
@@ -309,8 +311,16 @@ impl WebRtc {
     }
 
     /// Ends the session's publication; its status tells when the file is sealed.
+    /// A session that was lost can be stopped as long as it is waited for.
     pub async fn stop(&self, session: &SessionId, reason: EndReason) -> Result<(), Refusal> {
-        self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await
+        match self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await {
+            Err(Refusal::SessionNotFound) => {
+                let waiting = self.publications.waiting_for(session).ok_or(Refusal::SessionNotFound)?;
+                waiting.end(reason, Instant::now());
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// All live streams, by name.

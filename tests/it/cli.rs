@@ -1,0 +1,140 @@
+//! The command line: what it takes, what it says, and with which exit code it ends.
+
+use crate::support::server::Server;
+use crate::support::user::{SOON, eventually, files_in};
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the binary to its end in this folder.
+fn onrecord(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_onrecord"))
+        .args(args)
+        .envs(variables.iter().copied())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+const FREE: [&str; 6] =
+    ["--set", "server.bind=127.0.0.1:0", "--set", "webrtc.udp_bind=127.0.0.1:0", "--set", "hooks.on_record="];
+
+fn check(folder: &Path, settings: &[&str]) -> Ran {
+    let set = settings.iter().flat_map(|setting| ["--set", *setting]);
+    onrecord(folder, &["check"].into_iter().chain(FREE).chain(set).collect::<Vec<_>>(), &[])
+}
+
+#[test]
+fn check_says_that_all_is_well_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = check(folder.path(), &[]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("in order"), "{}", ran.out);
+    assert_eq!(files_in(&folder.path().join("records")), Vec::<String>::new());
+}
+
+#[test]
+fn check_names_every_port_in_use_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (http, media) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (http, media) = (http.local_addr().map(|at| (at, http)), media.local_addr().map(|at| (at, media)));
+    let (http, media) = (http.unwrap(), media.unwrap());
+    let settings = [format!("server.bind={}", http.0), format!("webrtc.udp_bind={}", media.0)];
+    let ran = check(folder.path(), &[&settings[0], &settings[1]]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    for (key, address) in [("server.bind", http.0), ("webrtc.udp_bind", media.0)] {
+        let line =
+            ran.out.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{}", ran.out));
+        assert!(line.contains(&address.to_string()) && line.contains("another port"), "{line}");
+    }
+    // The server says the same, and fails.
+    let bind = format!("server.bind={}", http.0);
+    let args = [&["serve"][..], &FREE, &["--set", &bind]].concat();
+    let ran = onrecord(folder.path(), &args, &[]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("server.bind") && ran.err.contains(&http.0.to_string()), "{}", ran.err);
+}
+
+#[test]
+fn check_finds_a_hook_that_can_not_run_and_a_folder_that_can_not_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hook.sh"), "#!/bin/sh\n").unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let hook = format!("hooks.on_record={}", folder.path().join("hook.sh").display());
+    let ran = check(folder.path(), &[&hook, "record.dir=file/records"]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("hook.sh") && ran.out.contains("chmod"), "{}", ran.out);
+    assert!(ran.out.contains("record.dir"), "{}", ran.out);
+}
+
+#[test]
+fn a_bad_configuration_is_exit_code_2_with_every_error_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        ["record.flush_intervall=1s", "hooks.concurrency=0", "server.bind=nowhere", "recrod.dir=x"];
+    let ran = check(folder.path(), &settings);
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+    for part in
+        ["record.flush_intervall", "record.flush_interval", "hooks.concurrency", "server.bind", "recrod"]
+    {
+        assert!(ran.err.contains(part), "{part} is not in:\n{}", ran.err);
+    }
+    let nearest = ran.err.lines().find(|line| line.contains("flush_intervall")).unwrap();
+    assert!(nearest.replace("flush_intervall", "").contains("flush_interval"), "{nearest}");
+    for args in [&["--nonsense"][..], &["dance"], &["--set", "nonsense"], &["--config", "missing.toml"]] {
+        let ran = onrecord(folder.path(), args, &[]);
+        assert_eq!(ran.code, 2, "{args:?}: {}{}", ran.out, ran.err);
+        assert!(!ran.err.is_empty(), "{args:?}");
+    }
+    for args in [&["--help"][..], &["--version"], &["check", "--help"]] {
+        assert_eq!(onrecord(folder.path(), args, &[]).code, 0, "{args:?}");
+    }
+}
+
+#[test]
+fn an_open_address_needs_a_word_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = check(folder.path(), &["server.bind=0.0.0.0:0"]);
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("auth.mode"), "{}", ran.err);
+    let ran = check(folder.path(), &["server.bind=0.0.0.0:0", "auth.mode=open"]);
+    assert!(ran.code == 1 && ran.out.contains("webrtc.advertise"), "media on loopback: {}", ran.out);
+}
+
+#[test]
+fn files_give_way_to_variables_and_those_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own.toml");
+    std::fs::write(&file, "[hooks]\non_record = \"\"\nconcurrency = 0\n").unwrap();
+    let args = [&["check"][..], &FREE[..4], &["--config", file.to_str().unwrap()]].concat();
+    let ran = onrecord(folder.path(), &args, &[]);
+    assert!(ran.code == 2 && ran.err.contains("found 0"), "{}{}", ran.out, ran.err);
+    let ran = onrecord(folder.path(), &args, &[("ONRECORD__HOOKS__CONCURRENCY", "2000")]);
+    assert!(ran.code == 2 && ran.err.contains("found 2000"), "{}{}", ran.out, ran.err);
+    let set = [&args[..], &["--set", "hooks.concurrency=3"]].concat();
+    let ran = onrecord(folder.path(), &set, &[("ONRECORD__HOOKS__CONCURRENCY", "2000")]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let ran = onrecord(folder.path(), &set, &[("ONRECORD__HOOKS__CONCURENCY", "2")]);
+    assert!(ran.code == 2 && ran.err.contains("concurrency"), "{}{}", ran.out, ran.err);
+}
+
+#[tokio::test]
+async fn the_banner_says_where_to_go_where_recordings_go_and_which_hook_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let hook = folder.path().join("hook.sh");
+    std::fs::write(&hook, "#!/bin/sh\n").unwrap();
+    let setting = format!("hooks.on_record={}", hook.display());
+    let server = Server::start(&[&setting]);
+    for part in [server.base.as_str(), "/records", hook.to_str().unwrap(), "chmod +x"] {
+        eventually(part, SOON, async || server.output().contains(part).then_some(())).await;
+    }
+}
