@@ -157,11 +157,13 @@ export class Stream extends Emitter {
   }
 
   /**
-   * The socket is open (again): offers, which makes the server say where the stream stands.
+   * The socket is open (again): offers, which makes the server say where the stream stands. A path
+   * that holds is left alone: an ICE restart would cost some sound.
    * @internal
    */
   attach() {
-    this.#offer(this.#resume !== undefined).catch((error) => this.#fail(error));
+    const restart = this.#resume !== undefined && this.#peer?.state !== "connected";
+    this.#offer(restart).catch((error) => this.#fail(error));
   }
 
   /**
