@@ -1,0 +1,175 @@
+//! A session's offers and answers.
+
+use super::{Answer, Receiver, Session, SessionConfig};
+use crate::ingest::webrtc::dtls::Repeats;
+use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
+use crate::ingest::webrtc::paths::Paths;
+use crate::ingest::webrtc::sources::Undeclared;
+use crate::ingest::webrtc::{Candidate, Refusal, peer};
+use crate::media::Kind;
+use crate::rtp::{Pipeline, TrackSetup};
+use std::collections::VecDeque;
+use std::time::Instant;
+use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnection, RTCSessionDescription};
+
+impl Session {
+    /// Answers an offer.
+    pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), Refusal> {
+        let plan = offer::plan(offer)?;
+        let mut peer = peer::build(plan.peer_is_dtls_client, now).map_err(unusable)?;
+        for address in &config.candidates {
+            peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
+        }
+        let undeclared = Undeclared::new(&plan.chosen);
+        let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
+        let local =
+            Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
+        let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
+            .ok_or_else(|| Refusal::BadSdp("no crypto provider".to_owned()))?;
+        let nack =
+            |chosen: &Chosen| chosen.track.codec.kind() == Kind::Video || offers_audio_nack(&plan.reduced);
+        let setups: Vec<TrackSetup> =
+            plan.chosen.iter().map(|chosen| TrackSetup { track: chosen.track, nack: nack(chosen) }).collect();
+        let receivers = plan
+            .chosen
+            .iter()
+            .map(|chosen| Receiver { chosen: chosen.clone(), ssrc: None, id: None })
+            .collect();
+        let mut session = Self {
+            peer,
+            undeclared,
+            local,
+            receivers,
+            pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
+            paths,
+            repeats: Repeats::default(),
+            events: VecDeque::new(),
+            outbox: VecDeque::new(),
+            idle_timeout: config.idle_timeout,
+            began: now,
+            connected: false,
+            heard: now,
+            media: now,
+            over: false,
+            plan,
+        };
+        session.add_offered_candidates();
+        let answer = session.answer(&answered);
+        Ok((session, answer))
+    }
+
+    /// Answers a further offer of the same peer connection: an ICE restart, with the same media.
+    /// `None` if it is another one's: it has other keys, so it needs a session of its own.
+    pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, Refusal> {
+        let plan = offer::plan(offer)?;
+        if plan.fingerprint != self.plan.fingerprint {
+            return Ok(None);
+        }
+        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track)).collect::<Vec<_>>();
+        if tracks(&plan) != tracks(&self.plan) {
+            return Err(Refusal::BadSdp(
+                "a re-offer must have the same tracks: stop and publish again".to_owned(),
+            ));
+        }
+        let restarts = plan.credentials != self.plan.credentials;
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
+        self.plan = plan;
+        if restarts {
+            self.restarted(&answered, now);
+        }
+        self.add_offered_candidates();
+        Ok(Some(self.answer(&answered)))
+    }
+
+    /// Restarts ICE from a WHIP fragment (RFC 9725 section 4.3.3); returns the server's fragment.
+    pub fn restart(&mut self, fragment: &str, now: Instant) -> Result<(String, String), Refusal> {
+        let credentials = Credentials::find(fragment)
+            .ok_or_else(|| Refusal::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
+        if credentials == self.plan.credentials {
+            return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
+        }
+        let offer = credentials.put_into(&self.plan.reduced);
+        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
+        (self.plan.reduced, self.plan.credentials) = (offer, credentials);
+        self.plan.candidates = offer::candidates(fragment);
+        self.restarted(&answered, now);
+        self.add_offered_candidates();
+        Ok((fragment_of(&self.plan.weave(&answered)), self.etag()))
+    }
+
+    fn restarted(&mut self, answered: &str, now: Instant) {
+        if let Some(local) = Credentials::find(answered) {
+            self.local = local;
+        }
+        self.paths.restart(self.local.clone(), self.plan.credentials.clone());
+        // The peer has just spoken to us, by way of signalling.
+        self.heard = now;
+    }
+
+    fn answer(&self, answered: &str) -> Answer {
+        let mid = lines_value(answered, "a=mid:").map(str::to_owned);
+        let candidates = offer::candidates(answered)
+            .into_iter()
+            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: None })
+            .collect();
+        Answer { sdp: self.plan.weave(answered), candidates, etag: self.etag() }
+    }
+
+    fn add_offered_candidates(&mut self) {
+        for candidate in std::mem::take(&mut self.plan.candidates) {
+            self.add_candidate(&candidate);
+        }
+    }
+
+    /// Adds a candidate of the peer. A `.local` or broken one is ignored: the peer's own checks
+    /// reveal its address.
+    pub fn add_candidate(&mut self, candidate: &str) {
+        let text = candidate.strip_prefix("a=").unwrap_or(candidate);
+        let words: Vec<&str> = text.split(' ').collect();
+        let usable = words.len() >= 8
+            && words[2].eq_ignore_ascii_case("udp")
+            && words[4].parse::<std::net::IpAddr>().is_ok();
+        if usable {
+            let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
+            if let Err(error) = self.peer.add_remote_candidate(init) {
+                tracing::debug!(%error, candidate = text, "a candidate is ignored");
+            }
+        }
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::BadSdp(format!("the SDP offer can't be used: {error}"))
+}
+
+fn lines_value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
+    offer::lines(sdp).find_map(|line| line.strip_prefix(key))
+}
+
+/// What a WHIP client needs of an answer after an ICE restart (RFC 8840 section 9).
+fn fragment_of(answer: &str) -> String {
+    let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
+    offer::lines(answer)
+        .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
+        .fold(String::new(), |out, line| out + line + "\r\n")
+}
+
+/// Whether the audio section asks for retransmissions; browsers don't.
+fn offers_audio_nack(reduced: &str) -> bool {
+    let mut audio = false;
+    offer::lines(reduced).any(|line| {
+        if line.starts_with("m=") {
+            audio = line.starts_with("m=audio");
+        }
+        audio && line.starts_with("a=rtcp-fb:") && line.ends_with(" nack")
+    })
+}
+
+/// Offer in, answer out.
+pub(super) fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
+    let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
+    peer.set_remote_description(now, offer).map_err(unusable)?;
+    let answer = peer.create_answer(None).map_err(unusable)?;
+    peer.set_local_description(now, answer.clone()).map_err(unusable)?;
+    Ok(answer.sdp)
+}
