@@ -1,6 +1,6 @@
 //! Elements as bytes (RFC 8794).
 
-use ebml_iterable::TagWriter;
+use webm_iterable::WebmWriter;
 
 /// Element ids (RFC 9559 section 5).
 pub(super) mod id {
@@ -57,7 +57,7 @@ pub(super) mod id {
 /// Appends an element; returns where its payload begins in `out`.
 pub(super) fn element(out: &mut Vec<u8>, id: u64, payload: &[u8]) -> usize {
     // The two ways to fail are a writer that refuses bytes and a size of 2^56: a Vec is neither.
-    TagWriter::new(&mut *out).write_raw(id, payload).expect("a Vec takes every element");
+    WebmWriter::new(&mut *out).write_raw(id, payload).expect("a Vec takes every element");
     out.len() - payload.len()
 }
 
