@@ -132,10 +132,12 @@ impl Pipeline {
                 Codec::Opus => LaneKind::Audio { loss: false },
             },
         };
+        let is_video = |setup: &TrackSetup| setup.track.codec.kind() == media::Kind::Video;
+        let leader = tracks.iter().position(is_video).unwrap_or(0);
         Self {
             origin,
             lanes: tracks.iter().map(lane).collect(),
-            timeline: Timeline::new(tracks.len()),
+            timeline: Timeline::new(tracks.len(), leader),
             events: VecDeque::new(),
             feedback: VecDeque::new(),
         }

@@ -1,8 +1,9 @@
 //! All tracks on one timeline (T1).
 //!
-//! The first track to come leads: its media clock is the file's clock, so its frames keep exactly
-//! the distances the camera or microphone gave them, whatever the network did. The others are
-//! placed beside it: by sender reports (RFC 3550 section 6.4.1) once both have one, before that by
+//! One track leads: its media clock is the file's clock, so its frames keep exactly the distances the
+//! camera gave them, whatever the network did. It is the video where there is any: pictures are
+//! stamped by the publisher's clock, but sound by counting samples, and a microphone that stumbles
+//! loses some. The others are placed beside it: by sender reports (RFC 3550 section 6.4.1) once both have one, before that by
 //! the smallest delay seen, for packets can be late but not early. Corrections move a track by at
 //! most [`SLEW`] a frame, and never backwards.
 
@@ -64,14 +65,15 @@ struct Track {
 #[derive(Debug)]
 pub(super) struct Timeline {
     tracks: Vec<Track>,
-    leader: Option<usize>,
+    leader: usize,
     /// The sender's clock was set: no corrections until then.
     settling: Option<i64>,
 }
 
 impl Timeline {
-    pub fn new(tracks: usize) -> Self {
-        Self { tracks: (0..tracks).map(|_| Track::default()).collect(), leader: None, settling: None }
+    /// `leader` is the index of the track whose clock is the file's.
+    pub fn new(tracks: usize, leader: usize) -> Self {
+        Self { tracks: (0..tracks).map(|_| Track::default()).collect(), leader, settling: None }
     }
 
     /// A packet with media time `media` arrived.
@@ -98,7 +100,7 @@ impl Timeline {
         let new = wall - media;
         let this = &mut self.tracks[track];
         match this.reported {
-            Some(old) if (new - old).abs() < CLOCK_SET => this.reported = Some(old + (new - old) / 4),
+            Some(old) if (new - old).abs() < CLOCK_SET => this.reported = Some(old + (new - old) / 2),
             Some(_) if self.settling.is_some() => {
                 this.reported = Some(new);
                 self.settling = None;
@@ -113,8 +115,7 @@ impl Timeline {
 
     /// The time of a frame with media time `media`.
     pub fn place(&mut self, track: usize, media: i64, now: i64) -> Duration {
-        let leader = *self.leader.get_or_insert(track);
-        let target = self.target(track, leader, now);
+        let target = self.target(track, now);
         let this = &mut self.tracks[track];
         let offset = match (this.offset, target) {
             (Some(offset), Some(target)) => offset + (target - offset).clamp(-SLEW, SLEW),
@@ -129,20 +130,27 @@ impl Timeline {
         Duration::from_micros(time.unsigned_abs())
     }
 
-    /// Where the track belongs beside the leader; `None` leaves it where it is.
-    fn target(&mut self, track: usize, leader: usize, now: i64) -> Option<i64> {
-        if track == leader {
-            return None;
+    /// Where the track belongs; `None` leaves it where it is.
+    fn target(&mut self, track: usize, now: i64) -> Option<i64> {
+        if track == self.leader {
+            // Only where it begins: beside what has come before it.
+            let first = (0..self.tracks.len()).find(|other| self.tracks[*other].offset.is_some())?;
+            return if self.tracks[track].offset.is_none() { self.beside(track, first) } else { None };
         }
         if self.settling.is_some_and(|until| now < until) {
             return None;
         }
         self.settling = None;
-        let (this, lead) = (&self.tracks[track], &self.tracks[leader]);
-        let offset = lead.offset?;
-        match (this.reported, lead.reported) {
-            (Some(reported), Some(lead)) => Some(offset + reported - lead),
-            _ => Some(offset + this.delay.as_ref()?.get() - lead.delay.as_ref()?.get()),
+        self.beside(track, self.leader)
+    }
+
+    /// The offset at which two tracks are in step.
+    fn beside(&self, track: usize, other: usize) -> Option<i64> {
+        let (this, other) = (&self.tracks[track], &self.tracks[other]);
+        let offset = other.offset?;
+        match (this.reported, other.reported) {
+            (Some(reported), Some(other)) => Some(offset + reported - other),
+            _ => Some(offset + this.delay.as_ref()?.get() - other.delay.as_ref()?.get()),
         }
     }
 }
@@ -173,7 +181,7 @@ mod tests {
 
     impl Sender {
         fn new(audio_ppm: i64, jitter: i64) -> Self {
-            Self { timeline: Timeline::new(2), seed: 7, audio_ppm, jitter }
+            Self { timeline: Timeline::new(2, VIDEO), seed: 7, audio_ppm, jitter }
         }
 
         fn random(&mut self) -> i64 {
@@ -257,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_source_that_jumps_goes_on_by_arrival_and_never_backwards() {
-        let mut timeline = Timeline::new(1);
+        let mut timeline = Timeline::new(1, 0);
         let mut send = |media, arrived| {
             timeline.arrived(0, media, arrived);
             timeline.place(0, media, arrived).as_micros() as i64
@@ -277,6 +285,24 @@ mod tests {
         sender.timeline.reported(VIDEO, media, 0, 20_000_000);
         let (video, audio) = (sender.send(VIDEO, 20_100_000), sender.send(AUDIO, 20_100_000));
         assert!((video - audio).abs() < 20_000, "half of the reports were believed: {}", video - audio);
+    }
+
+    #[test]
+    fn sound_that_comes_first_is_joined_by_pictures_in_step() {
+        let mut sender = Sender::new(0, 0);
+        let sound: Vec<i64> = (0..50).map(|n| sender.send(AUDIO, n * 20_000) - n * 20_000).collect();
+        let picture = sender.send(VIDEO, 1_000_000) - 1_000_000;
+        let after = sender.send(AUDIO, 1_020_000) - 1_020_000;
+        assert_eq!((picture, after), (sound[0], sound[0]));
+    }
+
+    #[test]
+    fn a_microphone_that_loses_samples_does_not_shorten_the_file() {
+        let mut sender = Sender::new(-5_000, 0);
+        sender.play(60, 0, Some(1_000_000));
+        let (picture, sound) = (sender.send(VIDEO, 60_000_000), sender.send(AUDIO, 60_000_000));
+        assert_eq!(picture, 60_020_000, "the pictures' own time");
+        assert!((picture - sound).abs() < 20_000, "{} µs apart", picture - sound);
     }
 
     #[test]

@@ -29,8 +29,10 @@ const COALESCE_FROM: usize = 8;
 /// That moment. The timer makes it 1 to 2 ms, far below the 10 ms that a frame may take.
 const COALESCE: Duration = Duration::from_millis(1);
 /// After a publisher's word to stop, media that was sent before it may still be on its way: the
-/// word takes another road.
+/// word takes another road. The session ends once it has been quiet for this long,
 const LINGER: Duration = Duration::from_millis(300);
+/// and at this time after the word whatever still comes.
+const MAX_LINGER: Duration = Duration::from_secs(1);
 /// Commands that may wait for the loop; their senders wait when it is full.
 pub(super) const COMMANDS: usize = 256;
 
@@ -86,10 +88,27 @@ struct Entry {
     transactions: VecDeque<Transaction>,
     deadline: Option<Instant>,
     /// Set when it is to end at a time.
-    ending: Option<(Instant, EndReason)>,
+    ending: Option<Ending>,
     /// In the list of those to be settled.
     dirty: bool,
     span: tracing::Span,
+}
+
+/// A session on its way out.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// When its publisher said stop.
+    word: Instant,
+    /// When it ends.
+    at: Instant,
+    reason: EndReason,
+}
+
+impl Ending {
+    /// Media has come at `now`.
+    fn put_off(&mut self, now: Instant) {
+        self.at = (now + LINGER).min(self.word + MAX_LINGER);
+    }
 }
 
 type Key = u64;
@@ -227,7 +246,12 @@ impl Engine {
         let mut over = None;
         while let Some(event) = entry.session.poll_event(now) {
             match event {
-                Event::Media(media) => entry.publication.media(&entry.id, media, now),
+                Event::Media(media) => {
+                    entry.publication.media(&entry.id, media, now);
+                    if let Some(ending) = &mut entry.ending {
+                        ending.put_off(now);
+                    }
+                }
                 Event::Proven(address) => {
                     self.by_address.insert(address, key);
                     bounded(&mut entry.addresses, address, |old| unmap(&mut self.by_address, old, key));
@@ -265,11 +289,11 @@ impl Engine {
             over = Some(Over::Refused);
         }
         if over.is_none()
-            && let Some((_, reason)) = entry.ending.filter(|(at, _)| *at <= now)
+            && let Some(Ending { reason, .. }) = entry.ending.filter(|ending| ending.at <= now)
         {
             over = Some(Over::Stopped(reason));
         }
-        let deadline = entry.session.deadline().into_iter().chain(entry.ending.map(|(at, _)| at)).min();
+        let deadline = entry.session.deadline().into_iter().chain(entry.ending.map(|ending| ending.at)).min();
         if over.is_none() && deadline != entry.deadline {
             entry.deadline = deadline;
             self.timers.extend(deadline.map(|at| Reverse((at, key))));
@@ -335,7 +359,7 @@ impl Engine {
             }
             Command::Stop { id, reason, reply } => {
                 let result = self.with(&id, |entry| {
-                    entry.ending.get_or_insert((now + LINGER, reason));
+                    entry.ending.get_or_insert(Ending { word: now, at: now + LINGER, reason });
                     Ok(())
                 });
                 let _ = reply.send(result);

@@ -132,11 +132,11 @@ fn an_hour_of_clocks_that_disagree_leaves_no_drift() {
         let end = offsets[offsets.len() - 1].1;
         println!("{reports:?}: up to {most:.1} ms, {end:.1} ms after an hour; {speed:.0} times real time");
         assert!(most <= 20.0, "{most} ms with reports {reports:?}");
-        // The file's clock is that of the track that came first, sound, which is 100 ppm fast.
+        // The file's clock is that of the pictures, whatever the sound's clock does.
         let video = matched(&network, Video);
         let length = (video[video.len() - 1].time - video[0].time).as_secs_f64();
         println!("{length:.3} s kept of 3600 s");
-        assert!((length - 3600.36).abs() < 0.034, "{length} s");
+        assert!((length - 3600.0).abs() < 0.068, "{length} s");
         assert_kept(&network, Video, 100.0);
         assert_kept(&network, Audio, 100.0);
     }
