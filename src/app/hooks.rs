@@ -23,8 +23,10 @@ pub(super) fn start(
 ) -> Queue {
     let (queue, mut updates) = Queue::start(config, Script::new(script), tasks);
     let (submit, catalogue) = (queue.clone(), recordings.clone());
+    // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
+    let due = recordings.hooks_due();
     tasks.spawn("hook submitter", async move {
-        for manifest in catalogue.hooks_due() {
+        for manifest in due {
             submit.submit(job(&catalogue, &manifest)).await;
         }
         while let Some(Event::Sealed(manifest)) = sealed.recv().await {

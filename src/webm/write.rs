@@ -11,6 +11,8 @@ pub(super) const SEEK_LEN: usize = 21;
 pub(super) const DURATION_LEN: usize = 11;
 /// The 8-byte size field that says "unknown", as it must while nobody knows the end.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+/// What a file says of its maker, whatever the version.
+pub(super) const MAKER: &str = "onrecord ";
 /// What a file says of its maker.
 const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
 /// Decoding of Opus converges within 80 ms after a seek (RFC 7845 section 4.2; WebM's Opus mapping).
@@ -51,6 +53,8 @@ pub struct Layout {
 /// Where a track's entry lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackLayout {
+    /// TrackNumber.
+    pub number: u64,
     /// The whole TrackEntry.
     pub entry: Range<u64>,
     /// The 4-byte values of PixelWidth and PixelHeight; video only.
@@ -96,7 +100,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     (out, layout)
 }
 
-fn ebml_header(out: &mut Vec<u8>) {
+pub(super) fn ebml_header(out: &mut Vec<u8>) {
     master(out, id::EBML, |out| {
         uint(out, id::EBML_VERSION, 1);
         uint(out, id::EBML_READ_VERSION, 1);
@@ -150,7 +154,7 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
         let size_at = size_in_entry.map(|(w, h)| (entry_at + w as u64, entry_at + h as u64));
-        layouts.push(TrackLayout { entry: start..payload.len() as u64, size_at });
+        layouts.push(TrackLayout { number, entry: start..payload.len() as u64, size_at });
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
@@ -162,7 +166,12 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
 }
 
 /// A TrackEntry's payload, and where the values of its picture size are.
-fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<(usize, usize)>) {
+pub(super) fn track_entry(
+    track: Track,
+    number: u64,
+    uid: u64,
+    size: Size,
+) -> (Vec<u8>, Option<(usize, usize)>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);
