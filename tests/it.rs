@@ -11,3 +11,6 @@ mod support;
 
 #[path = "it/harness.rs"]
 mod harness;
+
+#[path = "it/repair.rs"]
+mod repair;

@@ -18,7 +18,7 @@ use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, Mani
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
 use crate::record::{Error, Event, Shared, names};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,8 +48,11 @@ pub(super) struct Leftover {
 pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
     let mut known: HashMap<String, Manifest> =
         catalog.all().into_iter().map(|manifest| (manifest.file.clone(), manifest)).collect();
-    let mut found = Vec::new();
-    let mut media = Vec::new();
+    let (mut found, mut media) = (Vec::new(), Vec::new());
+    let mut used = Used {
+        manifests: known.keys().map(|file| manifest_name(file)).collect(),
+        ids: known.values().map(|manifest| manifest.id.clone()).collect(),
+    };
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -84,8 +87,8 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
                 Leftover { manifest, new: false, path, why_not: Some("") }
             }
             (Some(_), _) if !part => continue,
-            (None, _) if !taken => unknown(dir, catalog, &name, file, false)?,
-            _ => unknown(dir, catalog, &name, file, true)?,
+            (None, _) if !taken => used.adopt(dir, &name, file, false)?,
+            _ => used.adopt(dir, &name, file, true)?,
         };
         found.push(left);
     }
@@ -105,29 +108,43 @@ fn is_media(file: &str) -> bool {
     file.ends_with(".webm") || file.ends_with(".mkv")
 }
 
-/// A file that no manifest speaks of. One whose name is `taken` by a recording that is complete is not
-/// repaired: it would have to replace something.
-fn unknown(dir: &Path, catalog: &Catalog, name: &str, file: &str, taken: bool) -> io::Result<Leftover> {
-    let path = dir.join(name);
-    let modified = fs::metadata(&path)?.modified()?;
-    let modified = Timestamp::try_from(modified).unwrap_or_else(|_| Timestamp::now());
-    let parts = names::parts_of(file);
-    let started_at = parts.as_ref().map_or(modified, |(_, start)| *start);
-    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    let fallback = || stem.parse().or_else(|_| "recovered".parse::<StreamName>());
-    let Ok(stream) = parts.map_or_else(fallback, |(name, _)| Ok(name)) else {
-        return Err(io::Error::other("a valid name is refused"));
-    };
-    let id = names::id_of(file).filter(|id| !taken && catalog.get(id).is_none());
-    let id = id.unwrap_or_else(|| RecordingId::new(started_at));
-    let suffix = if file.ends_with(".mkv") { "mkv" } else { "webm" };
-    let usable = is_media(file) && !taken && catalog.all().iter().all(|other| !same_stem(&other.file, file));
-    let file =
-        if usable { file.to_owned() } else { format!("{}.{suffix}", names::stem(&stream, started_at, &id)) };
-    let manifest = Manifest {
+/// What no new manifest may be called.
+struct Used {
+    manifests: HashSet<String>,
+    ids: HashSet<RecordingId>,
+}
+
+impl Used {
+    /// Makes a manifest for a file that none speaks of. One whose name is `taken` by a recording that is
+    /// complete is not repaired: it would have to replace something.
+    fn adopt(&mut self, dir: &Path, name: &str, file: &str, taken: bool) -> io::Result<Leftover> {
+        let path = dir.join(name);
+        let modified = Timestamp::try_from(fs::metadata(&path)?.modified()?).map_err(io::Error::other)?;
+        let parts = names::parts_of(file);
+        let started_at = parts.as_ref().map_or(modified, |(_, start)| *start);
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+        let named = || stem.parse().or_else(|_| "recovered".parse());
+        let stream: StreamName =
+            parts.map_or_else(named, |(stream, _)| Ok(stream)).map_err(io::Error::other)?;
+        let id = names::id_of(file).filter(|id| !taken && !self.ids.contains(id));
+        let id = id.unwrap_or_else(|| RecordingId::new(started_at));
+        let usable = is_media(file) && !taken && !self.manifests.contains(&manifest_name(file));
+        let suffix = if file.ends_with(".mkv") { "mkv" } else { "webm" };
+        let fresh = || format!("{}.{suffix}", names::stem(&stream, started_at, &id));
+        let file = if usable { file.to_owned() } else { fresh() };
+        self.manifests.insert(manifest_name(&file));
+        self.ids.insert(id.clone());
+        let manifest = bare(id, stream, file, started_at);
+        let why_not = taken.then_some("a complete recording has its name");
+        Ok(Leftover { manifest, new: true, path: Some(path), why_not })
+    }
+}
+
+fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp) -> Manifest {
+    Manifest {
         id,
         stream,
-        mime: format!("video/{}", if suffix == "mkv" { "x-matroska" } else { "webm" }),
+        mime: if file.ends_with(".mkv") { "video/x-matroska" } else { "video/webm" }.to_owned(),
         file,
         state: RecordingState::Recording,
         started_at,
@@ -141,14 +158,7 @@ fn unknown(dir: &Path, catalog: &Catalog, name: &str, file: &str, taken: bool) -
         end_reason: None,
         reason: None,
         hook: HookRecord { state: HookState::None, attempts: Vec::new() },
-    };
-    let why_not = taken.then_some("a complete recording has its name");
-    Ok(Leftover { manifest, new: true, path: Some(path), why_not })
-}
-
-/// Two files of one stem would share a manifest.
-fn same_stem(a: &str, b: &str) -> bool {
-    manifest_name(a) == manifest_name(b)
+    }
 }
 
 /// Brings all of them to their end, unless told to stop; the next start goes on then.
@@ -242,6 +252,8 @@ fn mend(dir: &Path, file: &str, path: &Path, stop: &CancellationToken) -> Result
     if path.extension().is_none_or(|extension| extension != "part") {
         if let Some(whole) = look(path, &mut watch)? {
             fs::File::open(path)?.sync_all()?;
+            fs::rename(path, dir.join(file))?;
+            sync_dir(dir)?;
             return Ok(whole);
         }
         // What is not whole has no business under a final name (S1).

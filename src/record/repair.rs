@@ -148,7 +148,7 @@ impl Source {
                 reader.finish();
             }
             reader.push(&chunk[..read]);
-            while let Some(item) = reader.next()? {
+            while let Some(item) = reader.read()? {
                 take(&item)?;
             }
             if read == 0 {

@@ -12,6 +12,7 @@ use crate::webm::ebml::id;
 use crate::webm::own::Own;
 use crate::webm::read::Item;
 use crate::webm::seal::{Index, Patch};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Places that are covered. A file that needs more is not mended: it is random bytes rather than a
@@ -54,6 +55,8 @@ pub struct Mend {
     open: Option<Open>,
     /// Where damage began that no whole cluster has followed yet.
     bad_from: Option<u64>,
+    /// The Void that it begins with.
+    covered: Option<Range<u64>>,
     damaged: u64,
     /// Of each track: the time before a hole that is still open.
     holed: Vec<Option<u64>>,
@@ -84,6 +87,7 @@ impl Mend {
             patches: Vec::new(),
             open: None,
             bad_from: None,
+            covered: None,
             damaged: 0,
             holed,
             holes: Vec::new(),
@@ -118,8 +122,15 @@ impl Mend {
                 let begin = self.open.take().map_or(at.start, |open| open.at);
                 self.bad(begin);
             }
+            // Damage that was covered before: nothing may be missing of it.
+            Item::Passed { id: id::VOID, at } if at.start >= self.own.layout.len => {
+                if self.bad_from.is_none() {
+                    self.covered = Some(at.clone());
+                }
+                self.bad(at.start);
+            }
             Item::Passed { at, .. } | Item::Element { at, .. } if at.start >= self.own.layout.len => {
-                // A Void is damage that was covered before; an index is in the way of what follows it.
+                // An index, with clusters behind it or not.
                 self.bad(at.start);
             }
             Item::Header { at, .. } if *at > 0 => self.bad(*at),
@@ -187,7 +198,9 @@ impl Mend {
             self.bad(open.at);
             return;
         }
-        if let Some(from) = self.bad_from.take() {
+        if let Some(from) = self.bad_from.take()
+            && self.covered.take() != Some(from..open.at)
+        {
             self.patches.push(Patch { at: from, bytes: cover(open.at - from) });
             self.damaged += open.at - from;
         }

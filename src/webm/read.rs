@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// The next item; `None` when more bytes are needed, or at the end.
-    pub fn next(&mut self) -> Result<Option<Item<'_>>, ReadError> {
+    pub fn read(&mut self) -> Result<Option<Item<'_>>, ReadError> {
         let found = loop {
             match self.step()? {
                 Step::Again => {}
