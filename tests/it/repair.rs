@@ -2,6 +2,7 @@
 
 use crate::support::judge::{self, Probe};
 use crate::support::media;
+use crate::support::server::Server;
 use onrecord::base::reason::EndReason;
 use onrecord::base::tasks::Tasks;
 use onrecord::live::Stream;
@@ -303,6 +304,37 @@ async fn files_without_a_manifest_or_with_a_torn_one_are_not_lost() {
     let kept = Path::new(&torn).with_extension("json");
     assert_eq!(fs::read(at("quarantine").join(kept)).unwrap(), b"{\"id\": \"0");
     assert!(!at(".x.json.tmp").exists());
+}
+
+#[tokio::test]
+async fn a_server_that_starts_runs_the_hook_of_what_it_repaired() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, unfinished) = (tempfile::tempdir().unwrap(), unfinished().await);
+    let records = dir.path().join("records");
+    fs::create_dir(&records).unwrap();
+    let file = unfinished.leave(&records, 1, &unfinished.part);
+    let (script, log) = (dir.path().join("hook.sh"), dir.path().join("log"));
+    let line = "$ONRECORD_STREAM $ONRECORD_END_REASON $ONRECORD_ATTEMPT $ONRECORD_ID $2";
+    fs::write(
+        &script,
+        format!("#!/bin/sh\nffprobe -v error \"$2\" && echo \"{line}\" >> {}\n", log.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let (at, hook) =
+        (format!("record.dir={}", records.display()), format!("hooks.on_record={}", script.display()));
+    let server = Server::start(&[&at, &hook]);
+    let begun = Instant::now();
+    while !log.exists() || fs::read_to_string(&log).unwrap().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "no hook ran");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let said = fs::read_to_string(&log).unwrap();
+    let path = records.join(&file);
+    let id = file.rsplit_once('_').unwrap().1.trim_end_matches(".webm");
+    assert_eq!(said, format!("crash server_crashed 1 {id} {}\n", path.display()));
+    judge::decode(&path).unwrap();
+    drop(server);
 }
 
 #[test]
