@@ -25,7 +25,7 @@ use tracing::{info, info_span};
 const BATCHES: usize = 8;
 /// From this many sessions on, the loop rests a moment after each wake-up that brought media: packets
 /// of many publishers arrive one by one, and waking for each costs more than handling it.
-const COALESCE_FROM: usize = 8;
+const COALESCE_FROM: usize = 32;
 /// That moment. The timer makes it 1 to 2 ms, far below the 10 ms that a frame may take.
 const COALESCE: Duration = Duration::from_millis(1);
 /// After a publisher's word to stop, media that was sent before it may still be on its way: the
