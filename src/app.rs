@@ -1,8 +1,10 @@
 //! L6: builds and runs the server: every step of start and stop, in one place and in the right
 //! order, with the reasons.
 //!
-//! Start: recordings → hooks (with what the last run left) → media → HTTP → ready. Each step may
-//! rely on those before it, and nobody is served before all are there.
+//! Start: recordings → hooks (with what the last run left) → repair of unfinished recordings → media →
+//! HTTP → ready. Each step may rely on those before it, and nobody is served before all are there. Only
+//! the repair goes on beside the rest, since many gigabytes take their time; its files are known before
+//! the first new one is created.
 //!
 //! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. Whoever waits for a
 //! recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`
@@ -10,8 +12,10 @@
 
 mod check;
 mod hooks;
+mod repair;
 
 pub use check::check;
+pub use repair::repair;
 
 use crate::base::tasks::Tasks;
 use crate::config::Config;
@@ -106,6 +110,8 @@ impl Server {
                 None
             }
         };
+
+        recordings.recover();
 
         let grace = config.record.reconnect_grace;
         let publications =

@@ -27,6 +27,15 @@ enum Command {
     Serve(Serve),
     /// Says what is wrong with configuration, hook, disk and ports, and what to mend
     Check(Settings),
+    /// Makes broken or unseekable WebM and Matroska files whole, with the same frames
+    Repair {
+        /// The files; each is replaced only once its repaired copy is checked
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Leave FILE as it is and write the repaired one here
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -64,6 +73,16 @@ fn main() -> ExitCode {
             serve(before.settings.sources(after.settings), before.dev || after.dev)
         }
         Some(Command::Check(after)) => check(before.settings.sources(after)),
+        Some(Command::Repair { files, output: Some(_) }) if files.len() > 1 => {
+            fail(MISUSE, "--output is for one FILE at a time")
+        }
+        Some(Command::Repair { files, output }) => {
+            if app::repair(&files, output.as_deref()) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
     }
 }
 

@@ -23,5 +23,7 @@ mod hooks;
 mod life;
 #[path = "it/network/mod.rs"]
 mod network;
+#[path = "it/repair.rs"]
+mod repair;
 #[path = "it/wire.rs"]
 mod wire;

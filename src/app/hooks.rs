@@ -34,9 +34,11 @@ impl Hooks {
         let (queue, mut updates) = Queue::start(config, Script::new(script), tasks);
         let (settled, asked) = mpsc::channel(1);
         let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
+        // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
+        let due = recordings.hooks_due();
         tasks.spawn("hook submitter", async move {
             tokio::select! {
-                () = submit_all(&submit, &catalogue, sealed, asked) => {}
+                () = submit_all(&submit, &catalogue, due, sealed, asked) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -74,10 +76,11 @@ impl Hooks {
 async fn submit_all(
     queue: &Queue,
     catalogue: &Recordings,
+    due: Vec<Manifest>,
     mut sealed: mpsc::Receiver<Event>,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
-    for manifest in catalogue.hooks_due() {
+    for manifest in due {
         queue.submit(job(catalogue, &manifest)).await;
     }
     loop {

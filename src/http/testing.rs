@@ -169,6 +169,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
         tracks: Vec::new(),
         gaps: Vec::new(),
         end_reason: Some(EndReason::Stopped),
+        reason: None,
         hook: HookRecord { state: HookState::Done, attempts: Vec::new() },
     }
 }

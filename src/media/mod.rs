@@ -92,6 +92,8 @@ pub enum GapReason {
     Silence,
     /// The disk did not keep up.
     Overrun,
+    /// The file was damaged there.
+    Damage,
 }
 
 /// A hole in a track: nothing was received, or nothing decodable.

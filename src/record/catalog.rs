@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
 /// The folder, inside the recordings', of what could not be repaired.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 
 /// All manifests of one folder. What is on the disk changes first, what is in memory after it.
 #[derive(Debug)]
@@ -134,9 +134,18 @@ impl Catalog {
         manifests.into_iter().map(|manifest| self.look(manifest)).collect()
     }
 
+    /// All manifests as they are, the deleted ones too.
+    pub fn all(&self) -> Vec<Manifest> {
+        self.lock().values().map(|entry| entry.manifest.clone()).collect()
+    }
+
     /// The sealed recording whose file has this name.
     pub fn by_file(&self, file: &str) -> Option<Manifest> {
-        let manifest = self.get(&names::id_of(file)?)?;
+        // Only a file that somebody else put into the folder has no id in its name.
+        let named =
+            || self.lock().values().find(|entry| entry.manifest.file == file).map(|e| e.manifest.id.clone());
+        let id = names::id_of(file).filter(|id| self.read(id).is_some()).or_else(named)?;
+        let manifest = self.get(&id)?;
         (manifest.state == RecordingState::Sealed && manifest.file == file).then_some(manifest)
     }
 
@@ -188,7 +197,7 @@ fn path(dir: &Path, manifest: &Manifest) -> PathBuf {
 }
 
 /// A manifest's name: the recording's with another suffix.
-fn manifest_name(file: &str) -> String {
+pub(super) fn manifest_name(file: &str) -> String {
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     format!("{stem}.json")
 }
@@ -238,6 +247,7 @@ mod tests {
             tracks: Vec::new(),
             gaps: Vec::new(),
             end_reason: None,
+            reason: None,
             hook: HookRecord { state: HookState::Queued, attempts: Vec::new() },
         }
     }

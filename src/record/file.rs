@@ -1,6 +1,6 @@
 //! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`super::disk`].
 
-use crate::webm::Seal;
+use crate::webm::{Patch, Seal};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a file's name ends with until it is sealed.
-const PART: &str = ".part";
+pub(super) const PART: &str = ".part";
 
 /// A file that is being written. Its end is always the end of a whole cluster.
 #[derive(Debug)]
@@ -33,7 +33,16 @@ impl PartFile {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path)?;
         // The mode is the operator's word, whatever the process's umask.
         file.set_permissions(Permissions::from_mode(mode))?;
+        // Tells whoever would repair it that it is being written. A file system without locks is no
+        // reason not to record.
+        let _ = lock(&file);
         Ok(Self { file: Arc::new(file), dir: dir.to_owned(), name: name.to_owned(), len: 0 })
+    }
+
+    /// Goes on with an open `<name>.part`, cut behind its first `len` bytes.
+    pub fn resume(file: File, dir: &Path, name: &str, len: u64) -> io::Result<Self> {
+        file.set_len(len)?;
+        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), name: name.to_owned(), len })
     }
 
     /// Bytes written.
@@ -63,12 +72,7 @@ impl PartFile {
     /// `.part` that can be repaired.
     pub fn seal(mut self, seal: &Seal) -> io::Result<SealedFile> {
         self.append(&seal.append)?;
-        // Patches tell readers that the index is there: it must be on the disk before them.
-        self.file.sync_data()?;
-        for patch in &seal.patches {
-            self.file.write_all_at(&patch.bytes, patch.at)?;
-        }
-        self.file.sync_all()?;
+        make_whole(&self.file, &seal.patches)?;
         fs::rename(self.part(), self.dir.join(&self.name))?;
         sync_dir(&self.dir)?;
         Ok(SealedFile { bytes: self.len })
@@ -82,6 +86,21 @@ impl PartFile {
     fn part(&self) -> PathBuf {
         self.dir.join(format!("{}{PART}", self.name))
     }
+}
+
+/// The last step of sealing, once the index is appended.
+pub(super) fn make_whole(file: &File, patches: &[Patch]) -> io::Result<()> {
+    // Patches tell readers that the index is there: it must be on the disk before them.
+    file.sync_data()?;
+    for patch in patches {
+        file.write_all_at(&patch.bytes, patch.at)?;
+    }
+    file.sync_all()
+}
+
+/// Takes an open file for this process; another one gets an error of kind `WouldBlock`.
+pub(super) fn lock(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
 /// Bytes that may still be written where `path` is.
@@ -120,9 +139,12 @@ fn temporary_name(name: &str) -> String {
     format!(".{name}.tmp")
 }
 
-/// Whether a file is what a crash left of [`replace`].
+/// What the name of a copy ends with while a repair writes it beside the original.
+pub(super) const COPY: &str = ".repair.tmp";
+
+/// Whether a file is what a crash left of [`replace`], or of a repair: the original is still there.
 pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".json.tmp")
+    name.starts_with('.') && (name.ends_with(".json.tmp") || name.ends_with(COPY))
 }
 
 /// Makes a folder's entries durable.

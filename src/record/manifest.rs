@@ -130,6 +130,9 @@ pub struct Manifest {
     pub gaps: Vec<ManifestGap>,
     /// Why it ended; `null` while recording.
     pub end_reason: Option<EndReason>,
+    /// Why it is in quarantine, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The hook.
     pub hook: HookRecord,
 }

@@ -16,6 +16,8 @@ mod interleave;
 mod manifest;
 mod names;
 mod recorder;
+mod recover;
+mod repair;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,8 @@ mod tests;
 pub use manifest::{
     HookAttempt, HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
 };
+
+pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 
 use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;
@@ -32,10 +36,11 @@ use crate::live::Stream;
 use catalog::Catalog;
 use disk::Disk;
 use recorder::Recorder;
+use recover::Leftover;
 use serde::Deserialize;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
@@ -159,6 +164,8 @@ struct Shared {
     tasks: Tasks,
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
+    /// What the last run left, until [`Recordings::recover`] takes it.
+    leftovers: Mutex<Vec<Leftover>>,
 }
 
 impl Shared {
@@ -204,10 +211,12 @@ impl Recordings {
         std::fs::create_dir_all(&dir).map_err(named)?;
         let disk = Disk::new();
         let catalog = Arc::new(Catalog::load(&dir, mode, disk.clone()).map_err(named)?);
+        let leftovers = Mutex::new(recover::find(&dir, &catalog).map_err(named)?);
         let config = Config { dir, ..config };
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
-        let shared = Shared { config, mode, hook_configured, catalog, disk, events, tasks, active };
+        let shared =
+            Shared { config, mode, hook_configured, catalog, disk, events, tasks, active, leftovers };
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
@@ -216,6 +225,19 @@ impl Recordings {
         // One call that a local file system answers from memory.
         let free = file::free_space(&self.shared.config.dir)?;
         if free < self.shared.config.min_free.max(1) { Err(Error::DiskFull) } else { Ok(()) }
+    }
+
+    /// Repairs what the last run left unfinished (S3), beside everything else, and announces each file
+    /// once it is whole. Until then it is listed as `recording`. Told to stop, it leaves the rest to
+    /// the next start. Call it once, when who listens to events has read [`Recordings::hooks_due`]:
+    /// what is repaired is both announced and due.
+    pub fn recover(&self) {
+        let mut leftovers = self.shared.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+        let leftovers = std::mem::take(&mut *leftovers);
+        if !leftovers.is_empty() {
+            let span = tracing::info_span!("recover");
+            self.shared.tasks.spawn("recover", recover::run(self.shared.clone(), leftovers).instrument(span));
+        }
     }
 
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the

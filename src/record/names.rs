@@ -2,6 +2,8 @@
 
 use crate::base::id::{RecordingId, StreamName};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
@@ -46,6 +48,17 @@ pub(super) fn id_of(file: &str) -> Option<RecordingId> {
     stem.rsplit_once('_')?.1.parse().ok()
 }
 
+/// The name and the start in a file's name, if it has the form this module gives. The name is as it
+/// was encoded.
+pub(super) fn parts_of(file: &str) -> Option<(StreamName, Timestamp)> {
+    let (stem, _) = file.rsplit_once('.')?;
+    let (rest, id) = stem.rsplit_once('_')?;
+    let (name, start) = rest.rsplit_once('_')?;
+    id.parse::<RecordingId>().ok()?;
+    let start = DateTime::strptime("%Y%m%dT%H%M%SZ", start).ok()?.to_zoned(TimeZone::UTC).ok()?;
+    Some((name.parse().ok()?, start.timestamp()))
+}
+
 /// Whether a name can be a file in a folder and nothing else.
 pub(super) fn is_plain(file: &str) -> bool {
     !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0'])
@@ -72,6 +85,9 @@ mod tests {
         ] {
             assert_eq!(stem_of(name), file);
         }
+        let (name, start) = parts_of(&(stem_of("a_b.c") + ".webm")).unwrap();
+        assert_eq!((name.as_str(), start.to_string().as_str()), ("a_b.c", "2026-11-21T10:15:00Z"));
+        assert_eq!(parts_of("holiday_2026.webm"), None);
         assert_eq!(id_of(&(stem_of("a_b.c") + ".webm")).unwrap().as_str(), "01k0x700000000000000000000");
     }
 

@@ -78,6 +78,7 @@ impl Opening {
             tracks: self.tracks.iter().map(track).collect(),
             gaps: Vec::new(),
             end_reason: None,
+            reason: None,
             hook: HookRecord { state: HookState::None, attempts: Vec::new() },
         }
     }

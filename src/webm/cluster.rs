@@ -10,6 +10,9 @@ use std::time::Duration;
 const MAX_OFFSET_MS: u64 = i16::MAX as u64;
 /// RFC 9559 section 25.1 advises at most 5 MB a cluster: what a reader must hold to step back in it.
 const MAX_BYTES: usize = 5_000_000;
+/// Places to seek to that one cluster can have. Ours have a keyframe at most; a foreign one of 32 s might
+/// consist of them.
+const MAX_CUES: usize = 1 << 14;
 /// Id, and a size field of 4 bytes: up to 256 MiB, far more than one block over [`MAX_BYTES`].
 const HEADER_LEN: usize = 8;
 
@@ -196,7 +199,7 @@ impl Tally {
             // One a cluster; the index thins them out.
             Kind::Audio => track.frames == 0,
         };
-        if cue {
+        if cue && self.cues.len() < MAX_CUES {
             self.cues.push(Cue { track: block.track, kind, time: tick, relative });
         }
         if track.frames == 0 {

@@ -13,6 +13,7 @@ pub(super) mod id {
     pub const DOC_TYPE_VERSION: u64 = 0x4287;
     pub const DOC_TYPE_READ_VERSION: u64 = 0x4285;
     pub const VOID: u64 = 0xec;
+    pub const CRC_32: u64 = 0xbf;
     pub const SEGMENT: u64 = 0x1853_8067;
     pub const SEEK_HEAD: u64 = 0x114d_9b74;
     pub const SEEK: u64 = 0x4dbb;
@@ -39,12 +40,21 @@ pub(super) mod id {
     pub const VIDEO: u64 = 0xe0;
     pub const PIXEL_WIDTH: u64 = 0xb0;
     pub const PIXEL_HEIGHT: u64 = 0xba;
+    pub const ALPHA_MODE: u64 = 0x53c0;
+    pub const CONTENT_ENCODINGS: u64 = 0x6d80;
     pub const AUDIO: u64 = 0xe1;
     pub const SAMPLING_FREQUENCY: u64 = 0xb5;
     pub const CHANNELS: u64 = 0x9f;
     pub const CLUSTER: u64 = 0x1f43_b675;
     pub const TIMESTAMP: u64 = 0xe7;
+    pub const POSITION: u64 = 0xa7;
+    pub const PREV_SIZE: u64 = 0xab;
     pub const SIMPLE_BLOCK: u64 = 0xa3;
+    pub const BLOCK_GROUP: u64 = 0xa0;
+    pub const BLOCK: u64 = 0xa1;
+    pub const BLOCK_DURATION: u64 = 0x9b;
+    pub const BLOCK_ADDITIONS: u64 = 0x75a1;
+    pub const REFERENCE_BLOCK: u64 = 0xfb;
     pub const CUES: u64 = 0x1c53_bb6b;
     pub const CUE_POINT: u64 = 0xbb;
     pub const CUE_TIME: u64 = 0xb3;
@@ -52,6 +62,9 @@ pub(super) mod id {
     pub const CUE_TRACK: u64 = 0xf7;
     pub const CUE_CLUSTER_POSITION: u64 = 0xf1;
     pub const CUE_RELATIVE_POSITION: u64 = 0xf0;
+    pub const TAGS: u64 = 0x1254_c367;
+    pub const CHAPTERS: u64 = 0x1043_a770;
+    pub const ATTACHMENTS: u64 = 0x1941_a469;
 }
 
 /// Appends an element; returns where its payload begins in `out`.

@@ -13,6 +13,9 @@ const PICTURE_NEAR_MS: u64 = 10_000;
 /// Readers take 1000 pictures a second for a mistake, and fewer than 5 too.
 const MIN_DEFAULT_DURATION_MS: u64 = 2;
 const MAX_DEFAULT_DURATION_MS: u64 = 190;
+/// Places to seek to that are kept. Beyond, every other one goes: a file that has so many is either
+/// days long or was made to fill the memory.
+const MAX_CUES: usize = 1 << 17;
 /// The longest a last frame counts: the interval before it may have been a gap.
 const MAX_LAST_INTERVAL_MS: u64 = 1_000;
 
@@ -25,9 +28,13 @@ pub struct Index {
     pictures: Vec<CuePoint>,
     /// A block of sound every few seconds.
     sounds: Vec<CuePoint>,
+    /// The least distance of kept keyframes, in ticks.
+    apart: u64,
+    /// Length of a tick: a millisecond in our own files.
+    tick: Duration,
 }
 
-/// One track, so far; times in milliseconds.
+/// One track, so far; times in ticks.
 #[derive(Clone, Debug)]
 pub struct TrackIndex {
     /// Video or audio.
@@ -51,7 +58,7 @@ pub struct TrackIndex {
 pub struct CuePoint {
     /// Index of the track.
     pub track: usize,
-    /// Time in milliseconds.
+    /// Time in ticks.
     pub time: u64,
     /// Where the cluster begins in the Segment's payload.
     pub cluster: u64,
@@ -62,8 +69,14 @@ pub struct CuePoint {
 impl Index {
     /// Nothing yet of these tracks.
     pub fn new(tracks: &[Track]) -> Self {
-        let track = |track: &Track| TrackIndex {
-            kind: track.codec.kind(),
+        let kinds: Vec<_> = tracks.iter().map(|track| track.codec.kind()).collect();
+        Self::of(&kinds, Duration::from_millis(1))
+    }
+
+    /// Nothing yet of tracks of these kinds, in a file whose ticks are so long.
+    pub fn of(kinds: &[Kind], tick: Duration) -> Self {
+        let track = |kind: &Kind| TrackIndex {
+            kind: *kind,
             frames: 0,
             last: 0,
             shortest: None,
@@ -71,7 +84,8 @@ impl Index {
             width: 0,
             height: 0,
         };
-        Self { tracks: tracks.iter().map(track).collect(), pictures: Vec::new(), sounds: Vec::new() }
+        let tracks = kinds.iter().map(track).collect();
+        Self { tracks, pictures: Vec::new(), sounds: Vec::new(), apart: 0, tick }
     }
 
     /// Adds a cluster that is in the file, `position` bytes into the Segment's payload.
@@ -84,7 +98,8 @@ impl Index {
             let across = (track.frames > 0).then(|| seen.first.saturating_sub(track.last));
             track.shortest = [track.shortest, seen.shortest, across].into_iter().flatten().min();
             let interval = seen.last_sound.or(before.map(|before| {
-                Duration::from_millis(seen.last.saturating_sub(before).min(MAX_LAST_INTERVAL_MS))
+                let interval = ticks(self.tick, seen.last.saturating_sub(before));
+                interval.min(Duration::from_millis(MAX_LAST_INTERVAL_MS))
             }));
             track.last_interval = interval.unwrap_or(track.last_interval);
             track.frames += seen.frames;
@@ -99,18 +114,34 @@ impl Index {
 
     fn add_cue(&mut self, cue: &Cue, cluster: u64) {
         let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
-        let due = |last: &CuePoint| cue.time >= last.time + SOUND_CUE_EVERY_MS;
-        match cue.kind {
-            Kind::Video => self.pictures.push(point),
-            Kind::Audio if self.sounds.last().is_none_or(due) => self.sounds.push(point),
-            Kind::Audio => {}
+        let every = self.in_ticks(SOUND_CUE_EVERY_MS).max(self.apart);
+        let (kept, apart) = match cue.kind {
+            Kind::Video => (&mut self.pictures, self.apart),
+            Kind::Audio => (&mut self.sounds, every),
+        };
+        if kept.last().is_none_or(|last| cue.time.abs_diff(last.time) >= apart) {
+            kept.push(point);
         }
+        if kept.len() > MAX_CUES {
+            let span = kept.last().map_or(0, |last| last.time.abs_diff(kept[0].time));
+            self.apart = (self.apart * 2).max(span / MAX_CUES as u64 * 2).max(1);
+            let mut odd = false;
+            kept.retain(|_| {
+                odd = !odd;
+                odd
+            });
+        }
+    }
+
+    /// Milliseconds in ticks.
+    fn in_ticks(&self, millis: u64) -> u64 {
+        millis * 1_000_000 / (self.tick.as_nanos() as u64).max(1)
     }
 
     /// The file's duration: the end of the frame that ends last.
     pub fn duration(&self) -> Duration {
         let recorded = self.tracks.iter().filter(|track| track.frames > 0);
-        let end = |track: &TrackIndex| Duration::from_millis(track.last) + track.last_interval;
+        let end = |track: &TrackIndex| ticks(self.tick, track.last).saturating_add(track.last_interval);
         // A single picture has no interval; a Duration of 0 would read as "unknown".
         recorded.map(end).max().unwrap_or_default().max(Duration::from_millis(1))
     }
@@ -120,10 +151,11 @@ impl Index {
     pub fn cues(&self) -> Vec<CuePoint> {
         let mut cues = self.pictures.clone();
         cues.sort_by_key(|cue| cue.time);
+        let near_ticks = self.in_ticks(PICTURE_NEAR_MS);
         let far = |sound: &&CuePoint| {
             let next = cues.partition_point(|cue| cue.time < sound.time);
             let near =
-                |at: Option<&CuePoint>| at.is_some_and(|cue| cue.time.abs_diff(sound.time) < PICTURE_NEAR_MS);
+                |at: Option<&CuePoint>| at.is_some_and(|cue| cue.time.abs_diff(sound.time) < near_ticks);
             !near(cues.get(next)) && !near(next.checked_sub(1).and_then(|before| cues.get(before)))
         };
         let sounds: Vec<_> = self.sounds.iter().filter(far).copied().collect();
@@ -156,7 +188,7 @@ pub struct Seal {
 /// Seals a file whose clusters end at byte `end`.
 pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
     let duration = index.duration();
-    let append = cues(&index.cues());
+    let append = cues(&index.cues(), |track| layout.tracks.get(track).map_or(0, |track| track.number));
     let mut patches = vec![Patch { at: layout.duration_at, bytes: duration_element(duration) }];
     if !append.is_empty() {
         let bytes = seek(id::CUES, end - layout.segment_at);
@@ -198,7 +230,13 @@ fn duration_element(duration: Duration) -> Vec<u8> {
     out
 }
 
-fn cues(points: &[CuePoint]) -> Vec<u8> {
+/// So many ticks.
+pub(super) fn ticks(tick: Duration, count: u64) -> Duration {
+    Duration::from_nanos((tick.as_nanos() as u64).saturating_mul(count))
+}
+
+/// The Cues element, with the TrackNumber of each track; empty if there is nothing to point at.
+pub(super) fn cues(points: &[CuePoint], number: impl Fn(usize) -> u64) -> Vec<u8> {
     let mut out = Vec::new();
     if points.is_empty() {
         return out;
@@ -208,7 +246,7 @@ fn cues(points: &[CuePoint]) -> Vec<u8> {
             master(out, id::CUE_POINT, |out| {
                 uint(out, id::CUE_TIME, point.time);
                 master(out, id::CUE_TRACK_POSITIONS, |out| {
-                    uint(out, id::CUE_TRACK, point.track as u64 + 1);
+                    uint(out, id::CUE_TRACK, number(point.track));
                     uint(out, id::CUE_CLUSTER_POSITION, point.cluster);
                     uint(out, id::CUE_RELATIVE_POSITION, point.relative);
                 });

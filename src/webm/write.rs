@@ -11,6 +11,8 @@ pub(super) const SEEK_LEN: usize = 21;
 pub(super) const DURATION_LEN: usize = 11;
 /// The 8-byte size field that says "unknown", as it must while nobody knows the end.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+/// What a file says of its maker, whatever the version.
+pub(super) const MAKER: &str = "onrecord ";
 /// What a file says of its maker.
 const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
 /// Decoding of Opus converges within 80 ms after a seek (RFC 7845 section 4.2; WebM's Opus mapping).
@@ -18,7 +20,9 @@ const OPUS_SEEK_PRE_ROLL_NS: u64 = 80_000_000;
 /// Declared until a picture's size is known, since 0 is not allowed: many players give up on it.
 const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };
 /// DefaultDuration with a value of 4 bytes: 3 of id, 1 of size.
-const DEFAULT_DURATION_LEN: usize = 8;
+pub(super) const DEFAULT_DURATION_LEN: usize = 8;
+/// How that element begins.
+pub(super) const DEFAULT_DURATION_START: [u8; 4] = [0x23, 0xe3, 0x83, 0x84];
 
 /// What a head is made of.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +57,8 @@ pub struct Layout {
 /// Where a track's entry lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackLayout {
+    /// TrackNumber.
+    pub number: u64,
     /// The whole TrackEntry.
     pub entry: Range<u64>,
     /// Where there is room for DefaultDuration; video only.
@@ -101,7 +107,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     (out, layout)
 }
 
-fn ebml_header(out: &mut Vec<u8>) {
+pub(super) fn ebml_header(out: &mut Vec<u8>) {
     master(out, id::EBML, |out| {
         uint(out, id::EBML_VERSION, 1);
         uint(out, id::EBML_READ_VERSION, 1);
@@ -156,7 +162,12 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
         let size_at = places.map(|(_, w, h)| (entry_at + w as u64, entry_at + h as u64));
         let default_duration_at = places.map(|(at, ..)| entry_at + at as u64);
-        layouts.push(TrackLayout { entry: start..payload.len() as u64, default_duration_at, size_at });
+        layouts.push(TrackLayout {
+            number,
+            entry: start..payload.len() as u64,
+            default_duration_at,
+            size_at,
+        });
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
@@ -170,7 +181,12 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
 
 /// A TrackEntry's payload, and where in it there is room for DefaultDuration and where the values of
 /// its picture size are.
-fn track_entry(track: Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<(usize, usize, usize)>) {
+pub(super) fn track_entry(
+    track: Track,
+    number: u64,
+    uid: u64,
+    size: Size,
+) -> (Vec<u8>, Option<(usize, usize, usize)>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);

@@ -1,0 +1,429 @@
+//! Making one file whole: in the room it has if it is ours, else as a copy that takes its place.
+//!
+//! Blocking. The file is read once, front to back, in pieces; memory doesn't grow with it. Nothing is
+//! touched before all of it is read, and a copy is read again before it takes the original's place.
+
+use crate::media::{Codec, Kind};
+use crate::record::file::{COPY, PART, PartFile, lock, make_whole, sync_dir};
+use crate::webm::{
+    self, Hole, Item, Lack, MAX_HEAD, Mend, Mended, Own, Patch, Piece, Plan, ReadError, Reader, Refused,
+    Remux, Seal,
+};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Why a file is not repaired. In each case it is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// There is nothing in it that could be made whole.
+    #[error("{0}")]
+    Beyond(String),
+    /// Somebody writes it.
+    #[error("it is being written by another process: stop that first")]
+    Busy,
+    /// Told to stop.
+    #[error("stopped before the end")]
+    Stopped,
+    /// Input or output failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<ReadError> for RepairError {
+    fn from(error: ReadError) -> Self {
+        Self::Beyond(error.to_string())
+    }
+}
+
+impl From<Refused> for RepairError {
+    fn from(error: Refused) -> Self {
+        Self::Beyond(error.to_string())
+    }
+}
+
+/// Hears how far it is, as bytes done and in all; answers whether to go on.
+pub type Watch<'a> = dyn FnMut(u64, u64) -> bool + 'a;
+
+/// A track as it is in the whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairedTrack {
+    /// TrackNumber.
+    pub number: u64,
+    /// Video, audio, or something that is only copied.
+    pub kind: Option<Kind>,
+    /// CodecID.
+    pub codec_id: String,
+    /// Frames.
+    pub frames: u64,
+    /// Picture size; video only.
+    pub size: Option<(u32, u32)>,
+}
+
+impl RepairedTrack {
+    /// Its codec, if it is one that we record.
+    pub fn codec(&self) -> Option<Codec> {
+        match self.codec_id.as_str() {
+            "V_VP8" => Some(Codec::Vp8),
+            "A_OPUS" => Some(Codec::Opus),
+            _ => None,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing: it was whole.
+    Nothing,
+    /// Sealed in the room it has.
+    Sealed,
+    /// Written anew.
+    Copied,
+}
+
+/// What was found, and what was done.
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// What was done.
+    pub done: Done,
+    /// Size of the whole file.
+    pub bytes: u64,
+    /// Its duration.
+    pub duration: Duration,
+    /// Its tracks.
+    pub tracks: Vec<RepairedTrack>,
+    /// What it lacked.
+    pub lacked: Vec<Lack>,
+    /// Bytes in its middle that made no sense.
+    pub damaged: u64,
+    /// Bytes at its end that belonged to nothing whole.
+    pub cut: u64,
+    /// Holes that the damage made; `track` counts from 0 in `tracks`.
+    pub holes: Vec<Hole>,
+}
+
+/// An open file, with what its first bytes tell.
+#[derive(Debug)]
+struct Source {
+    file: File,
+    len: u64,
+    own: Option<Own>,
+}
+
+impl Source {
+    fn open(path: &Path, write: bool) -> Result<Self, RepairError> {
+        let file = OpenOptions::new().read(true).write(write).open(path)?;
+        if write && lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return Err(RepairError::Busy);
+        }
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(RepairError::Beyond("it is not a regular file".to_owned()));
+        }
+        let mut head = Vec::new();
+        (&file).take(MAX_HEAD as u64).read_to_end(&mut head)?;
+        Ok(Self { own: Own::find(&head), len: meta.len(), file })
+    }
+
+    /// Reads it from front to back.
+    fn items(
+        &self,
+        watch: &mut Watch<'_>,
+        mut take: impl FnMut(&Item<'_>) -> Result<(), RepairError>,
+    ) -> Result<(), RepairError> {
+        let (mut reader, mut at, mut chunk) = (Reader::new(Some(self.len)), 0, vec![0; CHUNK]);
+        loop {
+            let read = match self.file.read_at(&mut chunk, at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            at += read as u64;
+            if read == 0 {
+                reader.finish();
+            }
+            reader.push(&chunk[..read]);
+            while let Some(item) = reader.read()? {
+                take(&item)?;
+            }
+            if read == 0 {
+                return Ok(());
+            }
+            if !watch(at, self.len) {
+                return Err(RepairError::Stopped);
+            }
+        }
+    }
+
+    /// What there is to do about a file of ours.
+    fn mend(&self, own: &Own, watch: &mut Watch<'_>) -> Result<Mended, RepairError> {
+        let mut mend = Mend::new(own.clone());
+        self.items(watch, |item| {
+            mend.take(item);
+            Ok(())
+        })?;
+        let mended = mend
+            .finish()
+            .ok_or_else(|| RepairError::Beyond("it is damaged in too many places".to_owned()))?;
+        if mended.index.tracks.iter().all(|track| track.frames == 0) {
+            return Err(Refused::NoMedia.into());
+        }
+        Ok(mended)
+    }
+
+    fn plan(&self, watch: &mut Watch<'_>) -> Result<Plan, RepairError> {
+        let mut remux = Remux::default();
+        self.items(watch, |item| Ok(remux.take(item)?))?;
+        Ok(remux.finish(self.len)?)
+    }
+
+    /// Whether the bytes are there that sealing would write.
+    fn is_sealed(&self, mended: &Mended, seal: &Seal) -> io::Result<bool> {
+        if !mended.patches.is_empty() || mended.end + seal.append.len() as u64 != self.len {
+            return Ok(false);
+        }
+        let index = Patch { at: mended.end, bytes: seal.append.clone() };
+        for patch in seal.patches.iter().chain([&index]) {
+            let mut bytes = vec![0; patch.bytes.len()];
+            self.file.read_exact_at(&mut bytes, patch.at)?;
+            if bytes != patch.bytes {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Seals `<dir>/<name>.part`: afterwards it is whole and has its final name, which must be free.
+pub(super) fn seal_part(dir: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    let part = dir.join(format!("{name}{PART}"));
+    let source = Source::open(&part, true)?;
+    let Some(own) = &source.own else {
+        let repaired = repair_foreign_part(&source, &part, watch)?;
+        fs::rename(&part, dir.join(name))?;
+        sync_dir(dir)?;
+        return Ok(repaired);
+    };
+    let mended = source.mend(own, watch)?;
+    let seal = webm::seal(&own.layout, &mended.index, mended.end);
+    let repaired = sealed(own, &mended, &seal, Done::Sealed, source.len);
+    if source.is_sealed(&mended, &seal)? {
+        source.file.sync_all()?;
+        fs::rename(&part, dir.join(name))?;
+        sync_dir(dir)?;
+        return Ok(repaired);
+    }
+    cover(&source.file, &mended.patches)?;
+    PartFile::resume(source.file, dir, name, mended.end)?.seal(&seal)?;
+    Ok(repaired)
+}
+
+/// A `.part` whose head is not one we write. If it says that it is, it is damaged: a new one may be made
+/// of it only if what it says of the media is what we would have said.
+fn repair_foreign_part(source: &Source, part: &Path, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    let plan = source.plan(watch)?;
+    let repaired = copied(&plan, Done::Nothing, source.len);
+    let strange =
+        plan.tick != Duration::from_millis(1) || repaired.tracks.iter().any(|track| track.codec().is_none());
+    if plan.ours && strange {
+        return Err(Refused::Tracks.into());
+    }
+    if plan.is_whole() {
+        source.file.sync_all()?;
+        return Ok(repaired);
+    }
+    write_copy(source, &plan, part, part, watch)
+}
+
+/// Looks at a file under its final name; `None` if it has to be sealed again.
+pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
+    let source = Source::open(path, true)?;
+    let Some(own) = &source.own else {
+        let plan = source.plan(watch)?;
+        return Ok(plan.is_whole().then(|| copied(&plan, Done::Nothing, source.len)));
+    };
+    let mended = source.mend(own, watch)?;
+    let seal = webm::seal(&own.layout, &mended.index, mended.end);
+    let whole = source.is_sealed(&mended, &seal)?;
+    Ok(whole.then(|| sealed(own, &mended, &seal, Done::Nothing, source.len)))
+}
+
+/// Makes any file whole, where it is or as `output`, which must not exist.
+pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    // A link stays one: what it leads to is replaced.
+    let path = &fs::canonicalize(path)?;
+    let source = Source::open(path, output.is_none())?;
+    if let Some(output) = output {
+        if output.exists() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the output exists already").into());
+        }
+        return copy(&source, path, output, watch);
+    }
+    let Some(own) = &source.own else {
+        let plan = source.plan(watch)?;
+        if plan.is_whole() {
+            return Ok(copied(&plan, Done::Nothing, source.len));
+        }
+        return write_copy(&source, &plan, path, path, watch);
+    };
+    let mended = source.mend(own, watch)?;
+    let seal = webm::seal(&own.layout, &mended.index, mended.end);
+    if source.is_sealed(&mended, &seal)? {
+        return Ok(sealed(own, &mended, &seal, Done::Nothing, source.len));
+    }
+    cover(&source.file, &mended.patches)?;
+    source.file.set_len(mended.end)?;
+    source.file.write_all_at(&seal.append, mended.end)?;
+    make_whole(&source.file, &seal.patches)?;
+    Ok(sealed(own, &mended, &seal, Done::Sealed, source.len))
+}
+
+/// Covers what is damaged; durable before the index says that all is well.
+fn cover(file: &File, patches: &[Patch]) -> io::Result<()> {
+    for patch in patches {
+        file.write_all_at(&patch.bytes, patch.at)?;
+    }
+    if patches.is_empty() { Ok(()) } else { file.sync_data() }
+}
+
+fn copy(source: &Source, from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    let plan = source.plan(watch)?;
+    write_copy(source, &plan, from, to, watch)
+}
+
+/// Writes the copy beside `to`, reads it again, and gives it its name.
+fn write_copy(
+    source: &Source,
+    plan: &Plan,
+    from: &Path,
+    to: &Path,
+    watch: &mut Watch<'_>,
+) -> Result<Repaired, RepairError> {
+    let absolute = std::path::absolute(to)?;
+    let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the output is no file's name").into());
+    };
+    let aside = aside(dir, &name.to_string_lossy());
+    let written =
+        write_pieces(source, plan, &aside, watch).and_then(|()| check(plan, &aside, watch)).and_then(|()| {
+            fs::set_permissions(&aside, fs::metadata(from)?.permissions())?;
+            fs::rename(&aside, &absolute)?;
+            Ok(sync_dir(dir)?)
+        });
+    if let Err(error) = written {
+        // What is left of it is of no use, and its space may be what was missing.
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    Ok(copied(plan, Done::Copied, source.len))
+}
+
+/// Where a copy is written: hidden, and short enough for any file system.
+fn aside(dir: &Path, name: &str) -> PathBuf {
+    let end = (0..=200.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    dir.join(format!(".{}{COPY}", &name[..end]))
+}
+
+fn write_pieces(
+    source: &Source,
+    plan: &Plan,
+    aside: &Path,
+    watch: &mut Watch<'_>,
+) -> Result<(), RepairError> {
+    let out = OpenOptions::new().write(true).create(true).truncate(true).open(aside)?;
+    // Two repairs of one file at a time would write into one copy.
+    if lock(&out).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        return Err(RepairError::Busy);
+    }
+    let (mut out, mut done, mut told) = (BufWriter::with_capacity(CHUNK, out), 0, 0);
+    for piece in plan.pieces() {
+        match piece {
+            Piece::Bytes(bytes) => {
+                out.write_all(bytes)?;
+                done += bytes.len() as u64;
+            }
+            Piece::Copy(range) => {
+                copy_range(&source.file, range.start, range.end, &mut out)?;
+                done += range.end - range.start;
+            }
+        }
+        if done - told >= CHUNK as u64 {
+            told = done;
+            if !watch(done, plan.len) {
+                return Err(RepairError::Stopped);
+            }
+        }
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(())
+}
+
+fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK.min((end - at) as usize)];
+    while at < end {
+        let len = chunk.len().min((end - at) as usize);
+        from.read_exact_at(&mut chunk[..len], at)?;
+        to.write_all(&chunk[..len])?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// The copy must be whole and hold the same frames.
+fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
+    let copy = Source::open(aside, false)?.plan(watch)?;
+    let same = copy.digest == plan.digest && copy.len == plan.len && copy.duration == plan.duration;
+    if same && copy.is_whole() {
+        return Ok(());
+    }
+    Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks)))
+}
+
+fn sealed(own: &Own, mended: &Mended, seal: &Seal, done: Done, before: u64) -> Repaired {
+    let track = |(index, track): (usize, &webm::TrackIndex)| RepairedTrack {
+        number: own.layout.tracks[index].number,
+        kind: Some(track.kind),
+        codec_id: match own.tracks[index].codec {
+            Codec::Vp8 => "V_VP8".to_owned(),
+            Codec::Opus => "A_OPUS".to_owned(),
+        },
+        frames: track.frames,
+        size: (track.width > 0).then_some((track.width, track.height)),
+    };
+    let whole = done == Done::Nothing;
+    Repaired {
+        done,
+        bytes: mended.end + seal.append.len() as u64,
+        duration: seal.duration,
+        tracks: mended.index.tracks.iter().enumerate().map(track).collect(),
+        lacked: if whole { Vec::new() } else { vec![Lack::Duration, Lack::Cues, Lack::Sizes] },
+        damaged: mended.damaged,
+        cut: if whole { 0 } else { before.saturating_sub(mended.end) },
+        holes: mended.holes.clone(),
+    }
+}
+
+fn copied(plan: &Plan, done: Done, before: u64) -> Repaired {
+    let track = |(track, frames): &(webm::ForeignTrack, u64)| RepairedTrack {
+        number: track.number,
+        kind: track.kind,
+        codec_id: track.codec_id.clone(),
+        frames: *frames,
+        size: (track.kind == Some(Kind::Video)).then_some(track.size),
+    };
+    Repaired {
+        done,
+        bytes: if done == Done::Nothing { before } else { plan.len },
+        duration: plan.duration,
+        tracks: plan.tracks.iter().map(track).collect(),
+        lacked: plan.lacks.clone(),
+        damaged: plan.damaged.0,
+        cut: plan.damaged.1,
+        holes: Vec::new(),
+    }
+}
