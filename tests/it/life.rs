@@ -407,16 +407,23 @@ async fn after_a_kill_the_list_is_there_and_the_hooks_that_were_owed_are_run() {
 }
 
 #[tokio::test]
-async fn a_manifest_torn_in_the_middle_loses_no_other() {
+async fn a_manifest_torn_in_the_middle_loses_neither_its_recording_nor_another() {
     let server = Server::start(&[QUIET]);
     let (torn, whole) = (record(&server, "torn", 30).await, record(&server, "whole", 30).await);
     let file = server.records().join(torn["file"].as_str().unwrap()).with_extension("json");
     let text = std::fs::read(&file).unwrap();
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
     let server = server.killed_and_started(&[QUIET]);
-    let recordings = Api::of(&server).recordings().await;
-    assert_eq!(recordings.len(), 1, "{recordings:?}");
-    assert_eq!(recordings[0]["id"], whole["id"]);
+    let api = Api::of(&server);
+    let recordings = eventually("both are sealed", SOON, async || {
+        let all = api.recordings().await;
+        (all.len() == 2 && all.iter().all(|one| one["state"] == "sealed")).then_some(all)
+    })
+    .await;
+    // Newest first: what is left of the torn one is its file, which has its id and stream in its name.
+    assert_eq!([&recordings[0]["id"], &recordings[1]["id"]], [&whole["id"], &torn["id"]]);
+    assert_eq!((&recordings[1]["file"], &recordings[1]["stream"]), (&torn["file"], &torn["stream"]));
+    assert_eq!(recordings[1]["end_reason"], "server_crashed");
     assert!(server.output().contains(file.file_name().unwrap().to_str().unwrap()), "nobody was told");
     assert!(server.records().join(torn["file"].as_str().unwrap()).exists());
     record(&server, "next", 30).await;

@@ -86,7 +86,8 @@ struct Entry {
     addresses: VecDeque<SocketAddr>,
     sources: VecDeque<u32>,
     transactions: VecDeque<Transaction>,
-    deadline: Option<Instant>,
+    /// Its earliest entry in the heap of timers.
+    alarm: Option<Instant>,
     /// Set when it is to end at a time.
     ending: Option<Ending>,
     /// In the list of those to be settled.
@@ -218,9 +219,8 @@ impl Engine {
             }
             self.timers.pop();
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
-            // An entry of the heap is void if its session has another deadline by now.
-            if entry.deadline == Some(at) {
-                entry.deadline = None;
+            if entry.alarm == Some(at) {
+                entry.alarm = None;
                 entry.session.handle_timeout(now);
                 if !std::mem::replace(&mut entry.dirty, true) {
                     self.dirty.push(key);
@@ -294,9 +294,12 @@ impl Engine {
             over = Some(Over::Stopped(reason));
         }
         let deadline = entry.session.deadline().into_iter().chain(entry.ending.map(|ending| ending.at)).min();
-        if over.is_none() && deadline != entry.deadline {
-            entry.deadline = deadline;
-            self.timers.extend(deadline.map(|at| Reverse((at, key))));
+        // A deadline that has moved back keeps its alarm, which then comes early and does no harm:
+        // one more for every packet would fill the heap.
+        if let Some(at) = deadline.filter(|at| over.is_none() && entry.alarm.is_none_or(|alarm| *at < alarm))
+        {
+            entry.alarm = Some(at);
+            self.timers.push(Reverse((at, key)));
         }
         if let Some(old) = replaced.and_then(|id| self.by_id.get(&id).copied()) {
             self.remove(old, Over::Refused, now);
@@ -389,7 +392,7 @@ impl Engine {
             addresses: VecDeque::new(),
             sources: VecDeque::new(),
             transactions: VecDeque::new(),
-            deadline: None,
+            alarm: None,
             ending: None,
             dirty: true,
             span,
