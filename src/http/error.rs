@@ -5,7 +5,7 @@
 
 use crate::base::id::BadName;
 use crate::http::state::NoReplay;
-use crate::ingest::webrtc::Refusal;
+use crate::ingest::Refusal;
 use crate::record;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -10,9 +10,8 @@ use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::signal::Timing;
 use crate::ingest::publication::StreamInfo;
-use crate::ingest::webrtc::{
-    Accepted, Candidate, IceServer, Offer, Patch, Patched, Refusal, SessionId, WebRtc,
-};
+use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
+use crate::ingest::{Refusal, SessionId};
 use crate::record::{Error, Manifest, Recordings};
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;

@@ -3,8 +3,8 @@
 use crate::base::id::StreamName;
 use crate::http::error::ApiError;
 use crate::http::state::State;
+use crate::ingest::Refusal;
 use crate::ingest::publication::StreamInfo;
-use crate::ingest::webrtc::Refusal;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};

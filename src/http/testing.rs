@@ -8,7 +8,8 @@ use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
 use crate::ingest::publication::{Status, StreamInfo};
-use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, Refusal, SessionId};
+use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
+use crate::ingest::{Refusal, SessionId, Way};
 use crate::record::{Error, HookRecord, HookState, Manifest, RecordingState};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
@@ -104,7 +105,7 @@ impl Ingest for FakeIngest {
         vec![StreamInfo {
             stream: "cam".parse().unwrap(),
             status: Status::Publishing.word(),
-            via: "webrtc",
+            via: Some(Way::Webrtc),
             started_at: Timestamp::UNIX_EPOCH,
             recording: None,
             tracks: vec![crate::media::Codec::Vp8],

@@ -2,7 +2,8 @@
 
 use crate::http::testing::{Server, Setup, error_of, manifest};
 use crate::http::{AuthMode, END_TIME};
-use crate::ingest::webrtc::{IceServer, Refusal};
+use crate::ingest::Refusal;
+use crate::ingest::webrtc::IceServer;
 use crate::record::RecordingState;
 use reqwest::header;
 use serde_json::Value;

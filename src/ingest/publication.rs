@@ -10,7 +10,7 @@ use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::ingest::publications::Inner;
 use crate::ingest::timeline::Timeline;
-use crate::ingest::webrtc::{Refusal, SessionId};
+use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
 use crate::media::{Codec, Event, Track};
 use crate::record::{self, Manifest, Progress, Recording};
@@ -75,8 +75,8 @@ pub struct StreamInfo {
     pub started_at: jiff::Timestamp,
     /// What it is recorded to.
     pub recording: Option<RecordingId>,
-    /// How it comes in.
-    pub via: &'static str,
+    /// How it comes in; `null` before it has.
+    pub via: Option<Way>,
     /// What it carries.
     pub tracks: Vec<Codec>,
 }
@@ -101,6 +101,7 @@ struct State {
     pending: Vec<SessionId>,
     /// The session that connected last: its media counts.
     session: Option<SessionId>,
+    way: Option<Way>,
     /// It has not been lost.
     up: bool,
     stream: Option<Stream>,
@@ -184,6 +185,7 @@ impl Publication {
     pub fn connected(
         self: &Arc<Self>,
         session: &SessionId,
+        way: Way,
         tracks: &[Track],
         now: Instant,
     ) -> Result<Option<SessionId>, Refusal> {
@@ -214,6 +216,7 @@ impl Publication {
             return Err(Refusal::DiskFull);
         }
         (state.generation, state.up, state.last_media) = (state.generation + 1, true, Some(now));
+        state.way = Some(way);
         Ok(state.session.replace(session.clone()).filter(|old| old != session))
     }
 
@@ -386,6 +389,11 @@ impl Publication {
         }
     }
 
+    /// Its media, while it has any: for viewers.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        self.lock().stream.clone()
+    }
+
     pub(super) fn info(&self) -> StreamInfo {
         let state = self.lock();
         StreamInfo {
@@ -393,7 +401,7 @@ impl Publication {
             status: self.status.borrow().word(),
             started_at: self.began.wall,
             recording: state.recording.as_ref().map(|recording| recording.id.clone()),
-            via: "webrtc",
+            via: state.way,
             tracks: state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect(),
         }
     }

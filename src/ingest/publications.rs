@@ -4,7 +4,8 @@ use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::ingest::publication::{Publication, StreamInfo};
-use crate::ingest::webrtc::{Refusal, SessionId};
+use crate::ingest::{Refusal, SessionId};
+use crate::live::Stream;
 use crate::record::{self, Recordings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,6 +101,11 @@ impl Publications {
         list
     }
 
+    /// The media of the stream that has this name.
+    pub fn stream(&self, name: &StreamName) -> Option<Stream> {
+        self.inner.lock().names.get(name)?.stream()
+    }
+
     /// Ends one stream.
     pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
         let held = self.inner.lock().names.get(name).filter(|held| !held.is_over()).cloned();
@@ -168,11 +174,12 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::Way;
     use crate::ingest::publication::Status;
-    use crate::media::{Codec, Track};
+    use crate::media::Track;
     use crate::record;
 
-    const TRACKS: [Track; 1] = [Track { codec: Codec::Opus, channels: 2 }];
+    const TRACKS: [Track; 1] = [Track::opus(2)];
 
     fn publications(dir: &std::path::Path) -> Publications {
         let config = record::Config { dir: dir.to_owned(), min_free: 0, ..Default::default() };
@@ -203,10 +210,10 @@ mod tests {
         let all = publications(dir.path());
         let (ended, late) = offered(&all, true);
         ended.end(EndReason::Kicked, Instant::now());
-        assert!(ended.connected(&late, &TRACKS, Instant::now()).is_err());
+        assert!(ended.connected(&late, Way::Webrtc, &TRACKS, Instant::now()).is_err());
         assert!(all.list().is_empty(), "{:?}", all.list());
         let (next, session) = offered(&all, true);
-        next.connected(&session, &TRACKS, Instant::now()).unwrap();
+        next.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         assert_eq!(all.list().len(), 1);
     }
 
@@ -222,7 +229,7 @@ mod tests {
         assert_eq!(publication.session(), Some(second.clone()), "whom a re-offer is for");
         publication.lost(&second, Instant::now());
         assert_eq!(word(&publication), "FAILED");
-        assert!(publication.connected(&second, &TRACKS, Instant::now()).is_err());
+        assert!(publication.connected(&second, Way::Webrtc, &TRACKS, Instant::now()).is_err());
     }
 
     #[tokio::test]
@@ -230,7 +237,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
         let (first, session) = offered(&all, true);
-        first.connected(&session, &TRACKS, Instant::now()).unwrap();
+        first.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         let name = first.name().clone();
         assert!(matches!(all.reserve(&name, true, None, None), Err(Refusal::StreamBusy(_))));
         all.kick(&name).unwrap();
@@ -238,7 +245,7 @@ mod tests {
         // Its recorder has not run yet.
         assert_eq!(word(&first), "PENDING");
         let (second, session) = offered(&all, true);
-        second.connected(&session, &TRACKS, Instant::now()).unwrap();
+        second.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         let _ = first.status().wait_for(Status::is_final).await.unwrap();
         assert!(matches!(all.reserve(&name, true, None, None), Err(Refusal::StreamBusy(_))), "it was freed");
     }
@@ -252,7 +259,7 @@ mod tests {
         assert_eq!(word(&never), "UNPUBLISHED");
 
         let (publication, session) = offered(&all, false);
-        publication.connected(&session, &TRACKS, Instant::now()).unwrap();
+        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         publication.lost(&session, Instant::now());
         assert_eq!(word(&publication), "PENDING", "it is not waited for");
         all.waiting_for(&session).unwrap().end(EndReason::Stopped, Instant::now());

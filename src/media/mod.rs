@@ -4,6 +4,7 @@
 
 pub mod opus;
 pub mod vp8;
+pub mod vp9;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,14 @@ pub enum Kind {
 pub enum Codec {
     /// RFC 6386; RTP payload RFC 7741.
     Vp8,
+    /// VP9 bitstream specification, version 0.6.
+    Vp9,
+    /// AV1 bitstream specification, version 1.0.0.
+    Av1,
+    /// ITU-T H.264; frames are length-prefixed NAL units (ISO/IEC 14496-15).
+    H264,
+    /// A JPEG image a frame (ITU-T T.81).
+    Mjpeg,
     /// RFC 6716; RTP payload RFC 7587.
     Opus,
 }
@@ -33,16 +42,30 @@ impl Codec {
     /// What it carries.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Vp8 => Kind::Video,
+            Self::Vp8 | Self::Vp9 | Self::Av1 | Self::H264 | Self::Mjpeg => Kind::Video,
             Self::Opus => Kind::Audio,
         }
     }
 
     /// Ticks of its RTP clock in a second.
     pub fn clock_rate(self) -> u32 {
+        match self.kind() {
+            Kind::Video => 90_000,
+            Kind::Audio => 48_000,
+        }
+    }
+
+    /// Whether every picture is a keyframe, so that none marks a place of its own.
+    pub fn is_intra_only(self) -> bool {
+        self == Self::Mjpeg
+    }
+
+    /// The picture size that a keyframe tells; `None` where only the container knows it.
+    pub fn size_of(self, keyframe: &[u8]) -> Option<Size> {
         match self {
-            Self::Vp8 => 90_000,
-            Self::Opus => 48_000,
+            Self::Vp8 => vp8::size(keyframe),
+            Self::Vp9 => vp9::size(keyframe),
+            _ => None,
         }
     }
 }
@@ -57,12 +80,28 @@ pub struct Size {
 }
 
 /// One track of a stream; a frame names it by its index in the stream's list of tracks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Track {
     /// Its codec.
     pub codec: Codec,
     /// Audio channels (0 for video).
     pub channels: u8,
+    /// What a decoder needs before the first frame, where the frames don't bring it: H.264's and
+    /// AV1's configuration record (avcC, av1C), Opus' identification header (RFC 7845). The same
+    /// bytes are Matroska's CodecPrivate. Empty if there is nothing to know.
+    pub private: Bytes,
+}
+
+impl Track {
+    /// Pictures of a codec that brings all it needs in its frames.
+    pub const fn video(codec: Codec) -> Self {
+        Self { codec, channels: 0, private: Bytes::new() }
+    }
+
+    /// Opus, from the middle of a running encoder.
+    pub const fn opus(channels: u8) -> Self {
+        Self { codec: Codec::Opus, channels, private: Bytes::new() }
+    }
 }
 
 /// One encoded picture or one packet of sound.

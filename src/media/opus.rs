@@ -1,6 +1,30 @@
-//! Opus packets (RFC 6716 section 3).
+//! Opus packets (RFC 6716 section 3), and the header that stands before them in files (RFC 7845).
 
+use bytes::Bytes;
 use std::time::Duration;
+
+/// The identification header of RFC 7845 section 5.1. `pre_skip` samples at 48 kHz are to be cut off
+/// the start: 0 for a recording that begins in the middle of a running encoder.
+pub fn head(channels: u8, pre_skip: u16) -> Bytes {
+    let mut out = b"OpusHead\x01".to_vec();
+    out.push(channels);
+    out.extend_from_slice(&pre_skip.to_le_bytes());
+    out.extend_from_slice(&48_000u32.to_le_bytes());
+    out.extend_from_slice(&0i16.to_le_bytes());
+    out.push(0);
+    out.into()
+}
+
+/// The samples at 48 kHz that an identification header says to cut off; 0 if it is none.
+pub fn pre_skip(head: &[u8]) -> u16 {
+    let field = head.starts_with(b"OpusHead").then(|| head.get(10..12)).flatten();
+    field.map_or(0, |field| u16::from_le_bytes([field[0], field[1]]))
+}
+
+/// How long that is: Matroska's CodecDelay.
+pub fn delay(head: &[u8]) -> Duration {
+    Duration::from_nanos(u64::from(pre_skip(head)) * 1_000_000_000 / 48_000)
+}
 
 /// How long a packet sounds, from its table-of-contents byte and frame count; `None` if it is no
 /// valid packet (empty, no frame, or over 120 ms).

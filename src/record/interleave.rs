@@ -147,8 +147,7 @@ mod tests {
     use bytes::Bytes;
 
     const HOLD: Duration = Duration::from_millis(900);
-    const TRACKS: [Track; 2] =
-        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)

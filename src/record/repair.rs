@@ -68,11 +68,7 @@ pub struct RepairedTrack {
 impl RepairedTrack {
     /// Its codec, if it is one that we record.
     pub fn codec(&self) -> Option<Codec> {
-        match self.codec_id.as_str() {
-            "V_VP8" => Some(Codec::Vp8),
-            "A_OPUS" => Some(Codec::Opus),
-            _ => None,
-        }
+        webm::codec_of(&self.codec_id)
     }
 }
 
@@ -388,10 +384,7 @@ fn sealed(own: &Own, mended: &Mended, seal: &Seal, done: Done, before: u64) -> R
     let track = |(index, track): (usize, &webm::TrackIndex)| RepairedTrack {
         number: own.layout.tracks[index].number,
         kind: Some(track.kind),
-        codec_id: match own.tracks[index].codec {
-            Codec::Vp8 => "V_VP8".to_owned(),
-            Codec::Opus => "A_OPUS".to_owned(),
-        },
+        codec_id: webm::codec_id(own.tracks[index].codec).to_owned(),
         frames: track.frames,
         size: (track.width > 0).then_some((track.width, track.height)),
     };

@@ -63,11 +63,12 @@ impl Opening {
             height: None,
             lost: 0,
         };
+        let container = webm::Container::of(&self.tracks);
         Manifest {
             id: self.id.clone(),
             stream: self.stream.clone(),
-            file: format!("{}.webm", names::stem(&self.stream, self.started_at, &self.id)),
-            mime: webm::mime(&self.tracks).to_owned(),
+            file: format!("{}.{}", names::stem(&self.stream, self.started_at, &self.id), container.suffix()),
+            mime: container.mime(&self.tracks).to_owned(),
             state: RecordingState::Recording,
             started_at: to_millis(self.started_at),
             ended_at: None,
@@ -267,7 +268,7 @@ mod tests {
         let opening = Opening {
             id: RecordingId::new(started_at),
             stream: "s".parse().unwrap(),
-            tracks: vec![Track { codec: Codec::Opus, channels: 2 }],
+            tracks: vec![Track::opus(2)],
             started_at,
             continues: None,
         };
@@ -303,8 +304,7 @@ mod tests {
     fn sealing_an_hour_writes_the_index_and_little_more() {
         let dir = tempfile::tempdir().unwrap();
         let started_at = Timestamp::now();
-        let tracks =
-            vec![Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+        let tracks = vec![Track::video(Codec::Vp8), Track::opus(2)];
         let (id, stream) = (RecordingId::new(started_at), "hour".parse().unwrap());
         let opening = Opening { id, stream, tracks, started_at, continues: None };
         let data = Bytes::from(vec![0xfc; 400]);

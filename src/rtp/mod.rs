@@ -15,7 +15,7 @@ mod sync;
 mod tests;
 mod vp8;
 
-use crate::media::{self, Codec, Event, Frame, Gap, GapReason, Track};
+use crate::media::{self, Event, Frame, Gap, GapReason, Track};
 use crate::rtp::keyframe::Keyframes;
 use crate::rtp::reorder::{Item, Reorder};
 use crate::rtp::sequence::Timestamps;
@@ -46,7 +46,7 @@ pub struct Packet {
 }
 
 /// What the pipeline needs to know of a track.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrackSetup {
     /// Its codec.
     pub track: Track,
@@ -124,12 +124,13 @@ impl Pipeline {
             timestamps: Timestamps::new(setup.track.codec.clock_rate()),
             last: None,
             heard: None,
-            kind: match setup.track.codec {
-                Codec::Vp8 => LaneKind::Video {
+            // Offers are answered with VP8 and Opus only: the one payload format of each kind.
+            kind: match setup.track.codec.kind() {
+                media::Kind::Video => LaneKind::Video {
                     assembler: vp8::Assembler::default(),
                     keyframes: Keyframes::new(config.keyframe_interval),
                 },
-                Codec::Opus => LaneKind::Audio { loss: false },
+                media::Kind::Audio => LaneKind::Audio { loss: false },
             },
         };
         let is_video = |setup: &TrackSetup| setup.track.codec.kind() == media::Kind::Video;

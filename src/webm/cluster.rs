@@ -1,6 +1,6 @@
 //! Clusters: frames in, whole clusters of known size out.
 
-use crate::media::{Kind, Size, Track, opus};
+use crate::media::{Codec, Kind, Size, Track, opus};
 use crate::webm::ebml::id;
 use ebml_iterable::tools::Vint;
 use std::ops::Range;
@@ -33,11 +33,11 @@ pub struct Block<'a> {
 
 /// Builds clusters in one buffer that is used again and again.
 ///
-/// A cluster ends before each video keyframe, when it would span more than the given time, the 16-bit
+/// A cluster ends before each video keyframe (but where all pictures are keyframes), when it would span more than the given time, the 16-bit
 /// limit or 5 MB, and before a block that would have to go back in time in it.
 #[derive(Debug)]
 pub struct Clusters {
-    kinds: Vec<Kind>,
+    codecs: Vec<Codec>,
     /// The newest tick of each track; a track's ticks strictly increase over all clusters.
     newest: Vec<Option<u64>>,
     max_span: u64,
@@ -67,7 +67,7 @@ impl Clusters {
     /// A builder for a file with these tracks, of clusters that span at most `max_span`.
     pub fn new(tracks: &[Track], max_span: Duration) -> Self {
         Self {
-            kinds: tracks.iter().map(|track| track.codec.kind()).collect(),
+            codecs: tracks.iter().map(|track| track.codec).collect(),
             newest: vec![None; tracks.len()],
             max_span: (max_span.as_millis() as u64).min(MAX_OFFSET_MS),
             bytes: Vec::new(),
@@ -82,15 +82,16 @@ impl Clusters {
         let nearest = (block.time.as_micros() as u64 + 500) / 1000;
         let tick = self.newest[block.track].map_or(nearest, |newest| nearest.max(newest + 1));
         self.newest[block.track] = Some(tick);
-        let kind = self.kinds[block.track];
-        if self.must_end(tick, kind == Kind::Video && block.keyframe) {
+        let codec = self.codecs[block.track];
+        let begins = codec.kind() == Kind::Video && block.keyframe && !codec.is_intra_only();
+        if self.must_end(tick, begins) {
             self.finish();
         }
-        let (bytes, kinds) = (&mut self.bytes, &self.kinds);
-        let open = self.open.get_or_insert_with(|| Open::begin(bytes, tick, kinds.len()));
+        let (bytes, tracks) = (&mut self.bytes, self.codecs.len());
+        let open = self.open.get_or_insert_with(|| Open::begin(bytes, tick, tracks));
         open.newest = tick;
         let relative = self.bytes.len() - open.at - HEADER_LEN;
-        open.tally.add(kind, block, tick, relative as u64);
+        open.tally.add(codec.kind(), block, tick, relative as u64);
         write_block(&mut self.bytes, block, (tick - open.start) as i16);
     }
 
@@ -224,10 +225,8 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Codec;
 
-    const TRACKS: [Track; 2] =
-        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
     fn push(clusters: &mut Clusters, track: usize, millis: f64, keyframe: bool, bytes: usize) {
         let time = Duration::from_secs_f64(millis / 1000.0);

@@ -5,7 +5,7 @@
 //! keyframe (T2): frames that can't be decoded are worse than a gap. Whatever is covered here is found
 //! covered by a second run, which then treats it in the same way: the work may be cut off anywhere.
 
-use crate::media::{Codec, Kind, vp8};
+use crate::media::Kind;
 use crate::webm::StoredBlock;
 use crate::webm::cluster::{Block, Tally};
 use crate::webm::ebml::id;
@@ -155,7 +155,7 @@ impl Mend {
             return;
         };
         // Pages that a power cut left unwritten are zeros, which no picture begins with.
-        if codec == Codec::Vp8 && (data.is_empty() || data.iter().take(10).all(|byte| *byte == 0)) {
+        if codec.kind() == Kind::Video && (data.is_empty() || data.iter().take(10).all(|byte| *byte == 0)) {
             open.sound = false;
             return;
         }
@@ -170,7 +170,7 @@ impl Mend {
             open.holed[track] = None;
             open.holes.push(Hole { track, from, to: time });
         }
-        let size = if codec == Codec::Vp8 && block.keyframe { vp8::size(data) } else { None };
+        let size = codec.size_of(data).filter(|_| block.keyframe);
         let kept = Block { track, time: Duration::ZERO, keyframe: block.keyframe, size, data };
         open.tally.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
     }

@@ -31,8 +31,67 @@ pub use remux::{Lack, Piece, Plan, Refused, Remux};
 pub use seal::{CuePoint, Index, Patch, Seal, TrackIndex, seal};
 pub use write::{Head, Layout, TrackLayout, head};
 
-/// MIME type of a file's download.
-pub fn mime(tracks: &[crate::media::Track]) -> &'static str {
-    let video = tracks.iter().any(|track| track.codec.kind() == crate::media::Kind::Video);
-    if video { "video/webm" } else { "audio/webm" }
+use crate::media::{Codec, Kind, Track};
+
+/// Which of two sibling formats a file is: WebM is Matroska with a short list of codecs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// VP8, VP9, AV1 and Opus; every browser plays it.
+    Webm,
+    /// Anything else.
+    Matroska,
+}
+
+impl Container {
+    /// What can hold these tracks.
+    pub fn of(tracks: &[Track]) -> Self {
+        let allowed = |track: &Track| !matches!(track.codec, Codec::H264 | Codec::Mjpeg);
+        if tracks.iter().all(allowed) { Self::Webm } else { Self::Matroska }
+    }
+
+    /// The EBML DocType.
+    pub(crate) fn doc_type(self) -> &'static str {
+        match self {
+            Self::Webm => "webm",
+            Self::Matroska => "matroska",
+        }
+    }
+
+    /// How the name of a file ends, without the dot.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Webm => "webm",
+            Self::Matroska => "mkv",
+        }
+    }
+
+    /// MIME type of a file with these tracks: for Matroska the old names, which browsers know.
+    pub fn mime(self, tracks: &[Track]) -> &'static str {
+        let video = tracks.iter().any(|track| track.codec.kind() == Kind::Video);
+        match (self, video) {
+            (Self::Webm, true) => "video/webm",
+            (Self::Webm, false) => "audio/webm",
+            (Self::Matroska, true) => "video/x-matroska",
+            (Self::Matroska, false) => "audio/x-matroska",
+        }
+    }
+}
+
+/// Matroska's CodecID of a codec.
+pub fn codec_id(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Vp8 => "V_VP8",
+        Codec::Vp9 => "V_VP9",
+        Codec::Av1 => "V_AV1",
+        Codec::H264 => "V_MPEG4/ISO/AVC",
+        Codec::Mjpeg => "V_MJPEG",
+        Codec::Opus => "A_OPUS",
+    }
+}
+
+/// The codec behind a CodecID, if it is one that we record.
+pub fn codec_of(codec_id: &str) -> Option<Codec> {
+    [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg, Codec::Opus]
+        .into_iter()
+        .find(|codec| self::codec_id(*codec) == codec_id)
 }

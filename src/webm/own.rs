@@ -1,12 +1,14 @@
 //! Our own heads, found again in a file: where the room is that sealing patches.
 
-use crate::media::{Codec, Size, Track};
+use crate::media::{Kind, Size, Track, opus};
 use crate::webm::ebml::{id, void};
-use crate::webm::walk::{self, Child, Head, child, children, is_filled, uint};
+use crate::webm::walk::{self, Child, Head, child, children, is_filled, text, uint};
 use crate::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, SEEK_LEN, TrackLayout,
-    ebml_header, seek, track_entry,
+    ebml_header, seek, track_entry, track_uid,
 };
+use crate::webm::{Container, codec_of};
+use bytes::Bytes;
 
 /// No head is longer: two tracks make 450 bytes.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -24,11 +26,14 @@ impl Own {
     /// Finds the layout in the first bytes of a file (up to [`MAX_HEAD`]). Every field is compared with
     /// what would be written there, so that a head with a flipped bit is not taken for a good one.
     pub fn find(bytes: &[u8]) -> Option<Self> {
-        let mut start = Vec::new();
-        ebml_header(&mut start);
-        let rest = bytes.strip_prefix(&start[..])?;
+        let header = |container| {
+            let mut start = Vec::new();
+            ebml_header(&mut start, container);
+            bytes.strip_prefix(&start[..]).map(|rest| (container, start.len(), rest))
+        };
+        let (container, start, rest) = header(Container::Webm).or_else(|| header(Container::Matroska))?;
         let Head::Is { id: id::SEGMENT, size, len: 12 } = walk::head(rest) else { return None };
-        let segment_at = start.len() + 12;
+        let segment_at = start + 12;
         let top: Vec<_> = children(&bytes[segment_at..]).take(3).collect();
         let [seeks, info, tracks] = &top[..] else { return None };
         if (seeks.id, info.id, tracks.id) != (id::SEEK_HEAD, id::INFO, id::TRACKS) {
@@ -38,6 +43,9 @@ impl Own {
         seeks_are_right(seeks.payload, info.at.start, tracks.at.start).then_some(())?;
         let duration_at = in_file(info) + duration_in(info.payload)?;
         let (known, entries) = entries(tracks.payload, in_file(tracks) as u64)?;
+        // A Matroska file may have lost the very track that made it one: a Void is in its place.
+        let fits = container == Container::Matroska || Container::of(&known) == container;
+        fits.then_some(())?;
         let layout = Layout {
             segment_size_at: segment_at as u64 - 8,
             segment_at: segment_at as u64,
@@ -83,11 +91,11 @@ fn duration_in(payload: &[u8]) -> Option<usize> {
 
 /// The tracks, and where their entries are; a track that never had a frame left a Void.
 fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
-    let (mut tracks, mut layouts, mut seeds) = (Vec::new(), Vec::<TrackLayout>::new(), Vec::new());
+    let (mut tracks, mut layouts, mut file) = (Vec::new(), Vec::<TrackLayout>::new(), None);
     for child in children(payload).filter(|child| child.id != id::VOID) {
         let payload_at = at + (child.at.end - child.payload.len()) as u64;
         let (track, number, uid, size) = entry(&child)?;
-        let (mut expected, places) = track_entry(track, number, uid, size);
+        let (mut expected, places) = track_entry(&track, number, uid, size);
         if let Some((at, ..)) = places
             && let Some(told) = child.payload.get(at..at + DEFAULT_DURATION_LEN)
             && told.starts_with(&DEFAULT_DURATION_START)
@@ -98,9 +106,11 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         if expected != child.payload {
             return None;
         }
+        // All UIDs of a file are made of one number.
+        if uid != track_uid(*file.get_or_insert(uid ^ number), number, track.codec) {
+            return None;
+        }
         tracks.push(track);
-        // All UIDs of a file are one number, each with its TrackNumber mixed in.
-        seeds.push(uid ^ number);
         layouts.push(TrackLayout {
             number,
             entry: at + child.at.start as u64..at + child.at.end as u64,
@@ -109,40 +119,46 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         });
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
-    let one_file = seeds.windows(2).all(|pair| pair[0] == pair[1]);
-    (is_filled(payload) && numbered && one_file && !tracks.is_empty()).then_some((tracks, layouts))
+    (is_filled(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
 }
 
 fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
     let number = |payload, id| child(payload, id).and_then(uint);
-    let codec = match child(entry.payload, id::CODEC_ID)? {
-        b"V_VP8" => Codec::Vp8,
-        b"A_OPUS" => Codec::Opus,
-        _ => return None,
-    };
+    let codec = codec_of(text(child(entry.payload, id::CODEC_ID)?))?;
+    let private = child(entry.payload, id::CODEC_PRIVATE).unwrap_or_default();
     let side = |id| {
         let value = number(child(entry.payload, id::VIDEO)?, id)?;
         u32::try_from(value).ok().filter(|side| (1..=0x3fff).contains(side))
     };
-    let (channels, size) = match codec {
-        Codec::Vp8 => (0, Size { width: side(id::PIXEL_WIDTH)?, height: side(id::PIXEL_HEIGHT)? }),
-        Codec::Opus => {
+    let (track, size) = match codec.kind() {
+        Kind::Video => {
+            let private = Bytes::copy_from_slice(private);
+            let size = Size { width: side(id::PIXEL_WIDTH)?, height: side(id::PIXEL_HEIGHT)? };
+            (Track { private, ..Track::video(codec) }, size)
+        }
+        Kind::Audio => {
             let channels = number(child(entry.payload, id::AUDIO)?, id::CHANNELS)?;
-            (u8::try_from(channels).ok()?, Size { width: 0, height: 0 })
+            let channels = u8::try_from(channels).ok()?;
+            // Made anew from the one number that varies, so that every other field is compared.
+            let private = match opus::pre_skip(private) {
+                0 => Bytes::new(),
+                pre_skip => opus::head(channels, pre_skip),
+            };
+            (Track { private, ..Track::opus(channels) }, Size { width: 0, height: 0 })
         }
     };
     let track_number = number(entry.payload, id::TRACK_NUMBER).filter(|number| *number > 0)?;
     (entry.id == id::TRACK_ENTRY).then_some(())?;
-    Some((Track { codec, channels }, track_number, number(entry.payload, id::TRACK_UID)?, size))
+    Some((track, track_number, number(entry.payload, id::TRACK_UID)?, size))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::Codec;
     use crate::webm::{Index, seal};
 
-    const TRACKS: [Track; 2] =
-        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
     fn ours() -> (Vec<u8>, Layout) {
         let sizes = [Some(Size { width: 640, height: 360 }), None];
@@ -164,6 +180,21 @@ mod tests {
             bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
         assert_eq!(Own::find(&bytes).unwrap(), found);
+    }
+
+    #[test]
+    fn heads_of_every_codec_are_found_again_in_the_container_that_may_hold_them() {
+        let private = Bytes::from_static(b"\x01configuration");
+        for codec in [Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg] {
+            let video = Track { private: private.clone(), ..Track::video(codec) };
+            let tracks = [video, Track { private: opus::head(2, 312), ..Track::opus(2) }];
+            let head = super::super::Head { tracks: &tracks, sizes: &[None, None], uid: 7, unix_nanos: 0 };
+            let (bytes, layout) = super::super::head(&head);
+            let found = Own::find(&bytes).unwrap();
+            assert_eq!((&found.layout, &found.tracks[..]), (&layout, &tracks[..]));
+            let webm = bytes.windows(4).any(|bytes| bytes == b"webm");
+            assert_eq!(webm, matches!(codec, Codec::Vp9 | Codec::Av1), "{codec:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Where there are no pictures to seek by, an entry for sound this often.
 const SOUND_CUE_EVERY_MS: u64 = 5_000;
+/// Pictures nearer than this to one that has an entry need none: a camera that sends JPEG has ten a
+/// second.
+const PICTURE_CUE_EVERY_MS: u64 = 250;
 /// Sound needs no entries of its own this near to a picture's.
 const PICTURE_NEAR_MS: u64 = 10_000;
 /// Readers take 1000 pictures a second for a mistake, and fewer than 5 too.
@@ -114,9 +117,10 @@ impl Index {
 
     fn add_cue(&mut self, cue: &Cue, cluster: u64) {
         let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
-        let every = self.in_ticks(SOUND_CUE_EVERY_MS).max(self.apart);
+        let least = |millis| self.in_ticks(millis).max(self.apart);
+        let (near, every) = (least(PICTURE_CUE_EVERY_MS), least(SOUND_CUE_EVERY_MS));
         let (kept, apart) = match cue.kind {
-            Kind::Video => (&mut self.pictures, self.apart),
+            Kind::Video => (&mut self.pictures, near),
             Kind::Audio => (&mut self.sounds, every),
         };
         if kept.last().is_none_or(|last| cue.time.abs_diff(last.time) >= apart) {
@@ -262,8 +266,7 @@ mod tests {
     use crate::media::Codec;
     use crate::webm::{Block, Clusters};
 
-    const TRACKS: [Track; 2] =
-        [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+    const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
     /// 20 ms of sound.
     const SOUND: [u8; 1] = [0xfc];
 

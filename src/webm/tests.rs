@@ -9,8 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 
-const TRACKS: [Track; 2] =
-    [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 /// A keyframe of 640x360, another picture, 20 ms of sound.
 const KEY: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 7, 7];
 const DELTA: [u8; 9] = [0x31, 0, 0, 1, 2, 3, 4, 5, 6];

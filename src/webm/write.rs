@@ -1,8 +1,9 @@
 //! The head of a file: EBML header, Segment, SeekHead, Info, Tracks, with room for what only sealing
 //! knows.
 
-use crate::media::{Codec, Size, Track};
+use crate::media::{Codec, Kind, Size, Track, opus};
 use crate::webm::ebml::{element, id, master, uint, void};
+use crate::webm::{Container, codec_id};
 use std::ops::Range;
 
 /// Length of a SeekHead entry with an 8-byte position.
@@ -70,7 +71,7 @@ pub struct TrackLayout {
 /// The bytes of a file up to its first cluster, and where they are patched later.
 pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     let mut out = Vec::with_capacity(512);
-    ebml_header(&mut out);
+    ebml_header(&mut out, Container::of(head.tracks));
     out.extend_from_slice(&(id::SEGMENT as u32).to_be_bytes());
     let segment_size_at = out.len() as u64;
     out.extend_from_slice(&UNKNOWN_SIZE);
@@ -107,13 +108,13 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     (out, layout)
 }
 
-pub(super) fn ebml_header(out: &mut Vec<u8>) {
+pub(super) fn ebml_header(out: &mut Vec<u8>, container: Container) {
     master(out, id::EBML, |out| {
         uint(out, id::EBML_VERSION, 1);
         uint(out, id::EBML_READ_VERSION, 1);
         uint(out, id::EBML_MAX_ID_LENGTH, 4);
         uint(out, id::EBML_MAX_SIZE_LENGTH, 8);
-        element(out, id::DOC_TYPE, b"webm");
+        element(out, id::DOC_TYPE, container.doc_type().as_bytes());
         // CodecDelay, SeekPreRoll and CueRelativePosition are of version 4; a reader of version 2
         // (SimpleBlock) can do without them.
         uint(out, id::DOC_TYPE_VERSION, 4);
@@ -154,10 +155,9 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
     let (mut payload, mut layouts) = (Vec::new(), Vec::new());
     for (index, track) in head.tracks.iter().enumerate() {
         let number = index as u64 + 1;
-        // A UID is never 0 and differs between a file's tracks.
-        let uid = (head.uid | 1 << 62) ^ number;
+        let uid = track_uid(head.uid, number, track.codec);
         let size = head.sizes.get(index).copied().flatten().unwrap_or(SIZE_UNKNOWN);
-        let (entry, places) = track_entry(*track, number, uid, size);
+        let (entry, places) = track_entry(track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
         let size_at = places.map(|(_, w, h)| (entry_at + w as u64, entry_at + h as u64));
@@ -179,10 +179,17 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
     (out, layouts)
 }
 
+/// A TrackUID: never 0, another for each of a file's tracks. One byte of it is a sum over the codec's
+/// id: `V_VP8` and `V_VP9` are one flipped bit apart.
+pub(super) fn track_uid(file: u64, number: u64, codec: Codec) -> u64 {
+    let sum = codec_id(codec).bytes().fold(0u8, u8::wrapping_add);
+    ((file | 1 << 62) & !(0xff << 48) | u64::from(sum) << 48) ^ number
+}
+
 /// A TrackEntry's payload, and where in it there is room for DefaultDuration and where the values of
 /// its picture size are.
 pub(super) fn track_entry(
-    track: Track,
+    track: &Track,
     number: u64,
     uid: u64,
     size: Size,
@@ -192,10 +199,13 @@ pub(super) fn track_entry(
     uint(&mut out, id::TRACK_UID, uid);
     uint(&mut out, id::FLAG_LACING, 0);
     element(&mut out, id::LANGUAGE, b"und");
-    match track.codec {
-        Codec::Vp8 => {
-            uint(&mut out, id::TRACK_TYPE, 1);
-            element(&mut out, id::CODEC_ID, b"V_VP8");
+    uint(&mut out, id::TRACK_TYPE, if track.codec.kind() == Kind::Video { 1 } else { 2 });
+    element(&mut out, id::CODEC_ID, codec_id(track.codec).as_bytes());
+    match track.codec.kind() {
+        Kind::Video => {
+            if !track.private.is_empty() {
+                element(&mut out, id::CODEC_PRIVATE, &track.private);
+            }
             let default_duration_at = out.len();
             out.extend(void(DEFAULT_DURATION_LEN));
             let (mut width_at, mut height_at) = (0, 0);
@@ -205,12 +215,11 @@ pub(super) fn track_entry(
             });
             (out, Some((default_duration_at, at + width_at, at + height_at)))
         }
-        Codec::Opus => {
-            let channels = track.channels.clamp(1, 2);
-            uint(&mut out, id::TRACK_TYPE, 2);
-            element(&mut out, id::CODEC_ID, b"A_OPUS");
-            element(&mut out, id::CODEC_PRIVATE, &opus_head(channels));
-            uint(&mut out, id::CODEC_DELAY, 0);
+        Kind::Audio => {
+            let channels = track.channels.max(1);
+            let head = if track.private.is_empty() { opus::head(channels, 0) } else { track.private.clone() };
+            element(&mut out, id::CODEC_PRIVATE, &head);
+            uint(&mut out, id::CODEC_DELAY, opus::delay(&head).as_nanos() as u64);
             uint(&mut out, id::SEEK_PRE_ROLL, OPUS_SEEK_PRE_ROLL_NS);
             master(&mut out, id::AUDIO, |out| {
                 element(out, id::SAMPLING_FREQUENCY, &48_000f64.to_be_bytes());
@@ -219,16 +228,4 @@ pub(super) fn track_entry(
             (out, None)
         }
     }
-}
-
-/// The identification header of RFC 7845 section 5.1. Pre-skip is 0: the recording begins in the
-/// middle of a running encoder, so there is no start-up of it to cut off.
-fn opus_head(channels: u8) -> Vec<u8> {
-    let mut out = b"OpusHead\x01".to_vec();
-    out.push(channels);
-    out.extend_from_slice(&0u16.to_le_bytes());
-    out.extend_from_slice(&48_000u32.to_le_bytes());
-    out.extend_from_slice(&0i16.to_le_bytes());
-    out.push(0);
-    out
 }

@@ -22,8 +22,7 @@ use tokio::sync::mpsc;
 
 /// No step takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(120);
-const TRACKS: [Track; 2] =
-    [Track { codec: Codec::Vp8, channels: 0 }, Track { codec: Codec::Opus, channels: 2 }];
+const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
 /// What a server that was killed leaves of a recording.
 struct Unfinished {

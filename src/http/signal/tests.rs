@@ -3,8 +3,8 @@
 use super::{MAX_ERRORS, MAX_PUBLICATIONS, Timing};
 use crate::base::reason::EndReason;
 use crate::http::testing::{Server, Setup, manifest};
+use crate::ingest::Refusal;
 use crate::ingest::publication::Status;
-use crate::ingest::webrtc::Refusal;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -11,7 +11,8 @@ use crate::ingest::publication::Publication;
 use crate::ingest::webrtc::route::{Kind, Transaction};
 use crate::ingest::webrtc::session::{Answer, Event, Gone, Session};
 use crate::ingest::webrtc::socket::Socket;
-use crate::ingest::webrtc::{Candidate, Patch, Patched, Refusal, SessionId};
+use crate::ingest::webrtc::{Candidate, Patch, Patched};
+use crate::ingest::{Refusal, SessionId, Way};
 use bytes::BytesMut;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -263,7 +264,7 @@ impl Engine {
                 }
                 Event::Connected => {
                     entry.span.in_scope(|| info!("connected"));
-                    match entry.publication.connected(&entry.id, &entry.session.tracks(), now) {
+                    match entry.publication.connected(&entry.id, Way::Webrtc, &entry.session.tracks(), now) {
                         Ok(old) => replaced = old,
                         Err(_) => over = Some(Over::Refused),
                     }

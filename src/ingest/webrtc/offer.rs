@@ -6,8 +6,9 @@
 //! (RFC 3264 section 6). Text in, text out: SDP is lines (RFC 8866), and sections we don't take
 //! need not even be valid.
 
-use crate::ingest::webrtc::Refusal;
+use crate::ingest::Refusal;
 use crate::media::{Codec, Kind, Track};
+use bytes::Bytes;
 use std::fmt::Write as _;
 
 /// No browser's offer comes near; a larger one is not worth parsing.
@@ -205,7 +206,7 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refus
         chosen.push(Chosen {
             index,
             mid,
-            track: Track { codec, channels },
+            track: Track { codec, channels, private: Bytes::new() },
             ssrcs: ssrcs(section),
             payload_type: number,
             red,

@@ -154,7 +154,7 @@ impl Session {
 
     /// The tracks its frames name by index.
     pub fn tracks(&self) -> Vec<Track> {
-        self.receivers.iter().map(|receiver| receiver.chosen.track).collect()
+        self.receivers.iter().map(|receiver| receiver.chosen.track.clone()).collect()
     }
 
     /// Takes a datagram that came from `from` to our candidate `to`.

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_source_is_found_once_replaced_after_silence_and_forged_ones_end() {
-        let track = Track { codec: Codec::Vp8, channels: 0 };
+        let track = Track::video(Codec::Vp8);
         let (red, rtx) = (None, Some(97));
         let chosen =
             Chosen { index: 0, mid: "v".to_owned(), track, ssrcs: vec![], payload_type: 96, red, rtx };

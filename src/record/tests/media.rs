@@ -5,8 +5,8 @@ use bytes::Bytes;
 use std::process::Command;
 use std::time::Duration;
 
-pub const VP8: Track = Track { codec: Codec::Vp8, channels: 0 };
-pub const OPUS: Track = Track { codec: Codec::Opus, channels: 2 };
+pub const VP8: Track = Track::video(Codec::Vp8);
+pub const OPUS: Track = Track::opus(2);
 
 /// Runs a program that must succeed in silence; returns what it printed.
 pub fn run(program: &str, args: &[&str]) -> String {

@@ -1,11 +1,12 @@
 //! A session's offers and answers.
 
 use super::{Answer, Receiver, Session, SessionConfig};
+use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::Paths;
 use crate::ingest::webrtc::sources::Undeclared;
-use crate::ingest::webrtc::{Candidate, Refusal, peer};
+use crate::ingest::webrtc::{Candidate, peer};
 use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
 use std::collections::VecDeque;
@@ -28,8 +29,11 @@ impl Session {
             .ok_or_else(|| Refusal::BadSdp("no crypto provider".to_owned()))?;
         let nack =
             |chosen: &Chosen| chosen.track.codec.kind() == Kind::Video || offers_audio_nack(&plan.reduced);
-        let setups: Vec<TrackSetup> =
-            plan.chosen.iter().map(|chosen| TrackSetup { track: chosen.track, nack: nack(chosen) }).collect();
+        let setups: Vec<TrackSetup> = plan
+            .chosen
+            .iter()
+            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: nack(chosen) })
+            .collect();
         let receivers = plan
             .chosen
             .iter()
@@ -65,7 +69,7 @@ impl Session {
         if plan.fingerprint != self.plan.fingerprint {
             return Ok(None);
         }
-        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track)).collect::<Vec<_>>();
+        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track.clone())).collect::<Vec<_>>();
         if tracks(&plan) != tracks(&self.plan) {
             return Err(Refusal::BadSdp(
                 "a re-offer must have the same tracks: stop and publish again".to_owned(),
