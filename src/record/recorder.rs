@@ -8,8 +8,7 @@ use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::live::{Item, Stream, Tap};
 use crate::media::{Event as MediaEvent, Track};
-use crate::record::close::{Closing, End, Stage};
-use crate::record::file::is_full;
+use crate::record::close::{Closing, End, Stage, end_of};
 use crate::record::interleave::{Held, Interleaver};
 use crate::record::take::{Opening, Take};
 use crate::record::{Progress, Shared};
@@ -75,8 +74,16 @@ impl Recorder {
         let Self { shared, anchor, progress, lost, stage, previous, tap, .. } = self;
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
-        let closing = Closing { shared, anchor, lost, previous };
+        let full = end.reason == EndReason::DiskFull;
+        let closing = Closing { shared: shared.clone(), anchor, lost, previous };
+        if full {
+            shared.space.ended_full();
+        }
         let outcome = closing.close(stage, end).await;
+        if full {
+            // Sealing gave back what was kept, which is not enough for another one.
+            shared.space.ended_full();
+        }
         // The publisher first: it must not wait for a hook queue that is behind.
         progress.send_replace(outcome.clone());
         closing.tell(outcome).await;
@@ -103,8 +110,7 @@ impl Recorder {
             if self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                let reason = if is_full(&error) { EndReason::DiskFull } else { EndReason::WriteError };
-                return End { reason, at: now, error: Some(error) };
+                return End { reason: end_of(&error), at: now, error: Some(error) };
             }
             if let Some(reason) = reason {
                 return End { reason, at: now, error: None };
@@ -226,9 +232,8 @@ impl Recorder {
         let Stage::Writing(mut take) = std::mem::replace(&mut self.stage, Stage::Nothing) else {
             return Ok(());
         };
-        let shared = self.shared.clone();
         let work = move || {
-            let written = take.write(&shared.config.dir, shared.config.min_free);
+            let written = take.write();
             (take, written)
         };
         let (take, written) = self.shared.disk.write(work).await?;
@@ -255,7 +260,8 @@ impl Recorder {
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
-            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval)
+            let space = shared.space.clone();
+            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval, space)
         };
         self.shared.disk.write(work).await?.map(Some)
     }

@@ -16,6 +16,7 @@ use crate::record::catalog::{Catalog, QUARANTINE, manifest_name};
 use crate::record::file::{PART, sync_dir};
 use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
+use crate::record::space::Space;
 use crate::record::{Error, Event, Shared, names};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -216,7 +217,8 @@ async fn one(
         (None, Some(path)) => {
             let (dir, file, path, stop) =
                 (shared.config.dir.clone(), manifest.file.clone(), path.clone(), stop.clone());
-            let work = move || mend(&dir, &file, &path, &stop);
+            let space = shared.space.clone();
+            let work = move || mend(&dir, &file, &path, space, &stop);
             match shared.disk.sync(work).await? {
                 Ok(repaired) => return complete(shared, &id, repaired).await.map(Some),
                 Err(RepairError::Beyond(why)) => why,
@@ -234,11 +236,17 @@ fn adopt(dir: &Path, catalog: &Catalog, manifest: Manifest) -> io::Result<()> {
     if dir.join(&unread).exists() {
         move_away(&dir.join(&unread), &dir.join(QUARANTINE), &unread)?;
     }
-    catalog.insert(manifest)
+    catalog.adopt(manifest)
 }
 
 /// Makes a file whole, under its final name. Blocking.
-fn mend(dir: &Path, file: &str, path: &Path, stop: &CancellationToken) -> Result<Repaired, RepairError> {
+fn mend(
+    dir: &Path,
+    file: &str,
+    path: &Path,
+    space: Arc<Space>,
+    stop: &CancellationToken,
+) -> Result<Repaired, RepairError> {
     let mut told = Instant::now();
     let mut watch = |done: u64, all: u64| {
         if all >= LARGE && told.elapsed() >= TELL_EVERY {
@@ -262,7 +270,7 @@ fn mend(dir: &Path, file: &str, path: &Path, stop: &CancellationToken) -> Result
     } else if path != part {
         fs::rename(path, &part)?;
     }
-    seal_part(dir, file, &mut watch)
+    seal_part(dir, file, space, &mut watch)
 }
 
 async fn complete(shared: &Arc<Shared>, id: &RecordingId, repaired: Repaired) -> Result<Manifest, Failed> {
