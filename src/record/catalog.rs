@@ -3,7 +3,8 @@
 use crate::base::id::RecordingId;
 use crate::record::disk::Disk;
 use crate::record::file::{is_temporary, replace, sync_dir};
-use crate::record::manifest::{HookState, Manifest, RecordingState};
+use crate::record::manifest::{HookState, Manifest, ManifestGap, RecordingState};
+use crate::record::space::Space;
 use crate::record::{Error, names};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,15 @@ pub(super) struct Catalog {
     disk: Disk,
     space: Arc<Space>,
     entries: Mutex<BTreeMap<RecordingId, Entry>>,
+}
+
+/// What a recording under way has lost so far.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub id: RecordingId,
+    /// Packets of each track that never came.
+    pub lost: Vec<u64>,
+    pub gaps: Vec<ManifestGap>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +89,24 @@ impl Catalog {
             Some(entry) => fs::remove_file(self.dir.join(manifest_name(&entry.manifest.file))),
             None => Ok(()),
         }
+    }
+
+    /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording
+    /// nothing if that fails. Blocking.
+    pub fn note(&self, note: Note) -> Result<(), Error> {
+        let not_found = || Error::NotFound(note.id.to_string());
+        let lock = self.lock().get(&note.id).map(|entry| entry.change.clone()).ok_or_else(not_found)?;
+        let _turn = lock.blocking_lock();
+        let mut manifest = self.read(&note.id).ok_or_else(not_found)?;
+        for (track, lost) in manifest.tracks.iter_mut().zip(&note.lost) {
+            track.lost = *lost;
+        }
+        manifest.gaps = note.gaps;
+        self.space.grow(|| self.replace(&manifest))?;
+        if let Some(entry) = self.lock().get_mut(&manifest.id) {
+            entry.manifest = manifest;
+        }
+        Ok(())
     }
 
     /// Changes a manifest durably, then does `after`. It runs to its end even if the caller gives up.

@@ -14,7 +14,9 @@ use crate::base::reason::EndReason;
 use crate::media::{GapReason, Kind};
 use crate::record::catalog::{Catalog, QUARANTINE, manifest_name};
 use crate::record::file::{PART, sync_dir};
-use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
+use crate::record::manifest::{
+    HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
+};
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
 use crate::record::space::Space;
 use crate::record::{Error, Event, Shared, names};
@@ -311,6 +313,9 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     if new && !video {
         manifest.mime = manifest.mime.replace("video/", "audio/");
     }
+    manifest.duration_ms = (repaired.duration.as_micros() as u64 + 500) / 1000;
+    // What is noted may lie in what was cut off.
+    cut_gaps(&mut manifest.gaps, manifest.duration_ms);
     let gap = |hole: &crate::webm::Hole| {
         let track = (*listed.get(hole.track)?)?;
         Some(ManifestGap { track, from_ms: hole.from, to_ms: hole.to, reason: GapReason::Damage })
@@ -320,7 +325,6 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     let lasted = SignedDuration::try_from(repaired.duration).unwrap_or_default();
     manifest.state = RecordingState::Sealed;
     manifest.ended_at = manifest.started_at.checked_add(lasted).ok();
-    manifest.duration_ms = (repaired.duration.as_micros() as u64 + 500) / 1000;
     manifest.bytes = repaired.bytes;
     manifest.file_present = true;
     manifest.end_reason = Some(EndReason::ServerCrashed);

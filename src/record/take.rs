@@ -3,9 +3,12 @@
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::media::{Gap, Track};
+use crate::record::catalog::Note;
 use crate::record::file::{PartFile, SealedFile};
 use crate::record::interleave::Held;
-use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
+use crate::record::manifest::{
+    HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
+};
 use crate::record::names;
 use crate::record::space::Space;
 use crate::webm::{self, Block, Clusters, Head, Index, Layout};
@@ -38,6 +41,10 @@ pub(super) struct Take {
     clusters: Clusters,
     index: Index,
     gaps: Vec<ManifestGap>,
+    /// Packets that never came, by track, as the manifest has it.
+    noted: Vec<u64>,
+    /// The manifest doesn't have all gaps.
+    unnoted: bool,
     /// Bytes were written since the last sync.
     unsynced: bool,
     space: Arc<Space>,
@@ -118,6 +125,8 @@ impl Take {
             clusters: Clusters::new(&opening.tracks, max_span),
             index: Index::new(&opening.tracks),
             gaps: Vec::new(),
+            noted: vec![0; opening.tracks.len()],
+            unnoted: false,
             unsynced: false,
             space,
             looked: now,
@@ -147,6 +156,7 @@ impl Take {
         if from_ms >= to_ms {
             return; // It lies before the file.
         }
+        self.unnoted = true;
         let full = self.gaps.len() >= MAX_GAPS;
         let last = self.gaps.iter_mut().rev().find(|known| known.track == track);
         match last {
@@ -220,6 +230,20 @@ impl Take {
         self.unsynced |= unsynced;
     }
 
+    /// What the manifest should say of losses, if it doesn't yet.
+    pub fn note(&mut self, lost: &[u64]) -> Option<Note> {
+        if !std::mem::take(&mut self.unnoted) && self.noted == lost {
+            return None;
+        }
+        self.noted = lost.to_vec();
+        Some(Note { id: self.manifest.id.clone(), lost: lost.to_vec(), gaps: self.gaps.clone() })
+    }
+
+    /// The manifest does not say it after all.
+    pub fn set_unnoted(&mut self, unnoted: bool) {
+        self.unnoted |= unnoted;
+    }
+
     /// The open file.
     pub fn file(&self) -> Arc<std::fs::File> {
         self.part.handle()
@@ -242,6 +266,8 @@ impl Take {
         self.manifest.bytes = bytes;
         self.manifest.duration_ms = (seal.duration.as_micros() as u64 + 500) / 1000;
         self.manifest.gaps = self.gaps;
+        // Clusters that a full disk did not take are in no file.
+        cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
         self.manifest.end_reason = Some(reason);
         Ok(self.manifest)
     }
