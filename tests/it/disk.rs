@@ -98,6 +98,17 @@ async fn assert_refused(server: &Server) {
     assert!(refused.body.contains("disk_full"), "{}", refused.body);
 }
 
+/// From the moment a recording could not go on until it was sealed, as the server's log has it.
+fn full_to_sealed(server: &Server, name: &str) -> Duration {
+    let output = server.output();
+    let told = |what: &str| {
+        let mut lines = output.lines().filter(|line| line.contains(&format!("stream={name} ")));
+        let line = lines.find(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what:?}: {output}"));
+        line.split_whitespace().next().unwrap().parse::<jiff::Timestamp>().unwrap()
+    };
+    told(": sealed ").duration_since(told("recording ends early")).try_into().unwrap()
+}
+
 /// The file plays, seeks, and its manifest says so.
 fn assert_whole(disk: &SmallDisk, manifest: &Value) {
     let path = disk.path().join(manifest["file"].as_str().unwrap());
@@ -130,6 +141,28 @@ fn assert_whole(disk: &SmallDisk, manifest: &Value) {
         meta.blocks(),
         meta.len()
     );
+}
+
+/// Somebody takes the last byte: hooks are still noted, recordings deleted.
+async fn the_catalogue_can_be_changed_without_a_free_byte(disk: &SmallDisk, server: &Server, api: &Api) {
+    let filling = disk.fill();
+    println!("filled up: {} bytes are free", disk.free());
+    assert_eq!(disk.free(), 0);
+    assert_refused(server).await;
+    let all = api.recordings().await;
+    let (one, other) = (all[0]["id"].as_str().unwrap(), all[1]["id"].as_str().unwrap());
+    let (status, body) = api.call(Method::POST, &format!("/api/recordings/{one}/hook")).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let replayed = eventually("the second attempt is noted", SOON, async || {
+        let manifest = api.recording(one).await;
+        (manifest["hook"]["attempts"].as_array().unwrap().len() == 2 && manifest["hook"]["state"] == "done")
+            .then_some(manifest)
+    })
+    .await;
+    assert_whole(disk, &replayed);
+    let (status, body) = api.call(Method::DELETE, &format!("/api/recordings/{other}")).await;
+    assert!(status.is_success(), "{status} {body}");
+    std::fs::remove_file(filling).unwrap();
 }
 
 /// Two publishers fill the disk; everything that was promised for that, with this `record.min_free`.
@@ -166,6 +199,7 @@ async fn two_publishers_fill_it(min_free: &str) {
         let manifest = api.hook(id, "done", SOON).await;
         assert_eq!(manifest["hook"]["attempts"].as_array().unwrap().len(), 1, "{manifest}");
         assert_whole(&disk, &manifest);
+        println!("{name} was sealed {:?} after it could not go on", full_to_sealed(&server, name));
         let written =
             std::fs::read(disk.path().join(manifest["file"].as_str().unwrap()).with_extension("json"));
         let written: Value = serde_json::from_slice(&written.unwrap()).unwrap();
@@ -183,25 +217,7 @@ async fn two_publishers_fill_it(min_free: &str) {
     }
     assert_refused(&server).await;
 
-    // Somebody takes the last byte; what is in the catalogue can still be changed.
-    let filling = disk.fill();
-    println!("filled up: {} bytes are free", disk.free());
-    assert_eq!(disk.free(), 0);
-    assert_refused(&server).await;
-    let all = api.recordings().await;
-    let (one, other) = (all[0]["id"].as_str().unwrap(), all[1]["id"].as_str().unwrap());
-    let (status, body) = api.call(Method::POST, &format!("/api/recordings/{one}/hook")).await;
-    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
-    let replayed = eventually("the second attempt is noted", SOON, async || {
-        let manifest = api.recording(one).await;
-        (manifest["hook"]["attempts"].as_array().unwrap().len() == 2 && manifest["hook"]["state"] == "done")
-            .then_some(manifest)
-    })
-    .await;
-    assert_whole(&disk, &replayed);
-    let (status, body) = api.call(Method::DELETE, &format!("/api/recordings/{other}")).await;
-    assert!(status.is_success(), "{status} {body}");
-    std::fs::remove_file(filling).unwrap();
+    the_catalogue_can_be_changed_without_a_free_byte(&disk, &server, &api).await;
 
     let again = eventually("it records again", SOON, async || {
         let (_live, offer) = Live::start(fake).await;
