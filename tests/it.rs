@@ -13,6 +13,8 @@ mod support;
 mod browser;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/disk.rs"]
+mod disk;
 #[path = "it/doors.rs"]
 mod doors;
 #[path = "it/harness.rs"]

@@ -3,7 +3,8 @@
 use crate::base::id::RecordingId;
 use crate::record::disk::Disk;
 use crate::record::file::{is_temporary, replace, sync_dir};
-use crate::record::manifest::{HookState, Manifest, RecordingState};
+use crate::record::manifest::{HookState, Manifest, ManifestGap, RecordingState};
+use crate::record::space::Space;
 use crate::record::{Error, names};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,17 @@ pub(super) struct Catalog {
     dir: PathBuf,
     mode: u32,
     disk: Disk,
+    space: Arc<Space>,
     entries: Mutex<BTreeMap<RecordingId, Entry>>,
+}
+
+/// What a recording under way has lost so far.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub id: RecordingId,
+    /// Packets of each track that never came.
+    pub lost: Vec<u64>,
+    pub gaps: Vec<ManifestGap>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +49,7 @@ impl Entry {
 impl Catalog {
     /// Reads all manifests of `dir`. Blocking. One that can't be read is left alone, with a warning
     /// that names it.
-    pub fn load(dir: &Path, mode: u32, disk: Disk) -> io::Result<Self> {
+    pub fn load(dir: &Path, mode: u32, disk: Disk, space: Arc<Space>) -> io::Result<Self> {
         let mut entries = BTreeMap::new();
         for entry in fs::read_dir(dir)? {
             let name = entry?.file_name();
@@ -55,11 +66,18 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self { dir: dir.to_owned(), mode, disk, entries: Mutex::new(entries) })
+        Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries) })
     }
 
-    /// Adds a recording. Blocking, durable.
+    /// Adds a recording that begins, if there is space. Blocking, durable.
     pub fn insert(&self, manifest: Manifest) -> io::Result<()> {
+        self.space.grow(|| self.replace(&manifest))?;
+        self.lock().insert(manifest.id.clone(), Entry::new(manifest));
+        Ok(())
+    }
+
+    /// Adds one whose file is there already. Blocking, durable.
+    pub fn adopt(&self, manifest: Manifest) -> io::Result<()> {
         self.write(&manifest)?;
         self.lock().insert(manifest.id.clone(), Entry::new(manifest));
         Ok(())
@@ -71,6 +89,24 @@ impl Catalog {
             Some(entry) => fs::remove_file(self.dir.join(manifest_name(&entry.manifest.file))),
             None => Ok(()),
         }
+    }
+
+    /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording
+    /// nothing if that fails. Blocking.
+    pub fn note(&self, note: Note) -> Result<(), Error> {
+        let not_found = || Error::NotFound(note.id.to_string());
+        let lock = self.lock().get(&note.id).map(|entry| entry.change.clone()).ok_or_else(not_found)?;
+        let _turn = lock.blocking_lock();
+        let mut manifest = self.read(&note.id).ok_or_else(not_found)?;
+        for (track, lost) in manifest.tracks.iter_mut().zip(&note.lost) {
+            track.lost = *lost;
+        }
+        manifest.gaps = note.gaps;
+        self.space.grow(|| self.replace(&manifest))?;
+        if let Some(entry) = self.lock().get_mut(&manifest.id) {
+            entry.manifest = manifest;
+        }
+        Ok(())
     }
 
     /// Changes a manifest durably, then does `after`. It runs to its end even if the caller gives up.
@@ -165,10 +201,18 @@ impl Catalog {
         path(&self.dir, manifest)
     }
 
+    /// Writes a manifest, on a full disk with the space that is kept back for that.
     fn write(&self, manifest: &Manifest) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(manifest)?;
-        json.push(b'\n');
-        replace(&self.dir, &manifest_name(&manifest.file), self.mode, &json)
+        let json = json(manifest)?;
+        self.space.relieved(json.len() as u64, || self.replace_by(manifest, &json))
+    }
+
+    fn replace(&self, manifest: &Manifest) -> io::Result<()> {
+        self.replace_by(manifest, &json(manifest)?)
+    }
+
+    fn replace_by(&self, manifest: &Manifest, json: &[u8]) -> io::Result<()> {
+        replace(&self.dir, &manifest_name(&manifest.file), self.mode, json)
     }
 
     fn read(&self, id: &RecordingId) -> Option<Manifest> {
@@ -186,6 +230,12 @@ impl Catalog {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn json(manifest: &Manifest) -> io::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(manifest)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 fn path(dir: &Path, manifest: &Manifest) -> PathBuf {
@@ -253,7 +303,8 @@ mod tests {
     }
 
     fn load(dir: &Path) -> Arc<Catalog> {
-        Arc::new(Catalog::load(dir, 0o640, Disk::new()).unwrap())
+        let space = Arc::new(Space::open(dir, 0));
+        Arc::new(Catalog::load(dir, 0o640, Disk::new(), space).unwrap())
     }
 
     #[test]

@@ -78,9 +78,9 @@ impl Closing {
     async fn seal(&self, mut take: Take, mut end: End) -> Progress {
         let id = take.manifest.id.clone();
         if let Some(sync) = take.sync.take()
-            && !matches!(sync.await, Ok(Ok(())))
+            && let Err(error) = sync.await.map_err(io::Error::other).flatten()
         {
-            end.reason = EndReason::WriteError;
+            end.reason = end_of(&error);
         }
         let (ended_at, reason, lost) = (self.anchor.wall_at(end.at), end.reason, self.lost.clone());
         let work = move || take.seal(ended_at, reason, &lost);
@@ -124,6 +124,11 @@ impl Closing {
             let _ = self.shared.events.send(Event::Sealed(manifest)).await;
         }
     }
+}
+
+/// What an error makes of a recording.
+pub(super) fn end_of(error: &io::Error) -> EndReason {
+    if is_full(error) { EndReason::DiskFull } else { EndReason::WriteError }
 }
 
 fn failed(end: &End) -> Progress {

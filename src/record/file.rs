@@ -1,5 +1,6 @@
 //! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`super::disk`].
 
+use crate::record::space::{Space, allocate_ahead};
 use crate::webm::{Patch, Seal};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -10,13 +11,26 @@ use std::sync::Arc;
 /// What a file's name ends with until it is sealed.
 pub(super) const PART: &str = ".part";
 
-/// A file that is being written. Its end is always the end of a whole cluster.
+/// Blocks are taken this much ahead: one call every few seconds, and files in few pieces.
+const STEP: u64 = 1 << 20;
+/// What is kept for the index grows in steps of this: half an hour of keyframes each second, or so.
+const INDEX_STEP: u64 = 64 << 10;
+/// What the cluster that is written next may add to the index.
+const ONE_CLUSTER: u64 = 4 << 10;
+
+/// A file that is being written. Its end is always the end of a whole cluster, and beyond it blocks are
+/// kept for the index, so that it can be sealed on a full disk: no cluster is begun that would take them.
 #[derive(Debug)]
 pub(super) struct PartFile {
     file: Arc<File>,
     dir: PathBuf,
     name: String,
     len: u64,
+    space: Arc<Space>,
+    /// What is kept for the index.
+    kept: u64,
+    /// How far the file has blocks; none where they can't be taken beforehand (NFS, FUSE).
+    allocated: Option<u64>,
 }
 
 /// A file under its final name: whole, and on the disk.
@@ -28,7 +42,7 @@ pub(super) struct SealedFile {
 
 impl PartFile {
     /// Creates `<name>.part`, which must not exist.
-    pub fn create(dir: &Path, name: &str, mode: u32) -> io::Result<Self> {
+    pub fn create(dir: &Path, name: &str, mode: u32, space: Arc<Space>) -> io::Result<Self> {
         let path = dir.join(format!("{name}{PART}"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path)?;
         // The mode is the operator's word, whatever the process's umask.
@@ -36,13 +50,18 @@ impl PartFile {
         // Tells whoever would repair it that it is being written. A file system without locks is no
         // reason not to record.
         let _ = lock(&file);
-        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), name: name.to_owned(), len: 0 })
+        Ok(Self::new(file, dir, name, 0, space))
     }
 
     /// Goes on with an open `<name>.part`, cut behind its first `len` bytes.
-    pub fn resume(file: File, dir: &Path, name: &str, len: u64) -> io::Result<Self> {
+    pub fn resume(file: File, dir: &Path, name: &str, len: u64, space: Arc<Space>) -> io::Result<Self> {
         file.set_len(len)?;
-        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), name: name.to_owned(), len })
+        Ok(Self::new(file, dir, name, len, space))
+    }
+
+    fn new(file: File, dir: &Path, name: &str, len: u64, space: Arc<Space>) -> Self {
+        let (dir, name) = (dir.to_owned(), name.to_owned());
+        Self { file: Arc::new(file), dir, name, len, space, kept: INDEX_STEP, allocated: Some(len) }
     }
 
     /// Bytes written.
@@ -55,13 +74,48 @@ impl PartFile {
         self.file.clone()
     }
 
-    /// Appends bytes whole or not at all: after a failed write the file is cut back to where it was.
+    /// Says how large the index would be now.
+    pub fn keep(&mut self, index: u64) {
+        self.kept = (index + ONE_CLUSTER).next_multiple_of(INDEX_STEP);
+    }
+
+    /// Appends bytes whole or not at all, and only if the index still has room behind them.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.take_room(bytes.len() as u64)?;
+        self.write(bytes)
+    }
+
+    /// Has blocks for so many more bytes and the index.
+    fn take_room(&mut self, bytes: u64) -> io::Result<()> {
+        let Some(allocated) = self.allocated else { return self.space.grow(|| Ok(())) };
+        let needed = self.len + bytes + self.kept;
+        if allocated >= needed {
+            return Ok(());
+        }
+        let take = |end: u64| allocate_ahead(&self.file, allocated, end - allocated).map(|()| end);
+        let taken = self.space.grow(|| match take(needed + STEP) {
+            // As much as there must be.
+            Err(error) if is_full(&error) => take(needed),
+            taken => taken,
+        });
+        self.allocated = match taken {
+            Err(error) if is_full(&error) => return Err(error),
+            // Whether the disk takes bytes is told by writing some.
+            taken => taken.ok(),
+        };
+        Ok(())
+    }
+
+    /// After a failed write the file is cut back to where it was.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let written = self.file.write_all_at(bytes, self.len);
         if let Err(error) = written {
             if let Err(cut) = self.file.set_len(self.len) {
                 tracing::warn!(file = %self.name, %cut, "a half-written cluster could not be cut off");
             }
+            // With it went the blocks ahead: those for the index are taken anew, if that is possible.
+            self.allocated = self.allocated.map(|_| self.len);
+            let _ = self.take_room(0);
             return Err(error);
         }
         self.len += bytes.len() as u64;
@@ -71,7 +125,10 @@ impl PartFile {
     /// Makes the file whole and durable, then gives it its final name. If that fails, it stays a
     /// `.part` that can be repaired.
     pub fn seal(mut self, seal: &Seal) -> io::Result<SealedFile> {
-        self.append(&seal.append)?;
+        let space = self.space.clone();
+        space.relieved(seal.append.len() as u64, || self.write(&seal.append))?;
+        // The blocks behind it are given back.
+        self.file.set_len(self.len)?;
         make_whole(&self.file, &seal.patches)?;
         fs::rename(self.part(), self.dir.join(&self.name))?;
         sync_dir(&self.dir)?;
@@ -103,9 +160,12 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Bytes that may still be written where `path` is.
+/// Bytes that may still be written where `path` is, as far as its file system counts them.
 pub(super) fn free_space(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -150,4 +210,57 @@ pub(super) fn is_temporary(name: &str) -> bool {
 /// Makes a folder's entries durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Its length, and what it takes on the disk.
+    fn taken(path: &Path) -> (u64, u64) {
+        let meta = fs::metadata(path).unwrap();
+        (meta.len(), meta.blocks() * 512)
+    }
+
+    #[test]
+    fn room_for_the_index_is_always_there_and_given_back_when_the_file_is_sealed() {
+        // Beside the build: on a disk, where the folder of temporary files may be memory.
+        let near = std::env::current_exe().unwrap();
+        for parent in [near.parent().unwrap(), Path::new("/dev/shm")] {
+            let dir = tempfile::tempdir_in(parent).unwrap();
+            let space = Arc::new(Space::open(dir.path(), 0));
+            let mut part = PartFile::create(dir.path(), "a.webm", 0o640, space).unwrap();
+            let (path, cluster) = (dir.path().join("a.webm.part"), vec![7; 300_000]);
+            for step in 1..=20 {
+                part.append(&cluster).unwrap();
+                part.keep(step * 10_000);
+                let (len, blocks) = taken(&path);
+                assert_eq!(len, step * 300_000, "blocks ahead are not part of the file");
+                assert!(blocks >= len + (step - 1) * 10_000, "{blocks} bytes taken for {len} and the index");
+            }
+            let ahead = taken(&path);
+            let index = vec![9; 200_000];
+            part.seal(&Seal { append: index, patches: Vec::new(), duration: Default::default() }).unwrap();
+            let (len, blocks) = taken(&dir.path().join("a.webm"));
+            println!("{}: {ahead:?} before sealing, {:?} after", parent.display(), (len, blocks));
+            assert!(ahead.1 >= ahead.0 + 200_000, "{ahead:?}");
+            assert_eq!(len, 6_200_000);
+            assert!(blocks < len + 8192, "{blocks} bytes are taken for {len}");
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_ahead_is_given_back_by_whoever_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Arc::new(Space::open(dir.path(), 0));
+        let mut part = PartFile::create(dir.path(), "a.webm", 0o640, space.clone()).unwrap();
+        part.append(&[7; 5_000]).unwrap();
+        drop(part);
+        let path = dir.path().join("a.webm.part");
+        assert!(taken(&path).1 > STEP, "{:?}", taken(&path));
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        drop(PartFile::resume(file, dir.path(), "a.webm", 5_000, space).unwrap());
+        assert!(taken(&path).1 <= 8192, "{:?}", taken(&path));
+    }
 }

@@ -53,6 +53,14 @@ pub struct ManifestGap {
     pub reason: GapReason,
 }
 
+/// Leaves only what lies in a file of this duration: frames after a hole may not have reached it.
+pub(super) fn cut_gaps(gaps: &mut Vec<ManifestGap>, duration_ms: u64) {
+    gaps.retain(|gap| gap.from_ms < duration_ms);
+    for gap in gaps {
+        gap.to_ms = gap.to_ms.min(duration_ms);
+    }
+}
+
 /// Where the hook stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Rules: a file under a final name is whole and durable; its manifest is durable before anybody
-//! hears of it; all work on files runs on [`disk`], never on a thread that serves the network.
+//! hears of it; all work on files runs on [`disk`], never on a thread that serves the network; what
+//! must be written at the end has its room from the beginning ([`space`]).
 
 mod catalog;
 mod close;
@@ -18,6 +19,7 @@ mod names;
 mod recorder;
 mod recover;
 mod repair;
+mod space;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ use disk::Disk;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
+use space::Space;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,6 +163,7 @@ struct Shared {
     hook_configured: bool,
     catalog: Arc<Catalog>,
     disk: Disk,
+    space: Arc<Space>,
     events: mpsc::Sender<Event>,
     tasks: Tasks,
     /// Recorders and sealings under way.
@@ -210,21 +214,21 @@ impl Recordings {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(&dir).map_err(named)?;
         let disk = Disk::new();
-        let catalog = Arc::new(Catalog::load(&dir, mode, disk.clone()).map_err(named)?);
+        let space = Arc::new(Space::open(&dir, config.min_free));
+        let catalog = Catalog::load(&dir, mode, disk.clone(), space.clone()).map_err(named)?;
+        let catalog = Arc::new(catalog);
         let leftovers = Mutex::new(recover::find(&dir, &catalog).map_err(named)?);
         let config = Config { dir, ..config };
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
         let shared =
-            Shared { config, mode, hook_configured, catalog, disk, events, tasks, active, leftovers };
+            Shared { config, mode, hook_configured, catalog, disk, space, events, tasks, active, leftovers };
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
     /// Whether there is space to record.
     pub fn room(&self) -> Result<(), Error> {
-        // One call that a local file system answers from memory.
-        let free = file::free_space(&self.shared.config.dir)?;
-        if free < self.shared.config.min_free.max(1) { Err(Error::DiskFull) } else { Ok(()) }
+        if self.shared.space.room()? { Ok(()) } else { Err(Error::DiskFull) }
     }
 
     /// Repairs what the last run left unfinished (S3), beside everything else, and announces each file

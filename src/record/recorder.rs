@@ -8,8 +8,7 @@ use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::live::{Item, Stream, Tap};
 use crate::media::{Event as MediaEvent, Track};
-use crate::record::close::{Closing, End, Stage};
-use crate::record::file::is_full;
+use crate::record::close::{Closing, End, Stage, end_of};
 use crate::record::interleave::{Held, Interleaver};
 use crate::record::take::{Opening, Take};
 use crate::record::{Progress, Shared};
@@ -26,6 +25,8 @@ const HEAD_AFTER: Duration = Duration::from_millis(500);
 const NO_PICTURES: Duration = Duration::from_secs(10);
 /// How soon to look again while frames come but none can begin a file.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often the manifest may be written while the file is never synced.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How soon to notice that a stream went away without a frame and without an end.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(10);
 
@@ -75,8 +76,16 @@ impl Recorder {
         let Self { shared, anchor, progress, lost, stage, previous, tap, .. } = self;
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
-        let closing = Closing { shared, anchor, lost, previous };
+        let full = end.reason == EndReason::DiskFull;
+        let closing = Closing { shared: shared.clone(), anchor, lost, previous };
+        if full {
+            shared.space.ended_full();
+        }
         let outcome = closing.close(stage, end).await;
+        if full {
+            // Sealing gave back what was kept, which is not enough for another one.
+            shared.space.ended_full();
+        }
         // The publisher first: it must not wait for a hook queue that is behind.
         progress.send_replace(outcome.clone());
         closing.tell(outcome).await;
@@ -103,8 +112,7 @@ impl Recorder {
             if self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                let reason = if is_full(&error) { EndReason::DiskFull } else { EndReason::WriteError };
-                return End { reason, at: now, error: Some(error) };
+                return End { reason: end_of(&error), at: now, error: Some(error) };
             }
             if let Some(reason) = reason {
                 return End { reason, at: now, error: None };
@@ -226,9 +234,8 @@ impl Recorder {
         let Stage::Writing(mut take) = std::mem::replace(&mut self.stage, Stage::Nothing) else {
             return Ok(());
         };
-        let shared = self.shared.clone();
         let work = move || {
-            let written = take.write(&shared.config.dir, shared.config.min_free);
+            let written = take.write();
             (take, written)
         };
         let (take, written) = self.shared.disk.write(work).await?;
@@ -255,7 +262,8 @@ impl Recorder {
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
-            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval)
+            let space = shared.space.clone();
+            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval, space)
         };
         self.shared.disk.write(work).await?.map(Some)
     }
@@ -300,21 +308,40 @@ impl Recorder {
         self.shared.tasks.spawn("seal", seal.in_current_span());
     }
 
-    /// Has the file synced beside the writing. A sync that failed is an end: what it was to save may
-    /// be gone, and no later one will say so again.
+    /// Has the file synced beside the writing, and losses noted in the manifest, for a crash would take
+    /// them along. A sync that failed is an end: what it was to save may be gone, and no later one will
+    /// say so again.
     async fn sync(&mut self, now: Instant) -> io::Result<()> {
         let Stage::Writing(take) = &mut self.stage else { return Ok(()) };
         if let Some(sync) = take.sync.take_if(|sync| sync.is_finished()) {
             sync.await.map_err(io::Error::other)??;
         }
         let interval = self.shared.config.sync_interval;
-        let due = !interval.is_zero() && now.saturating_duration_since(take.synced) >= interval;
-        if due && take.sync.is_none() && take.take_unsynced() {
-            let file = take.file();
+        let rhythm = if interval.is_zero() { NOTE_EVERY } else { interval };
+        if take.sync.is_some() || now.saturating_duration_since(take.synced) < rhythm {
+            return Ok(());
+        }
+        let sync = !interval.is_zero() && take.take_unsynced();
+        let note = take.note(&self.lost);
+        if !sync && note.is_none() {
+            return Ok(());
+        }
+        let (file, catalog, noting) = (take.file(), self.shared.catalog.clone(), note.is_some());
+        take.sync = self.shared.disk.try_sync(move || {
+            if sync {
+                file.sync_data()?;
+            }
+            if let Some(Err(error)) = note.map(|note| catalog.note(note)) {
+                tracing::warn!(%error, "a crash would lose what the recording has lost so far");
+            }
+            Ok(())
+        });
+        if take.sync.is_some() {
             take.synced = now;
+        } else {
             // With all places taken the file stays due, and is asked for again at the next flush.
-            take.sync = self.shared.disk.try_sync(move || file.sync_data());
-            take.set_unsynced(take.sync.is_none());
+            take.set_unsynced(sync);
+            take.set_unnoted(noting);
         }
         Ok(())
     }

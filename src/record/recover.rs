@@ -14,8 +14,11 @@ use crate::base::reason::EndReason;
 use crate::media::{GapReason, Kind};
 use crate::record::catalog::{Catalog, QUARANTINE, manifest_name};
 use crate::record::file::{PART, sync_dir};
-use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
+use crate::record::manifest::{
+    HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
+};
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
+use crate::record::space::Space;
 use crate::record::{Error, Event, Shared, names};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -216,7 +219,8 @@ async fn one(
         (None, Some(path)) => {
             let (dir, file, path, stop) =
                 (shared.config.dir.clone(), manifest.file.clone(), path.clone(), stop.clone());
-            let work = move || mend(&dir, &file, &path, &stop);
+            let space = shared.space.clone();
+            let work = move || mend(&dir, &file, &path, space, &stop);
             match shared.disk.sync(work).await? {
                 Ok(repaired) => return complete(shared, &id, repaired).await.map(Some),
                 Err(RepairError::Beyond(why)) => why,
@@ -234,11 +238,17 @@ fn adopt(dir: &Path, catalog: &Catalog, manifest: Manifest) -> io::Result<()> {
     if dir.join(&unread).exists() {
         move_away(&dir.join(&unread), &dir.join(QUARANTINE), &unread)?;
     }
-    catalog.insert(manifest)
+    catalog.adopt(manifest)
 }
 
 /// Makes a file whole, under its final name. Blocking.
-fn mend(dir: &Path, file: &str, path: &Path, stop: &CancellationToken) -> Result<Repaired, RepairError> {
+fn mend(
+    dir: &Path,
+    file: &str,
+    path: &Path,
+    space: Arc<Space>,
+    stop: &CancellationToken,
+) -> Result<Repaired, RepairError> {
     let mut told = Instant::now();
     let mut watch = |done: u64, all: u64| {
         if all >= LARGE && told.elapsed() >= TELL_EVERY {
@@ -262,7 +272,7 @@ fn mend(dir: &Path, file: &str, path: &Path, stop: &CancellationToken) -> Result
     } else if path != part {
         fs::rename(path, &part)?;
     }
-    seal_part(dir, file, &mut watch)
+    seal_part(dir, file, space, &mut watch)
 }
 
 async fn complete(shared: &Arc<Shared>, id: &RecordingId, repaired: Repaired) -> Result<Manifest, Failed> {
@@ -303,6 +313,9 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     if new && !video {
         manifest.mime = manifest.mime.replace("video/", "audio/");
     }
+    manifest.duration_ms = (repaired.duration.as_micros() as u64 + 500) / 1000;
+    // What is noted may lie in what was cut off.
+    cut_gaps(&mut manifest.gaps, manifest.duration_ms);
     let gap = |hole: &crate::webm::Hole| {
         let track = (*listed.get(hole.track)?)?;
         Some(ManifestGap { track, from_ms: hole.from, to_ms: hole.to, reason: GapReason::Damage })
@@ -312,7 +325,6 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     let lasted = SignedDuration::try_from(repaired.duration).unwrap_or_default();
     manifest.state = RecordingState::Sealed;
     manifest.ended_at = manifest.started_at.checked_add(lasted).ok();
-    manifest.duration_ms = (repaired.duration.as_micros() as u64 + 500) / 1000;
     manifest.bytes = repaired.bytes;
     manifest.file_present = true;
     manifest.end_reason = Some(EndReason::ServerCrashed);

@@ -5,6 +5,7 @@
 
 use crate::media::{Codec, Kind};
 use crate::record::file::{COPY, PART, PartFile, lock, make_whole, sync_dir};
+use crate::record::space::Space;
 use crate::webm::{
     self, Hole, Item, Lack, MAX_HEAD, Mend, Mended, Own, Patch, Piece, Plan, ReadError, Reader, Refused,
     Remux, Seal,
@@ -13,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes read at a time.
@@ -196,7 +198,12 @@ impl Source {
 }
 
 /// Seals `<dir>/<name>.part`: afterwards it is whole and has its final name, which must be free.
-pub(super) fn seal_part(dir: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+pub(super) fn seal_part(
+    dir: &Path,
+    name: &str,
+    space: Arc<Space>,
+    watch: &mut Watch<'_>,
+) -> Result<Repaired, RepairError> {
     let part = dir.join(format!("{name}{PART}"));
     let source = Source::open(&part, true)?;
     let Some(own) = &source.own else {
@@ -209,13 +216,15 @@ pub(super) fn seal_part(dir: &Path, name: &str, watch: &mut Watch<'_>) -> Result
     let seal = webm::seal(&own.layout, &mended.index, mended.end);
     let repaired = sealed(own, &mended, &seal, Done::Sealed, source.len);
     if source.is_sealed(&mended, &seal)? {
+        // Blocks that were kept behind its end are given back.
+        source.file.set_len(source.len)?;
         source.file.sync_all()?;
         fs::rename(&part, dir.join(name))?;
         sync_dir(dir)?;
         return Ok(repaired);
     }
     cover(&source.file, &mended.patches)?;
-    PartFile::resume(source.file, dir, name, mended.end)?.seal(&seal)?;
+    PartFile::resume(source.file, dir, name, mended.end, space)?.seal(&seal)?;
     Ok(repaired)
 }
 

@@ -3,14 +3,19 @@
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::media::{Gap, Track};
-use crate::record::file::{PartFile, SealedFile, free_space};
+use crate::record::catalog::Note;
+use crate::record::file::{PartFile, SealedFile};
 use crate::record::interleave::Held;
-use crate::record::manifest::{HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState};
+use crate::record::manifest::{
+    HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
+};
 use crate::record::names;
+use crate::record::space::Space;
 use crate::webm::{self, Block, Clusters, Head, Index, Layout};
 use jiff::{Timestamp, TimestampRound, Unit};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -36,8 +41,13 @@ pub(super) struct Take {
     clusters: Clusters,
     index: Index,
     gaps: Vec<ManifestGap>,
+    /// Packets that never came, by track, as the manifest has it.
+    noted: Vec<u64>,
+    /// The manifest doesn't have all gaps.
+    unnoted: bool,
     /// Bytes were written since the last sync.
     unsynced: bool,
+    space: Arc<Space>,
     /// When the free space was looked at last.
     looked: Instant,
 }
@@ -93,6 +103,7 @@ impl Take {
         opening: &Opening,
         first: &Held,
         max_span: Duration,
+        space: Arc<Space>,
     ) -> io::Result<Self> {
         let mut sizes = vec![None; opening.tracks.len()];
         sizes[first.frame.track] = first.frame.size;
@@ -105,7 +116,7 @@ impl Take {
         let manifest = opening.manifest();
         let now = Instant::now();
         Ok(Self {
-            part: PartFile::create(dir, &manifest.file, mode)?,
+            part: PartFile::create(dir, &manifest.file, mode, space.clone())?,
             manifest,
             sync: None,
             synced: now,
@@ -115,7 +126,10 @@ impl Take {
             clusters: Clusters::new(&opening.tracks, max_span),
             index: Index::new(&opening.tracks),
             gaps: Vec::new(),
+            noted: vec![0; opening.tracks.len()],
+            unnoted: false,
             unsynced: false,
+            space,
             looked: now,
         })
     }
@@ -143,6 +157,7 @@ impl Take {
         if from_ms >= to_ms {
             return; // It lies before the file.
         }
+        self.unnoted = true;
         let full = self.gaps.len() >= MAX_GAPS;
         let last = self.gaps.iter_mut().rev().find(|known| known.track == track);
         match last {
@@ -175,19 +190,16 @@ impl Take {
     }
 
     /// Writes the clusters in memory, each with one write, and looks whether there is still
-    /// `min_free` space. Blocking. What was written before an error is in the file and in the index.
-    pub fn write(&mut self, dir: &Path, min_free: u64) -> io::Result<()> {
+    /// `record.min_free` space. Blocking. What was written before an error is in the file and in the
+    /// index.
+    pub fn write(&mut self) -> io::Result<()> {
         self.clusters.finish();
         let written = self.write_clusters();
         self.clusters.clear();
         written?;
-        if min_free > 0 && self.looked.elapsed() >= Duration::from_secs(1) {
+        if self.looked.elapsed() >= Duration::from_secs(1) {
             self.looked = Instant::now();
-            let free = free_space(dir)?;
-            if free < min_free {
-                let message = format!("{free} bytes are free, record.min_free is {min_free}");
-                return Err(io::Error::new(io::ErrorKind::StorageFull, message));
-            }
+            self.space.guard()?;
         }
         Ok(())
     }
@@ -203,6 +215,7 @@ impl Take {
             let position = self.part.len() - self.layout.segment_at;
             self.part.append(&self.clusters.bytes()[cluster.range.clone()])?;
             self.index.commit(&cluster.tally, position);
+            self.part.keep(self.index.bytes_at_most());
             self.unsynced = true;
         }
         Ok(())
@@ -218,8 +231,22 @@ impl Take {
         self.unsynced |= unsynced;
     }
 
+    /// What the manifest should say of losses, if it doesn't yet.
+    pub fn note(&mut self, lost: &[u64]) -> Option<Note> {
+        if !std::mem::take(&mut self.unnoted) && self.noted == lost {
+            return None;
+        }
+        self.noted = lost.to_vec();
+        Some(Note { id: self.manifest.id.clone(), lost: lost.to_vec(), gaps: self.gaps.clone() })
+    }
+
+    /// The manifest does not say it after all.
+    pub fn set_unnoted(&mut self, unnoted: bool) {
+        self.unnoted |= unnoted;
+    }
+
     /// The open file.
-    pub fn file(&self) -> std::sync::Arc<std::fs::File> {
+    pub fn file(&self) -> Arc<std::fs::File> {
         self.part.handle()
     }
 
@@ -240,6 +267,8 @@ impl Take {
         self.manifest.bytes = bytes;
         self.manifest.duration_ms = (seal.duration.as_micros() as u64 + 500) / 1000;
         self.manifest.gaps = self.gaps;
+        // Clusters that a full disk did not take are in no file.
+        cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
         self.manifest.end_reason = Some(reason);
         Ok(self.manifest)
     }
@@ -261,6 +290,10 @@ mod tests {
     use crate::media::{Codec, Frame, GapReason};
     use bytes::Bytes;
 
+    fn space(dir: &tempfile::TempDir) -> Arc<Space> {
+        Arc::new(Space::open(dir.path(), 0))
+    }
+
     #[test]
     fn the_list_of_holes_is_bounded_and_adjacent_ones_are_merged() {
         let dir = tempfile::tempdir().unwrap();
@@ -275,7 +308,7 @@ mod tests {
         let ms = Duration::from_millis;
         let frame = Frame { track: 0, time: ms(500), keyframe: true, size: None, data: Bytes::new() };
         let first = Held { at: Instant::now(), frame, gap: None };
-        let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000)).unwrap();
+        let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
         take.note_gap(gap(100, 400));
         assert!(take.gaps.is_empty(), "a hole before the file");
@@ -288,7 +321,8 @@ mod tests {
         assert_eq!(take.gaps.len(), MAX_GAPS);
         assert_eq!(take.gaps[MAX_GAPS - 1].to_ms, 1_999_000 + 10 - 500);
         take.discard().unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [".reserve"]);
     }
 
     /// Bytes this thread handed to the kernel, and its CPU time.
@@ -313,7 +347,8 @@ mod tests {
             Held { at, frame: Frame { track, time, keyframe, size: None, data: data.clone() }, gap: None }
         };
         let second = Duration::from_secs(1);
-        let mut take = Take::create(dir.path(), 0o640, &opening, &held(0, 0, true), second).unwrap();
+        let mut take =
+            Take::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
         for second in 0..3600 {
             for step in 0..50 {
                 take.push(&held(1, second * 1000 + step * 20, true));
@@ -321,7 +356,7 @@ mod tests {
                     take.push(&held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
                 }
             }
-            take.write(dir.path(), 0).unwrap();
+            take.write().unwrap();
         }
         let cues = take.index.cues().len();
         let index = webm::seal(&take.layout, &take.index, take.part.len()).append.len() as u64;

@@ -19,6 +19,11 @@ const MAX_DEFAULT_DURATION_MS: u64 = 190;
 /// Places to seek to that are kept. Beyond, every other one goes: a file that has so many is either
 /// days long or was made to fill the memory.
 const MAX_CUES: usize = 1 << 17;
+/// What a place to seek to takes in the index at most: six elements with ids and sizes of a byte, four
+/// of them with 8 bytes.
+const CUE_BYTES: u64 = 44;
+/// Id and size of the index.
+const CUES_HEADER: u64 = 12;
 /// The longest a last frame counts: the interval before it may have been a gap.
 const MAX_LAST_INTERVAL_MS: u64 = 1_000;
 
@@ -135,6 +140,11 @@ impl Index {
                 odd
             });
         }
+    }
+
+    /// Bytes that the index takes at most, as it is.
+    pub fn bytes_at_most(&self) -> u64 {
+        CUES_HEADER + (self.pictures.len() + self.sounds.len()) as u64 * CUE_BYTES
     }
 
     /// Milliseconds in ticks.
@@ -291,6 +301,23 @@ mod tests {
         assert_eq!(millis(&[(0, 0, true), (0, 33, false), (0, 1_100, true)]), 2_100, "a gap counts 1 s");
         assert_eq!(millis(&[(0, 0, true), (0, 990, false), (0, 1_020, true)]), 1_050, "over two clusters");
         assert_eq!(millis(&[(0, 0, true)]), 1, "0 would read as unknown");
+    }
+
+    #[test]
+    fn the_room_kept_for_the_index_is_never_too_small() {
+        let mut index = index((0..1_000u64).map(|step| (0, step * 500, true)));
+        let written = |index: &Index| cues(&index.cues(), |_| 1).len() as u64;
+        let typical = written(&index);
+        assert!(typical <= index.bytes_at_most(), "{typical} bytes");
+        for cue in &mut index.pictures {
+            (cue.time, cue.cluster, cue.relative) = (u64::MAX, u64::MAX, u64::MAX);
+        }
+        let worst = cues(&index.cues(), |_| u64::MAX).len() as u64;
+        println!("{typical} bytes, {worst} at worst, {} are kept", index.bytes_at_most());
+        assert!(
+            worst <= index.bytes_at_most() && index.bytes_at_most() < worst + 16,
+            "{worst} bytes at worst"
+        );
     }
 
     #[test]

@@ -241,6 +241,16 @@ test("a session that the server closes because it is silent wakes with the next 
   assert.equal(sockets[1].of("publish").length, 1);
 });
 
+test("a full disk ends a stream with its file, says why, and is not tried again", async () => {
+  const { stream } = await publishing();
+  const sent = sockets[0].of("publish").length;
+  sockets[0].says(sealed("disk_full"));
+  assert.deepEqual([stream.status(), stream.getEndReason(), String(stream.getRecordInfo())], ["UNPUBLISHED", "disk_full", RECORDING.file]);
+  mock.timers.tick(FAR);
+  await settle();
+  assert.equal(sockets[0].of("publish").length, sent, "it published again");
+});
+
 test("two streams of one session hear only what is theirs", async () => {
   const { session, stream } = await publishing();
   const other = session.createStream({ name: "u", mediaStream: media });

@@ -51,6 +51,12 @@ pub fn camera(seconds: u32) -> (Clip, Clip) {
     (video, opus("sine=f=220:r=48000", seconds))
 }
 
+/// A noisy picture that takes 12 Mbit/s, with a keyframe a second, and a voice's worth of sound.
+pub fn heavy(seconds: u32) -> (Clip, Clip) {
+    let noise = format!("testsrc2=s=640x360:r={FPS},noise=alls=80:allf=t+u");
+    (vp8(&noise, seconds, "12M", FPS), opus("sine=f=330:r=48000", seconds))
+}
+
 /// 640×360, then 1280×720, then 320×180, each for so many seconds: a sender that adapts to its network.
 pub fn size_change(seconds_each: u32) -> Clip {
     let mut whole = Clip::default();

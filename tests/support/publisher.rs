@@ -252,6 +252,11 @@ impl Publisher {
         self.connected_at
     }
 
+    /// Whether its connection has neither failed nor been closed by either side.
+    pub fn is_alive(&self) -> bool {
+        self.peer.rtc.is_alive()
+    }
+
     pub fn ice(&self) -> IceConnectionState {
         self.ice
     }

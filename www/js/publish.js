@@ -103,6 +103,13 @@ function warn(title, text) {
   errorBox.classList.add("mild");
 }
 
+/** What a person at the page should know, by end reason. @type {Record<string, string>} */
+const ENDED_BY_SERVER = {
+  disk_full: "Its disk is full. What it received before is in the file.",
+  write_error: "It could not write any further. What it wrote before is in the file.",
+  kicked: "Its operator ended this stream.",
+};
+
 /** @param {boolean} busy */
 function lock(busy) {
   start.disabled = name.disabled = turnOn.disabled = busy;
@@ -145,6 +152,8 @@ function publish(mediaStream) {
     })
     .on(STREAM_STATUS.UNPUBLISHED, () => {
       say("UNPUBLISHED", made.getRecordInfo() ? "Recorded." : "Stopped; nothing was recorded.");
+      const why = ENDED_BY_SERVER[made.getEndReason() ?? ""];
+      if (why) warn("The server ended the recording.", why);
       finished(made);
     })
     .on(STREAM_STATUS.FAILED, () => {

@@ -45,16 +45,29 @@ impl Bench {
         sealed(recording).await
     }
 
-    /// The names in the folder.
+    /// The names in the folder, but for hidden ones.
     fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.dir).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 }
 
 fn push(stream: &Stream, events: &[MediaEvent]) {
     for event in events {
         stream.push(event, Instant::now());
+    }
+}
+
+/// Looks until there is something to see.
+async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

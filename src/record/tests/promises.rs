@@ -2,7 +2,7 @@
 
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, run, video};
-use super::{Bench, ended, push, sealed, until};
+use super::{Bench, ended, eventually, push, sealed, until};
 use crate::base::reason::EndReason;
 use crate::media::{Event as MediaEvent, Frame, Gap, GapReason};
 use crate::record::{Config, Event, HookState, Progress, RecordingState};
@@ -269,4 +269,49 @@ async fn a_stopping_server_seals_what_still_runs() {
     let manifest = sealed(recording).await;
     assert_eq!(manifest.end_reason, Some(EndReason::ServerStopped));
     assert_eq!(manifest.hook.state, HookState::None, "no hook is configured");
+}
+
+#[tokio::test]
+async fn what_was_lost_before_a_crash_is_in_the_manifest_after_it() {
+    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = || Config { flush_interval: ms(100), sync_interval: ms(100), ..Config::default() };
+    let bench = Bench::new(dir.path(), config());
+    let sound = audio(0, 4.0, ms(0));
+    let (stream, mut recording) = bench.start("crash", &[OPUS]);
+    let gap =
+        |from, to| MediaEvent::Gap(Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss });
+    push(&stream, &mixed(&[&sound[..50]]));
+    push(&stream, &[MediaEvent::Lost { track: 0, packets: 7 }, gap(1_000, 1_200)]);
+    push(&stream, &mixed(&[&sound[60..100]]));
+    push(&stream, &[gap(2_000, 2_500)]);
+    push(&stream, &mixed(&[&sound[125..126]]));
+    until(&mut recording, |progress| matches!(progress, Progress::Writing).then_some(())).await;
+    let noted = eventually("it is noted", || {
+        let json = bench.files().into_iter().find(|name| name.ends_with(".json"))?;
+        let text = fs::read(dir.path().join(json)).ok()?;
+        let manifest: crate::record::Manifest = serde_json::from_slice(&text).unwrap();
+        (manifest.gaps.len() == 2).then_some(manifest)
+    })
+    .await;
+    assert_eq!((noted.state, noted.tracks[0].lost), (RecordingState::Recording, 7));
+    assert_eq!(bench.recordings.get(&recording.id).unwrap(), noted, "the catalogue says something else");
+
+    // The folder as it is now is what a crash would leave; the last frames have not reached it.
+    for name in bench.files() {
+        fs::copy(dir.path().join(&name), crashed.path().join(&name)).unwrap();
+    }
+    let part = crashed.path().join(format!("{}.part", noted.file));
+    let cut = fs::File::options().write(true).open(part).unwrap();
+    cut.set_len(cut.metadata().unwrap().len() - 1).unwrap();
+    let mut after = Bench::new(crashed.path(), config());
+    after.recordings.recover();
+    let Some(Event::Sealed(manifest)) = after.events.recv().await else { panic!("not told") };
+    println!("{} ms are left, {:?}", manifest.duration_ms, manifest.gaps);
+    let gaps =
+        |of: &crate::record::Manifest| of.gaps.iter().map(|gap| (gap.from_ms, gap.to_ms)).collect::<Vec<_>>();
+    assert_eq!(gaps(&manifest), [(1_000, 1_200)], "the second one leads to a frame that was cut off");
+    assert_eq!((manifest.end_reason, manifest.tracks[0].lost), (Some(EndReason::ServerCrashed), 7));
+    stream.end(EndReason::Stopped, Instant::now());
+    let whole = sealed(recording).await;
+    assert_eq!((gaps(&whole), whole.tracks[0].lost), (vec![(1_000, 1_200), (2_000, 2_500)], 7));
 }

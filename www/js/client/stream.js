@@ -54,6 +54,8 @@ export class Stream extends Emitter {
   #recordings = [];
   /** @type {OnrecordError | null} */
   #error = null;
+  /** @type {string | null} */
+  #reason = null;
   /** @type {ReturnType<typeof promise<Stream>> | undefined} */
   #published;
   #ended = /** @type {ReturnType<typeof promise<RecordInfo | null>>} */ (promise());
@@ -92,6 +94,11 @@ export class Stream extends Emitter {
   /** Why it failed; null if it didn't. */
   getError() {
     return this.#error;
+  }
+
+  /** Why the server ended it: `stopped`, `disk_full`, `kicked`, …; null before, and if it didn't say. */
+  getEndReason() {
+    return this.#reason;
   }
 
   /** The newest sealed recording of this stream; null before, and with `record: false`. */
@@ -320,6 +327,7 @@ export class Stream extends Emitter {
     } else if (status === STREAM_STATUS.UNPUBLISHED) {
       const info = recording ? new RecordInfo(recording, this.#session.url.replace(/^ws/, "http")) : null;
       if (info) this.#recordings.push(info);
+      this.#reason = reason || null;
       if (!this.#stopping && INTERRUPTED.includes(reason)) this.#startAnew(reason, info);
       else this.#finish(STREAM_STATUS.UNPUBLISHED);
     } else if (status === STREAM_STATUS.FAILED && !this.#tryAgain()) {
