@@ -25,5 +25,7 @@ mod life;
 mod network;
 #[path = "it/repair.rs"]
 mod repair;
+#[path = "it/s3.rs"]
+mod s3;
 #[path = "it/wire.rs"]
 mod wire;
