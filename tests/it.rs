@@ -23,7 +23,7 @@ mod hooks;
 mod life;
 #[path = "it/network/mod.rs"]
 mod network;
-#[path = "it/repair.rs"]
+#[path = "it/repair/mod.rs"]
 mod repair;
 #[path = "it/s3.rs"]
 mod s3;
