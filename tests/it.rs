@@ -25,7 +25,9 @@ mod hooks;
 mod life;
 #[path = "it/network/mod.rs"]
 mod network;
-#[path = "it/repair.rs"]
+#[path = "it/repair/mod.rs"]
 mod repair;
+#[path = "it/s3.rs"]
+mod s3;
 #[path = "it/wire.rs"]
 mod wire;

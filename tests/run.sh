@@ -6,8 +6,20 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
-# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, iproute2 shapes real networks.
-packages=(ffmpeg mkvtoolnix chromium chromium-driver iproute2 procps)
+# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
+# repaired, curl uploads, iproute2 shapes real networks.
+packages=(
+  chromium
+  chromium-driver
+  curl
+  ffmpeg
+  gstreamer1.0-plugins-base
+  gstreamer1.0-plugins-good
+  gstreamer1.0-tools
+  iproute2
+  mkvtoolnix
+  procps
+)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

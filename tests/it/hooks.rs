@@ -1,9 +1,11 @@
 //! The hook, through the server, with real publishers.
 
+use crate::support::bucket::{self, Bucket};
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, Script, eventually, on_air, record, runs};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,17 +69,42 @@ async fn a_hook_is_told_everything_and_any_name_is_one_argument() {
     assert_eq!(attempts[0]["tail"].as_str().unwrap().trim(), format!("took over {name}"));
 }
 
+/// Written for another server: two unquoted arguments, a working folder with the keys and an uploader that
+/// takes the file's path, a line in a log once it is uploaded.
+const FLASHPHONER: &str = r#"#!/bin/bash
+STREAM_NAME=$1
+FILE_PATH=$2
+
+cd WORK_DIR
+./upload.sh $FILE_PATH &&
+echo "$STREAM_NAME is in the bucket: $FILE_PATH" >> WORK_DIR/log.txt
+"#;
+const FLASHPHONER_UPLOADER: &str = r#"#!/bin/bash
+FILE_TO_UPLOAD=$1
+NAME=$(basename $FILE_TO_UPLOAD)
+KEYS=$(cat AWS_ACCESS_KEY):$(cat AWS_SECRET_KEY)
+curl -sS --fail -T $FILE_TO_UPLOAD -u $KEYS --aws-sigv4 aws:amz:eu-central-1:s3 \
+  -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" ENDPOINT/BUCKET/$NAME
+"#;
+
 #[tokio::test]
 async fn a_script_written_for_flashphoner_works_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let kept = folder.path().join("kept.webm");
-    let text = format!("#!/bin/bash\nSTREAM_NAME=$1; FILE_PATH=$2\ncp $FILE_PATH {}\n", kept.display());
-    let script = Script::verbatim(folder, &text);
+    let (bucket, folder) = (Bucket::start(), tempfile::tempdir().unwrap());
+    let here = folder.path().to_owned();
+    let uploader =
+        FLASHPHONER_UPLOADER.replace("ENDPOINT", &bucket.endpoint).replace("BUCKET", bucket::BUCKET);
+    std::fs::write(here.join("upload.sh"), uploader).unwrap();
+    std::fs::set_permissions(here.join("upload.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(here.join("AWS_ACCESS_KEY"), bucket::ACCESS_KEY).unwrap();
+    std::fs::write(here.join("AWS_SECRET_KEY"), bucket::SECRET_KEY).unwrap();
+    let script = Script::verbatim(folder, &FLASHPHONER.replace("WORK_DIR", here.to_str().unwrap()));
     let server = Server::start(&[&script.setting()]);
     let recording = record(&server, "stream222", 60).await;
-    Api::of(&server).hook(id(&recording), "done", SOON).await;
-    let copied = std::fs::metadata(&kept).unwrap().len();
-    assert_eq!(copied, recording["bytes"].as_u64().unwrap());
+    let manifest = Api::of(&server).hook(id(&recording), "done", SOON).await;
+    let file = manifest["file"].as_str().unwrap();
+    let path = server.records().join(file);
+    assert!(std::fs::read(bucket.object(file)).unwrap() == std::fs::read(&path).unwrap(), "other bytes");
+    assert_eq!(script.left("log.txt"), format!("stream222 is in the bucket: {}\n", path.display()));
 }
 
 #[tokio::test]

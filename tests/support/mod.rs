@@ -11,6 +11,7 @@
 
 #![allow(dead_code, reason = "every test binary and bench uses its own part")]
 
+pub mod bucket;
 pub mod chromium;
 pub mod judge;
 pub mod live;
