@@ -15,6 +15,8 @@ mod browser;
 mod cli;
 #[path = "it/doors.rs"]
 mod doors;
+#[path = "it/faults/mod.rs"]
+mod faults;
 #[path = "it/harness.rs"]
 mod harness;
 #[path = "it/hooks.rs"]

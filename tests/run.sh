@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
-# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, iproute2 shapes real networks.
-packages=(ffmpeg mkvtoolnix chromium chromium-driver iproute2 procps)
+# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, iproute2 shapes real networks,
+# libfaketime sets a server's clock.
+packages=(ffmpeg mkvtoolnix chromium chromium-driver iproute2 libfaketime procps)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
