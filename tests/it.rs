@@ -17,6 +17,8 @@ mod cli;
 mod disk;
 #[path = "it/doors.rs"]
 mod doors;
+#[path = "it/faults/mod.rs"]
+mod faults;
 #[path = "it/harness.rs"]
 mod harness;
 #[path = "it/hooks.rs"]

@@ -7,7 +7,7 @@ say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
 # ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
-# repaired, curl uploads, iproute2 shapes real networks.
+# repaired, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock.
 packages=(
   chromium
   chromium-driver
@@ -17,6 +17,7 @@ packages=(
   gstreamer1.0-plugins-good
   gstreamer1.0-tools
   iproute2
+  libfaketime
   mkvtoolnix
   procps
 )

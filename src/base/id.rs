@@ -78,7 +78,8 @@ fn base32(value: u128, digits: u32) -> String {
 }
 
 /// A recording's identifier: a ULID in lower case (48 bits of milliseconds, 80 random bits), so
-/// that sorting by id sorts by time.
+/// that sorting by id sorts by time. What one folder gives out also rises where the wall clock was set
+/// back: the order of recordings is that of their ids, not of their wall times.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RecordingId(String);
@@ -86,8 +87,22 @@ pub struct RecordingId(String);
 impl RecordingId {
     /// A new identifier for a recording that starts at `at`.
     pub fn new(at: Timestamp) -> Self {
-        let millis = at.as_millisecond().max(0) as u128;
+        Self::of_millis(at.as_millisecond().max(0) as u128)
+    }
+
+    /// The same, but later than `last`: a millisecond, if the clock doesn't say more.
+    pub fn later_than(last: &Self, at: Timestamp) -> Self {
+        Self::of_millis((at.as_millisecond().max(0) as u128).max(last.millis() + 1))
+    }
+
+    fn of_millis(millis: u128) -> Self {
         Self(base32(millis << 80 | rand::random::<u128>() >> 48, 26))
+    }
+
+    /// Ten digits: the bits before the random ones.
+    fn millis(&self) -> u128 {
+        let digit = |byte| ALPHABET.iter().position(|known| *known == byte).unwrap_or(0) as u128;
+        self.0.bytes().take(10).fold(0, |millis, byte| millis << 5 | digit(byte))
     }
 
     /// 26 characters of `[0-9a-z]`.
@@ -187,5 +202,18 @@ mod tests {
         assert_ne!(RecordingId::new(at(1)), RecordingId::new(at(1)));
         assert_eq!(early.as_str().len(), 26);
         assert_eq!(early.as_str().parse::<RecordingId>().as_ref(), Ok(&early));
+    }
+
+    #[test]
+    fn an_id_is_later_than_the_last_whatever_the_clock_says() {
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        let last = RecordingId::new(at(1_700_000_000_000));
+        let later = |ms| RecordingId::later_than(&last, at(ms));
+        assert!(later(1_600_000_000_000) > last && later(1_700_000_000_000) > last);
+        assert_eq!(later(0).millis(), 1_700_000_000_001);
+        assert_eq!(later(1_800_000_000_000).millis(), 1_800_000_000_000);
+        // The last one of all, should somebody leave such a file.
+        let end = "z".repeat(26).parse().unwrap();
+        assert_eq!(RecordingId::later_than(&end, at(0)).as_str().len(), 26);
     }
 }

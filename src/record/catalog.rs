@@ -6,6 +6,7 @@ use crate::record::file::{is_temporary, replace, sync_dir};
 use crate::record::manifest::{HookState, Manifest, ManifestGap, RecordingState};
 use crate::record::space::Space;
 use crate::record::{Error, names};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,8 @@ pub(super) struct Catalog {
     disk: Disk,
     space: Arc<Space>,
     entries: Mutex<BTreeMap<RecordingId, Entry>>,
+    /// The last id given out.
+    last_id: Mutex<Option<RecordingId>>,
 }
 
 /// What a recording under way has lost so far.
@@ -66,7 +69,17 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries) })
+        let last_id = Mutex::new(entries.last_key_value().map(|(id, _)| id.clone()));
+        Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries), last_id })
+    }
+
+    /// An id for a recording that begins now, by whatever the wall clock says: later than all there are.
+    pub fn new_id(&self, now: Timestamp) -> RecordingId {
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let id =
+            last.as_ref().map_or_else(|| RecordingId::new(now), |last| RecordingId::later_than(last, now));
+        *last = Some(id.clone());
+        id
     }
 
     /// Adds a recording that begins, if there is space. Blocking, durable.
@@ -164,9 +177,8 @@ impl Catalog {
     /// All recordings whose media was not deleted, newest first.
     pub fn list(&self) -> Vec<Manifest> {
         let kept = |entry: &&Entry| entry.manifest.state != RecordingState::Deleted;
-        let mut manifests: Vec<_> =
-            self.lock().values().filter(kept).map(|entry| entry.manifest.clone()).collect();
-        manifests.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
+        let manifests: Vec<_> =
+            self.lock().values().rev().filter(kept).map(|entry| entry.manifest.clone()).collect();
         manifests.into_iter().map(|manifest| self.look(manifest)).collect()
     }
 
@@ -275,7 +287,6 @@ fn finish_deletion(dir: &Path, manifest: &Manifest) {
 mod tests {
     use super::*;
     use crate::record::manifest::HookRecord;
-    use jiff::Timestamp;
 
     fn manifest(millis: i64, state: RecordingState) -> Manifest {
         let started_at = Timestamp::from_millisecond(millis).unwrap();

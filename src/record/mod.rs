@@ -248,7 +248,7 @@ impl Recordings {
     /// recording go on in further files, its progress ends with the last one.
     pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
         self.room()?;
-        let id = RecordingId::new(jiff::Timestamp::now());
+        let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let recorder = Recorder::new(self.shared.clone(), stream, id.clone(), sender);
         let active = self.shared.active();

@@ -273,7 +273,7 @@ impl Recorder {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
         let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
-        let id = RecordingId::new(self.anchor.wall_at(at));
+        let id = self.shared.catalog.new_id(self.anchor.wall_at(at));
         let opening = self.opening(id, at, Some(old_id));
         let (catalog, manifest) = (self.shared.catalog.clone(), opening.manifest());
         self.shared.disk.sync(move || catalog.insert(manifest)).await??;

@@ -101,9 +101,7 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
             found.push(Leftover { manifest, new: false, path: None, why_not: Some(NEVER_WRITTEN) });
         }
     }
-    found.sort_by(|a, b| {
-        (a.manifest.started_at, &a.manifest.id).cmp(&(b.manifest.started_at, &b.manifest.id))
-    });
+    found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
     Ok(found)
 }
 

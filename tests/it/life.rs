@@ -261,8 +261,9 @@ async fn media_goes_on_through_an_ice_restart_over_whip() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_vanishes_is_sealed_after_its_grace() {
-    let server = Server::start(&[QUIET, "record.reconnect_grace=1s"]);
+async fn a_publisher_that_is_back_after_its_grace_makes_two_files_with_two_hooks() {
+    let script = Script::new("echo \"$ONRECORD_ID\" >> \"$here/log\"");
+    let server = Server::start(&[&script.setting(), "record.reconnect_grace=1s"]);
     let mut on_air = on_air(&server, "train").await;
     on_air.sends(60).await;
     drop(on_air.live);
@@ -273,10 +274,16 @@ async fn a_publisher_that_vanishes_is_sealed_after_its_grace() {
     assert_eq!(told["reason"], "publisher_lost", "{told}");
     assert!(took < VANISHED + Duration::from_secs(3), "{took:?}");
     // Too late for this file: what comes now is another one.
-    record(&server, "train", 30).await;
-    let recordings = Api::of(&server).recordings().await;
+    let second = record(&server, "train", 30).await;
+    let api = Api::of(&server);
+    let ids = [&told["recording"]["id"], &second["id"]].map(|id| id.as_str().unwrap());
+    for id in ids {
+        api.hook(id, "done", SOON).await;
+    }
+    let recordings = api.recordings().await;
     assert_eq!(recordings.len(), 2, "{recordings:?}");
-    assert_eq!(recordings[1]["id"], told["recording"]["id"]);
+    assert_eq!([&recordings[1]["id"], &recordings[0]["id"]], ids);
+    assert_eq!(script.left("log").lines().collect::<Vec<_>>(), ids);
 }
 
 #[tokio::test]

@@ -150,6 +150,12 @@ impl Chromium {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.client.issue_cmd(crash)).await;
     }
 
+    /// Stops all processes of the browser (`STOP`), as a laptop that sleeps does, or lets them go on
+    /// (`CONT`). Until then it takes no commands.
+    pub fn signal(&self, name: &str) {
+        signal(name, &family_of(&self.driver)[1..]);
+    }
+
     /// Another window, which the next commands go to; gives the one they went to.
     pub async fn new_window(&self) -> fantoccini::wd::WindowHandle {
         let before = in_time("the window", self.client.window()).await;
@@ -205,6 +211,12 @@ impl Drop for Chromium {
 
 /// Ends chromedriver and all it has started.
 fn end(driver: &mut Child) {
+    signal("KILL", &family_of(driver));
+    let _ = driver.wait();
+}
+
+/// A process and all it has started, the eldest first.
+fn family_of(driver: &Child) -> Vec<String> {
     let mut pids = vec![driver.id().to_string()];
     let mut seen = 0;
     while seen < pids.len() {
@@ -212,8 +224,11 @@ fn end(driver: &mut Child) {
         pids.extend(children);
         seen += 1;
     }
-    let _ = Command::new("kill").arg("-KILL").args(&pids).stderr(Stdio::null()).status();
-    let _ = driver.wait();
+    pids
+}
+
+fn signal(name: &str, pids: &[String]) {
+    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status();
 }
 
 fn children_of(pid: &str) -> Vec<String> {

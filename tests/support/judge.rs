@@ -91,9 +91,21 @@ pub fn sha256(payload: &[u8]) -> String {
 
 /// Decodes the whole file; what ffmpeg has to complain about.
 pub fn decode(file: &Path) -> Result<(), String> {
+    read_through(file, &["-xerror"], &[])
+}
+
+/// Reads the whole file without decoding it; what ffmpeg has to complain about.
+pub fn demux(file: &Path) -> Result<(), String> {
+    read_through(file, &[], &["-c", "copy"])
+}
+
+fn read_through(file: &Path, before: &[&str], after: &[&str]) -> Result<(), String> {
     let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "error", "-xerror", "-i"])
+        .args(["-nostdin", "-v", "error"])
+        .args(before)
+        .arg("-i")
         .arg(file)
+        .args(after)
         .args(["-f", "null", "-"])
         .stdin(Stdio::null())
         .output()

@@ -26,5 +26,6 @@ pub mod server;
 pub mod session;
 pub mod signalling;
 pub mod source;
+pub mod tracer;
 pub mod user;
 pub mod web;

@@ -17,23 +17,28 @@ pub struct Server {
     /// `http://127.0.0.1:PORT`, no slash at the end.
     pub base: String,
     folder: Arc<TempDir>,
+    environment: Environment,
     output: Arc<Mutex<String>>,
 }
+
+/// Variables on top of the test's own.
+pub type Environment = Vec<(String, String)>;
 
 impl Server {
     /// Starts it with these `section.key=value` on top of free ports on loopback and a `records` folder
     /// in a new folder, which is its working directory.
     pub fn start(settings: &[&str]) -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), settings)
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Environment::new(), settings)
     }
 
     /// Kills it, as a crash does, and starts it again in the same folder.
     pub fn killed_and_started(mut self, settings: &[&str]) -> Self {
         self.end();
-        Self::start_in(self.folder.clone(), settings)
+        Self::start_in(self.folder.clone(), self.environment.clone(), settings)
     }
 
-    fn start_in(folder: Arc<TempDir>, settings: &[&str]) -> Self {
+    /// Starts it in a folder that others may have filled.
+    pub fn start_in(folder: Arc<TempDir>, environment: Environment, settings: &[&str]) -> Self {
         let records = format!("record.dir={}", folder.path().join("records").display());
         let own = ["server.bind=127.0.0.1:0", "webrtc.udp_bind=127.0.0.1:0", records.as_str()];
         let mut command = Command::new(env!("CARGO_BIN_EXE_onrecord"));
@@ -41,6 +46,7 @@ impl Server {
         for setting in own.iter().chain(settings) {
             command.args(["--set", setting]);
         }
+        command.envs(environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
 
@@ -53,7 +59,7 @@ impl Server {
             let _ = child.wait();
             panic!("no address within {START:?}; it said:\n{}", output.lock().unwrap());
         };
-        Self { child, base, folder, output }
+        Self { child, base, folder, environment, output }
     }
 
     pub fn pid(&self) -> u32 {

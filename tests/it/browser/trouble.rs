@@ -1,17 +1,17 @@
-//! Pages that are left, crash, lose their socket, or get no camera.
+//! Pages that are left, crash, freeze, lose their socket, or get no camera.
 
 use super::{CONNECT, SOON, Studio, assert_seekable, duration_of, longest_silence, publish_for};
 use super::{start_publishing, stop_publishing};
 use crate::support::chromium::{ALLOW, Chromium};
 use crate::support::judge;
 use crate::support::web::Proxy;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const FIVE: Duration = Duration::from_secs(5);
 
 /// What the page has sent is in the file, a second of the way from PUBLISHING to the end given or taken.
-fn assert_nothing_lost(studio: &Studio, manifest: &serde_json::Value, sent: Duration) {
+fn assert_nothing_lost(studio: &Studio, manifest: &Value, sent: Duration) {
     let duration = duration_of(manifest);
     println!("{:?} sent, {duration:?} in the file, ended: {}", sent, manifest["end_reason"]);
     let off = duration.abs_diff(sent);
@@ -97,6 +97,47 @@ async fn a_socket_cut_in_mid_recording_leaves_one_file_with_no_hole_of_a_second(
     let silence = longest_silence(&judge::packets_of(&studio.path(&take.file), "audio"));
     println!("{silence:?} without sound at most");
     assert!(silence < Duration::from_secs(1), "{silence:?} without sound");
+    assert_eq!(studio.hook.runs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_frozen_for_five_seconds_goes_on_in_one_file_and_the_gap_is_named() {
+    let studio = Studio::open(&[]);
+    let browser = Chromium::start().await;
+    start_publishing(&browser, &studio.server.base, "frozen").await;
+    publish_for(&browser, Duration::from_secs(3)).await;
+    browser.signal("STOP");
+    // The fault itself lasts so long; nothing is waited for.
+    tokio::time::sleep(FIVE).await;
+    browser.signal("CONT");
+    browser.run("marks.back = performance.now();").await;
+    browser.until("performance.now() - marks.back >= 4000", SOON).await;
+    let take = stop_publishing(&browser).await;
+
+    let manifest = studio.the_one_recording(SOON).await;
+    assert_eq!(manifest["end_reason"], "stopped");
+    let (file, duration) = (studio.path(&take.file), duration_of(&manifest));
+    println!("{:?} on air, {duration:?} in the file", take.on_page);
+    assert!(duration.abs_diff(take.on_page) < Duration::from_secs(1), "of {:?} {duration:?}", take.on_page);
+    judge::decode(&file).unwrap();
+    for (index, track) in manifest["tracks"].as_array().unwrap().iter().enumerate() {
+        let kind = track["kind"].as_str().unwrap();
+        let packets = judge::packets_of(&file, kind);
+        let silence = longest_silence(&packets);
+        let ms = |gap: &Value, key: &str| gap[key].as_u64().unwrap();
+        let of_track = |gap: &&Value| gap["track"] == index + 1 && gap["reason"] == "silence";
+        let gaps = manifest["gaps"].as_array().unwrap().iter().filter(of_track);
+        let named = gaps.map(|gap| ms(gap, "to_ms") - ms(gap, "from_ms")).max().unwrap_or(0);
+        let early = duration - packets.last().unwrap().time;
+        println!("{kind}: nothing for {silence:?}, {named} ms by the manifest; it ends {early:?} early");
+        // Chromium stamps sound by counting samples: its clock stands still meanwhile.
+        assert!(kind == "audio" || silence >= Duration::from_millis(4500), "{silence:?}");
+        let told = silence < Duration::from_secs(2) || silence.as_millis().abs_diff(u128::from(named)) < 100;
+        assert!(told, "{manifest:#}");
+    }
+    // Whoever enters it behind the hole sees pictures.
+    let behind = judge::cue_times(&file).into_iter().filter(|cue| *cue >= Duration::from_secs(8)).count();
+    assert!(behind > 0, "no keyframe behind the hole");
     assert_eq!(studio.hook.runs().len(), 1);
 }
 
