@@ -13,6 +13,7 @@ mod close;
 mod disk;
 mod file;
 mod interleave;
+mod lock;
 mod manifest;
 mod names;
 mod recorder;
@@ -22,6 +23,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
+pub use lock::{FolderLock, Held, LockError, holder};
 pub use manifest::{
     HookAttempt, HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
 };
