@@ -4,7 +4,7 @@
 //! Start: the folder's lock → recordings → hooks (with what the last run left) → repair of unfinished recordings → media →
 //! HTTP → ready. Each step may rely on those before it, and nobody is served before all are there. Only
 //! the repair goes on beside the rest, since many gigabytes take their time; its files are known before
-//! the first new one is created.
+//! the first new one is created. So do the hooks: what the last server's left running is ended first.
 //!
 //! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. Whoever waits for a
 //! recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`

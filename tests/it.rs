@@ -17,6 +17,8 @@ mod cli;
 mod doors;
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/hook_faults.rs"]
+mod hook_faults;
 #[path = "it/hooks.rs"]
 mod hooks;
 #[path = "it/life.rs"]
