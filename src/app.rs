@@ -13,9 +13,11 @@
 mod check;
 mod hooks;
 mod repair;
+mod replay;
 
 pub use check::check;
 pub use repair::repair;
+pub use replay::replay;
 
 use crate::base::tasks::Tasks;
 use crate::config::Config;

@@ -19,6 +19,8 @@ mod doors;
 mod harness;
 #[path = "it/hook_faults.rs"]
 mod hook_faults;
+#[path = "it/hook_replay.rs"]
+mod hook_replay;
 #[path = "it/hooks.rs"]
 mod hooks;
 #[path = "it/life.rs"]
