@@ -1,10 +1,10 @@
 //! L6: builds and runs the server: every step of start and stop, in one place and in the right
 //! order, with the reasons.
 //!
-//! Start: recordings → hooks (with what the last run left) → repair of unfinished recordings → media →
+//! Start: the folder's lock → recordings → hooks (with what the last run left) → repair of unfinished recordings → media →
 //! HTTP → ready. Each step may rely on those before it, and nobody is served before all are there. Only
 //! the repair goes on beside the rest, since many gigabytes take their time; its files are known before
-//! the first new one is created.
+//! the first new one is created. So do the hooks: what the last server's left running is ended first.
 //!
 //! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. Whoever waits for a
 //! recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`
@@ -13,9 +13,11 @@
 mod check;
 mod hooks;
 mod repair;
+mod replay;
 
 pub use check::check;
 pub use repair::repair;
+pub use replay::replay;
 
 use crate::base::tasks::Tasks;
 use crate::config::Config;
@@ -25,11 +27,11 @@ use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::WebRtc;
-use crate::record::{self, Recordings};
+use crate::record::{self, FolderLock, Held, LockError, Recordings};
 use hooks::Hooks;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,6 +59,9 @@ pub enum Error {
     /// The recordings' folder.
     #[error("can't use {0} (record.dir): {1}")]
     Records(PathBuf, #[source] record::Error),
+    /// Somebody else uses the recordings' folder.
+    #[error(transparent)]
+    Held(#[from] Held),
     /// What the guard can't use.
     #[error("{}", .0.join("; "))]
     Guard(Vec<String>),
@@ -82,12 +87,21 @@ pub async fn run(config: Config, dev: bool) -> Result<(), Error> {
     Ok(())
 }
 
+async fn lock(dir: &Path) -> Result<FolderLock, Error> {
+    FolderLock::take(dir).await.map_err(|error| match error {
+        LockError::Held(held) => held.into(),
+        LockError::Io(error) => Error::Records(dir.to_owned(), error.into()),
+    })
+}
+
 /// The running server.
 struct Server {
     grace: Duration,
     ready: Arc<AtomicBool>,
     webrtc: WebRtc,
     recordings: Recordings,
+    /// Held to the end.
+    _lock: FolderLock,
     hooks: Option<Hooks>,
     /// Tasks that end with what they read, in this order: publications, hooks, sockets.
     ingest: Tasks,
@@ -100,6 +114,7 @@ impl Server {
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let dir = config.record.dir.clone();
+        let mut lock = lock(&dir).await?;
         let hook = config.hook_script.clone();
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
@@ -123,6 +138,7 @@ impl Server {
             .await
             .map_err(|error| Error::Bind(config.server.bind, error))?;
         let bound = listener.local_addr()?;
+        lock.serves(bound);
         let ready = Arc::new(AtomicBool::new(false));
         let state = State {
             ingest: Arc::new(webrtc.clone()),
@@ -153,6 +169,7 @@ impl Server {
             ready,
             webrtc,
             recordings,
+            _lock: lock,
             hooks,
             ingest,
             hook_tasks,

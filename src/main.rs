@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use onrecord::app;
-use onrecord::config::{Config, Sources};
+use onrecord::config::{self, Config, Sources};
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,6 +35,21 @@ enum Command {
         /// Leave FILE as it is and write the repaired one here
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// What concerns the hook, on_record_hook
+    #[command(subcommand)]
+    Hook(HookCommand),
+}
+
+#[derive(Subcommand)]
+enum HookCommand {
+    /// Runs recordings' hooks again: by the server that uses record.dir, or here if none does
+    Replay {
+        /// Recordings, as /api/recordings and the manifests name them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        settings: Settings,
     },
 }
 
@@ -83,6 +98,29 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        Some(Command::Hook(HookCommand::Replay { ids, settings })) => {
+            replay(before.settings.sources(settings), &ids)
+        }
+    }
+}
+
+fn replay(sources: Sources, ids: &[String]) -> ExitCode {
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(problems) => return fail(MISUSE, problems),
+    };
+    // What went wrong is worth a line among the hooks' output, what goes on is not.
+    let log = config::Log { level: "warn".to_owned(), ..config.log.clone() };
+    if let Err(error) = log.start() {
+        return fail(1, error);
+    }
+    let run = || -> anyhow::Result<bool> {
+        Ok(tokio::runtime::Runtime::new()?.block_on(app::replay(&config, ids))?)
+    };
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(1, format_args!("{error:#}")),
     }
 }
 

@@ -21,6 +21,10 @@ mod doors;
 mod faults;
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/hook_faults.rs"]
+mod hook_faults;
+#[path = "it/hook_replay.rs"]
+mod hook_replay;
 #[path = "it/hooks.rs"]
 mod hooks;
 #[path = "it/life.rs"]

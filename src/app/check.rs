@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::hook::Script;
 use crate::ingest::webrtc;
+use crate::record;
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,6 +15,7 @@ pub fn check(config: &Config) -> Vec<String> {
         problems.push(problem);
     }
     problems.extend(records(&config.record.dir, config.record.min_free));
+    problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
     if let Err(error) = TcpListener::bind(config.server.bind) {
         problems.push(format!(
             "server.bind: can't listen on {}: {error}; stop what uses it, or choose another port",

@@ -5,15 +5,23 @@
 
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
-use crate::hook::{self, Job, Queue, Script, State, Update};
+use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
 use crate::http::state::{NoReplay, Replay};
-use crate::record::{Error, Event, HookAttempt, HookRecord, HookState, Manifest, Recordings};
+use crate::record::{Error, Event, HookAttempt, HookRecord, HookRunning, HookState, Manifest, Recordings};
+use jiff::Timestamp;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
-use tracing::error;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info};
+
+/// When what could not be written into manifests is tried again.
+const OWED_PAUSE: Duration = Duration::from_secs(5);
+/// Recordings for which that is kept. Beyond it what their hooks did is lost, and they run again after
+/// the next start.
+const OWED_MAX: usize = 1024;
 
 /// The running hooks.
 pub(super) struct Hooks {
@@ -31,7 +39,7 @@ impl Hooks {
         sealed: mpsc::Receiver<Event>,
         tasks: &Tasks,
     ) -> Self {
-        let (queue, mut updates) = Queue::start(config, Script::new(script), tasks);
+        let (queue, updates) = Queue::start(config, Script::new(script), tasks);
         let (settled, asked) = mpsc::channel(1);
         let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
         // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
@@ -42,15 +50,7 @@ impl Hooks {
                 () = stop.cancelled() => {}
             }
         });
-        let catalogue = recordings.clone();
-        tasks.spawn("hook notes", async move {
-            while let Some(update) = updates.recv().await {
-                let id = update.id.clone();
-                if let Err(error) = note(&catalogue, update).await {
-                    error!(recording = %id, %error, "what the hook did can't be written into the manifest");
-                }
-            }
-        });
+        tasks.spawn("hook notes", Notes::new(recordings).keep(updates));
         Self { queue, settled }
     }
 
@@ -80,8 +80,11 @@ async fn submit_all(
     mut sealed: mpsc::Receiver<Event>,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
+    // Nothing is started before this: who is there now was left by the last server.
+    let census = if due.is_empty() { HashMap::new() } else { census().await };
     for manifest in due {
-        queue.submit(job(catalogue, &manifest)).await;
+        let unfinished = unfinished(&manifest, &census);
+        queue.submit(Job { unfinished, ..job(catalogue, &manifest) }).await;
     }
     loop {
         tokio::select! {
@@ -114,19 +117,59 @@ pub(super) fn replayer(recordings: &Recordings, queue: Option<Queue>) -> Replay 
         let (recordings, queue) = (recordings.clone(), queue.clone());
         Box::pin(async move {
             let queue = queue.ok_or(NoReplay::NoHook)?;
-            let manifest = recordings.get(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
-            let manifest = if matches!(manifest.hook.state, HookState::Queued | HookState::Running) {
-                manifest
-            } else {
-                let hook = HookRecord { state: HookState::Queued, ..manifest.hook };
-                recordings.set_hook(&id, hook).await?
+            let state = recordings.get(&id).ok_or_else(|| Error::NotFound(id.to_string()))?.hook.state;
+            if waits(state) {
+                queue.hurry(id).await;
+                return Ok(());
+            }
+            let place = queue.place().map_err(|_| NoReplay::QueueFull)?;
+            // Of two who ask at the same time, one finds it waiting.
+            let (told, mine) = oneshot::channel();
+            let change = move |hook: &mut HookRecord| {
+                let _ = told.send(!waits(hook.state));
+                if !waits(hook.state) {
+                    hook.state = HookState::Queued;
+                }
             };
-            queue.replay(job(&recordings, &manifest)).map_err(|_| NoReplay::QueueFull)
+            let manifest = recordings.set_hook(&id, change).await?;
+            if mine.await.is_ok_and(|mine| mine) {
+                place.replay(job(&recordings, &manifest)).await;
+            }
+            Ok(())
         })
     })
 }
 
-fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
+fn waits(state: HookState) -> bool {
+    matches!(state, HookState::Queued | HookState::Running)
+}
+
+/// The recordings that processes run for, with the highest attempt of each.
+pub(super) async fn census() -> HashMap<RecordingId, u32> {
+    // An error would mean that it panicked; the manifests still say what was running.
+    tokio::task::spawn_blocking(hook::census).await.unwrap_or_default()
+}
+
+/// The attempt that the last server died in: what its manifest says, or, if it could not be written any
+/// more, what is still running.
+pub(super) fn unfinished(manifest: &Manifest, census: &HashMap<RecordingId, u32>) -> Option<Running> {
+    let hook = &manifest.hook;
+    let over = hook.attempts.last().map_or(0, |attempt| attempt.n);
+    let seen = census.get(&manifest.id).copied().filter(|n| *n > over);
+    let process =
+        |noted: &HookRunning| Some(Process { group: noted.process_group?, born: noted.process_born.clone() });
+    let running = hook.running.as_ref().filter(|_| hook.state == HookState::Running);
+    match (running, seen) {
+        (Some(noted), seen) => {
+            let n = seen.unwrap_or(0).max(noted.n);
+            Some(Running { n, at: noted.at, process: process(noted) })
+        }
+        (None, None) if hook.state != HookState::Running => None,
+        (None, seen) => Some(Running { n: seen.unwrap_or(over + 1), at: Timestamp::now(), process: None }),
+    }
+}
+
+pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
     Job {
         id: manifest.id.clone(),
         stream: manifest.stream.clone(),
@@ -137,27 +180,114 @@ fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
         ended_at: manifest.ended_at.unwrap_or(manifest.started_at),
         end_reason: manifest.end_reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         attempts_so_far: manifest.hook.attempts.last().map_or(0, |attempt| attempt.n),
+        unfinished: None,
         manifest_json: serde_json::to_string(manifest).unwrap_or_default(),
     }
 }
 
-/// Writes one step into the manifest.
-async fn note(recordings: &Recordings, update: Update) -> Result<(), Error> {
-    let Some(manifest) = recordings.get(&update.id) else { return Ok(()) };
-    let mut hook = manifest.hook;
-    hook.state = match update.state {
-        State::Queued => HookState::Queued,
-        State::Running => HookState::Running,
-        State::Done => HookState::Done,
-        State::Failed => HookState::Failed,
-    };
-    hook.attempts.extend(update.attempt.map(|attempt| HookAttempt {
-        n: attempt.n,
-        at: attempt.at,
-        exit: attempt.exit,
-        error: attempt.error,
-        ms: attempt.ms,
-        tail: attempt.tail,
-    }));
-    recordings.set_hook(&update.id, hook).await.map(|_| ())
+/// Writes into the manifests what the hooks do.
+pub(super) struct Notes {
+    recordings: Recordings,
+    /// What could not be written, in its order.
+    owed: HashMap<RecordingId, Vec<Change>>,
+}
+
+impl Notes {
+    pub(super) fn new(recordings: &Recordings) -> Self {
+        Self { recordings: recordings.clone(), owed: HashMap::new() }
+    }
+
+    /// Until the queue has ended.
+    pub(super) async fn keep(mut self, mut updates: mpsc::Receiver<Update>) {
+        loop {
+            let update = tokio::select! {
+                update = updates.recv() => update,
+                () = sleep(OWED_PAUSE), if !self.owed.is_empty() => {
+                    self.settle().await;
+                    continue;
+                }
+            };
+            let Some(Update { id, state, attempt, running, written }) = update else { break };
+            match self.note(id.clone(), Change::new(state, attempt, running)).await {
+                Ok(()) => written.done(),
+                Err(error) => {
+                    error!(recording = %id, %error, "what the hook did can't be written into the manifest")
+                }
+            }
+        }
+        self.settle().await;
+    }
+
+    async fn note(&mut self, id: RecordingId, change: Change) -> Result<(), Error> {
+        let mut changes = self.owed.remove(&id).unwrap_or_default();
+        // Only the newest word about what runs counts.
+        changes.retain(|change| change.attempt.is_some());
+        changes.push(change);
+        match self.write(&id, changes.clone()).await {
+            Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => {
+                if self.owed.len() < OWED_MAX {
+                    self.owed.insert(id, changes);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Tries what is owed again.
+    async fn settle(&mut self) {
+        for id in self.owed.keys().cloned().collect::<Vec<_>>() {
+            let Some(changes) = self.owed.get(&id).cloned() else { continue };
+            match self.write(&id, changes).await {
+                Ok(()) => info!(recording = %id, "the manifest says what the hook did"),
+                Err(Error::NotFound(_)) => {}
+                // A disk that is full for one is full for all.
+                Err(_) => return,
+            }
+            self.owed.remove(&id);
+        }
+    }
+
+    async fn write(&self, id: &RecordingId, changes: Vec<Change>) -> Result<(), Error> {
+        let change = |hook: &mut HookRecord| changes.into_iter().for_each(|change| change.apply(hook));
+        self.recordings.set_hook(id, change).await.map(drop)
+    }
+}
+
+/// One step, as the manifest has it.
+#[derive(Clone)]
+struct Change {
+    state: HookState,
+    attempt: Option<HookAttempt>,
+    running: Option<HookRunning>,
+}
+
+impl Change {
+    fn new(state: State, attempt: Option<hook::Attempt>, running: Option<Running>) -> Self {
+        let state = match state {
+            State::Queued => HookState::Queued,
+            State::Running => HookState::Running,
+            State::Done => HookState::Done,
+            State::Failed => HookState::Failed,
+        };
+        let attempt = attempt.map(|attempt| HookAttempt {
+            n: attempt.n,
+            at: attempt.at,
+            exit: attempt.exit,
+            error: attempt.error,
+            ms: attempt.ms,
+            tail: attempt.tail,
+        });
+        let running = running.map(|Running { n, at, process }| {
+            let (process_group, process_born) = process.map(|p| (p.group, p.born)).unzip();
+            HookRunning { n, at, process_group, process_born: process_born.flatten() }
+        });
+        Self { state, attempt, running }
+    }
+
+    fn apply(self, hook: &mut HookRecord) {
+        hook.state = self.state;
+        hook.running = self.running;
+        hook.attempts.extend(self.attempt);
+    }
 }

@@ -2,28 +2,34 @@
 //!
 //! [`Queue`] holds jobs in memory and gives each its attempts, [`Update`] by [`Update`]; whoever owns
 //! the manifests writes those down, so that a job outlives the process. `schedule` decides who runs
-//! next (pure, time is an argument), `process` runs one attempt, `output` keeps what it printed.
+//! next (pure, time is an argument), `attempt` takes one attempt through its steps, `process` runs it,
+//! `output` keeps what it printed, `survivors` ends what a server that died left running.
 //!
 //! Rules: first attempts keep their order per stream; a retry holds nobody up; one recording's
-//! script never runs twice at the same time.
+//! script never runs twice at the same time, also when the server died while it ran.
 
+mod attempt;
 mod output;
 mod process;
 mod queue;
 mod schedule;
 mod script;
+mod survivors;
 #[cfg(test)]
 mod tests;
 
-pub use queue::{Full, Queue};
+pub use attempt::run_once;
+pub use queue::{Full, Place, Queue};
 pub use script::Script;
 
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::units;
 use jiff::Timestamp;
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Section `hooks` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -80,8 +86,37 @@ pub struct Job {
     pub end_reason: String,
     /// Attempts the manifest knows of; the next one is this plus one.
     pub attempts_so_far: u32,
+    /// An attempt that a server died in; its survivors are ended before the next one.
+    pub unfinished: Option<Running>,
     /// The manifest, for standard input.
     pub manifest_json: String,
+}
+
+/// An attempt that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its number.
+    pub n: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// The script; `None` until it is started.
+    pub process: Option<Process>,
+}
+
+/// The script's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id, which is that of its process group.
+    pub group: i32,
+    /// When it began, as only it did: its id may be given out again.
+    pub born: Option<String>,
+}
+
+/// The recordings that scripts of this user run for now, with the highest attempt of each. Asked before
+/// anything is started, it tells what a server left that could not write its manifests any more.
+/// Blocking, a walk through `/proc`.
+pub fn census() -> HashMap<RecordingId, u32> {
+    survivors::census()
 }
 
 /// Where a job stands.
@@ -115,7 +150,7 @@ pub struct Attempt {
 }
 
 /// What changed about a job; to be written into its manifest, in the order received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Update {
     /// Which recording.
     pub id: RecordingId,
@@ -123,7 +158,21 @@ pub struct Update {
     pub state: State,
     /// The attempt that has just ended; `None` with [`State::Running`].
     pub attempt: Option<Attempt>,
-    /// With [`State::Running`]: the script's process group, so that the next start can end a
-    /// survivor of a crash before it tries again.
-    pub process_group: Option<i32>,
+    /// With [`State::Running`]: the attempt, so that the next start can end a survivor of a crash before
+    /// it tries again.
+    pub running: Option<Running>,
+    /// To be told when it is written durably. Dropped, it says that it could not be.
+    pub written: Written,
+}
+
+/// Tells whoever waits for it that an update is durable.
+#[derive(Debug)]
+pub struct Written(oneshot::Sender<()>);
+
+impl Written {
+    /// It is.
+    pub fn done(self) {
+        // Nobody waits for most updates.
+        let _ = self.0.send(());
+    }
 }

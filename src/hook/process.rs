@@ -1,14 +1,15 @@
 //! One attempt: the script in a process group of its own, its input, its output, its end.
 
 use super::output::Output;
-use super::{Attempt, Job, Script};
+use super::survivors::born;
+use super::{Attempt, Job, Process, Script};
 use futures_util::FutureExt;
 use futures_util::future::{Either, FusedFuture, join, select};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -54,26 +55,62 @@ pub(super) enum Verdict {
     Interrupted,
 }
 
-/// Runs attempt `n` of `job` to its end; `started` is called with the process group's id.
+/// Where output goes besides the manifest: what was read, and the lines that are due to be logged.
+pub(super) type Sink = fn(Printed<'_>);
+
+/// What a script printed.
+pub(super) enum Printed<'a> {
+    /// All of it, as it comes.
+    Bytes(&'a [u8]),
+    /// Of a flood only some.
+    Line(&'a str),
+}
+
+/// To the log, line by line.
+pub(super) fn to_log(printed: Printed<'_>) {
+    if let Printed::Line(line) = printed {
+        tracing::info!("{line}");
+    }
+}
+
+/// To whoever started the command.
+pub(super) fn to_terminal(printed: Printed<'_>) {
+    if let Printed::Bytes(bytes) = printed {
+        // A closed standard output is no reason to stop.
+        let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
+    }
+}
+
+/// One attempt.
+pub(super) struct Run<'a> {
+    pub(super) script: &'a Script,
+    pub(super) limits: Limits,
+    pub(super) job: &'a Job,
+    pub(super) n: u32,
+    pub(super) at: Timestamp,
+}
+
+/// Runs an attempt to its end; `started` is called with the script's process.
 pub(super) async fn run<F: Future<Output = ()>>(
-    (script, limits): (&Script, Limits),
-    (job, n): (&Job, u32),
+    Run { script, limits, job, n, at }: Run<'_>,
+    sink: Sink,
     stop: &CancellationToken,
-    started: impl FnOnce(i32) -> F,
+    started: impl FnOnce(Process) -> F,
 ) -> (Attempt, Verdict) {
-    let (at, began) = (Timestamp::now(), Instant::now());
+    let began = Instant::now();
     let mut output = Output::new(began.into_std());
     let ended = match start(script, job, n) {
         Ok((mut child, group, pipe)) => {
             let stdin = child.stdin.take();
             let mut io = pin!(
                 async {
-                    join(feed(stdin, &job.manifest_json), capture(pipe, &mut output)).await;
+                    join(feed(stdin, &job.manifest_json), capture(pipe, &mut output, sink)).await;
                 }
                 .fuse()
             );
+            let id = group.0.as_raw_pid();
             // Whoever takes the news may be slow; the limits hold from the first moment.
-            let news = started(group.0.as_raw_nonzero().get());
+            let news = started(Process { group: id, born: born(id) });
             let end = attend(&mut child, &group, began, limits, stop);
             let ((), ended) = beside(&mut io, join(news, end)).await;
             group.release();
@@ -84,14 +121,10 @@ pub(super) async fn run<F: Future<Output = ()>>(
         }
         Err(error) => Ended::NotStarted(script.explain(&error)),
     };
-    let tail = output.finish(Instant::now().into_std(), &mut log);
+    let tail = output.finish(Instant::now().into_std(), &mut |line| sink(Printed::Line(line)));
     let (exit, error, verdict) = ended.judge(limits);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     (Attempt { n, at, exit, error, ms, tail }, verdict)
-}
-
-fn log(line: &str) {
-    tracing::info!("{line}");
 }
 
 enum Ended {
@@ -282,12 +315,16 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, manifest: &str) {
     }
 }
 
-async fn capture(mut pipe: pipe::Receiver, output: &mut Output) {
+async fn capture(mut pipe: pipe::Receiver, output: &mut Output, sink: Sink) {
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         match pipe.read(&mut buffer).await {
             Ok(0) => return,
-            Ok(read) => output.take(&buffer[..read], Instant::now().into_std(), &mut log),
+            Ok(read) => {
+                sink(Printed::Bytes(&buffer[..read]));
+                output
+                    .take(&buffer[..read], Instant::now().into_std(), &mut |line| sink(Printed::Line(line)));
+            }
             Err(error) => {
                 tracing::warn!(%error, "the hook's output can't be read");
                 return;

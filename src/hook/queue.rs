@@ -1,24 +1,24 @@
 //! The queue: one task decides, one task an attempt runs.
 
-use super::process::{self, Limits, Verdict};
+use super::attempt::{Context, Next, attempt};
+use super::process;
 use super::schedule::{Entry, Schedule};
-use super::{Attempt, Config, Job, Script, State, Update};
+use super::{Config, Job, Script, Update};
+use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
-use rand::RngExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Jobs held in memory. With so many waiting, [`Queue::submit`] waits and [`Queue::replay`] refuses;
+/// Jobs held in memory. With so many waiting, [`Queue::submit`] waits and [`Queue::place`] refuses;
 /// the rest is in the manifests.
 const CAPACITY: usize = 4096;
 /// Updates not yet taken. When full, attempts wait before they go on.
 const UPDATES: usize = 64;
-/// The longest pause between attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Longer than any grace.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What ending the last scripts may take beyond `hooks.kill_after` before [`Queue::drain`] gives up.
 const DRAIN_TRAIL: Duration = Duration::from_secs(3);
 
@@ -39,6 +39,7 @@ pub struct Queue {
 #[derive(Debug)]
 enum Command {
     Add(Box<Entry>),
+    Hurry(RecordingId),
     Drain { until: Instant, drained: oneshot::Sender<()> },
 }
 
@@ -49,19 +50,13 @@ impl Queue {
     /// Stopping `tasks` ends the queue as a [`Self::drain`] without grace would.
     pub fn start(config: &Config, script: Script, tasks: &Tasks) -> (Self, mpsc::Receiver<Update>) {
         let (updates, receiver) = mpsc::channel(UPDATES);
-        // One more than the jobs there is room for: a drain always finds a place soon.
-        let (commands, incoming) = mpsc::channel(CAPACITY + 1);
+        // What is in it has been taken out soon: the dispatcher never waits.
+        let (commands, incoming) = mpsc::channel(64);
         let (ended, endings) = mpsc::channel(config.concurrency.max(1));
         let room = Arc::new(Semaphore::new(CAPACITY));
         let dispatcher = Dispatcher {
             schedule: Schedule::new(config.concurrency),
-            context: Arc::new(Context {
-                limits: Limits { time: config.timeout, kill_after: config.kill_after },
-                backoff: config.backoff,
-                script,
-                updates,
-                halt: CancellationToken::new(),
-            }),
+            context: Arc::new(Context::new(config, script, updates, process::to_log)),
             tasks: tasks.clone(),
             ended,
             room: room.clone(),
@@ -78,33 +73,20 @@ impl Queue {
     /// after a drain the job stays in its manifest.
     pub async fn submit(&self, job: Job) {
         let Ok(room) = self.room.clone().acquire_owned().await else { return };
-        let n = job.attempts_so_far.saturating_add(1);
-        let entry = Entry {
-            n,
-            last: self.max_attempts.max(n),
-            failures: job.attempts_so_far,
-            first: job.attempts_so_far == 0,
-            _room: Some(room),
-            job: Arc::new(job),
-        };
+        let entry = Entry::new(job, self.max_attempts, Some(room));
         // Refused only after a drain: the manifest keeps it.
         let _ = self.commands.send(Command::Add(Box::new(entry))).await;
     }
 
-    /// Runs a job again, at once and with all of its attempts anew; numbers go on from
-    /// `attempts_so_far`. A job that is queued or runs stays as it is; one that waits for a retry is
-    /// hurried.
-    pub fn replay(&self, job: Job) -> Result<(), Full> {
+    /// A place for one more job, to be had before its manifest says `queued`.
+    pub fn place(&self) -> Result<Place, Full> {
         let room = self.room.clone().try_acquire_owned().map_err(|_| Full)?;
-        let entry = Entry {
-            n: job.attempts_so_far.saturating_add(1),
-            last: job.attempts_so_far.saturating_add(self.max_attempts),
-            failures: 0,
-            first: false,
-            _room: Some(room),
-            job: Arc::new(job),
-        };
-        self.commands.try_send(Command::Add(Box::new(entry))).map_err(|_| Full)
+        Ok(Place { queue: self.clone(), room })
+    }
+
+    /// Has a job that waits for a retry run at once; one that is queued or runs stays as it is.
+    pub async fn hurry(&self, id: RecordingId) {
+        let _ = self.commands.send(Command::Hurry(id)).await;
     }
 
     /// Takes no more; waits up to `grace` for what runs and for first attempts that are queued, then
@@ -124,20 +106,22 @@ impl Queue {
     }
 }
 
-/// What every attempt needs.
-struct Context {
-    script: Script,
-    limits: Limits,
-    backoff: Duration,
-    updates: mpsc::Sender<Update>,
-    /// Ends what runs.
-    halt: CancellationToken,
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Place {
+    queue: Queue,
+    room: OwnedSemaphorePermit,
 }
 
-/// What becomes of a job after an attempt.
-enum Next {
-    Over,
-    Retry(Duration),
+impl Place {
+    /// Runs a job again that had come to its end, at once and with all of its attempts anew; numbers go
+    /// on from `attempts_so_far`. Should its last attempt only now be putting its things away, it is
+    /// run after that. After a drain the job stays in its manifest.
+    pub async fn replay(self, job: Job) {
+        let Self { queue, room } = self;
+        let entry = Entry::anew(job, queue.max_attempts, Some(room));
+        let _ = queue.commands.send(Command::Add(Box::new(entry))).await;
+    }
 }
 
 struct Dispatcher {
@@ -167,6 +151,7 @@ impl Dispatcher {
                 ended = endings.recv() => if let Some((entry, next)) = ended { self.end(entry, next) },
                 command = commands.recv(), if open => match command {
                     Some(Command::Add(entry)) => self.add(*entry),
+                    Some(Command::Hurry(id)) => self.schedule.hurry(&id, std::time::Instant::now()),
                     Some(Command::Drain { until, drained: done }) => {
                         drained.push(done);
                         self.drain_until(until);
@@ -190,11 +175,11 @@ impl Dispatcher {
     }
 
     fn start_due(&mut self) {
-        while let Some(entry) = self.schedule.next(std::time::Instant::now()) {
+        while let Some(mut entry) = self.schedule.next(std::time::Instant::now()) {
             let (context, ended) = (self.context.clone(), self.ended.clone());
             let span = tracing::info_span!("hook", stream = %entry.job.stream, recording = %entry.job.id, attempt = entry.n);
             let attempt = async move {
-                let next = attempt(&context, &entry).await;
+                let next = attempt(&context, &mut entry).await;
                 let _ = ended.send((entry, next)).await;
             };
             self.tasks.spawn("hook attempt", attempt.instrument(span));
@@ -210,7 +195,8 @@ impl Dispatcher {
     fn end(&mut self, mut entry: Entry, next: Next) {
         self.schedule.ended(&entry);
         match next {
-            Next::Over => self.schedule.forget(&entry.job.id),
+            Next::Over => self.schedule.forget(&entry, std::time::Instant::now()),
+            Next::Later(pause) => self.schedule.retry(entry, std::time::Instant::now() + pause),
             Next::Retry(pause) => {
                 entry.n = entry.n.saturating_add(1);
                 entry.failures = entry.failures.saturating_add(1);
@@ -229,7 +215,7 @@ impl Dispatcher {
         self.context.halt.cancel();
         self.schedule.halt();
         // Passed once; from here only the endings count.
-        self.drain = Some(Instant::now() + PAUSE_MAX);
+        self.drain = Some(Instant::now() + NEVER);
     }
 }
 
@@ -237,62 +223,5 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// One attempt with its updates.
-async fn attempt(context: &Context, entry: &Entry) -> Next {
-    let update = |state, attempt, process_group| {
-        context.updates.send(Update { id: entry.job.id.clone(), state, attempt, process_group })
-    };
-    let started = |group| async move {
-        // Nobody reads updates any more: the server is about to end.
-        let _ = update(State::Running, None, Some(group)).await;
-    };
-    let limits = (&context.script, context.limits);
-    let (attempt, verdict) = process::run(limits, (&entry.job, entry.n), &context.halt, started).await;
-    let (state, next) = match verdict {
-        Verdict::Success => (State::Done, Next::Over),
-        Verdict::Interrupted => (State::Queued, Next::Over),
-        Verdict::Failure if entry.n >= entry.last => (State::Failed, Next::Over),
-        Verdict::Failure => (State::Queued, Next::Retry(pause(context.backoff, entry.failures))),
-    };
-    report(&attempt, state, &next);
-    let _ = update(state, Some(attempt), None).await;
-    next
-}
-
-fn report(attempt: &Attempt, state: State, next: &Next) {
-    let (exit, error, ms) = (attempt.exit, attempt.error.as_deref(), attempt.ms);
-    match (state, next) {
-        (State::Done, _) => tracing::info!(ms, "the hook has run"),
-        (State::Failed, _) => {
-            tracing::error!(exit, error, ms, "the hook failed for good: mend it and run it again");
-        }
-        (_, Next::Retry(pause)) => tracing::warn!(exit, error, ms, ?pause, "the hook failed and runs again"),
-        (_, Next::Over) => tracing::warn!(error, ms, "the hook was interrupted"),
-    }
-}
-
-/// The pause after the given number of earlier failures: doubled each time, within [`PAUSE_MAX`]
-/// (or the configured pause, if that is longer), and moved by up to a fifth either way so that jobs
-/// that failed together do not come back together.
-fn pause(backoff: Duration, failures: u32) -> Duration {
-    let doubled = backoff.saturating_mul(2u32.saturating_pow(failures));
-    doubled.min(PAUSE_MAX.max(backoff)).mul_f64(rand::rng().random_range(0.8..=1.2))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_an_hour_and_scatter_by_a_fifth() {
-        for (failures, seconds) in [(0, 5.0), (1, 10.0), (4, 80.0), (10, 3600.0), (u32::MAX, 3600.0)] {
-            for _ in 0..100 {
-                let pause = pause(Duration::from_secs(5), failures).as_secs_f64();
-                assert!((0.8 * seconds..=1.2 * seconds).contains(&pause), "{failures} failures: {pause} s");
-            }
-        }
     }
 }

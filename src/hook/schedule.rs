@@ -5,7 +5,7 @@
 //! retry, and retries take at most half of the slots, so a stream whose hook keeps failing holds up
 //! neither itself nor others. (Under a load of first attempts that never ends, retries wait.)
 
-use super::Job;
+use super::{Job, Running};
 use crate::base::id::{RecordingId, StreamName};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,8 +24,39 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Whether it takes part in its stream's order.
     pub(super) first: bool,
+    /// Whether its job had come to its end before.
+    pub(super) anew: bool,
+    /// An attempt that a server died in, until it is seen to.
+    pub(super) unfinished: Option<Running>,
     /// Its place in the queue's bound.
     pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Entry {
+    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. One that a
+    /// server died in is none of them.
+    pub(super) fn new(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
+        let unfinished = job.unfinished.clone();
+        let died = unfinished.as_ref().map_or(job.attempts_so_far, |running| running.n);
+        let n = died.max(job.attempts_so_far).saturating_add(1);
+        Self {
+            n,
+            last: max_attempts.saturating_add(u32::from(unfinished.is_some())).max(n),
+            failures: job.attempts_so_far,
+            first: job.attempts_so_far == 0,
+            anew: false,
+            unfinished,
+            _room: room,
+            job: Arc::new(job),
+        }
+    }
+
+    /// A job with all of its attempts.
+    pub(super) fn anew(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
+        let entry = Self::new(job, 0, room);
+        let last = entry.n.saturating_add(max_attempts - 1);
+        Self { last, failures: 0, first: false, anew: true, ..entry }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +79,8 @@ pub(super) struct Schedule {
     counter: u64,
     /// Everything here or running, so that no recording runs twice at once.
     known: HashSet<RecordingId>,
+    /// Jobs that are to run again, and whose last attempt is not forgotten yet; they are known.
+    again: HashMap<RecordingId, Entry>,
     /// No retry starts any more.
     draining: bool,
 }
@@ -63,21 +96,17 @@ impl Schedule {
             waiting: BTreeMap::new(),
             counter: 0,
             known: HashSet::new(),
+            again: HashMap::new(),
             draining: false,
         }
     }
 
-    /// Takes a new job. One that waits for a retry is due at once, with the new one's attempts; one
-    /// that is queued or runs stays as it is.
+    /// Takes a new job. One that is here already stays as it is, unless it had come to its end by its
+    /// manifest: then it only waits for its last attempt to be [`Self::forget`]ten.
     pub(super) fn add(&mut self, entry: Entry, now: Instant) {
         if !self.known.insert(entry.job.id.clone()) {
-            let waits = self.waiting.iter().find(|(_, waiting)| waiting.job.id == entry.job.id);
-            if let Some(key) = waits.map(|(key, _)| *key)
-                && let Some(waiting) = self.waiting.remove(&key)
-            {
-                // The queue's own count is the newest: the manifest may still wait to be written.
-                let (n, more) = (waiting.n, entry.last.saturating_sub(entry.n));
-                self.retry(Entry { n, last: n.saturating_add(more), ..entry }, now);
+            if entry.anew {
+                self.again.insert(entry.job.id.clone(), entry);
             }
         } else if entry.first {
             let lane = self.lanes.entry(entry.job.stream.clone()).or_default();
@@ -87,6 +116,16 @@ impl Schedule {
             lane.entries.push_back(entry);
         } else {
             self.retry(entry, now);
+        }
+    }
+
+    /// One that waits for its retry is due now.
+    pub(super) fn hurry(&mut self, id: &RecordingId, now: Instant) {
+        let waits = self.waiting.iter().find(|(_, waiting)| waiting.job.id == *id);
+        if let Some(key) = waits.map(|(key, _)| *key)
+            && let Some(waiting) = self.waiting.remove(&key)
+        {
+            self.retry(waiting, now);
         }
     }
 
@@ -147,9 +186,12 @@ impl Schedule {
         }
     }
 
-    /// A job is over and may be added anew.
-    pub(super) fn forget(&mut self, id: &RecordingId) {
-        self.known.remove(id);
+    /// A job is over and may be added anew; if it was, it is due now.
+    pub(super) fn forget(&mut self, entry: &Entry, now: Instant) {
+        match self.again.remove(&entry.job.id) {
+            Some(again) => self.retry(again, now),
+            None => drop(self.known.remove(&entry.job.id)),
+        }
     }
 
     /// From now on only first attempts start.
@@ -178,7 +220,7 @@ mod tests {
     use std::time::Duration;
 
     fn entry(stream: &str, first: bool) -> Entry {
-        Entry { job: Arc::new(job(stream)), n: 1, last: 3, failures: 0, first, _room: None }
+        Entry { first, ..Entry::new(job(stream), 3, None) }
     }
 
     fn names(schedule: &mut Schedule, now: Instant) -> Vec<String> {
@@ -196,7 +238,7 @@ mod tests {
             assert!(schedule.next(now).is_none(), "two of one stream at once");
             ran.push(entry.job.id.clone());
             schedule.ended(&entry);
-            schedule.forget(&entry.job.id);
+            schedule.forget(&entry, now);
         }
         assert_eq!(ran, order);
         assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
@@ -244,29 +286,56 @@ mod tests {
     }
 
     #[test]
-    fn one_recording_is_in_the_queue_once_and_a_replay_only_hurries_it() {
+    fn one_recording_is_in_the_queue_once_and_can_be_hurried() {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
-        let (queued, job) = (entry("a", true), |n, last, job: &Arc<Job>| Entry {
-            job: job.clone(),
-            n,
-            last,
-            failures: 0,
-            first: false,
-            _room: None,
-        });
-        let id = queued.job.clone();
+        let queued = entry("a", true);
+        let (job, id) = (Job::clone(&queued.job), queued.job.id.clone());
+        let same = || Entry::new(job.clone(), 3, None);
         schedule.add(queued, now);
-        schedule.add(job(1, 3, &id), now);
+        schedule.add(same(), now);
         let running = schedule.next(now).unwrap();
-        schedule.add(job(1, 3, &id), now);
+        schedule.add(same(), now);
+        schedule.hurry(&id, now);
         assert!(schedule.next(now).is_none(), "the same recording ran twice at once");
         schedule.ended(&running);
-        schedule.retry(Entry { n: 3, ..running }, now + Duration::from_secs(60));
+        schedule.retry(Entry { n: 2, ..running }, now + Duration::from_secs(60));
+        schedule.add(same(), now);
         assert!(schedule.next(now).is_none());
-        schedule.add(job(2, 11, &id), now);
-        let replayed = schedule.next(now).unwrap();
-        assert_eq!((replayed.n, replayed.last), (3, 12));
+        schedule.hurry(&id, now);
+        let hurried = schedule.next(now).unwrap();
+        assert_eq!((hurried.n, hurried.last), (2, 3));
         assert!(schedule.next(now).is_none());
+    }
+
+    #[test]
+    fn a_replay_that_overtakes_the_end_of_the_last_attempt_runs_after_it() {
+        let (mut schedule, now) = (Schedule::new(4), Instant::now());
+        let job = |attempts_so_far| Job { attempts_so_far, ..Job::clone(&entry("a", true).job) };
+        let first = Entry::new(job(0), 3, None);
+        let again = Entry::anew(Job { id: first.job.id.clone(), ..job(1) }, 3, None);
+        schedule.add(first, now);
+        let running = schedule.next(now).unwrap();
+        schedule.add(again, now);
+        assert!(schedule.next(now).is_none(), "the same recording ran twice at once");
+        schedule.ended(&running);
+        schedule.forget(&running, now);
+        let again = schedule.next(now).unwrap();
+        assert_eq!((again.n, again.last, again.failures), (2, 4, 0));
+        schedule.ended(&again);
+        schedule.forget(&again, now);
+        assert!(schedule.is_idle() && schedule.known.is_empty() && schedule.again.is_empty(), "{schedule:?}");
+    }
+
+    #[test]
+    fn an_attempt_that_a_server_died_in_is_none_of_its_attempts() {
+        let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
+        let died = |attempts_so_far, n| {
+            let entry = Entry::new(Job { attempts_so_far, unfinished: running(n), ..job("a") }, 3, None);
+            (entry.n, entry.last, entry.failures, entry.first)
+        };
+        assert_eq!(died(0, 1), (2, 4, 0, true), "it keeps its place in its stream's order");
+        assert_eq!(died(2, 3), (4, 4, 2, false));
+        assert_eq!(died(7, 8), (9, 9, 7, false));
     }
 
     #[test]

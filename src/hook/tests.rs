@@ -24,6 +24,7 @@ pub(super) fn job(stream: &str) -> Job {
         ended_at: "2026-11-21T10:16:02.480Z".parse().unwrap(),
         end_reason: "stopped".to_owned(),
         attempts_so_far: 0,
+        unfinished: None,
         manifest_json: "{\"id\": 1}".to_owned(),
     }
 }
@@ -32,7 +33,7 @@ struct Bench {
     folder: tempfile::TempDir,
     tasks: Tasks,
     queue: Queue,
-    updates: mpsc::Receiver<Update>,
+    updates: mpsc::UnboundedReceiver<Update>,
     began: Instant,
 }
 
@@ -53,7 +54,15 @@ impl Bench {
         };
         change(&mut config);
         let tasks = Tasks::new();
-        let (queue, updates) = Queue::start(&config, Script::new(script), &tasks);
+        let (queue, mut sent) = Queue::start(&config, Script::new(script), &tasks);
+        // Whoever owns the manifests has written each down at once.
+        let (keep, updates) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(mut update) = sent.recv().await {
+                std::mem::replace(&mut update.written, Written(oneshot::channel().0)).done();
+                let _ = keep.send(update);
+            }
+        });
         Self { folder, tasks, queue, updates, began: Instant::now() }
     }
 
@@ -186,7 +195,8 @@ async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_repl
     assert_eq!(numbers(bench.run(job("fresh")).await), [1, 2, 3]);
     assert_eq!(numbers(bench.run(Job { attempts_so_far: 2, ..job("restarted") }).await), [3]);
     assert_eq!(numbers(bench.run(Job { attempts_so_far: 3, ..job("crashed in its last") }).await), [4]);
-    bench.queue.replay(Job { attempts_so_far: 3, ..job("replayed") }).unwrap();
+    let replayed = Job { attempts_so_far: 3, ..job("replayed") };
+    bench.queue.place().unwrap().replay(replayed).await;
     assert_eq!(numbers(bench.over().await), [4, 5, 6]);
 }
 
@@ -196,7 +206,7 @@ async fn a_replay_hurries_a_job_that_waits_for_its_retry() {
     let job = job("a");
     bench.queue.submit(job.clone()).await;
     bench.until(|update| update.state == State::Queued).await;
-    bench.queue.replay(Job { attempts_so_far: 1, ..job }).unwrap();
+    bench.queue.hurry(job.id).await;
     let (state, attempts) = bench.over().await;
     assert_eq!((state, attempts[0].n), (State::Done, 2));
 }
@@ -386,14 +396,16 @@ async fn a_drain_ends_what_exceeds_its_grace_and_says_it_will_run_again() {
     bench.queue.submit(job("a")).await;
     let child = bench.file("pid").await;
     let running = bench.next().await;
-    assert!(running.process_group.is_some_and(|group| group > 1), "{running:?}");
+    assert_eq!(running.running.unwrap().process, None, "the manifest speaks of it before it is there");
+    let process = bench.next().await.running.unwrap().process.unwrap();
+    assert!(process.group > 1 && process.born.is_some_and(|born| born.contains('@')));
     bench.queue.drain(Duration::from_millis(50)).await;
     let took = bench.began.elapsed();
     assert!(!runs(&child), "child {child} outlived the drain");
     let ended = bench.next().await;
     assert_eq!(ended.state, State::Queued);
     assert!(ended.attempt.unwrap().error.unwrap().contains("server stops"));
-    assert_eq!(bench.updates.recv().await, None, "the second job started after the grace");
+    assert!(bench.updates.recv().await.is_none(), "the second job started after the grace");
     println!("drained after {took:?}");
 }
 

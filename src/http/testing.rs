@@ -171,7 +171,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
         gaps: Vec::new(),
         end_reason: Some(EndReason::Stopped),
         reason: None,
-        hook: HookRecord { state: HookState::Done, attempts: Vec::new() },
+        hook: HookRecord::new(HookState::Done),
     }
 }
 

@@ -309,7 +309,7 @@ mod tests {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
-            hook: HookRecord { state: HookState::Queued, attempts: Vec::new() },
+            hook: HookRecord::new(HookState::Queued),
         }
     }
 

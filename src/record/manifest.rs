@@ -96,13 +96,40 @@ pub struct HookAttempt {
     pub tail: String,
 }
 
+/// The attempt that runs. A manifest that says so when the server starts tells of one that the last
+/// server died in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRunning {
+    /// Its number.
+    pub n: u32,
+    /// When it began.
+    #[serde(serialize_with = "as_millis")]
+    pub at: Timestamp,
+    /// The script's process group, once it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_group: Option<i32>,
+    /// What tells the group's leader from any later process with its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_born: Option<String>,
+}
+
 /// What the manifest says of the hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookRecord {
     /// Where it stands.
     pub state: HookState,
-    /// All attempts so far.
+    /// All attempts that are over.
     pub attempts: Vec<HookAttempt>,
+    /// The one that is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<HookRunning>,
+}
+
+impl HookRecord {
+    /// Without an attempt so far.
+    pub fn new(state: HookState) -> Self {
+        Self { state, attempts: Vec::new(), running: None }
+    }
 }
 
 /// A recording's manifest, beside the file: its name with `.json` for a suffix.

@@ -14,6 +14,7 @@ mod close;
 mod disk;
 mod file;
 mod interleave;
+mod lock;
 mod manifest;
 mod names;
 mod recorder;
@@ -24,8 +25,9 @@ mod take;
 #[cfg(test)]
 mod tests;
 
+pub use lock::{FolderLock, Held, LockError, holder};
 pub use manifest::{
-    HookAttempt, HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
+    HookAttempt, HookRecord, HookRunning, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
 };
 
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
@@ -289,10 +291,14 @@ impl Recordings {
         self.shared.catalog.delete(id).await
     }
 
-    /// Changes what the manifest says of the hook, durably.
-    pub async fn set_hook(&self, id: &RecordingId, hook: HookRecord) -> Result<Manifest, Error> {
+    /// Changes what the manifest says of the hook, durably, and no other change in between.
+    pub async fn set_hook(
+        &self,
+        id: &RecordingId,
+        change: impl FnOnce(&mut HookRecord) + Send + 'static,
+    ) -> Result<Manifest, Error> {
         let change = |manifest: &mut Manifest| {
-            manifest.hook = hook;
+            change(&mut manifest.hook);
             Ok(())
         };
         self.shared.catalog.update(id, change, |_, _| Ok(())).await

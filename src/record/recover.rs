@@ -158,7 +158,7 @@ fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp
         gaps: Vec::new(),
         end_reason: None,
         reason: None,
-        hook: HookRecord { state: HookState::None, attempts: Vec::new() },
+        hook: HookRecord::new(HookState::None),
     }
 }
 

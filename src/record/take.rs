@@ -90,7 +90,7 @@ impl Opening {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
-            hook: HookRecord { state: HookState::None, attempts: Vec::new() },
+            hook: HookRecord::new(HookState::None),
         }
     }
 }

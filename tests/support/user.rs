@@ -217,12 +217,12 @@ impl Script {
     }
 }
 
-/// The files in a folder, sorted, but for the hidden ones, which are the server's own; none if there is
-/// no folder.
+/// The files in a folder but the hidden ones, which are the server's own; sorted; none if there is no
+/// folder.
 pub fn files_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
 }

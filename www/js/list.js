@@ -22,7 +22,7 @@ import { el, formatBytes, formatDuration, formatTime } from "./ui.js";
  * @property {Track[]} tracks
  * @property {{track: number, from_ms: number, to_ms: number, reason: string}[]} gaps
  * @property {string | null} end_reason
- * @property {{state: "none" | "queued" | "running" | "done" | "failed", attempts: Attempt[]}} hook
+ * @property {{state: "none" | "queued" | "running" | "done" | "failed", attempts: Attempt[], running?: {n: number, at: string}}} hook
  */
 
 /** Whether there is a file to play and download. @param {Manifest} manifest */

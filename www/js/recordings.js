@@ -130,6 +130,7 @@ function details(manifest) {
     el("summary", { dataset: { action: "details" } }, hook.state === "none" ? "Details" : "Details and hook"),
     el("p", { className: "facts wrap" }, ...facts.filter(Boolean).map((fact) => el("span", {}, String(fact)))),
     ...attempts,
+    hook.running && el("p", {}, `Attempt ${hook.running.n} has run since ${formatTime(hook.running.at)}.`),
     rerun && el("p", { className: "more" }, button("hook", "Run the hook again", `Run the hook again for ${manifest.stream}`, () => runHook(manifest))),
   );
 }

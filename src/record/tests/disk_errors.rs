@@ -156,7 +156,7 @@ fn hook(attempts: u32) -> HookRecord {
         ms: 1,
         tail: "x".repeat(4096),
     };
-    HookRecord { state: HookState::Running, attempts: (1..=attempts).map(attempt).collect() }
+    HookRecord { state: HookState::Running, running: None, attempts: (1..=attempts).map(attempt).collect() }
 }
 
 #[test]
@@ -210,7 +210,8 @@ async fn inner_not_a_byte() {
     let before = reserve();
     for attempts in 1..=10 {
         for manifest in &manifests {
-            let noted = bench.recordings.set_hook(&manifest.id, hook(attempts)).await.unwrap();
+            let noted =
+                bench.recordings.set_hook(&manifest.id, move |noted| *noted = hook(attempts)).await.unwrap();
             assert_eq!(on_disk(&bench.dir, manifest), noted);
         }
     }

@@ -79,7 +79,9 @@ pub fn lost(
 /// How much of a track's end is missing, of what was captured until `end`.
 fn missing(sent: &[Sent], kept: &[Matched], end: Duration) -> Duration {
     let captured = || sent.iter().map(|frame| frame.captured).filter(|captured| *captured <= end);
-    let (Some(first), Some(last)) = (captured().next(), captured().last()) else { return Duration::ZERO };
+    let (Some(first), Some(last)) = (captured().next(), captured().next_back()) else {
+        return Duration::ZERO;
+    };
     last.saturating_sub(kept.last().map_or(first, |frame| frame.captured))
 }
 

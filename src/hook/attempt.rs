@@ -1,0 +1,224 @@
+//! One attempt, step by step: what the last one left is ended, the manifest says `running`, the script
+//! runs, the manifest says how it went. Each step is written down before the next.
+
+use super::process::{self, Limits, Verdict};
+use super::schedule::Entry;
+use super::survivors::{self, Traces};
+use super::{Attempt, Config, Job, Running, Script, State, Update, Written};
+use jiff::Timestamp;
+use rand::RngExt;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// A step that takes longer to be written down is taken without: better a hook twice than never.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// When survivors that can't be ended are looked at again.
+const STUCK_PAUSE: Duration = Duration::from_secs(30);
+
+/// What every attempt needs.
+pub(super) struct Context {
+    script: Script,
+    limits: Limits,
+    backoff: Duration,
+    updates: mpsc::Sender<Update>,
+    /// Takes the output.
+    sink: process::Sink,
+    /// Ends what runs.
+    pub(super) halt: CancellationToken,
+}
+
+impl Context {
+    pub(super) fn new(
+        config: &Config,
+        script: Script,
+        updates: mpsc::Sender<Update>,
+        sink: process::Sink,
+    ) -> Self {
+        Self {
+            script,
+            limits: Limits { time: config.timeout, kill_after: config.kill_after },
+            backoff: config.backoff,
+            updates,
+            sink,
+            halt: CancellationToken::new(),
+        }
+    }
+
+    /// Has a step written down before the next one; what comes back tells when that is durable.
+    async fn tell(&self, entry: &Entry, step: Step) -> oneshot::Receiver<()> {
+        let (written, done) = oneshot::channel();
+        let Step { state, attempt, running } = step;
+        let update = Update { id: entry.job.id.clone(), state, attempt, running, written: Written(written) };
+        // Nobody reads updates any more: the server is about to end.
+        let _ = self.updates.send(update).await;
+        done
+    }
+
+    /// The same for a step that has to be durable before the next one is taken.
+    async fn note(&self, entry: &Entry, step: Step) {
+        let wait = async { self.tell(entry, step).await.await };
+        if !matches!(timeout(WRITE_LIMIT, wait).await, Ok(Ok(()))) {
+            tracing::warn!("the hook goes on, though its manifest can't be written now");
+        }
+    }
+}
+
+/// What the manifest is to say.
+struct Step {
+    state: State,
+    attempt: Option<Attempt>,
+    running: Option<Running>,
+}
+
+impl Step {
+    fn running(n: u32, at: Timestamp, process: Option<super::Process>) -> Self {
+        Self { state: State::Running, attempt: None, running: Some(Running { n, at, process }) }
+    }
+
+    fn over(state: State, attempt: Option<Attempt>) -> Self {
+        Self { state, attempt, running: None }
+    }
+}
+
+/// What becomes of a job after an attempt.
+pub(super) enum Next {
+    Over,
+    /// As another attempt.
+    Retry(Duration),
+    /// As the same attempt, which could not begin yet.
+    Later(Duration),
+}
+
+/// Runs one attempt of a job, and no further ones, with its output on the standard output as it comes;
+/// `None` if it could not begin: processes of an earlier attempt can't be ended. Updates come as from a
+/// queue, and end with it. Cancelling `halt` ends it as stopping the server does.
+///
+/// The caller sees to it that nobody else runs hooks of the same folder.
+pub async fn run_once(
+    config: &Config,
+    script: Script,
+    job: Job,
+    updates: mpsc::Sender<Update>,
+    halt: &CancellationToken,
+) -> Option<State> {
+    let mut context = Context::new(config, script, updates, process::to_terminal);
+    context.halt = halt.clone();
+    let mut entry = Entry::anew(job, 1, None);
+    match steps(&context, &mut entry).await {
+        Some((attempt, state, _)) => {
+            context.tell(&entry, Step::over(state, Some(attempt))).await;
+            Some(state)
+        }
+        None => None,
+    }
+}
+
+/// One attempt with its updates.
+pub(super) async fn attempt(context: &Context, entry: &mut Entry) -> Next {
+    let Some((attempt, state, next)) = steps(context, entry).await else {
+        return if context.halt.is_cancelled() { Next::Over } else { Next::Later(STUCK_PAUSE) };
+    };
+    report(&attempt, state, &next);
+    context.tell(entry, Step::over(state, Some(attempt))).await;
+    next
+}
+
+/// Up to the script's end; `None` if it was not started.
+async fn steps(context: &Context, entry: &mut Entry) -> Option<(Attempt, State, Next)> {
+    tokio::select! {
+        begun = begin(context, entry) => begun.then_some(())?,
+        // What is written meanwhile says the same after the next start.
+        () = context.halt.cancelled() => return None,
+    }
+    let (n, at) = (entry.n, Timestamp::now());
+    context.note(entry, Step::running(n, at, None)).await;
+    if context.halt.is_cancelled() {
+        context.tell(entry, Step::over(State::Queued, None)).await;
+        return None;
+    }
+    let told = &*entry;
+    let started = |process| async move {
+        context.tell(told, Step::running(n, at, Some(process))).await;
+    };
+    let run = process::Run { script: &context.script, limits: context.limits, job: &entry.job, n, at };
+    let (attempt, verdict) = process::run(run, context.sink, &context.halt, started).await;
+    let (state, next) = match verdict {
+        Verdict::Success => (State::Done, Next::Over),
+        Verdict::Interrupted => (State::Queued, Next::Over),
+        Verdict::Failure if n >= entry.last => (State::Failed, Next::Over),
+        Verdict::Failure => (State::Queued, Next::Retry(pause(context.backoff, entry.failures))),
+    };
+    Some((attempt, state, next))
+}
+
+/// Ends what an attempt left that the last server died in, and notes that attempt's end; whether
+/// nothing stands in the way of the next one.
+async fn begin(context: &Context, entry: &mut Entry) -> bool {
+    let Some(unfinished) = &entry.unfinished else { return true };
+    let noted = unfinished.process.clone();
+    let from = entry.job.attempts_so_far.saturating_add(1);
+    let traces = Traces { id: entry.job.id.clone(), from, noted };
+    let (survivors, left) = survivors::end(&traces, context.limits.kill_after).await;
+    if !left.is_empty() {
+        tracing::error!(
+            processes = ?left,
+            "processes of an earlier attempt can't be ended: the next one waits until they are gone"
+        );
+        return false;
+    }
+    if survivors > 0 {
+        tracing::warn!(survivors, "ended what the last server's attempt had left running");
+    }
+    // Nobody knows when one ended that left nothing.
+    let lasted = Timestamp::now().duration_since(unfinished.at).as_millis();
+    let attempt = Attempt {
+        n: unfinished.n,
+        at: unfinished.at,
+        exit: None,
+        error: Some("the server ended while it ran".to_owned()),
+        ms: if survivors > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
+        tail: String::new(),
+    };
+    context.note(entry, Step::over(State::Queued, Some(attempt))).await;
+    entry.unfinished = None;
+    true
+}
+
+fn report(attempt: &Attempt, state: State, next: &Next) {
+    let (exit, error, ms) = (attempt.exit, attempt.error.as_deref(), attempt.ms);
+    match (state, next) {
+        (State::Done, _) => tracing::info!(ms, "the hook has run"),
+        (State::Failed, _) => {
+            tracing::error!(exit, error, ms, "the hook failed for good: mend it and run it again");
+        }
+        (_, Next::Retry(pause)) => tracing::warn!(exit, error, ms, ?pause, "the hook failed and runs again"),
+        _ => tracing::warn!(error, ms, "the hook was interrupted"),
+    }
+}
+
+/// The pause after the given number of earlier failures: doubled each time, within [`PAUSE_MAX`]
+/// (or the configured pause, if that is longer), and moved by up to a fifth either way so that jobs
+/// that failed together do not come back together.
+fn pause(backoff: Duration, failures: u32) -> Duration {
+    let doubled = backoff.saturating_mul(2u32.saturating_pow(failures));
+    doubled.min(PAUSE_MAX.max(backoff)).mul_f64(rand::rng().random_range(0.8..=1.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_scatter_by_a_fifth() {
+        for (failures, seconds) in [(0, 5.0), (1, 10.0), (4, 80.0), (10, 3600.0), (u32::MAX, 3600.0)] {
+            for _ in 0..100 {
+                let pause = pause(Duration::from_secs(5), failures).as_secs_f64();
+                assert!((0.8 * seconds..=1.2 * seconds).contains(&pause), "{failures} failures: {pause} s");
+            }
+        }
+    }
+}
