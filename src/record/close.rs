@@ -1,6 +1,5 @@
 //! The end of a file: sealed, kept in the catalogue, announced; or nothing left behind.
 
-use crate::base::clock::Anchor;
 use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;
 use crate::record::file::is_full;
@@ -9,7 +8,6 @@ use crate::record::take::{Opening, Take};
 use crate::record::{Event, Progress, Shared};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// How far a recording has come.
@@ -27,14 +25,12 @@ pub(super) enum Stage {
 /// What ended a recording.
 pub(super) struct End {
     pub reason: EndReason,
-    pub at: Instant,
     pub error: Option<io::Error>,
 }
 
 /// What closing a file needs of its recorder.
 pub(super) struct Closing {
     pub shared: Arc<Shared>,
-    pub anchor: Anchor,
     /// Packets of each track that never came.
     pub lost: Vec<u64>,
     /// The file before this one, while it is being sealed.
@@ -82,8 +78,8 @@ impl Closing {
         {
             end.reason = end_of(&error);
         }
-        let (ended_at, reason, lost) = (self.anchor.wall_at(end.at), end.reason, self.lost.clone());
-        let work = move || take.seal(ended_at, reason, &lost);
+        let (reason, lost) = (end.reason, self.lost.clone());
+        let work = move || take.seal(reason, &lost);
         let kept = match self.shared.disk.sync(work).await.flatten() {
             Ok(manifest) => self.keep(manifest).await,
             Err(error) => Err(error.into()),

@@ -73,11 +73,11 @@ impl Recorder {
         if let Some(error) = &end.error {
             tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
         }
-        let Self { shared, anchor, progress, lost, stage, previous, tap, .. } = self;
+        let Self { shared, progress, lost, stage, previous, tap, .. } = self;
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
         let full = end.reason == EndReason::DiskFull;
-        let closing = Closing { shared: shared.clone(), anchor, lost, previous };
+        let closing = Closing { shared: shared.clone(), lost, previous };
         if full {
             shared.space.ended_full();
         }
@@ -112,10 +112,10 @@ impl Recorder {
             if self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                return End { reason: end_of(&error), at: now, error: Some(error) };
+                return End { reason: end_of(&error), error: Some(error) };
             }
             if let Some(reason) = reason {
-                return End { reason, at: now, error: None };
+                return End { reason, error: None };
             }
             due = self.next_due(now);
         }
@@ -289,18 +289,18 @@ impl Recorder {
         if !self.queue.has_pictures(at, NO_PICTURES) {
             self.queue.want_keyframe();
         }
-        self.seal_beside(old, at);
+        self.seal_beside(old);
         Ok(())
     }
 
-    fn seal_beside(&mut self, old: Stage, at: Instant) {
+    fn seal_beside(&mut self, old: Stage) {
         let (done, sealed) = oneshot::channel();
         let lost = std::mem::replace(&mut self.lost, vec![0; self.tracks.len()]);
         let previous = self.previous.replace(sealed);
-        let closing = Closing { shared: self.shared.clone(), anchor: self.anchor, lost, previous };
+        let closing = Closing { shared: self.shared.clone(), lost, previous };
         let active = self.shared.active();
         let seal = async move {
-            let outcome = closing.close(old, End { reason: EndReason::Rotated, at, error: None }).await;
+            let outcome = closing.close(old, End { reason: EndReason::Rotated, error: None }).await;
             closing.tell(outcome).await;
             let _ = done.send(());
             drop(active);

@@ -12,7 +12,7 @@ use crate::record::manifest::{
 use crate::record::names;
 use crate::record::space::Space;
 use crate::webm::{self, Block, Clusters, Head, Index, Layout};
-use jiff::{Timestamp, TimestampRound, Unit};
+use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -252,7 +252,7 @@ impl Take {
 
     /// Makes the file whole and gives it its final name; returns what the manifest says then.
     /// Blocking.
-    pub fn seal(mut self, ended_at: Timestamp, reason: EndReason, lost: &[u64]) -> io::Result<Manifest> {
+    pub fn seal(mut self, reason: EndReason, lost: &[u64]) -> io::Result<Manifest> {
         let seal = webm::seal(&self.layout, &self.index, self.part.len());
         let SealedFile { bytes } = self.part.seal(&seal)?;
         for (index, track) in self.manifest.tracks.iter_mut().enumerate() {
@@ -263,9 +263,11 @@ impl Take {
             track.lost = lost.get(index).copied().unwrap_or(0);
         }
         self.manifest.state = RecordingState::Sealed;
-        self.manifest.ended_at = Some(to_millis(ended_at));
         self.manifest.bytes = bytes;
         self.manifest.duration_ms = (seal.duration.as_micros() as u64 + 500) / 1000;
+        // Where the media ends, not when that was noticed.
+        let lasted = SignedDuration::from_millis(self.manifest.duration_ms.cast_signed());
+        self.manifest.ended_at = self.manifest.started_at.checked_add(lasted).ok();
         self.manifest.gaps = self.gaps;
         // Clusters that a full disk did not take are in no file.
         cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
@@ -362,7 +364,7 @@ mod tests {
         let index = webm::seal(&take.layout, &take.index, take.part.len()).append.len() as u64;
         take.file().sync_all().unwrap();
         let (before, started) = (cost(), Instant::now());
-        let manifest = take.seal(started_at, EndReason::Stopped, &[]).unwrap();
+        let manifest = take.seal(EndReason::Stopped, &[]).unwrap();
         let (wall, after) = (started.elapsed(), cost());
         let (bytes, cpu) = (after.0 - before.0, after.1 - before.1);
         println!(

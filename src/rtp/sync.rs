@@ -3,9 +3,10 @@
 //! One track leads: its media clock is the file's clock, so its frames keep exactly the distances the
 //! camera gave them, whatever the network did. It is the video where there is any: pictures are
 //! stamped by the publisher's clock, but sound by counting samples, and a microphone that stumbles
-//! loses some. The others are placed beside it: by sender reports (RFC 3550 section 6.4.1) once both have one, before that by
-//! the smallest delay seen, for packets can be late but not early. Corrections move a track by at
-//! most [`SLEW`] a frame, and never backwards.
+//! loses some. The others are placed beside it: by sender reports (RFC 3550 section 6.4.1) once both
+//! have one, before that by the smallest delay seen, for packets can be late but not early. Corrections
+//! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
+//! while nothing came is moved on at once, over the hole.
 
 use std::time::Duration;
 
@@ -24,6 +25,14 @@ const LATE: i64 = 15_000_000;
 const CLOCK_SET: i64 = 100_000;
 /// So long the reports of one clock may contradict each other, until all tracks have a new one.
 const SETTLING: i64 = 10_000_000;
+/// After a silence this long a source's clock may have stood still meanwhile.
+const SILENCE: i64 = 500_000;
+/// Half of the time that its packets are watched then.
+const WATCH: i64 = 500_000;
+/// A queue that empties shortens the delay by more than this from one half to the other.
+const STEADY: i64 = 50_000;
+/// A smaller delay than this is the network's.
+const STOOD: i64 = 250_000;
 
 /// The smallest delay (arrival − media time) of the last 10 to 20 s.
 #[derive(Debug)]
@@ -50,15 +59,65 @@ impl Smallest {
     }
 }
 
+/// A source that comes back after a silence. A computer that was asleep counts its samples on from
+/// where it was: each packet is late by the silence, and they come at the pace of the microphone. What a
+/// network held up comes faster than that, and its delay falls.
+#[derive(Debug)]
+struct Return {
+    since: i64,
+    /// The smallest delay in each half of the time it is watched.
+    halves: [i64; 2],
+}
+
+impl Return {
+    fn new(since: i64) -> Self {
+        Self { since, halves: [i64::MAX; 2] }
+    }
+
+    /// Takes a packet's delay; once it is clear, how long the clock stood still, `Some(0)` if not at all.
+    fn watch(&mut self, delay: i64, usual: i64, arrived: i64) -> Option<i64> {
+        let half = (arrived - self.since) / WATCH;
+        if let Some(smallest) = self.halves.get_mut(half as usize) {
+            *smallest = (*smallest).min(delay);
+            return None;
+        }
+        let [first, second] = self.halves;
+        let stood = second.saturating_sub(usual);
+        if stood < STOOD {
+            return Some(0);
+        }
+        if first.abs_diff(second) < STEADY.unsigned_abs() {
+            return Some(stood);
+        }
+        *self = Self::new(arrived);
+        None
+    }
+}
+
 #[derive(Debug, Default)]
 struct Track {
     delay: Option<Smallest>,
+    /// When the newest packet arrived.
+    heard: Option<i64>,
+    /// It was silent, and has just come back.
+    returns: Option<Return>,
     /// Sender's wall clock − media time, by its reports.
     reported: Option<i64>,
     /// What is added to media time.
     offset: Option<i64>,
     /// The last frame's time.
     last: Option<i64>,
+}
+
+impl Track {
+    /// Another source, or the same with another clock: what was known of the old one goes, its distance
+    /// to arrival stays.
+    fn jump(&mut self, by: i64, delay: i64, arrived: i64) {
+        self.offset = self.offset.map(|offset| offset + by);
+        self.reported = None;
+        self.returns = None;
+        self.delay = Some(Smallest::new(delay, arrived));
+    }
 }
 
 /// The tracks of one publisher. All times are microseconds since the stream's origin.
@@ -80,16 +139,23 @@ impl Timeline {
     pub fn arrived(&mut self, track: usize, media: i64, arrived: i64) {
         let delay = arrived - media;
         let this = &mut self.tracks[track];
+        if this.heard.replace(arrived).is_some_and(|heard| arrived - heard > SILENCE) {
+            this.returns = Some(Return::new(arrived));
+        }
         match &mut this.delay {
             Some(smallest) if (-EARLY..LATE).contains(&(delay - smallest.get())) => {
-                smallest.add(delay, arrived)
+                smallest.add(delay, arrived);
+                let usual = smallest.get();
+                if let Some(stood) = this.returns.as_mut().and_then(|it| it.watch(delay, usual, arrived)) {
+                    this.returns = None;
+                    if stood > 0 {
+                        this.jump(stood, usual + stood, arrived);
+                    }
+                }
             }
             Some(smallest) => {
-                // Another source: what was known of the old one goes, its distance to arrival stays.
                 let jumped = delay - smallest.get();
-                this.offset = this.offset.map(|offset| offset + jumped);
-                this.reported = None;
-                this.delay = Some(Smallest::new(delay, arrived));
+                this.jump(jumped, delay, arrived);
             }
             None => this.delay = Some(Smallest::new(delay, arrived)),
         }
@@ -285,6 +351,55 @@ mod tests {
         sender.timeline.reported(VIDEO, media, 0, 20_000_000);
         let (video, audio) = (sender.send(VIDEO, 20_100_000), sender.send(AUDIO, 20_100_000));
         assert!((video - audio).abs() < 20_000, "half of the reports were believed: {}", video - audio);
+    }
+
+    #[test]
+    fn a_microphone_whose_clock_stood_still_is_in_step_a_second_after_it_is_back() {
+        const FROZEN: i64 = 5_000_000;
+        for reports in [false, true] {
+            let mut sender = Sender::new(0, 30_000);
+            sender.play(20, 0, reports.then_some(1_000_000));
+            let (mut lag, mut worst) = (0, [0; 10]);
+            for tick in 0..3_000 {
+                let now = 20_000_000 + FROZEN + tick * 10_000 / 3;
+                if reports && tick % 300 == 7 {
+                    sender.report(VIDEO, now);
+                    let media = sender.media(AUDIO, now - FROZEN);
+                    sender.timeline.reported(AUDIO, media, 3_900_000_000_000_000 + now, now + 20_000);
+                }
+                if tick % 10 == 0 {
+                    lag = sender.send(VIDEO, now) - now;
+                }
+                if tick % 6 == 3 {
+                    let (media, arrived) =
+                        (sender.media(AUDIO, now - FROZEN), now + 20_000 + sender.random());
+                    sender.timeline.arrived(AUDIO, media, arrived);
+                    let time = sender.timeline.place(AUDIO, media, arrived).as_micros() as i64;
+                    let second = (tick / 300) as usize;
+                    worst[second] = i64::max(worst[second], (time - now - lag).abs() / 1000);
+                }
+            }
+            println!("reports {reports}: {worst:?} ms");
+            assert!(worst[2..].iter().all(|error| *error <= 40), "reports {reports}: {worst:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_a_network_held_up_are_no_clock_that_stood_still() {
+        for (held, pace) in [(4_000_000, 2_000), (4_000_000, 9_000), (1_000_000, 18_000)] {
+            let mut sender = Sender::new(0, 0);
+            sender.play(20, 0, None);
+            // Then delivered as fast as the queue empties; they were sent 20 ms apart.
+            for step in 0..1_500i64 {
+                let captured = 20_000_000 + step * 20_000;
+                let queued = 20_000_000 + held + step * pace;
+                let (media, arrived) = (sender.media(AUDIO, captured), captured.max(queued) + 20_000);
+                sender.timeline.arrived(AUDIO, media, arrived);
+                let time = sender.timeline.place(AUDIO, media, arrived).as_micros() as i64;
+                let error = (time - captured - 20_000).abs();
+                assert!(error < 40_000, "{error} µs off at {step}, {pace} µs apart");
+            }
+        }
     }
 
     #[test]
