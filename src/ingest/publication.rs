@@ -247,6 +247,12 @@ impl Publication {
         Ok(())
     }
 
+    /// Whether the publisher has gone on with another session, which may have come another way.
+    pub fn has_left(&self, session: &SessionId) -> bool {
+        let state = self.lock();
+        state.generation > 0 && state.session.as_ref() != Some(session) && !state.pending.contains(session)
+    }
+
     /// Media of a session; of no effect if another session has taken over.
     pub fn media(&self, session: &SessionId, event: Event, now: Instant) {
         let mut guard = self.lock();
