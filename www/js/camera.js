@@ -44,7 +44,11 @@ const quality = setting("quality", 0.8, 0.1, 1);
 
 /** @type {MediaStream | null} */
 let media = null;
-/** @type {{uploader: JpegUploader, still: () => void, since: number | null, paused: boolean} | null} */
+/**
+ * A stream under way; `since` is when the server had its first picture.
+ * @typedef {{uploader: JpegUploader, still: () => void, since: number | null, paused: boolean}} Live
+ */
+/** @type {Live | null} */
 let live = null;
 /** When the newest pictures were taken by the server. @type {number[]} */
 let taken = [];
@@ -109,12 +113,13 @@ async function begin() {
   const url = new URL(`../upload/${encodeURIComponent(name.value)}`, import.meta.url);
   const uploader = new JpegUploader({ url, video: preview, quality });
   taken = [];
+  /** @type {Live} */
   const mine = { uploader, since: null, paused: false, still: pulse(fps, () => send(mine)) };
   live = mine;
   draw();
 }
 
-/** @param {NonNullable<typeof live>} mine */
+/** @param {Live} mine */
 async function send(mine) {
   if (live !== mine || mine.paused) return;
   try {
@@ -134,7 +139,7 @@ async function send(mine) {
 }
 
 /**
- * @param {NonNullable<typeof live>} mine
+ * @param {Live} mine
  * @param {unknown} error
  */
 async function refused(mine, error) {
@@ -161,7 +166,7 @@ async function refused(mine, error) {
 /**
  * The stream is over on the server. After silence (a network that was away) or a restart it goes on in a
  * new recording; whoever ended it meant it.
- * @param {NonNullable<typeof live>} mine
+ * @param {Live} mine
  */
 async function overtaken(mine) {
   mine.paused = true;
@@ -179,7 +184,7 @@ async function overtaken(mine) {
   errorBox.dataset.code = "restarted";
 }
 
-/** Sends no more. @param {NonNullable<typeof live>} mine */
+/** Sends no more. @param {Live} mine */
 function cease(mine) {
   mine.still();
   live = null;
@@ -253,7 +258,7 @@ function draw(uploader = live?.uploader) {
 }
 setInterval(draw, 250, undefined);
 
-/** A phone that goes to sleep stops its camera. @param {NonNullable<typeof live>} mine */
+/** A phone that goes to sleep stops its camera. @param {Live} mine */
 async function keepAwake(mine) {
   const lock = await navigator.wakeLock?.request("screen").catch(() => null);
   const still = mine.still;
