@@ -235,7 +235,8 @@ impl Source {
         while self.is_live() {
             let last = *lock(&self.newest);
             if last.elapsed() >= idle {
-                return self.publication.end(EndReason::PublisherLost, Instant::now());
+                let reason = EndReason::PublisherLost;
+                return self.publication.end_session(&self.session, reason, Instant::now());
             }
             let look = (last + idle).min(Instant::now() + LOOK);
             tokio::select! {

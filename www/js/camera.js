@@ -74,7 +74,11 @@ async function openCamera() {
   const constraints = devices.constraints();
   if (!constraints) throw new UploadError("no_device", "Choose a camera: this mode has nothing else to send.");
   say("", "Answer the browser's question: allow the camera.");
-  const fresh = await capture({ name: "", constraints });
+  const fresh = await capture({ name: "", constraints }).catch((error) => {
+    // A camera kept from an earlier visit may be unplugged by now.
+    if (error.code !== "overconstrained") throw error;
+    return capture({ name: "", constraints: devices.constraints(false) ?? constraints });
+  });
   media?.getTracks().forEach((track) => track.stop());
   media = fresh;
   for (const track of fresh.getTracks()) {
