@@ -1,11 +1,17 @@
 // A JPEG stream in an <img>, which comes back by itself.
-
-import { api } from "./ui.js";
+//
+// The parts are read here rather than by the browser: given `multipart/x-mixed-replace`, Chromium shows
+// a picture only when the next one begins, and none tells when the stream has ended.
 
 /** `loading` before the first picture, `live`, `away` while nobody publishes or the server is silent. */
 /** @typedef {"loading" | "live" | "away"} ViewState */
 
-const LOOK_MS = 1000;
+/** Between two attempts. */
+const AGAIN_MS = 1000;
+/** The server repeats a picture after 5 s of silence. */
+const SILENCE_MS = 15_000;
+const OFFLINE = "The server can't be reached. This page goes on by itself when it is back.";
+const NOBODY = "Nobody is publishing at the moment.";
 
 /**
  * Shows `/stream/{name}` in an image. The last picture stays while the stream is away.
@@ -15,40 +21,102 @@ const LOOK_MS = 1000;
  * @returns {() => void}  Ends it.
  */
 export function viewJpeg(image, name, tell = () => {}) {
-  const stream = new URL(`../stream/${encodeURIComponent(name)}`, import.meta.url).href;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  let ended = false;
-  /** Which stream the image shows, by its start. */
+  const url = new URL(`../stream/${encodeURIComponent(name)}`, import.meta.url);
+  const end = new AbortController();
   let shown = "";
-
-  /** Browsers don't tell that a stream of pictures has ended, so the server is asked. */
-  async function look() {
-    try {
-      /** @type {{stream: string, via: string, started_at: string}[]} */
-      const streams = await api("streams");
-      if (ended) return;
-      const live = streams.find((one) => one.stream === name && one.via === "mjpeg");
-      if (!live) tell("away", "Nobody is publishing at the moment.");
-      else if (shown !== live.started_at) image.src = `${stream}?${live.started_at}`; // another address: no old picture
-      shown = live?.started_at ?? "";
-    } catch (error) {
-      shown = "";
-      tell("away", error instanceof Error ? error.message : String(error));
+  /** @param {Blob} picture */
+  const show = (picture) => {
+    const old = shown;
+    image.src = shown = URL.createObjectURL(picture);
+    if (old) URL.revokeObjectURL(old);
+    tell("live", "");
+  };
+  const look = async () => {
+    while (!end.signal.aborted) {
+      const message = await read(url, end.signal, show);
+      if (end.signal.aborted) return;
+      tell("away", message);
+      await new Promise((done) => setTimeout(done, AGAIN_MS));
     }
-    if (!ended) timer = setTimeout(look, LOOK_MS);
-  }
-
-  image.onload = () => tell("live", "");
-  image.onerror = () => {
-    shown = "";
   };
   tell("loading", "");
   look();
   return () => {
-    ended = true;
-    clearTimeout(timer);
-    image.onload = image.onerror = null;
-    image.removeAttribute("src"); // which ends the request
+    end.abort();
+    if (shown) URL.revokeObjectURL(shown);
   };
+}
+
+/**
+ * Reads one stream to its end.
+ * @param {URL} url
+ * @param {AbortSignal} signal
+ * @param {(picture: Blob) => void} show
+ * @returns {Promise<string>}  Why there is no more.
+ */
+async function read(url, signal, show) {
+  const silence = new AbortController();
+  let timer = setTimeout(() => silence.abort(), SILENCE_MS);
+  const stop = () => silence.abort();
+  signal.addEventListener("abort", stop);
+  try {
+    const response = await fetch(url, { signal: silence.signal, cache: "no-store" });
+    if (!response.ok || !response.body) {
+      const told = await response.json().catch(() => null);
+      return told?.code === "stream_not_found" ? NOBODY : (told?.message ?? OFFLINE);
+    }
+    const reader = response.body.getReader();
+    const parts = new Parts();
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      clearTimeout(timer);
+      timer = setTimeout(stop, SILENCE_MS);
+      const picture = parts.add(next.value);
+      if (picture) show(picture);
+    }
+    return NOBODY;
+  } catch {
+    return OFFLINE;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** Takes the stream apart, by each part's Content-Length. */
+class Parts {
+  #bytes = new Uint8Array(0);
+
+  /**
+   * @param {Uint8Array} bytes  What came next.
+   * @returns {Blob | null}  The newest picture that is whole by now.
+   */
+  add(bytes) {
+    const all = new Uint8Array(this.#bytes.length + bytes.length);
+    all.set(this.#bytes);
+    all.set(bytes, this.#bytes.length);
+    let newest = null;
+    let at = 0;
+    for (;;) {
+      const head = headEnd(all, at);
+      if (head < 0) break;
+      const length = Number(/content-length: *(\d+)/i.exec(new TextDecoder().decode(all.subarray(at, head)))?.[1] ?? 0);
+      if (head + length > all.length) break;
+      newest = all.subarray(head, head + length);
+      at = head + length;
+    }
+    this.#bytes = all.slice(at);
+    return newest && new Blob([newest], { type: "image/jpeg" });
+  }
+}
+
+/**
+ * Where the blank line ends that ends a part's head; -1 if it has not come.
+ * @param {Uint8Array} bytes
+ * @param {number} from
+ */
+function headEnd(bytes, from) {
+  for (let at = from; at + 3 < bytes.length; at += 1) {
+    if (bytes[at] === 13 && bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at + 4;
+  }
+  return -1;
 }

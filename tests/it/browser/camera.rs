@@ -117,7 +117,10 @@ async fn an_image_element_shows_each_picture_and_comes_back_with_the_stream() {
             let posted = Instant::now();
             post(colour).await;
             browser.until(&format!("shows({channel})"), SOON).await;
-            println!("round {round}: {colour} is seen {:?} after its POST", posted.elapsed());
+            let seen = posted.elapsed();
+            println!("round {round}: {colour} is seen {seen:?} after its POST");
+            // Less than the server's repeat: it waited for no other picture.
+            assert!(seen < Duration::from_millis(4_500), "{colour} was shown {seen:?} late");
         }
         assert_eq!(client.delete(&url).send().await.unwrap().status(), 200);
         browser.until("states.at(-1) === 'away'", SOON).await;
