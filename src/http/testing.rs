@@ -2,15 +2,18 @@
 
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
+use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
+use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::{Status, StreamInfo};
+use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
-use crate::record::{Error, HookRecord, HookState, Manifest, RecordingState};
+use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +202,13 @@ impl Default for Setup {
     }
 }
 
+fn no_jpeg_streams(folder: &Path) -> Mjpeg {
+    let config = record::Config { dir: folder.join("records"), ..Default::default() };
+    let (recordings, _) = Recordings::open(config, false, Tasks::new()).unwrap();
+    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), 10);
+    Mjpeg::new(Default::default(), publications, Tasks::new())
+}
+
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
@@ -222,6 +233,7 @@ impl Server {
         let state = State {
             ingest: ingest.clone(),
             recordings: catalogue.clone(),
+            mjpeg: no_jpeg_streams(folder.path()),
             guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);

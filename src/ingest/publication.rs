@@ -247,6 +247,12 @@ impl Publication {
         Ok(())
     }
 
+    /// Whether the publisher has gone on with another session, which may have come another way.
+    pub fn has_left(&self, session: &SessionId) -> bool {
+        let state = self.lock();
+        state.generation > 0 && state.session.as_ref() != Some(session) && !state.pending.contains(session)
+    }
+
     /// Media of a session; of no effect if another session has taken over.
     pub fn media(&self, session: &SessionId, event: Event, now: Instant) {
         let mut guard = self.lock();
@@ -298,6 +304,11 @@ impl Publication {
     /// Ends it: the recorder seals, then the status says so. Only the first end counts.
     pub fn end(&self, reason: EndReason, now: Instant) {
         self.end_if(reason, now, |_| true);
+    }
+
+    /// Ends it, unless the publisher has gone on with another session.
+    pub(super) fn end_session(&self, session: &SessionId, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |state| state.session.as_ref() == Some(session));
     }
 
     fn end_if(&self, reason: EndReason, now: Instant, wanted: impl FnOnce(&State) -> bool) {

@@ -2,6 +2,7 @@
 //!
 //! Pure: no tokio, no files, no sockets, no clock of its own.
 
+pub mod jpeg;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;
@@ -65,6 +66,7 @@ impl Codec {
         match self {
             Self::Vp8 => vp8::size(keyframe),
             Self::Vp9 => vp9::size(keyframe),
+            Self::Mjpeg => jpeg::measure(keyframe).ok().map(|(_, size)| size),
             _ => None,
         }
     }
