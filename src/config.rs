@@ -15,7 +15,7 @@ mod validate;
 pub use log::{Format, Log};
 
 use crate::hook::Script;
-use crate::{hook, http, ingest, record};
+use crate::{hook, http, ingest, live, record};
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -37,6 +37,8 @@ pub struct Config {
     pub record: record::Config,
     /// Hooks.
     pub hooks: hook::Config,
+    /// Live view.
+    pub live: live::Config,
     /// What the server takes on.
     pub limits: ingest::Limits,
     /// The log.

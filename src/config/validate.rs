@@ -22,6 +22,8 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     record(config, &mut problems);
     hooks(config, &mut problems);
     problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
+    problems.number("limits.max_viewers", config.limits.max_viewers as u64, 0..=1_000_000);
+    problems.number("live.cache", config.live.cache, 64 << 10..=1 << 30);
     problems.add("log.level", config.log.filter().map(drop));
     problems.0
 }

@@ -6,6 +6,7 @@
 pub mod assets;
 pub mod error;
 pub mod guard;
+pub mod live;
 mod ops;
 mod origin;
 mod recordings;
@@ -91,6 +92,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/", get(assets::index))
         .route("/publish", get(assets::publish))
         .route("/recordings", get(assets::recordings))
+        .route("/watch/{name}", get(assets::watch))
         .route("/js/{*path}", get(assets::file))
         .route("/css/{*path}", get(assets::file))
         .route("/img/{*path}", get(assets::file))
@@ -98,6 +100,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/signal", get(signal::open))
         .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
         .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
+        .route("/live/{name}", get(live::watch))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{name}", delete(streams::kick))
         .route("/api/recordings", get(recordings::list))

@@ -4,12 +4,14 @@ use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
+use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
 use crate::ingest::publication::{Status, StreamInfo};
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
+use crate::live::Stream;
 use crate::record::{Error, HookRecord, HookState, Manifest, RecordingState};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
@@ -30,6 +32,7 @@ pub struct FakeIngest {
     pub refuse: Mutex<Option<Refusal>>,
     pub statuses: Mutex<HashMap<String, watch::Sender<Status>>>,
     pub ice_servers: Vec<IceServer>,
+    pub lives: Mutex<HashMap<StreamName, Stream>>,
 }
 
 impl FakeIngest {
@@ -112,6 +115,10 @@ impl Ingest for FakeIngest {
         }]
     }
 
+    fn stream(&self, name: &StreamName) -> Option<Stream> {
+        self.lives.lock().unwrap().get(name).cloned()
+    }
+
     fn ice_servers(&self) -> &[IceServer] {
         &self.ice_servers
     }
@@ -183,6 +190,7 @@ pub struct Setup {
     pub timing: Timing,
     pub assets: Option<PathBuf>,
     pub hook: bool,
+    pub max_viewers: usize,
 }
 
 impl Default for Setup {
@@ -194,6 +202,7 @@ impl Default for Setup {
             timing: Timing::default(),
             assets: None,
             hook: true,
+            max_viewers: 10,
         }
     }
 }
@@ -230,6 +239,7 @@ impl Server {
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
             sockets: Sockets::new(setup.timing),
+            viewers: Viewers::new(setup.max_viewers, 1 << 20),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =
