@@ -21,6 +21,8 @@ mod harness;
 mod hooks;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/live.rs"]
+mod live;
 #[path = "it/network/mod.rs"]
 mod network;
 #[path = "it/repair.rs"]

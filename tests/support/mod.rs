@@ -26,4 +26,5 @@ pub mod session;
 pub mod signalling;
 pub mod source;
 pub mod user;
+pub mod viewer;
 pub mod web;

@@ -5,6 +5,7 @@ mod embedded;
 mod pages;
 mod publish;
 mod trouble;
+mod watch;
 
 use crate::support::chromium::Chromium;
 use crate::support::judge::{self, Packet, Probe};
