@@ -23,6 +23,7 @@ use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
+use crate::http::live::Viewers;
 use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
 use crate::ingest::mjpeg::Mjpeg;
@@ -151,6 +152,7 @@ impl Server {
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
             sockets: Sockets::default(),
+            viewers: Viewers::new(config.limits.max_viewers, config.live.cache),
         };
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();

@@ -15,7 +15,7 @@ mod validate;
 pub use log::{Format, Log};
 
 use crate::hook::Script;
-use crate::{hook, http, ingest, record};
+use crate::{hook, http, ingest, live, record};
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -39,6 +39,8 @@ pub struct Config {
     pub mjpeg: ingest::mjpeg::Config,
     /// Hooks.
     pub hooks: hook::Config,
+    /// Live view.
+    pub live: live::Config,
     /// What the server takes on.
     pub limits: ingest::Limits,
     /// The log.

@@ -6,6 +6,7 @@
 //!                                                          │ Frame (one vocabulary for everything)
 //!                                                          ▼
 //!                                                     live::Stream ──▶ record::Recorder ─▶ file ─▶ manifest ─▶ hook
+//!                                                          └──▶ live::Viewer ─▶ WebM over HTTP and WebSocket
 //! ```
 //!
 //! Frames are the middle: every way in ends in [`media::Frame`]s on a [`live::Stream`], every way

@@ -29,6 +29,8 @@ mod hook_replay;
 mod hooks;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/live.rs"]
+mod live;
 #[path = "it/mjpeg.rs"]
 mod mjpeg;
 #[path = "it/network/mod.rs"]

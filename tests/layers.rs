@@ -8,12 +8,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("media", &["base"]),
     ("rtp", &["base", "media"]),
     ("webm", &["base", "media"]),
-    ("live", &["base", "media"]),
+    ("live", &["base", "media", "webm"]),
     ("hook", &["base"]),
     ("record", &["base", "media", "webm", "live"]),
     ("ingest", &["base", "media", "rtp", "webm", "live", "record"]),
     ("http", &["base", "media", "live", "record", "ingest"]),
-    ("config", &["base", "hook", "record", "ingest", "http"]),
+    ("config", &["base", "live", "hook", "record", "ingest", "http"]),
     ("app", &["base", "media", "live", "hook", "record", "ingest", "http", "config"]),
 ];
 

@@ -24,6 +24,8 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     problems.number("mjpeg.max_frame", config.mjpeg.max_frame, 1 << 10..=8 << 20);
     problems.duration("mjpeg.idle_timeout", config.mjpeg.idle_timeout, 100 * MS..=HOUR);
     problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
+    problems.number("limits.max_viewers", config.limits.max_viewers as u64, 0..=1_000_000);
+    problems.number("live.cache", config.live.cache, 64 << 10..=1 << 30);
     problems.add("log.level", config.log.filter().map(drop));
     problems.0
 }

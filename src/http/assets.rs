@@ -78,6 +78,11 @@ pub async fn recordings(state: Extract<Arc<State>>, headers: HeaderMap) -> Respo
     answer(&state.assets, "recordings.html", &headers).await
 }
 
+/// `GET /watch/{name}`.
+pub async fn watch(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
+    answer(&state.assets, "watch.html", &headers).await
+}
+
 /// `GET /js/…`, `/css/…`, `/img/…`.
 pub async fn file(
     state: Extract<Arc<State>>,

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 pub mod error;
 pub mod guard;
+pub mod live;
 mod mjpeg;
 mod ops;
 mod origin;
@@ -94,6 +95,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/publish", get(assets::publish))
         .route("/camera", get(assets::camera))
         .route("/recordings", get(assets::recordings))
+        .route("/watch/{name}", get(assets::watch))
         .route("/js/{*path}", get(assets::file))
         .route("/css/{*path}", get(assets::file))
         .route("/img/{*path}", get(assets::file))
@@ -106,6 +108,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/stream", get(mjpeg::stream_default))
         .route("/stream/{name}", get(mjpeg::stream))
         .route("/snapshot/{file}", get(mjpeg::snapshot))
+        .route("/live/{name}", get(live::watch))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{name}", delete(streams::kick))
         .route("/api/recordings", get(recordings::list))

@@ -8,11 +8,13 @@ use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
+use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use crate::ingest::{Refusal, SessionId};
+use crate::live::Stream;
 use crate::record::{Error, Manifest, Recordings};
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
@@ -39,6 +41,8 @@ pub struct State {
     pub ready: Arc<AtomicBool>,
     /// The open WebSockets.
     pub sockets: Sockets,
+    /// Who watches.
+    pub viewers: Viewers,
 }
 
 /// Notes durably that a recording's hook is to run, and queues it.
@@ -110,6 +114,8 @@ pub trait Ingest: Send + Sync {
     fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>>;
     /// All publications.
     fn streams(&self) -> Vec<StreamInfo>;
+    /// The media of one of them, for viewers.
+    fn stream(&self, name: &StreamName) -> Option<Stream>;
     /// What clients should use.
     fn ice_servers(&self) -> &[IceServer];
 }
@@ -141,6 +147,10 @@ impl Ingest for WebRtc {
 
     fn streams(&self) -> Vec<StreamInfo> {
         self.streams()
+    }
+
+    fn stream(&self, name: &StreamName) -> Option<Stream> {
+        self.stream(name)
     }
 
     fn ice_servers(&self) -> &[IceServer] {

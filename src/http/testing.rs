@@ -5,6 +5,7 @@ use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
+use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
@@ -13,6 +14,7 @@ use crate::ingest::publication::{Status, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
+use crate::live::Stream;
 use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
@@ -34,6 +36,7 @@ pub struct FakeIngest {
     pub refuse: Mutex<Option<Refusal>>,
     pub statuses: Mutex<HashMap<String, watch::Sender<Status>>>,
     pub ice_servers: Vec<IceServer>,
+    pub lives: Mutex<HashMap<StreamName, Stream>>,
 }
 
 impl FakeIngest {
@@ -116,6 +119,10 @@ impl Ingest for FakeIngest {
         }]
     }
 
+    fn stream(&self, name: &StreamName) -> Option<Stream> {
+        self.lives.lock().unwrap().get(name).cloned()
+    }
+
     fn ice_servers(&self) -> &[IceServer] {
         &self.ice_servers
     }
@@ -187,6 +194,7 @@ pub struct Setup {
     pub timing: Timing,
     pub assets: Option<PathBuf>,
     pub hook: bool,
+    pub max_viewers: usize,
 }
 
 impl Default for Setup {
@@ -198,6 +206,7 @@ impl Default for Setup {
             timing: Timing::default(),
             assets: None,
             hook: true,
+            max_viewers: 10,
         }
     }
 }
@@ -242,6 +251,7 @@ impl Server {
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
             sockets: Sockets::new(setup.timing),
+            viewers: Viewers::new(setup.max_viewers, 1 << 20),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =

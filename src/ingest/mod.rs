@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Publications at the same time.
     pub max_streams: usize,
+    /// Viewers at the same time, of all streams together.
+    pub max_viewers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_streams: 500 }
+        Self { max_streams: 500, max_viewers: 1000 }
     }
 }
 

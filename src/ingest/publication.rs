@@ -253,17 +253,22 @@ impl Publication {
         state.generation > 0 && state.session.as_ref() != Some(session) && !state.pending.contains(session)
     }
 
-    /// Media of a session; of no effect if another session has taken over.
-    pub fn media(&self, session: &SessionId, event: Event, now: Instant) {
+    /// Media of a session; of no effect if another session has taken over. Returns whether a viewer
+    /// needs a keyframe to begin.
+    pub fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (true, Some(stream)) = (state.session.as_ref() == Some(session), &state.stream) else { return };
+        let (true, Some(stream)) = (state.session.as_ref() == Some(session), &state.stream) else {
+            return false;
+        };
         state.last_media = Some(now);
         let is_frame = matches!(event, Event::Frame(_));
-        state.timeline.place(event, |event| stream.push(&event, now));
+        let mut keyframe_wanted = false;
+        state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
         if is_frame && !self.record {
             self.publishing();
         }
+        keyframe_wanted
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.

@@ -3,6 +3,7 @@
 use crate::base::id::StreamName;
 use crate::base::reason::EndReason;
 use crate::live::tap::{Item, Queue, Tap};
+use crate::live::viewer::{Audience, Viewer};
 use crate::media::{Event, Track};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -14,12 +15,25 @@ pub struct Stream {
     name: StreamName,
     tracks: Arc<[Track]>,
     taps: Arc<Mutex<Vec<Arc<Queue>>>>,
+    seats: Arc<Seats>,
+}
+
+/// The viewers; when the last clone of a stream goes without a word, they learn that nothing comes.
+#[derive(Debug)]
+struct Seats(Arc<Audience>);
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        self.0.end(EndReason::PublisherLost);
+    }
 }
 
 impl Stream {
     /// A stream with all the tracks its publisher has negotiated.
     pub fn new(name: StreamName, tracks: Vec<Track>) -> Self {
-        Self { name, tracks: tracks.into(), taps: Arc::default() }
+        let tracks: Arc<[Track]> = tracks.into();
+        let seats = Arc::new(Seats(Arc::new(Audience::new(tracks.clone()))));
+        Self { name, tracks, taps: Arc::default(), seats }
     }
 
     /// Its name.
@@ -32,8 +46,9 @@ impl Stream {
         &self.tracks
     }
 
-    /// Hands one event to every reader. Never waits.
-    pub fn push(&self, event: &Event, now: Instant) {
+    /// Hands one event to every reader. Never waits. Returns whether somebody who watches needs a
+    /// keyframe to begin: a publisher that can make one should be asked.
+    pub fn push(&self, event: &Event, now: Instant) -> bool {
         self.lock().retain(|tap| {
             // A reader that went away (a full disk ends a recorder) must not leave a queue that fills.
             let read = Arc::strong_count(tap) > 1;
@@ -42,6 +57,7 @@ impl Stream {
             }
             read
         });
+        matches!(event, Event::Frame(frame) if self.seats.0.push(frame, now))
     }
 
     /// Ends the stream for every reader.
@@ -49,6 +65,7 @@ impl Stream {
         for tap in self.lock().drain(..) {
             tap.push(Item::End(reason), now);
         }
+        self.seats.0.end(reason);
     }
 
     /// A lossless reader of what is pushed from now on.
@@ -56,6 +73,15 @@ impl Stream {
         let queue = Arc::new(Queue::default());
         self.lock().push(queue.clone());
         Tap::new(queue)
+    }
+
+    /// A lossy reader. All of them share `cache` bytes of clusters (`live.cache`).
+    pub fn view(&self, cache: usize) -> Viewer {
+        self.seats.0.join(cache, Instant::now())
+    }
+
+    pub(super) fn audience(&self) -> &Arc<Audience> {
+        &self.seats.0
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {

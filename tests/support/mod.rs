@@ -28,4 +28,5 @@ pub mod signalling;
 pub mod source;
 pub mod tracer;
 pub mod user;
+pub mod viewer;
 pub mod web;

@@ -76,6 +76,11 @@ impl FakeVideo {
         })
     }
 
+    /// 4 Mbit/s: what fills a network's buffers soon.
+    pub fn heavy() -> Box<Self> {
+        Box::new(Self { bytes: 17_000, ..*Self::hd() })
+    }
+
     /// One packet a frame, for runs of hours.
     pub fn small() -> Box<Self> {
         Box::new(Self { size: (320, 180), keyframe_bytes: 4_000, bytes: 600, ..*Self::hd() })

@@ -43,7 +43,8 @@ function fill(id, items, key, render, nothing) {
 function liveRow({ stream, status, started_at, recording, via }) {
   const facts = [el("span", { dataset: { since: started_at } }), el("span", {}, via), !recording && el("span", {}, "not recorded")];
   const text = el("div", {}, el("p", { className: "name" }, stream), el("p", { className: "facts tabular" }, ...facts));
-  return el("li", {}, el("div", { className: "row" }, text, badge(status, status === "PUBLISHING" ? "live" : "")));
+  const watch = el("a", { className: "button quiet", href: `watch/${encodeURIComponent(stream)}`, ariaLabel: `Watch ${stream}`, dataset: { action: "watch" } }, "Watch");
+  return el("li", {}, el("div", { className: "row" }, text, badge(status, status === "PUBLISHING" ? "live" : ""), watch));
 }
 
 /** Live streams grow older. */

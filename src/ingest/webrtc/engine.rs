@@ -248,7 +248,10 @@ impl Engine {
         while let Some(event) = entry.session.poll_event(now) {
             match event {
                 Event::Media(media) => {
-                    entry.publication.media(&entry.id, media, now);
+                    // Asked while media flows: a publisher that sends nothing has no keyframe to give.
+                    if entry.publication.media(&entry.id, media, now) {
+                        entry.session.want_keyframe(now);
+                    }
                     if let Some(ending) = &mut entry.ending {
                         ending.put_off(now);
                     }

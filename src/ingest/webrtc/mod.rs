@@ -19,6 +19,7 @@ use crate::ingest::webrtc::engine::{Command, Engine};
 use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
 use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::{Refusal, SessionId};
+use crate::live::Stream;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -263,6 +264,11 @@ impl WebRtc {
     /// All live streams, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
         self.publications.list()
+    }
+
+    /// The media of one of them, for viewers.
+    pub fn stream(&self, name: &StreamName) -> Option<Stream> {
+        self.publications.stream(name)
     }
 
     /// Ends a stream on the operator's word; [`Refusal::SessionNotFound`] if there is none of this name.

@@ -6,6 +6,7 @@ mod embedded;
 mod pages;
 mod publish;
 mod trouble;
+mod watch;
 
 use crate::support::chromium::Chromium;
 use crate::support::judge::{self, Packet, Probe};

@@ -78,9 +78,11 @@ async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     browser.until("document.querySelector('#level').value > 0.1", SOON).await;
     look(&browser, &pictures, "publish").await;
     let publisher = browser.new_window().await;
-    for (path, ready, picture) in
-        [("/", "#newest li", "home"), ("/recordings", "#list li[data-hook=done]", "recordings")]
-    {
+    for (path, ready, picture) in [
+        ("/", "#newest li", "home"),
+        ("/recordings", "#list li[data-hook=done]", "recordings"),
+        ("/watch/interview", "[data-state=live]", "watch"),
+    ] {
         browser.goto(&studio.server.url(path)).await;
         browser.until(&format!("document.querySelector('{ready}')"), SOON).await;
         look(&browser, &pictures, picture).await;

@@ -1,0 +1,244 @@
+//! `/live/{name}`: a stream as WebM while it happens, over a WebSocket or as an endless file (DESIGN
+//! section 3, "Live WebM").
+//!
+//! One task a viewer. A viewer that doesn't read waits in its task; what it misses meanwhile is counted
+//! by the stream, not kept for it.
+
+use crate::base::id::StreamName;
+use crate::http::error::ApiError;
+use crate::http::state::State;
+use crate::http::streams::stream_name;
+use crate::live::{Segment, Stream, View, Viewer};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Path, State as Extract};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+/// A reader that takes nothing for this long is gone: its place is free again.
+const SEND_TIME: Duration = Duration::from_secs(10);
+/// How long a closing handshake may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long an HTTP viewer waits for a stream's first picture, which its `Content-Type` depends on: two
+/// keyframe intervals.
+const FIRST_TIME: Duration = Duration::from_secs(8);
+/// Viewers say nothing; what they say nevertheless is read up to here and thrown away.
+const MAX_MESSAGE: usize = 4 << 10;
+/// Clusters on their way to an HTTP connection: more would only be older.
+const HTTP_QUEUE: usize = 2;
+
+/// Who watches, and what they share.
+pub struct Viewers {
+    places: Arc<Semaphore>,
+    cache: usize,
+}
+
+impl Viewers {
+    /// At most so many viewers, of streams with so many bytes of cache.
+    pub fn new(max_viewers: usize, cache: u64) -> Self {
+        let places = Arc::new(Semaphore::new(max_viewers.min(Semaphore::MAX_PERMITS)));
+        Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX) }
+    }
+
+    fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "the server has reached limits.max_viewers: try again later";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
+        })
+    }
+}
+
+/// `GET /live/{name}` as a WebSocket, `GET /live/{name}.webm` without.
+pub async fn watch(
+    Extract(state): Extract<Arc<State>>,
+    name: Result<Path<String>, PathRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    match upgrade {
+        Ok(upgrade) => {
+            let name = stream_name(name)?;
+            let socket = state.sockets.enter()?;
+            let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+            Ok(upgrade.on_upgrade(async move |opened| {
+                state.clone().sockets.tasks.spawn("viewer", async move {
+                    Socket { socket: opened, state, name }.run().await;
+                    drop(socket);
+                });
+            }))
+        }
+        Err(_) => {
+            let plain =
+                |Path(file): Path<String>| file.strip_suffix(".webm").map(|name| Path(name.to_owned()));
+            match name.map(plain) {
+                Ok(None) => Err(ApiError::new(
+                    StatusCode::UPGRADE_REQUIRED,
+                    "bad_request",
+                    "open /live/{name} as a WebSocket, or get /live/{name}.webm",
+                )),
+                Ok(Some(name)) => file(state, stream_name(Ok(name))?).await,
+                Err(bad) => file(state, stream_name(Err(bad))?).await,
+            }
+        }
+    }
+}
+
+fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
+    state.ingest.stream(name).ok_or_else(|| {
+        let message = format!("nobody is publishing {name}: see /api/streams, or try again later");
+        ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message)
+    })
+}
+
+/// An endless file.
+async fn file(state: Arc<State>, name: StreamName) -> Result<Response, ApiError> {
+    let stream = find(&state, &name)?;
+    let place = state.viewers.enter()?;
+    let mut viewer = stream.view(state.viewers.cache);
+    drop(stream);
+    let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
+        let message = format!("{name} sends nothing at the moment: try again later");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message));
+    };
+    let (clusters, mut body) = mpsc::channel::<Bytes>(HTTP_QUEUE);
+    let (mime, stop) = (segment.mime.clone(), state.sockets.tasks.stop_token());
+    state.sockets.tasks.spawn("viewer", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = clusters.closed() => {}
+            () = fill(&clusters, &mut viewer, segment) => {}
+        }
+        drop(place);
+    });
+    let body = futures_util::stream::poll_fn(move |context| {
+        body.poll_recv(context).map(|bytes| bytes.map(Ok::<_, std::convert::Infallible>))
+    });
+    let headers = [(header::CONTENT_TYPE, mime), (header::CACHE_CONTROL, "no-store".to_owned())];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// Ends with the stream, with a reader that takes nothing, and when a track comes that the header lacks.
+async fn fill(clusters: &mpsc::Sender<Bytes>, viewer: &mut Viewer, segment: Arc<Segment>) {
+    let send = async |bytes: Bytes| matches!(timeout(SEND_TIME, clusters.send(bytes)).await, Ok(Ok(())));
+    if !send(segment.init.clone()).await {
+        return;
+    }
+    loop {
+        match viewer.next().await {
+            View::Init(next) if next.tracks > segment.tracks => return,
+            View::Init(_) | View::Skipped(_) => {}
+            View::Cluster(own, shared) => {
+                if !send(own).await || !send(shared).await {
+                    return;
+                }
+            }
+            View::End(_) => return,
+        }
+    }
+}
+
+/// Why a viewer's socket ends.
+enum End {
+    /// The peer is gone, or doesn't read.
+    Gone,
+    /// Closed in order, with this code and reason.
+    Closed(u16, &'static str),
+}
+
+impl From<ApiError> for End {
+    fn from(error: ApiError) -> Self {
+        Self::Closed(error.close_code(), error.code)
+    }
+}
+
+struct Socket {
+    socket: WebSocket,
+    state: Arc<State>,
+    name: StreamName,
+}
+
+impl Socket {
+    async fn run(mut self) {
+        let End::Closed(code, reason) = self.serve().await else { return };
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        if self.send(close).await.is_ok() {
+            // Closing with unread data would reset the connection, and the peer might never see why.
+            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let _ = timeout(CLOSE_TIME, drained).await;
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let _place = match self.state.viewers.enter() {
+            Ok(place) => place,
+            Err(error) => return error.into(),
+        };
+        let mut viewer = match find(&self.state, &self.name) {
+            Ok(stream) => stream.view(self.state.viewers.cache),
+            Err(error) => return error.into(),
+        };
+        let timing = self.state.sockets.timing;
+        let stop = self.state.sockets.tasks.stop_token();
+        let mut heard = Instant::now();
+        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return End::Closed(close_code::AWAY, "the server is stopping"),
+                message = self.socket.recv() => {
+                    heard = Instant::now();
+                    if matches!(message, Some(Ok(_))) { Ok(()) } else { Err(End::Gone) }
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > timing.silence {
+                        return End::Gone;
+                    }
+                    self.send(Message::Ping(Bytes::new())).await
+                }
+                view = viewer.next() => self.show(view, &mut viewer).await,
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn show(&mut self, view: View, viewer: &mut Viewer) -> Result<(), End> {
+        match view {
+            View::Init(segment) => {
+                self.tell(json!({ "type": "init", "mime": segment.mime })).await?;
+                self.send(Message::Binary(segment.init.clone())).await
+            }
+            View::Skipped(frames) => self.tell(json!({ "type": "skipped", "frames": frames })).await,
+            View::Cluster(own, shared) => self.send(Message::Binary([own, shared].concat().into())).await,
+            View::End(reason) => {
+                // Its publisher may have come back with other tracks: another stream of the same name.
+                let next = self.state.ingest.stream(&self.name).filter(|stream| !viewer.is_of(stream));
+                if let Some(stream) = next {
+                    *viewer = stream.view(self.state.viewers.cache);
+                    return Ok(());
+                }
+                self.tell(json!({ "type": "end", "reason": reason.as_str() })).await?;
+                Err(End::Closed(close_code::NORMAL, "the stream has ended"))
+            }
+        }
+    }
+
+    async fn tell(&mut self, message: Value) -> Result<(), End> {
+        self.send(Message::Text(message.to_string().into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        match timeout(SEND_TIME, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+}

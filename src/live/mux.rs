@@ -1,0 +1,518 @@
+//! Frames in, clusters for viewers out: once a stream, however many watch.
+//!
+//! Driven by the frames' own times, so that sound and pictures that come in bursts (MediaRecorder's
+//! chunks) are cut as those that come in time. What browsers' Media Source Extensions can't stand is
+//! taken care of here: a track that is declared must never lag behind the others, or playback stalls;
+//! blocks must be in order; no track may have a hole.
+
+use crate::media::{Frame, Kind, Size, Track, opus};
+use crate::webm::{Head, LiveBlock, head, live_cluster, mime_with_codecs};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a cluster spans at most, in ms: what a viewer is behind at the least. Shorter ones cost each
+/// viewer more wake-ups. A keyframe ends it earlier.
+const SPAN: u64 = 100;
+/// Sound that is this much behind the pictures is silent (DTX, muted), in ms: more than a lost packet is
+/// waited for.
+const SILENT: u64 = 250;
+/// While it is silent, silence is put in up to this much behind the pictures: what a first packet may be late.
+const REST: u64 = 100;
+/// Packets of sound that are left out, so that what follows is in step again. If all are late, sound out
+/// of step is better than none.
+const MAX_LATE: u32 = 25;
+/// A picture stands still if the sound is this much ahead of it, in ms.
+const STILL: u64 = 250;
+/// No pictures any more (camera muted): the tracks are sound alone until a keyframe comes. Also how long
+/// a picture is said to last when nobody knows yet. Chromium stops sound 3 s after the last picture.
+const AWAY: u64 = 2000;
+/// Without anything for this long, in ms, a publisher was away: viewers are spared the hole,
+const HOLE: u64 = 1000;
+/// of which this is left, for the tracks to find their places in.
+const SEAM: u64 = SILENT;
+/// 20 ms of silence (RFC 6716 section 3.1: CELT, fullband, mono; an empty frame).
+const SILENCE: Bytes = Bytes::from_static(&[0xf8, 0xff, 0xfe]);
+/// How long that is, in ms.
+const SILENCE_MS: u64 = 20;
+
+/// One set of tracks; viewers that begin in it begin with its header.
+#[derive(Debug)]
+pub struct Segment {
+    /// The init segment: everything up to the first cluster.
+    pub init: Bytes,
+    /// The MIME type, with codecs.
+    pub mime: String,
+    /// How many tracks. Those of a smaller set have the same numbers in a larger one.
+    pub tracks: usize,
+}
+
+/// A cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Whose tracks it has.
+    pub segment: Arc<Segment>,
+    /// A viewer can begin here.
+    pub entry: bool,
+    /// When its first frame came.
+    pub at: Instant,
+    /// Time of its first frame, and the end of its last, in ms.
+    pub start: u64,
+    /// See `start`.
+    pub end: u64,
+    /// How many frames there were before, since anybody watched.
+    pub frames_before: u64,
+    /// How many it has.
+    pub frames: u64,
+    /// The whole element.
+    pub bytes: Bytes,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    tick: u64,
+    keyframe: bool,
+    filler: bool,
+    at: Instant,
+    data: Bytes,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// In the stream's tracks.
+    index: usize,
+    track: Track,
+    /// TrackNumber.
+    number: u64,
+    pending: VecDeque<Waiting>,
+    /// Time of the newest frame.
+    newest: Option<u64>,
+}
+
+/// What the pictures do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pictures {
+    /// None has come; since when, as far as the sound tells.
+    Awaited {
+        since: Option<u64>,
+    },
+    Flowing,
+    /// None for [`STILL`].
+    Still,
+    /// None for [`AWAY`], or there is no such track.
+    Away,
+}
+
+#[derive(Debug)]
+pub(super) struct Mux {
+    video: Option<Lane>,
+    audio: Option<Lane>,
+    pictures: Pictures,
+    /// Up to where there is sound.
+    heard: u64,
+    silent: bool,
+    /// By how much pictures are moved ahead, in ms, to be in step with the sound.
+    ahead: u64,
+    /// Packets of sound in a row whose place was taken.
+    late: u32,
+    segment: Option<Arc<Segment>>,
+    uid: u64,
+    /// What was taken out of the stream's time, in ms.
+    removed: u64,
+    newest: Option<u64>,
+    frames: u64,
+    /// Pictures come that nobody can decode.
+    pub wants_keyframe: bool,
+    clusters: Vec<Cluster>,
+}
+
+impl Mux {
+    pub fn new(tracks: &[Track]) -> Self {
+        let first = |kind: Kind| tracks.iter().position(|track| track.codec.kind() == kind);
+        // Sound is number 1, so that it keeps it when it is alone.
+        let lane = |index: usize, number: u64| Lane {
+            index,
+            track: tracks[index].clone(),
+            number,
+            pending: VecDeque::new(),
+            newest: None,
+        };
+        let audio = first(Kind::Audio).map(|index| lane(index, 1));
+        let video = first(Kind::Video).map(|index| lane(index, 1 + u64::from(audio.is_some())));
+        Self {
+            pictures: if video.is_some() { Pictures::Awaited { since: None } } else { Pictures::Away },
+            wants_keyframe: video.is_some(),
+            video,
+            audio,
+            heard: 0,
+            silent: false,
+            ahead: 0,
+            late: 0,
+            segment: None,
+            uid: rand::random(),
+            removed: 0,
+            newest: None,
+            frames: 0,
+            clusters: Vec::new(),
+        }
+    }
+
+    /// Takes a frame.
+    pub fn push(&mut self, frame: &Frame, now: Instant) {
+        let of = |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.index == frame.track);
+        let (video, audio) = (of(&self.video), of(&self.audio));
+        if video || audio {
+            let tick = self.place(frame.time);
+            if video {
+                self.picture(frame, tick, now)
+            } else {
+                self.sound(frame, tick, now)
+            }
+            self.keep_up(now);
+            self.cut(false);
+        }
+    }
+
+    /// The clusters that are ready.
+    pub fn take(&mut self) -> Vec<Cluster> {
+        std::mem::take(&mut self.clusters)
+    }
+
+    /// Nothing came for a while: gives all there is.
+    pub fn flush(&mut self) {
+        self.cut(true);
+    }
+
+    /// Whether a picture to begin with waits to be cut.
+    pub fn keyframe_pending(&self) -> bool {
+        self.video.as_ref().is_some_and(|lane| lane.pending.iter().any(|frame| frame.keyframe))
+    }
+
+    /// Whether viewers may begin with any cluster.
+    pub fn enters_anywhere(&self) -> bool {
+        self.pictures == Pictures::Away
+            || self.video.as_ref().is_none_or(|lane| lane.track.codec.is_intra_only())
+    }
+
+    fn place(&mut self, time: Duration) -> u64 {
+        let tick = (time.as_micros() as u64 + 500) / 1000;
+        let mut placed = tick.saturating_sub(self.removed);
+        if let Some(newest) = self.newest
+            && placed > newest + HOLE
+        {
+            self.cut(true);
+            placed = newest + SEAM;
+            self.removed = tick - placed;
+        }
+        self.newest = self.newest.max(Some(placed));
+        placed
+    }
+
+    fn picture(&mut self, frame: &Frame, tick: u64, now: Instant) {
+        if matches!(self.pictures, Pictures::Awaited { .. } | Pictures::Away) {
+            if !frame.keyframe {
+                self.wants_keyframe = true;
+                return;
+            }
+            self.cut(true);
+            // A sender that paused may go on in time where it stopped. A new segment can be in step anew.
+            let behind = self.heard.saturating_sub(tick);
+            self.ahead = if behind > STILL { behind } else { 0 };
+            self.heard = self.heard.max(tick);
+            self.begin(true, frame.size.or_else(|| self.size(frame)));
+        }
+        self.wants_keyframe &= !frame.keyframe;
+        self.pictures = Pictures::Flowing;
+        // It gets less as the sender's reports put its time right.
+        self.ahead = self.ahead.min(self.heard.saturating_sub(tick));
+        if let Some(lane) = &mut self.video {
+            lane.push(tick + self.ahead, frame.keyframe, &frame.data, now);
+        }
+    }
+
+    fn size(&self, frame: &Frame) -> Option<Size> {
+        self.video.as_ref()?.track.codec.size_of(&frame.data)
+    }
+
+    fn sound(&mut self, frame: &Frame, tick: u64, now: Instant) {
+        if let Pictures::Awaited { since } = &mut self.pictures {
+            if tick < *since.get_or_insert(tick) + AWAY {
+                return;
+            }
+            self.pictures = Pictures::Away;
+        }
+        if self.segment.is_none() {
+            self.begin(false, None);
+            self.heard = tick;
+        }
+        self.silent = false;
+        let is_late = tick + SILENCE_MS / 2 < self.heard;
+        self.late = if is_late { self.late + 1 } else { 0 };
+        if is_late && self.late <= MAX_LATE {
+            // Its place is taken: by silence, or it is from before the picture it all begins with.
+            return;
+        }
+        if tick >= self.heard + 2 * SILENCE_MS {
+            self.fill(tick, now);
+        }
+        let tick = if is_late { self.heard } else { tick };
+        let sounds = opus::duration(&frame.data).map_or(SILENCE_MS, |sounds| sounds.as_millis() as u64);
+        if let Some(lane) = &mut self.audio {
+            self.heard = lane.push(tick, true, &frame.data, now) + sounds.max(1);
+        }
+    }
+
+    /// Puts silence in.
+    fn fill(&mut self, until: u64, now: Instant) {
+        let Some(lane) = &mut self.audio else { return };
+        while self.heard + SILENCE_MS <= until {
+            let tick = lane.push(self.heard, true, &SILENCE, now);
+            if let Some(last) = lane.pending.back_mut() {
+                last.filler = true;
+            }
+            self.heard = tick + SILENCE_MS;
+        }
+    }
+
+    /// Sees to it that no track holds the other one up.
+    fn keep_up(&mut self, now: Instant) {
+        let seen = self.video.as_ref().and_then(|lane| lane.newest);
+        let (Some(seen), true) = (seen, self.audio.is_some() && self.is_shown()) else { return };
+        let patience = if self.silent { REST } else { SILENT };
+        if seen > self.heard + patience {
+            self.silent = true;
+            self.fill(seen - REST, now);
+        }
+        if self.heard > seen + AWAY {
+            self.cut(true);
+            self.pictures = Pictures::Away;
+            self.begin(false, None);
+        } else if self.heard > seen + STILL {
+            self.pictures = Pictures::Still;
+        }
+    }
+
+    fn is_shown(&self) -> bool {
+        matches!(self.pictures, Pictures::Flowing | Pictures::Still)
+    }
+
+    /// Begins a segment with, or without, pictures.
+    fn begin(&mut self, pictures: bool, size: Option<Size>) {
+        let lanes = [self.audio.as_ref(), self.video.as_ref().filter(|_| pictures)];
+        let tracks: Vec<Track> = lanes.into_iter().flatten().map(|lane| lane.track.clone()).collect();
+        let size = |track: &Track| size.filter(|_| track.codec.kind() == Kind::Video);
+        let sizes: Vec<_> = tracks.iter().map(size).collect();
+        let unix_nanos = jiff::Timestamp::now().as_nanosecond();
+        let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos });
+        let mime = mime_with_codecs(&tracks);
+        self.segment = Some(Arc::new(Segment { init: init.into(), mime, tracks: tracks.len() }));
+    }
+
+    /// Cuts off what no frame can come before any more, or all.
+    fn cut(&mut self, all: bool) {
+        let pictures =
+            self.video.as_ref().and_then(|lane| lane.newest).filter(|_| self.pictures == Pictures::Flowing);
+        let sound = self.audio.is_some().then_some(self.heard);
+        let certain = pictures.into_iter().chain(sound).min().filter(|_| !all).unwrap_or(u64::MAX);
+        while let Some(start) = [&self.video, &self.audio].into_iter().flatten().filter_map(Lane::first).min()
+        {
+            let keyframe = self.video.as_ref().and_then(|lane| lane.keyframe_after(start));
+            let end = keyframe.map_or(start + SPAN, |tick| tick.min(start + SPAN));
+            if end > certain {
+                return;
+            }
+            self.emit(start, end);
+        }
+    }
+
+    /// Makes a cluster of all frames up to `end`.
+    fn emit(&mut self, start: u64, end: u64) {
+        let Some(segment) = self.segment.clone() else { return };
+        let anywhere = self.enters_anywhere();
+        let mut taken: Vec<(u64, Waiting, Option<u64>)> = Vec::new();
+        for (lane, is_video) in [(&mut self.video, true), (&mut self.audio, false)] {
+            let Some(lane) = lane else { continue };
+            while lane.first().is_some_and(|tick| tick < end) {
+                let Some(frame) = lane.pending.pop_front() else { break };
+                let shown = |next: u64| (next - frame.tick).min(AWAY);
+                let duration = is_video.then(|| lane.first().map_or(AWAY, shown));
+                taken.push((lane.number, frame, duration));
+            }
+        }
+        // Stable: of the same time, the picture comes first.
+        taken.sort_by_key(|(_, frame, _)| frame.tick);
+        let Some((first, last)) = taken.first().zip(taken.last()) else { return };
+        let (at, end) = (first.1.at, last.1.tick + SILENCE_MS);
+        let entry = anywhere || (first.2.is_some() && first.1.keyframe);
+        let blocks: Vec<_> =
+            taken.iter().map(|(number, frame, duration)| frame.block(*number, *duration)).collect();
+        let bytes = live_cluster(start, &blocks).into();
+        let frames = taken.iter().filter(|(_, frame, _)| !frame.filler).count() as u64;
+        let frames_before = self.frames;
+        self.frames += frames;
+        self.clusters.push(Cluster { segment, entry, at, start, end, frames_before, frames, bytes });
+    }
+}
+
+impl Waiting {
+    fn block(&self, number: u64, duration: Option<u64>) -> LiveBlock<'_> {
+        LiveBlock { number, tick: self.tick, keyframe: self.keyframe, duration, data: &self.data }
+    }
+}
+
+impl Lane {
+    /// Adds a frame; gives its time, which is later than those before.
+    fn push(&mut self, tick: u64, keyframe: bool, data: &Bytes, at: Instant) -> u64 {
+        let tick = self.newest.map_or(tick, |newest| tick.max(newest + 1));
+        self.newest = Some(tick);
+        self.pending.push_back(Waiting { tick, keyframe, filler: false, at, data: data.clone() });
+        tick
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.pending.front().map(|frame| frame.tick)
+    }
+
+    /// The first keyframe that has to begin a cluster after `start`.
+    fn keyframe_after(&self, start: u64) -> Option<u64> {
+        let begins = |frame: &&Waiting| frame.keyframe && frame.tick > start;
+        let found = self.pending.iter().filter(|_| !self.track.codec.is_intra_only()).find(begins);
+        found.map(|frame| frame.tick)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Codec;
+    use crate::webm::{Item, Reader};
+
+    const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
+
+    /// Pushes frames of both tracks in the order of their times: `(track, from, to, every, keyframes at)`.
+    fn push(mux: &mut Mux, rows: &[(usize, u64, u64, usize, &[u64])]) {
+        let mut all: Vec<(u64, usize, bool)> = Vec::new();
+        for (track, from, to, every, keyframes) in rows {
+            let times = (*from..*to).step_by(*every);
+            all.extend(times.map(|ms| (ms, *track, *track == 1 || keyframes.contains(&ms))));
+        }
+        all.sort_unstable();
+        for (ms, track, keyframe) in all {
+            let time = Duration::from_millis(ms);
+            let data = Bytes::from(vec![if track == 1 { 0xf8 } else { 0x10 }; 50]);
+            mux.push(&Frame { track, time, keyframe, size: None, data }, Instant::now());
+        }
+    }
+
+    /// `(number, time, duration)` of every block of a cluster, and whether it is silence.
+    fn blocks(cluster: &Cluster) -> Vec<(u64, u64, Option<u64>, bool)> {
+        let mut reader = Reader::new(None);
+        reader.push(&cluster.segment.init);
+        reader.push(&cluster.bytes);
+        reader.finish();
+        let mut found = Vec::new();
+        while let Some(item) = reader.read().unwrap() {
+            if let Item::Block(block) = item {
+                let silence = block.frames().next() == Some(&SILENCE[..]);
+                found.push((block.track, block.time as u64, block.duration, silence));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_cluster_begins_at_each_keyframe_spans_little_and_is_in_order() {
+        let mut mux = Mux::new(&TRACKS);
+        // Until a keyframe comes there is nothing to see, and it is asked for.
+        push(&mut mux, &[(0, 0, 100, 33, &[]), (1, 0, 100, 20, &[])]);
+        assert!(mux.take().is_empty() && mux.wants_keyframe);
+        push(&mut mux, &[(0, 132, 800, 33, &[132, 363]), (1, 100, 800, 20, &[])]);
+        let clusters = mux.take();
+        assert!(!mux.wants_keyframe);
+        let entries: Vec<u64> = clusters.iter().filter(|c| c.entry).map(|c| c.start).collect();
+        assert_eq!(entries, [132, 363]);
+        let mut frames = 0;
+        for cluster in &clusters {
+            let blocks = blocks(cluster);
+            assert!(blocks.is_sorted_by_key(|block| block.1), "{blocks:?}");
+            assert_eq!(blocks[0].1, cluster.start);
+            assert!(blocks[blocks.len() - 1].1 < cluster.start + SPAN, "{blocks:?}");
+            for (number, _, duration, _) in &blocks {
+                assert_eq!(*duration, (*number == 2).then_some(33));
+            }
+            assert_eq!(cluster.frames_before, frames);
+            frames += cluster.frames;
+        }
+        assert_eq!(clusters[0].segment.mime, "video/webm;codecs=\"vp8,opus\"");
+    }
+
+    #[test]
+    fn silence_takes_the_place_of_sound_that_does_not_come() {
+        let mut mux = Mux::new(&TRACKS);
+        push(&mut mux, &[(0, 0, 3000, 33, &[0]), (1, 0, 500, 20, &[]), (1, 2000, 3000, 400, &[])]);
+        let sound: Vec<_> = mux.take().iter().flat_map(blocks).filter(|block| block.0 == 1).collect();
+        let holes = sound.windows(2).filter(|pair| pair[1].1 - pair[0].1 > 2 * SILENCE_MS).count();
+        assert_eq!(holes, 0, "{sound:?}");
+        assert!(sound.last().is_some_and(|last| last.1 > 2600), "{:?}", sound.last());
+        let real = sound.iter().filter(|block| !block.3).count();
+        assert_eq!(real, 25 + 2, "what came late, or is not cut yet, aside: {sound:?}");
+    }
+
+    #[test]
+    fn sound_goes_on_without_pictures_and_pictures_come_back_at_a_keyframe() {
+        let mut mux = Mux::new(&TRACKS);
+        push(&mut mux, &[(0, 0, 500, 33, &[0]), (1, 0, 6000, 20, &[]), (0, 5000, 6000, 33, &[5330])]);
+        mux.flush();
+        let clusters = mux.take();
+        let mut mimes: Vec<&str> = clusters.iter().map(|cluster| &*cluster.segment.mime).collect();
+        mimes.dedup();
+        let (both, sound) = ("video/webm;codecs=\"vp8,opus\"", "audio/webm;codecs=\"opus\"");
+        assert_eq!(mimes, [both, sound, both]);
+        let all: Vec<_> = clusters.iter().flat_map(blocks).collect();
+        let sound: Vec<_> = all.iter().filter(|block| block.0 == 1).collect();
+        assert_eq!(sound.len(), 300, "no sound is lost");
+        let last = all.iter().rfind(|block| block.0 == 2 && block.1 < 1000).unwrap();
+        assert_eq!(last.2, Some(AWAY), "how long the last picture stands");
+        assert_eq!(
+            all.iter().filter(|block| block.0 == 2 && block.1 >= 1000).map(|block| block.1).min(),
+            Some(5330)
+        );
+        assert!(
+            clusters.iter().find(|cluster| cluster.start >= 3000).unwrap().entry,
+            "one may begin with sound"
+        );
+    }
+
+    #[test]
+    fn pictures_that_come_back_behind_the_sound_are_put_in_step() {
+        let mut mux = Mux::new(&TRACKS);
+        push(&mut mux, &[(0, 0, 500, 33, &[0]), (1, 0, 6000, 20, &[])]);
+        // Their clock stood still meanwhile.
+        for ms in (0..2000).step_by(20) {
+            push(&mut mux, &[(1, 6000 + ms, 6001 + ms, 20, &[]), (0, 600 + ms, 601 + ms, 20, &[600])]);
+        }
+        mux.flush();
+        let clusters = mux.take();
+        let segments = clusters.chunk_by(|a, b| Arc::ptr_eq(&a.segment, &b.segment)).count();
+        assert_eq!(segments, 3, "with pictures, without, and with them again");
+        let newest = |number| {
+            clusters.iter().flat_map(blocks).filter(|block| block.0 == number).map(|block| block.1).max()
+        };
+        let (sound, picture) = (newest(1).unwrap(), newest(2).unwrap());
+        assert!(sound.abs_diff(picture) < STILL, "sound to {sound}, pictures to {picture}");
+    }
+
+    #[test]
+    fn viewers_are_spared_the_time_a_publisher_was_away() {
+        let mut mux = Mux::new(&TRACKS);
+        push(&mut mux, &[(0, 0, 500, 33, &[0]), (1, 0, 500, 20, &[])]);
+        push(&mut mux, &[(0, 9000, 9500, 33, &[9000]), (1, 9000, 9500, 20, &[])]);
+        mux.flush();
+        let clusters = mux.take();
+        let times: Vec<u64> = clusters.iter().flat_map(blocks).map(|block| block.1).collect();
+        let widest = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+        assert!(widest <= Some(SEAM), "{times:?}");
+        assert_eq!(clusters.iter().map(|cluster| cluster.frames).sum::<u64>(), 2 * (16 + 25));
+    }
+}
