@@ -109,6 +109,7 @@ impl Recorder {
             if let Some(reason) = reason {
                 return End { reason, at: now, error: None };
             }
+            self.tap.holds(self.queue.bytes());
             due = self.next_due(now);
         }
     }

@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "every test binary and bench uses its own part")]
 
 pub mod chromium;
+pub mod chunks;
 pub mod judge;
 pub mod live;
 pub mod media;
