@@ -26,7 +26,7 @@ pub fn recording(format: &str, video: &[&str], seconds: u32, size: &str) -> Vec<
 
 pub const VP8: &[&str] = &["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"];
 pub const VP9: &[&str] = &["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"];
-pub const AV1: &[&str] = &["-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8"];
+pub const AV1: &[&str] = &["-c:v", "libsvtav1", "-preset", "10"];
 pub const H264: &[&str] = &["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0"];
 
 /// Two seconds of small VP8 and Opus.
