@@ -26,6 +26,7 @@ use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
+use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::WebRtc;
@@ -134,6 +135,7 @@ impl Server {
         let publications =
             Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
+        let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
@@ -145,6 +147,7 @@ impl Server {
         let ready = Arc::new(AtomicBool::new(false));
         let state = State {
             ingest: Arc::new(webrtc.clone()),
+            chunks,
             recordings: Arc::new(recordings.clone()),
             mjpeg,
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,

@@ -5,6 +5,7 @@
 
 pub mod assets;
 mod body;
+mod chunks;
 mod connection;
 pub mod error;
 pub mod guard;
@@ -101,6 +102,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/img/{*path}", get(assets::file))
         .route("/dev/reload", get(assets::reload))
         .route("/signal", get(signal::open))
+        .route("/chunks", get(chunks::open))
         .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
         .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
         .route("/upload", post(mjpeg::upload_default).delete(mjpeg::end_default))

@@ -10,6 +10,7 @@ use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
+use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
@@ -27,6 +28,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct State {
     /// Who takes publishers.
     pub ingest: Arc<dyn Ingest>,
+    /// Who takes MediaRecorder's output.
+    pub chunks: Chunks,
     /// The recordings.
     pub recordings: Arc<dyn Catalogue>,
     /// The JPEG streams.

@@ -9,6 +9,7 @@ use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
+use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::{Status, StreamInfo};
 use crate::ingest::publications::Publications;
@@ -239,8 +240,12 @@ impl Server {
         let config = Config { cors_origins: setup.origins, ..Config::default() };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
+        let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
+        let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
+        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
         let state = State {
             ingest: ingest.clone(),
+            chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
             mjpeg: no_jpeg_streams(folder.path()),
             guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),

@@ -4,8 +4,9 @@ use crate::base::clock::{as_millis, as_some_millis};
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::media::{Codec, GapReason, Kind};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where a recording stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,4 +171,13 @@ pub struct Manifest {
     pub reason: Option<String>,
     /// The hook.
     pub hook: HookRecord,
+}
+
+impl Manifest {
+    /// Notes how long the media lasts. It ends where the media does, not when that was noticed.
+    pub(super) fn lasted(&mut self, duration: Duration) {
+        self.duration_ms = (duration.as_micros() as u64 + 500) / 1000;
+        let lasted = SignedDuration::from_millis(self.duration_ms.cast_signed());
+        self.ended_at = self.started_at.checked_add(lasted).ok();
+    }
 }

@@ -12,7 +12,7 @@ use crate::record::manifest::{
 use crate::record::names;
 use crate::record::space::Space;
 use crate::webm::{self, Block, Clusters, Head, Index, Layout};
-use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
+use jiff::{Timestamp, TimestampRound, Unit};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -264,10 +264,7 @@ impl Take {
         }
         self.manifest.state = RecordingState::Sealed;
         self.manifest.bytes = bytes;
-        self.manifest.duration_ms = (seal.duration.as_micros() as u64 + 500) / 1000;
-        // Where the media ends, not when that was noticed.
-        let lasted = SignedDuration::from_millis(self.manifest.duration_ms.cast_signed());
-        self.manifest.ended_at = self.manifest.started_at.checked_add(lasted).ok();
+        self.manifest.lasted(seal.duration);
         self.manifest.gaps = self.gaps;
         // Clusters that a full disk did not take are in no file.
         cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
@@ -282,7 +279,7 @@ impl Take {
 }
 
 /// Manifests say times in milliseconds.
-fn to_millis(at: Timestamp) -> Timestamp {
+pub(super) fn to_millis(at: Timestamp) -> Timestamp {
     at.round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap_or(at)
 }
 

@@ -104,6 +104,7 @@ fn codec_string(track: &Track) -> String {
         (Codec::H264, _) => "avc1.42e01f".to_owned(),
         (Codec::Mjpeg, _) => "mjpeg".to_owned(),
         (Codec::Opus, _) => "opus".to_owned(),
+        (Codec::Aac, _) => "mp4a.40.2".to_owned(),
     }
 }
 
