@@ -25,6 +25,7 @@ use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
+use crate::ingest::chunks::Chunks;
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::WebRtc;
 use crate::record::{self, FolderLock, Held, LockError, Recordings};
@@ -131,6 +132,7 @@ impl Server {
         let grace = config.record.reconnect_grace;
         let publications =
             Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
+        let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
@@ -142,6 +144,7 @@ impl Server {
         let ready = Arc::new(AtomicBool::new(false));
         let state = State {
             ingest: Arc::new(webrtc.clone()),
+            chunks,
             recordings: Arc::new(recordings.clone()),
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),

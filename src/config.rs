@@ -33,6 +33,8 @@ pub struct Config {
     pub auth: http::Auth,
     /// WebRTC ingest.
     pub webrtc: ingest::webrtc::Config,
+    /// MediaRecorder's output.
+    pub chunks: ingest::chunks::Config,
     /// Recordings. `dir` is absolute once loaded.
     pub record: record::Config,
     /// Hooks.

@@ -3,6 +3,7 @@
 //! ```text
 //!  browser ── WS /signal ──┐
 //!  any WHIP client ────────┴─ ingest::webrtc ── RTP ──▶ rtp::Pipeline
+//!  MediaRecorder ── WS /chunks ─ ingest::chunks ─ WebM ─▶ webm::Reader
 //!                                                          │ Frame (one vocabulary for everything)
 //!                                                          ▼
 //!                                                     live::Stream ──▶ record::Recorder ─▶ file ─▶ manifest ─▶ hook

@@ -11,6 +11,8 @@ mod support;
 
 #[path = "it/browser/mod.rs"]
 mod browser;
+#[path = "it/chunks.rs"]
+mod chunks;
 #[path = "it/cli.rs"]
 mod cli;
 #[path = "it/disk.rs"]

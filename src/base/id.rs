@@ -77,6 +77,11 @@ fn base32(value: u128, digits: u32) -> String {
     (0..digits).rev().map(|digit| ALPHABET[(value >> (5 * digit) & 31) as usize] as char).collect()
 }
 
+/// Six random digits: what tells one visitor's stream from another's of the same prefix.
+pub fn random_suffix() -> String {
+    base32(rand::random(), 6)
+}
+
 /// A recording's identifier: a ULID in lower case (48 bits of milliseconds, 80 random bits), so
 /// that sorting by id sorts by time. What one folder gives out also rises where the wall clock was set
 /// back: the order of recordings is that of their ids, not of their wall times.

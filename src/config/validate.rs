@@ -19,6 +19,7 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
     server(config, &mut problems);
     webrtc(config, &mut problems);
+    chunks(config, &mut problems);
     record(config, &mut problems);
     hooks(config, &mut problems);
     problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
@@ -164,6 +165,16 @@ fn ice_server(server: &IceServer) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn chunks(config: &Config, problems: &mut Problems) {
+    let chunks = &config.chunks;
+    problems.duration("chunks.resume_grace", chunks.resume_grace, Duration::ZERO..=HOUR);
+    problems.duration("chunks.idle_timeout", chunks.idle_timeout, 100 * MS..=DAY);
+    if !((64 << 10)..=(64 << 20)).contains(&chunks.max_message) {
+        let expected = format!("expected 64KiB to 64MiB, found {}", chunks.max_message);
+        problems.add("chunks.max_message", Err(expected));
+    }
 }
 
 fn record(config: &Config, problems: &mut Problems) {

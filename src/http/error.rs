@@ -6,6 +6,7 @@
 use crate::base::id::BadName;
 use crate::http::state::NoReplay;
 use crate::ingest::Refusal;
+use crate::ingest::chunks::Fault;
 use crate::record;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -99,6 +100,18 @@ impl From<Refusal> for ApiError {
     }
 }
 
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        let status = match &fault {
+            Fault::BadRequest(_) | Fault::BadBlob(_) => StatusCode::BAD_REQUEST,
+            Fault::UnsupportedCodec(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Fault::OffsetMismatch { .. } | Fault::Replaced => StatusCode::CONFLICT,
+            Fault::Refused(refusal) => return refusal.clone().into(),
+        };
+        Self::new(status, fault.code(), fault.to_string())
+    }
+}
+
 impl From<record::Error> for ApiError {
     fn from(error: record::Error) -> Self {
         let (status, code) = match &error {
@@ -160,6 +173,12 @@ mod tests {
             (Refusal::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
             (Refusal::Stopping.into(), 503, "limit_reached"),
             (Refusal::DiskFull.into(), 507, "disk_full"),
+            (Fault::BadRequest("this is out of turn").into(), 400, "bad_request"),
+            (Fault::BadBlob("no WebM".into()).into(), 400, "bad_blob"),
+            (Fault::UnsupportedCodec("A_VORBIS".into()).into(), 422, "unsupported_codec"),
+            (Fault::OffsetMismatch { said: 1, arrived: 2 }.into(), 409, "offset_mismatch"),
+            (Fault::Replaced.into(), 409, "stream_busy"),
+            (Fault::Refused(Refusal::ResumeExpired).into(), 410, "resume_expired"),
             (record::Error::DiskFull.into(), 507, "disk_full"),
             (record::Error::NotFound("x".into()).into(), 404, "recording_not_found"),
             (std::io::Error::other("/secret/path").into_api(), 500, "internal"),

@@ -4,6 +4,7 @@
 //! [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
 
 pub mod assets;
+mod chunks;
 pub mod error;
 pub mod guard;
 mod ops;
@@ -96,6 +97,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/img/{*path}", get(assets::file))
         .route("/dev/reload", get(assets::reload))
         .route("/signal", get(signal::open))
+        .route("/chunks", get(chunks::open))
         .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
         .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
         .route("/api/streams", get(streams::list))

@@ -9,6 +9,7 @@ use crate::http::assets::Assets;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::signal::Timing;
+use crate::ingest::chunks::Chunks;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use crate::ingest::{Refusal, SessionId};
@@ -24,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct State {
     /// Who takes publishers.
     pub ingest: Arc<dyn Ingest>,
+    /// Who takes MediaRecorder's output.
+    pub chunks: Chunks,
     /// The recordings.
     pub recordings: Arc<dyn Catalogue>,
     /// Who is served.

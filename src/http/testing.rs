@@ -2,15 +2,18 @@
 
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
+use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
+use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::publication::{Status, StreamInfo};
+use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
-use crate::record::{Error, HookRecord, HookState, Manifest, RecordingState};
+use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -219,8 +223,12 @@ impl Server {
         let config = Config { cors_origins: setup.origins, ..Config::default() };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
+        let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
+        let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
+        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
         let state = State {
             ingest: ingest.clone(),
+            chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
             guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),
             replay: Arc::new(move |id| {

@@ -1,5 +1,6 @@
 //! L4: who pushes frames in.
 
+pub mod chunks;
 pub mod publication;
 pub mod publications;
 mod timeline;

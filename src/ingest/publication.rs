@@ -13,7 +13,7 @@ use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
 use crate::media::{Codec, Event, Track};
-use crate::record::{self, Manifest, Progress, Recording};
+use crate::record::{self, ByteSink, Manifest, Progress, Recording};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -105,6 +105,8 @@ struct State {
     /// It has not been lost.
     up: bool,
     stream: Option<Stream>,
+    /// Where bytes go that are kept as they come, in place of a stream.
+    bytes: Option<ByteSink>,
     recording: Option<Recording>,
     /// What an earlier recording came to, if the publisher came back with other tracks.
     earlier: Option<Box<Manifest>>,
@@ -162,6 +164,12 @@ impl Publication {
         bearer.is_some() && self.bearer.as_deref() == bearer && silent
     }
 
+    /// Whether another session has taken this one's place.
+    pub fn gave_way(&self, session: &SessionId) -> bool {
+        let state = self.lock();
+        state.session.as_ref().is_some_and(|newest| newest != session) && !state.pending.contains(session)
+    }
+
     /// What becomes of it.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
@@ -189,15 +197,7 @@ impl Publication {
         tracks: &[Track],
         now: Instant,
     ) -> Result<Option<SessionId>, Refusal> {
-        let owner = self.owner.upgrade().ok_or(Refusal::Stopping)?;
-        match owner.claim(self) {
-            // Whoever ended it has the last word.
-            Ok(()) | Err(Refusal::SessionNotFound) => {}
-            Err(refusal) => {
-                self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
-                return Err(refusal);
-            }
-        }
+        let owner = self.claim()?;
         let mut guard = self.lock();
         if self.is_over() {
             return Err(Refusal::SessionNotFound);
@@ -205,19 +205,77 @@ impl Publication {
         let state = &mut *guard;
         state.pending.retain(|pending| pending != session);
         let fits = state.stream.as_ref().is_some_and(|stream| state.timeline.resume(stream.tracks(), tracks));
-        if !fits && let Err(failed) = self.begin(&owner, state, tracks, now) {
-            self.over.store(true, Ordering::Release);
-            // An earlier recording's end is the last word; without one, this is.
-            let nothing_recorded = state.recording.is_none();
-            drop(guard);
-            if nothing_recorded {
-                self.finish(failed);
-            }
+        if !fits && let Err(failed) = self.begin(&owner, state, session, tracks, now) {
+            self.fail_to_begin(guard, failed);
             return Err(Refusal::DiskFull);
         }
-        (state.generation, state.up, state.last_media) = (state.generation + 1, true, Some(now));
-        state.way = Some(way);
-        Ok(state.session.replace(session.clone()).filter(|old| old != session))
+        Ok(state.connect(session, way, now))
+    }
+
+    /// The same for one whose bytes are kept as they come. A file before this one is sealed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publication::connected`].
+    pub fn connected_bytes(
+        self: &Arc<Self>,
+        session: &SessionId,
+        way: Way,
+        now: Instant,
+    ) -> Result<ByteSink, Refusal> {
+        let owner = self.claim()?;
+        let mut guard = self.lock();
+        if self.is_over() {
+            return Err(Refusal::SessionNotFound);
+        }
+        let state = &mut *guard;
+        state.end_file(session, now);
+        let (recording, sink) = match owner.recordings.start_bytes(&self.name) {
+            Ok(started) => started,
+            Err(error) => {
+                let failed = self.cannot_start(&error);
+                self.fail_to_begin(guard, failed);
+                return Err(Refusal::DiskFull);
+            }
+        };
+        self.watch(&owner, recording.clone());
+        (state.recording, state.bytes) = (Some(recording), Some(sink.clone()));
+        state.connect(session, way, now);
+        Ok(sink)
+    }
+
+    /// Takes the name, if nobody else has it.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else was quicker; the publication is over then.
+    pub(super) fn claim(self: &Arc<Self>) -> Result<Arc<Inner>, Refusal> {
+        let owner = self.owner.upgrade().ok_or(Refusal::Stopping)?;
+        match owner.claim(self) {
+            // Whoever ended it has the last word.
+            Ok(()) | Err(Refusal::SessionNotFound) => Ok(owner),
+            Err(refusal) => {
+                self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
+                Err(refusal)
+            }
+        }
+    }
+
+    fn fail_to_begin(&self, state: MutexGuard<'_, State>, failed: Status) {
+        self.over.store(true, Ordering::Release);
+        // An earlier recording's end is the last word; without one, this is.
+        let nothing_recorded = state.recording.is_none();
+        drop(state);
+        if nothing_recorded {
+            self.finish(failed);
+        }
+    }
+
+    fn cannot_start(&self, error: &record::Error) -> Status {
+        tracing::error!(stream = %self.name, %error, "a recording can't start");
+        let full = matches!(error, record::Error::DiskFull);
+        let code = if full { "disk_full" } else { "write_error" };
+        Status::Failed { code, message: format!("nothing can be recorded: {error}") }
     }
 
     /// Begins a stream, and its recording; one with other tracks can't go on in the same file.
@@ -225,20 +283,14 @@ impl Publication {
         self: &Arc<Self>,
         owner: &Arc<Inner>,
         state: &mut State,
+        session: &SessionId,
         tracks: &[Track],
         now: Instant,
     ) -> Result<(), Status> {
-        if let Some(old) = state.stream.take() {
-            old.end(EndReason::PublisherLost, now);
-        }
+        state.end_file(session, now);
         let stream = Stream::new(self.name.clone(), tracks.to_vec());
         if self.record {
-            let recording = owner.recordings.start(&stream).map_err(|error| {
-                tracing::error!(stream = %self.name, %error, "a recording can't start");
-                let full = matches!(error, record::Error::DiskFull);
-                let code = if full { "disk_full" } else { "write_error" };
-                Status::Failed { code, message: format!("nothing can be recorded: {error}") }
-            })?;
+            let recording = owner.recordings.start(&stream).map_err(|error| self.cannot_start(&error))?;
             self.watch(owner, recording.clone());
             state.recording = Some(recording);
         }
@@ -306,10 +358,13 @@ impl Publication {
         if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (stream, recorded) = (state.stream.take(), state.recording.is_some());
+        let (stream, bytes, recorded) = (state.stream.take(), state.bytes.take(), state.recording.is_some());
         drop(state);
         if let Some(stream) = &stream {
             stream.end(reason, now);
+        }
+        if let Some(bytes) = bytes {
+            bytes.end(reason);
         }
         if recorded {
             return; // Its recorder has the last word.
@@ -382,7 +437,9 @@ impl Publication {
         });
         self.over.store(true, Ordering::Release);
         // A recorder that failed has left its stream open.
-        self.lock().stream = None;
+        let mut state = self.lock();
+        (state.stream, state.bytes) = (None, None);
+        drop(state);
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
             owner.release(&self.name, &self.resume);
@@ -408,6 +465,28 @@ impl Publication {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A session is up; returns the one it replaces.
+    fn connect(&mut self, session: &SessionId, way: Way, now: Instant) -> Option<SessionId> {
+        (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
+        self.way = Some(way);
+        self.session.replace(session.clone()).filter(|old| old != session)
+    }
+
+    /// What comes next doesn't fit into the file: it is sealed. A session that goes on by itself has
+    /// lost nothing.
+    fn end_file(&mut self, session: &SessionId, now: Instant) {
+        let same = self.session.as_ref() == Some(session);
+        let reason = if same { EndReason::Rotated } else { EndReason::PublisherLost };
+        if let Some(stream) = self.stream.take() {
+            stream.end(reason, now);
+        }
+        if let Some(bytes) = self.bytes.take() {
+            bytes.end(reason);
+        }
     }
 }
 

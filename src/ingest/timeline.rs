@@ -1,6 +1,6 @@
 //! One publication's time over several sessions: strictly increasing, holes named.
 
-use crate::media::{Event, Frame, Gap, GapReason, Track};
+use crate::media::{Codec, Event, Frame, Gap, GapReason, Track};
 use std::time::Duration;
 
 /// A pause in a track that is worth telling: audio that is not transmitted for silence (DTX) still
@@ -28,7 +28,9 @@ impl Timeline {
 
     /// For a further session; false if one of its tracks has no place on the stream.
     pub fn resume(&mut self, stream: &[Track], session: &[Track]) -> bool {
-        let fits = |held: &Track, track: &Track| held.codec == track.codec && held.private == track.private;
+        // Opus' header tells only what to cut off at the very start.
+        let known = |held: &Track, track: &Track| held.private == track.private || held.codec == Codec::Opus;
+        let fits = |held: &Track, track: &Track| held.codec == track.codec && known(held, track);
         let places: Option<Vec<usize>> =
             session.iter().map(|track| stream.iter().position(|held| fits(held, track))).collect();
         let Some(places) = places else { return false };
@@ -71,7 +73,6 @@ fn event_track(event: &Event) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Codec;
     use bytes::Bytes;
 
     fn frame(track: usize, ms: u64) -> Event {

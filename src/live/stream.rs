@@ -51,6 +51,15 @@ impl Stream {
         }
     }
 
+    /// Resolves when the lossless readers keep up. For publishers that can be held back, so that nothing
+    /// has to be refused; one that can't (RTP) doesn't ask.
+    pub async fn room(&self) {
+        let taps: Vec<_> = self.lock().clone();
+        for tap in taps {
+            tap.room().await;
+        }
+    }
+
     /// A lossless reader of what is pushed from now on.
     pub fn tap(&self) -> Tap {
         let queue = Arc::new(Queue::default());

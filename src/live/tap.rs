@@ -40,6 +40,13 @@ impl Tap {
         std::mem::take(&mut state.items)
     }
 
+    /// Says how many bytes the reader has taken and still holds in memory. Call it after each drain:
+    /// it lets publishers go on that wait in [`crate::live::Stream::room`].
+    pub fn holds(&self, bytes: usize) {
+        self.queue.lock().held = bytes;
+        self.queue.room.notify_waiters();
+    }
+
     /// Whether the stream is gone, so that nothing more can come, not even its end.
     pub fn orphaned(&self) -> bool {
         Arc::strong_count(&self.queue) == 1
@@ -52,16 +59,29 @@ impl Tap {
     }
 }
 
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.queue.lock().unread = true;
+        self.queue.room.notify_waiters();
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
+    /// Tells publishers that can wait.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<(Instant, Item)>,
     bytes: usize,
+    /// What the reader has taken and not yet written.
+    held: usize,
+    /// The reader is gone.
+    unread: bool,
     seen_any: bool,
     /// Last time taken of each track, and whether frames have been refused since.
     tracks: HashMap<usize, (Duration, bool)>,
@@ -90,12 +110,29 @@ impl Queue {
         }
     }
 
+    /// Resolves when the reader has less before it than what wakes it: a publisher that waits for this
+    /// before each push of up to [`BOUND`] / 2 never makes it refuse a frame.
+    pub(super) async fn room(&self) {
+        loop {
+            let mut noted = std::pin::pin!(self.room.notified());
+            noted.as_mut().enable();
+            if self.lock().has_room() {
+                return;
+            }
+            noted.await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn has_room(&self) -> bool {
+        self.unread || self.bytes + self.held < BOUND / 4
+    }
+
     fn frame(&mut self, frame: Frame, now: Instant) {
         let (last, refused) = self.tracks.get(&frame.track).copied().unwrap_or((frame.time, false));
         let room = if refused { BOUND / 2 } else { BOUND };

@@ -2,6 +2,8 @@
 //!
 //! Pure: no tokio, no files, no sockets, no clock of its own.
 
+pub mod h264;
+pub mod mp4;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;
@@ -36,6 +38,8 @@ pub enum Codec {
     Mjpeg,
     /// RFC 6716; RTP payload RFC 7587.
     Opus,
+    /// ISO/IEC 14496-3. Kept in MP4 as it comes; never demuxed.
+    Aac,
 }
 
 impl Codec {
@@ -43,7 +47,7 @@ impl Codec {
     pub fn kind(self) -> Kind {
         match self {
             Self::Vp8 | Self::Vp9 | Self::Av1 | Self::H264 | Self::Mjpeg => Kind::Video,
-            Self::Opus => Kind::Audio,
+            Self::Opus | Self::Aac => Kind::Audio,
         }
     }
 

@@ -64,7 +64,7 @@ impl Closing {
     }
 
     /// Removes the manifest of a recording that holds nothing.
-    async fn forget(&self, id: &RecordingId) {
+    pub async fn forget(&self, id: &RecordingId) {
         let (catalog, id) = (self.shared.catalog.clone(), id.clone());
         if let Ok(Err(error)) = self.shared.disk.sync(move || catalog.remove(&id)).await {
             tracing::warn!(%error, "a manifest without a recording stays");
@@ -98,7 +98,7 @@ impl Closing {
     }
 
     /// Makes the manifest durable, with the hook's job in it (S5).
-    async fn keep(&self, sealed: Manifest) -> Result<Manifest, crate::record::Error> {
+    pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, crate::record::Error> {
         let hook = self.shared.hook_state();
         let id = sealed.id.clone();
         let write = move |manifest: &mut Manifest| {
@@ -127,7 +127,7 @@ pub(super) fn end_of(error: &io::Error) -> EndReason {
     if is_full(error) { EndReason::DiskFull } else { EndReason::WriteError }
 }
 
-fn failed(end: &End) -> Progress {
+pub(super) fn failed(end: &End) -> Progress {
     let full = end.error.as_ref().is_some_and(is_full) || end.reason == EndReason::DiskFull;
     let (code, message) = if full {
         ("disk_full", "the server's disk is full: free some space under record.dir, then start again")

@@ -79,6 +79,11 @@ impl Interleaver {
         self.lanes.iter().any(|lane| lane.dropped.is_some())
     }
 
+    /// Bytes of the frames that wait.
+    pub fn bytes(&self) -> usize {
+        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.frame.data.len()).sum()
+    }
+
     /// When the oldest frame that waits was pushed.
     pub fn oldest(&self) -> Option<Instant> {
         self.lanes.iter().filter_map(|lane| lane.held.front()).map(|held| held.at).min()

@@ -9,6 +9,7 @@
 //! hears of it; all work on files runs on [`disk`], never on a thread that serves the network; what
 //! must be written at the end has its room from the beginning ([`space`]).
 
+mod bytes;
 mod catalog;
 mod close;
 mod disk;
@@ -30,9 +31,10 @@ pub use manifest::{
     HookAttempt, HookRecord, HookRunning, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
 };
 
+pub use bytes::ByteSink;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 
-use crate::base::id::RecordingId;
+use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -261,6 +263,22 @@ impl Recordings {
         };
         self.shared.tasks.spawn("recorder", task.instrument(span));
         Ok(Recording { id, progress })
+    }
+
+    /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
+    pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), Error> {
+        self.room()?;
+        let id = RecordingId::new(jiff::Timestamp::now());
+        let (sender, progress) = watch::channel(Progress::Waiting);
+        let (writer, sink) = bytes::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
+        let active = self.shared.active();
+        let span = tracing::info_span!("recording", stream = %stream, %id);
+        let task = async move {
+            writer.run().await;
+            drop(active);
+        };
+        self.shared.tasks.spawn("recorder", task.instrument(span));
+        Ok((Recording { id, progress }, sink))
     }
 
     /// All recordings but the deleted ones, newest first.

@@ -117,6 +117,7 @@ impl Recorder {
             if let Some(reason) = reason {
                 return End { reason, error: None };
             }
+            self.tap.holds(self.queue.bytes());
             due = self.next_due(now);
         }
     }

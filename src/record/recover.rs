@@ -106,7 +106,7 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
 }
 
 fn is_media(file: &str) -> bool {
-    file.ends_with(".webm") || file.ends_with(".mkv")
+    [".webm", ".mkv", ".mp4"].iter().any(|suffix| file.ends_with(suffix))
 }
 
 /// What no new manifest may be called.
@@ -130,7 +130,7 @@ impl Used {
         let id = names::id_of(file).filter(|id| !taken && !self.ids.contains(id));
         let id = id.unwrap_or_else(|| RecordingId::new(started_at));
         let usable = is_media(file) && !taken && !self.manifests.contains(&manifest_name(file));
-        let suffix = if file.ends_with(".mkv") { "mkv" } else { "webm" };
+        let suffix = ["mkv", "mp4"].into_iter().find(|suffix| file.ends_with(suffix)).unwrap_or("webm");
         let fresh = || format!("{}.{suffix}", names::stem(&stream, started_at, &id));
         let file = if usable { file.to_owned() } else { fresh() };
         self.manifests.insert(manifest_name(&file));
@@ -145,7 +145,12 @@ fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp
     Manifest {
         id,
         stream,
-        mime: if file.ends_with(".mkv") { "video/x-matroska" } else { "video/webm" }.to_owned(),
+        mime: match file.rsplit_once('.') {
+            Some((_, "mkv")) => "video/x-matroska",
+            Some((_, "mp4")) => "video/mp4",
+            _ => "video/webm",
+        }
+        .to_owned(),
         file,
         state: RecordingState::Recording,
         started_at,

@@ -4,6 +4,7 @@
 //! touched before all of it is read, and a copy is read again before it takes the original's place.
 
 use crate::media::{Codec, Kind};
+use crate::record::bytes;
 use crate::record::file::{COPY, PART, PartFile, lock, make_whole, sync_dir};
 use crate::record::space::Space;
 use crate::webm::{
@@ -205,6 +206,9 @@ pub(super) fn seal_part(
     watch: &mut Watch<'_>,
 ) -> Result<Repaired, RepairError> {
     let part = dir.join(format!("{name}{PART}"));
+    if bytes::is_kept_as_it_comes(name) {
+        return bytes::seal_part(dir, name, watch);
+    }
     let source = Source::open(&part, true)?;
     let Some(own) = &source.own else {
         let repaired = repair_foreign_part(&source, &part, watch)?;
@@ -247,6 +251,9 @@ fn repair_foreign_part(source: &Source, part: &Path, watch: &mut Watch<'_>) -> R
 
 /// Looks at a file under its final name; `None` if it has to be sealed again.
 pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
+    if bytes::is_kept_as_it_comes(&path.to_string_lossy()) {
+        return bytes::look(path, watch);
+    }
     let source = Source::open(path, true)?;
     let Some(own) = &source.own else {
         let plan = source.plan(watch)?;

@@ -282,7 +282,7 @@ impl Take {
 }
 
 /// Manifests say times in milliseconds.
-fn to_millis(at: Timestamp) -> Timestamp {
+pub(super) fn to_millis(at: Timestamp) -> Timestamp {
     at.round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap_or(at)
 }
 

@@ -19,12 +19,14 @@ pub(super) mod id {
     pub const SEEK: u64 = 0x4dbb;
     pub const SEEK_ID: u64 = 0x53ab;
     pub const SEEK_POSITION: u64 = 0x53ac;
+    /// Info.
     pub const INFO: u64 = 0x1549_a966;
     pub const TIMESTAMP_SCALE: u64 = 0x2a_d7b1;
     pub const DURATION: u64 = 0x4489;
     pub const DATE_UTC: u64 = 0x4461;
     pub const MUXING_APP: u64 = 0x4d80;
     pub const WRITING_APP: u64 = 0x5741;
+    /// Tracks.
     pub const TRACKS: u64 = 0x1654_ae6b;
     pub const TRACK_ENTRY: u64 = 0xae;
     pub const TRACK_NUMBER: u64 = 0xd7;

@@ -19,8 +19,10 @@ pub struct ForeignTrack {
     pub channels: u8,
     /// Declared picture size.
     pub size: (u32, u32),
+    /// CodecPrivate; empty if there is none.
+    pub private: Vec<u8>,
     /// Its frames are stored as they are: not compressed or encrypted by the container.
-    pub(super) plain: bool,
+    pub plain: bool,
     /// The whole entry, in Tracks' payload.
     pub(super) entry: Range<usize>,
     /// AlphaMode, if it says that there is an alpha channel.
@@ -30,7 +32,7 @@ pub struct ForeignTrack {
 }
 
 /// Reads the payload of Tracks; `None` if it makes no sense.
-pub(super) fn tracks(payload: &[u8]) -> Option<Vec<ForeignTrack>> {
+pub fn tracks(payload: &[u8]) -> Option<Vec<ForeignTrack>> {
     let mut tracks = Vec::<ForeignTrack>::new();
     for child in children(payload).filter(|child| child.id == id::TRACK_ENTRY) {
         let track = track(child.payload, child.at)?;
@@ -75,6 +77,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
         codec_id: codec_id.to_owned(),
         channels: number(audio, id::CHANNELS).map_or(1, |channels| channels.min(255) as u8),
         size,
+        private: child(payload, id::CODEC_PRIVATE).unwrap_or_default().to_vec(),
         plain: child(payload, id::CONTENT_ENCODINGS).is_none(),
         alpha: places(video, video_at, id::ALPHA_MODE, Some(1)),
         crc: places(Some(payload), base, id::CRC_32, None),
@@ -111,6 +114,11 @@ pub(super) struct Info {
     pub duration: Option<Duration>,
     /// All children but Duration, checksums and Voids, as they are.
     pub kept: Vec<u8>,
+}
+
+/// The length of a tick, from the payload of Info; `None` if it makes no sense.
+pub fn tick(payload: &[u8]) -> Option<Duration> {
+    info(payload).map(|info| info.tick)
 }
 
 /// Reads the payload of Info; `None` if it makes no sense.

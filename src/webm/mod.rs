@@ -23,10 +23,11 @@ mod write;
 
 pub use block::StoredBlock;
 pub use cluster::{Block, Cluster, Clusters, Tally};
-pub use foreign::ForeignTrack;
+pub use ebml::id::{INFO, TRACKS};
+pub use foreign::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use mend::{Hole, Mend, Mended};
 pub use own::{MAX_HEAD, Own};
-pub use read::{Item, MAX_PENDING, ReadError, Reader};
+pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
 pub use remux::{Lack, Piece, Plan, Refused, Remux};
 pub use seal::{CuePoint, Index, Patch, Seal, TrackIndex, seal};
 pub use write::{Head, Layout, TrackLayout, head};
@@ -45,7 +46,7 @@ pub enum Container {
 impl Container {
     /// What can hold these tracks.
     pub fn of(tracks: &[Track]) -> Self {
-        let allowed = |track: &Track| !matches!(track.codec, Codec::H264 | Codec::Mjpeg);
+        let allowed = |track: &Track| !matches!(track.codec, Codec::H264 | Codec::Mjpeg | Codec::Aac);
         if tracks.iter().all(allowed) { Self::Webm } else { Self::Matroska }
     }
 
@@ -86,12 +87,13 @@ pub fn codec_id(codec: Codec) -> &'static str {
         Codec::H264 => "V_MPEG4/ISO/AVC",
         Codec::Mjpeg => "V_MJPEG",
         Codec::Opus => "A_OPUS",
+        Codec::Aac => "A_AAC",
     }
 }
 
 /// The codec behind a CodecID, if it is one that we record.
 pub fn codec_of(codec_id: &str) -> Option<Codec> {
-    [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg, Codec::Opus]
+    [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg, Codec::Opus, Codec::Aac]
         .into_iter()
         .find(|codec| self::codec_id(*codec) == codec_id)
 }

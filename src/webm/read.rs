@@ -181,6 +181,16 @@ impl Reader {
         self.ended = true;
     }
 
+    /// Whether what was pushed last makes no sense, for who can't wait for the next cluster to hear so:
+    /// it looks for one, or passes over something that [`is_expected`] nowhere.
+    pub fn is_astray(&self) -> bool {
+        match &self.state {
+            State::Lost { .. } => true,
+            State::Passing { id, .. } => !is_expected(*id),
+            _ => false,
+        }
+    }
+
     /// The next item; `None` when more bytes are needed, or at the end.
     pub fn read(&mut self) -> Result<Option<Item<'_>>, ReadError> {
         let found = loop {
@@ -471,6 +481,13 @@ fn is_top_level(id: u64) -> bool {
             | id::CHAPTERS
             | id::ATTACHMENTS
     )
+}
+
+/// Whether a recorder writes such an element beside blocks or clusters. Rubbish often reads like a row
+/// of small elements that nobody knows.
+pub fn is_expected(id: u64) -> bool {
+    const SILENT_TRACKS: u64 = 0x5854;
+    is_known(id) || matches!(id, id::POSITION | id::PREV_SIZE | SILENT_TRACKS)
 }
 
 /// Elements whose size is believed however large it is.

@@ -102,7 +102,7 @@ fn opus(graph: &str, seconds: u32) -> Clip {
 }
 
 /// ffmpeg's output for these arguments, from the disk if it was made before.
-fn encode(format: &str, args: &[&str]) -> Vec<u8> {
+pub fn encode(format: &str, args: &[&str]) -> Vec<u8> {
     let key = Sha256::digest(args.join("\n"));
     let name: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = cache_folder();

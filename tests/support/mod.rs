@@ -13,6 +13,7 @@
 
 pub mod bucket;
 pub mod chromium;
+pub mod chunks;
 pub mod judge;
 pub mod live;
 pub mod media;

@@ -5,6 +5,7 @@ use crate::http::error::ApiError;
 use crate::http::recordings;
 use crate::ingest::publication::Status;
 use crate::ingest::webrtc::{Candidate, IceServer};
+use crate::record::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -148,6 +149,20 @@ pub struct Recording<'a> {
     duration_ms: u64,
 }
 
+impl<'a> Recording<'a> {
+    /// Of its manifest.
+    pub fn of(manifest: &'a Manifest) -> Self {
+        Self {
+            id: manifest.id.as_str(),
+            stream: manifest.stream.as_str(),
+            file: &manifest.file,
+            url: recordings::url(&manifest.file),
+            bytes: manifest.bytes,
+            duration_ms: manifest.duration_ms,
+        }
+    }
+}
+
 impl<'a> Server<'a> {
     /// The message for a status.
     pub fn status(stream: &'a StreamName, status: &'a Status) -> Self {
@@ -157,14 +172,7 @@ impl<'a> Server<'a> {
             Status::Pending | Status::Publishing => {}
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
-                recording = sealed.as_deref().map(|manifest| Recording {
-                    id: manifest.id.as_str(),
-                    stream: manifest.stream.as_str(),
-                    file: &manifest.file,
-                    url: recordings::url(&manifest.file),
-                    bytes: manifest.bytes,
-                    duration_ms: manifest.duration_ms,
-                });
+                recording = sealed.as_deref().map(Recording::of);
             }
             Status::Failed { code, message: what } => {
                 reason = Some(code);

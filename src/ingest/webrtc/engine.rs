@@ -286,7 +286,7 @@ impl Engine {
             }
             self.socket.send(transmit.from, transmit.to, &transmit.data);
         }
-        if over.is_none() && entry.publication.is_over() {
+        if over.is_none() && (entry.publication.is_over() || entry.publication.gave_way(&entry.id)) {
             over = Some(Over::Refused);
         }
         if over.is_none()

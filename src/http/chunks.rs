@@ -1,0 +1,371 @@
+//! `/chunks`: MediaRecorder's Blobs over a WebSocket (DESIGN section 3, "Chunks").
+//!
+//! One task a socket. It takes messages strictly in order, each once the one before is taken: what is not
+//! yet taken waits in the socket, and then with the client. Losing the socket ends nothing for
+//! `chunks.resume_grace`.
+
+use crate::base::id::{Secret, StreamName};
+use crate::http::error::ApiError;
+use crate::http::signal::wire::Recording;
+use crate::http::state::State;
+use crate::ingest::Refusal;
+use crate::ingest::chunks::{Fault, Register, Upload};
+use crate::ingest::publication::Status;
+use axum::extract::State as Extract;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+
+/// A byte of a REC_BLOB takes up to two of UTF-8, and control characters are escaped: twice the bytes
+/// of compressed media, and never more than this many times. Beyond it, and some room for names, the
+/// connection is cut in mid-message; up to it its sender is told `too_large`.
+const TEXT: u64 = 4;
+/// Room for what is not a Blob.
+const MAX_TEXT: u64 = 64 << 10;
+/// Errors after which a socket is closed.
+const MAX_ERRORS: u32 = 100;
+/// A client that doesn't read for this long is dropped.
+const SEND_TIME: Duration = Duration::from_secs(10);
+/// An upload answers at once, unless it waits for the disk.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// How long a closing handshake may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long a client that sent rubbish may wait for the file of what came before.
+const SEAL_TIME: Duration = Duration::from_secs(10);
+
+/// What a client says.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event")]
+enum Client {
+    #[serde(rename = "register")]
+    Register {
+        name: Option<String>,
+        name_prefix: Option<String>,
+        /// What the bytes are to be; what they are is seen by themselves.
+        #[serde(default, rename = "mime")]
+        _mime: Option<String>,
+        uid: Option<String>,
+        resume: Option<String>,
+    },
+    #[serde(rename = "START_REC_BLOB")]
+    Start {},
+    #[serde(rename = "REC_BLOB")]
+    Blob { blob: String },
+    #[serde(rename = "STOP_REC_BLOB")]
+    Stop { bytes: Option<u64> },
+}
+
+/// What the server says.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Server<'a> {
+    Registered { uid: &'a str, name: &'a StreamName, offset: u64 },
+    Ack { offset: u64 },
+    Stopped { recording: Option<Recording<'a>>, reason: &'a str },
+    Error { code: &'a str, message: &'a str },
+}
+
+/// `GET /chunks`.
+pub async fn open(
+    Extract(state): Extract<Arc<State>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| {
+        ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /chunks as a WebSocket")
+    })?;
+    let place = state.sockets.enter()?;
+    let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
+    Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(async move |socket| {
+        state.clone().sockets.tasks.spawn("chunks socket", async move {
+            Connection { socket, state, upload: None, errors: 0 }.run().await;
+            drop(place);
+        });
+    }))
+}
+
+/// Why a socket ends.
+enum End {
+    /// The peer is gone, or doesn't read.
+    Gone,
+    /// The server stops.
+    GoingAway,
+    /// The peer is told why.
+    Refused(ApiError),
+}
+
+/// How bad an error is.
+enum Bad {
+    /// The message is not taken; the socket stays.
+    Message(ApiError),
+    /// Bytes are missing from here on: the socket ends, the upload doesn't.
+    Stream(ApiError),
+    /// The upload has ended, with what came before.
+    Upload(ApiError),
+}
+
+struct Connection {
+    socket: WebSocket,
+    state: Arc<State>,
+    upload: Option<Upload>,
+    errors: u32,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        let (code, reason) = match self.serve().await {
+            Ok(()) | Err(End::Gone) => return,
+            Err(End::GoingAway) => (close_code::AWAY, "the server is stopping"),
+            Err(End::Refused(error)) => {
+                if self.error(&error).await.is_err() {
+                    return;
+                }
+                (error.close_code(), error.code)
+            }
+        };
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // Whoever comes with the same uid need not wait for the end of this handshake.
+        self.upload = None;
+        if self.send_message(close).await.is_ok() {
+            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let _ = timeout(CLOSE_TIME, drained).await;
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        let timing = self.state.sockets.timing;
+        let stop = self.state.sockets.tasks.stop_token();
+        let register_by = Instant::now() + timing.first_publish;
+        let (mut heard, mut registered) = (Instant::now(), false);
+        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            registered |= self.upload.is_some();
+            tokio::select! {
+                biased;
+                ended = watched(&mut self.upload) => match ended {
+                    Some(status) => self.ended(&status).await?,
+                    None => return Err(End::Refused(Fault::Replaced.into())),
+                },
+                () = stop.cancelled() => return Err(End::GoingAway),
+                message = self.socket.recv() => {
+                    match message {
+                        None | Some(Err(_)) => return Err(End::Gone),
+                        Some(Ok(message)) => self.received(message).await?,
+                    }
+                    heard = Instant::now();
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > timing.silence {
+                        return Err(End::Gone);
+                    }
+                    self.send_message(Message::Ping(Bytes::new())).await?;
+                }
+                () = sleep_until(register_by), if !registered => {
+                    let message = format!("nothing was registered within {:?}", timing.first_publish);
+                    return Err(End::Refused(ApiError::bad_request(message)));
+                }
+            }
+        }
+    }
+
+    async fn received(&mut self, message: Message) -> Result<(), End> {
+        let most = self.state.chunks.config().max_message as usize;
+        let done = match message {
+            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(ApiError::too_large(most))),
+            Message::Binary(bytes) => self.bytes(bytes).await,
+            Message::Text(text) => match serde_json::from_str(&text) {
+                Ok(message) => self.act(message, most).await,
+                Err(why) if why.is_data() => Err(Bad::Message(ApiError::bad_request(format!(
+                    "{why}; known events are register, START_REC_BLOB, REC_BLOB and STOP_REC_BLOB"
+                )))),
+                Err(why) => {
+                    let message = format!("a message is bytes or one JSON object: {why}");
+                    return Err(End::Refused(ApiError::bad_request(message)));
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+        };
+        match done {
+            Ok(Some(offset)) => self.send(&Server::Ack { offset }).await,
+            Ok(None) => Ok(()),
+            Err(Bad::Message(error)) => self.refuse(error).await,
+            Err(Bad::Stream(error)) => Err(End::Refused(error)),
+            Err(Bad::Upload(error)) => self.ends_with(error).await,
+        }
+    }
+
+    /// Acts on a message; returns what to ack.
+    async fn act(&mut self, message: Client, most: usize) -> Result<Option<u64>, Bad> {
+        match message {
+            Client::Register { name, name_prefix, uid, resume, .. } => {
+                self.register(name, name_prefix, uid, resume).await.map(|()| None)
+            }
+            Client::Start {} => self.upload()?.start().await.map(|()| None).map_err(Bad::from),
+            Client::Blob { blob } => {
+                let bytes = bytes_of(&blob).map_err(Bad::Stream)?;
+                if bytes.len() > most {
+                    return Err(Bad::Stream(ApiError::too_large(most)));
+                }
+                self.bytes(bytes.into()).await
+            }
+            Client::Stop { bytes } => self.upload()?.stop(bytes).await.map(|()| None).map_err(Bad::from),
+        }
+    }
+
+    async fn bytes(&mut self, bytes: Bytes) -> Result<Option<u64>, Bad> {
+        Ok(Some(self.upload()?.bytes(bytes).await?))
+    }
+
+    fn upload(&self) -> Result<&Upload, Bad> {
+        let message = "this socket has no upload: send register first";
+        self.upload.as_ref().ok_or_else(|| Bad::Message(ApiError::bad_request(message)))
+    }
+
+    async fn register(
+        &mut self,
+        name: Option<String>,
+        prefix: Option<String>,
+        uid: Option<String>,
+        resume: Option<String>,
+    ) -> Result<(), Bad> {
+        let bad = |message: &str| Bad::Message(ApiError::bad_request(message));
+        if self.upload.is_some() {
+            return Err(bad("this socket has an upload already: stop it first, or open another socket"));
+        }
+        let secret = |text: Option<String>| {
+            text.filter(|text| !text.is_empty()).map(|text| Secret::from_client(&text))
+        };
+        let name = name.map(|name| name.parse::<StreamName>()).transpose();
+        let name = name.map_err(|error| Bad::Message(error.into()))?;
+        let register = match (secret(uid), name, prefix) {
+            (Some(uid), ..) => Register::Again(uid),
+            (None, Some(name), None) => Register::Name(name, secret(resume)),
+            (None, None, Some(prefix)) => {
+                // The rules of a whole name, told before six digits are added.
+                prefix.parse::<StreamName>().map_err(|error| Bad::Message(error.into()))?;
+                Register::Prefix(prefix)
+            }
+            _ => return Err(bad("register with either name or name_prefix, or with uid")),
+        };
+        let upload = match timeout(CALL_TIME, self.state.chunks.register(register)).await {
+            Ok(Ok(upload)) => upload,
+            Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => return Err(Bad::Stream(fault.into())),
+            Ok(Err(fault)) => return Err(Bad::Message(fault.into())),
+            Err(_) => return Err(Bad::Stream(ApiError::internal("an upload did not answer in time"))),
+        };
+        let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
+        self.upload = Some(upload);
+        let told = self.send(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
+        told.map_err(|_| bad("the socket is gone"))
+    }
+
+    /// The upload is over, or will be at once: tells the error, and what became of it.
+    async fn ends_with(&mut self, error: ApiError) -> Result<(), End> {
+        self.error(&error).await?;
+        let status = match &mut self.upload {
+            Some(upload) => {
+                let last = timeout(SEAL_TIME, upload.status.wait_for(Status::is_final)).await;
+                last.ok().and_then(|last| last.ok().map(|last| last.clone()))
+            }
+            None => None,
+        };
+        if let Some(Status::Unpublished { recording: Some(manifest), reason }) = &status {
+            let recording = Some(Recording::of(manifest));
+            self.send(&Server::Stopped { recording, reason: reason.as_str() }).await?;
+        }
+        let (code, reason) = (error.close_code(), error.code.into());
+        self.upload = None;
+        self.send_message(Message::Close(Some(CloseFrame { code, reason }))).await?;
+        let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        let _ = timeout(CLOSE_TIME, drained).await;
+        Err(End::Gone)
+    }
+
+    /// The upload has come to its end; the socket may register another.
+    async fn ended(&mut self, status: &Status) -> Result<(), End> {
+        self.upload = None;
+        match status {
+            Status::Unpublished { recording, reason } => {
+                let recording = recording.as_deref().map(Recording::of);
+                self.send(&Server::Stopped { recording, reason: reason.as_str() }).await
+            }
+            Status::Failed { code, message } => self.send(&Server::Error { code, message }).await,
+            Status::Pending | Status::Publishing => Ok(()),
+        }
+    }
+
+    /// Answers one bad message with an error, the hundredth with the end.
+    async fn refuse(&mut self, error: ApiError) -> Result<(), End> {
+        self.errors += 1;
+        self.error(&error).await?;
+        if self.errors < MAX_ERRORS {
+            return Ok(());
+        }
+        Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
+    }
+
+    async fn error(&mut self, error: &ApiError) -> Result<(), End> {
+        self.send(&Server::Error { code: error.code, message: &error.message }).await
+    }
+
+    async fn send(&mut self, message: &Server<'_>) -> Result<(), End> {
+        let text = serde_json::to_string(message).map_err(|why| End::Refused(ApiError::internal(why)))?;
+        self.send_message(Message::Text(text.into())).await
+    }
+
+    async fn send_message(&mut self, message: Message) -> Result<(), End> {
+        match timeout(SEND_TIME, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+}
+
+impl From<Fault> for Bad {
+    fn from(fault: Fault) -> Self {
+        let error = ApiError::from(fault.clone());
+        match fault {
+            Fault::BadRequest(_) => Self::Message(error),
+            Fault::OffsetMismatch { .. } => Self::Message(error),
+            Fault::Replaced => Self::Stream(error),
+            Fault::BadBlob(_) | Fault::UnsupportedCodec(_) | Fault::Refused(_) => Self::Upload(error),
+        }
+    }
+}
+
+/// Resolves when the upload is over, or (`None`) another socket has it; never without one.
+async fn watched(upload: &mut Option<Upload>) -> Option<Status> {
+    let Some(upload) = upload else { return std::future::pending().await };
+    let mut status = upload.status.clone();
+    tokio::select! {
+        last = status.wait_for(Status::is_final) => last.ok().map(|last| last.clone()),
+        () = upload.replaced() => None,
+    }
+}
+
+/// The bytes of a binary string: a character each.
+fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
+    blob.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<_, _>>().map_err(|_| {
+        let message = "a blob is a binary string, one character a byte: read it with readAsBinaryString, \
+                       or send the Blob itself as a binary message";
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_string_is_a_byte_a_character() {
+        let all: String = (0..=255u8).map(char::from).collect();
+        assert_eq!(bytes_of(&all).unwrap(), (0..=255u8).collect::<Vec<_>>());
+        assert_eq!(bytes_of("a\u{100}").unwrap_err().code, "bad_blob");
+    }
+}

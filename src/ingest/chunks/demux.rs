@@ -1,0 +1,405 @@
+//! WebM in pieces → frames on one clock.
+//!
+//! A MediaRecorder that starts again begins with another header: its frames go on behind the newest
+//! one, after a pause as long as the bytes were silent, less what the first of them already tell.
+//! Pure: arrival is an argument.
+
+use crate::ingest::chunks::Fault;
+use crate::media::{Codec, Frame, Kind, Size, Track, h264, opus};
+use crate::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, StoredBlock};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Frames that wait for H.264's parameter sets; an encoder that has none by then is told.
+const MAX_HELD: usize = MAX_PENDING;
+/// No recording is longer: a time beyond it is rubbish.
+const MAX_TIME: i128 = 366 * 24 * 3600 * 1_000_000_000;
+/// A frame's length where nothing tells it.
+const FRAME: Duration = Duration::from_millis(20);
+/// No frame is believed to be longer.
+const MAX_FRAME: Duration = Duration::from_millis(200);
+
+/// What comes out.
+#[derive(Debug, PartialEq)]
+pub(super) enum Out {
+    /// Frames from here on are of these tracks.
+    Tracks(Vec<Track>),
+    /// One of them.
+    Frame(Frame),
+}
+
+/// A track of the input, and where it goes.
+#[derive(Debug)]
+struct Lane {
+    declared: ForeignTrack,
+    codec: Codec,
+    /// Index in the tracks given out.
+    track: usize,
+    /// What a keyframe needs before it that the track's own description doesn't say.
+    before_keyframes: Bytes,
+}
+
+/// A frame at its recorder's own time, in nanoseconds.
+#[derive(Debug)]
+struct Local {
+    lane: usize,
+    time: i128,
+    keyframe: bool,
+    data: Bytes,
+}
+
+/// Bytes in, [`Out`]s out.
+#[derive(Debug)]
+pub(super) struct Demuxer {
+    reader: Reader,
+    tick: Duration,
+    lanes: Vec<Lane>,
+    /// H.264 without a description: its tracks are told with the first keyframe.
+    undescribed: bool,
+    tracks: Vec<Track>,
+    local: Vec<Local>,
+    held: usize,
+    /// Stream time of the recorder's time 0, in nanoseconds.
+    base: Option<i128>,
+    /// The newest frame's time, how long it lasts, and when the bytes before these came.
+    newest: Option<(Duration, Duration)>,
+    arrived: Duration,
+}
+
+impl Demuxer {
+    /// Nothing has come yet.
+    pub fn new() -> Self {
+        Self {
+            reader: Reader::new(None),
+            tick: Duration::from_millis(1),
+            lanes: Vec::new(),
+            undescribed: false,
+            tracks: Vec::new(),
+            local: Vec::new(),
+            held: 0,
+            base: None,
+            newest: None,
+            arrived: Duration::ZERO,
+        }
+    }
+
+    /// Takes bytes that arrived at `at` (stream time). What comes out before an error counts.
+    pub fn push(&mut self, bytes: &[u8], at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+        self.reader.push(bytes);
+        let read = self.read(at, out);
+        self.place(at, out);
+        self.arrived = at;
+        read?;
+        if self.reader.is_astray() {
+            return Err(Fault::BadBlob("these bytes are no WebM that goes on from what came before".into()));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+        let mut reader = std::mem::replace(&mut self.reader, Reader::new(None));
+        let read = loop {
+            match reader.read() {
+                Ok(Some(item)) => {
+                    if let Err(fault) = self.item(item, at, out) {
+                        break Err(fault);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(ReadError::NotWebm) => break Err(Fault::BadBlob("these bytes are no WebM".into())),
+                Err(error) => break Err(Fault::BadBlob(error.to_string())),
+            }
+        };
+        self.reader = reader;
+        read
+    }
+
+    fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+        match item {
+            Item::Header { .. } => {
+                self.place(at, out);
+                self.lanes.clear();
+                self.local.clear();
+                (self.base, self.held, self.undescribed) = (None, 0, false);
+                self.tick = Duration::from_millis(1);
+            }
+            Item::Element { id: webm::INFO, payload, .. } => {
+                self.tick = webm::tick_of(payload).ok_or_else(|| broken("its Info makes no sense"))?;
+            }
+            Item::Element { id: webm::TRACKS, payload, .. } if self.lanes.is_empty() => {
+                let tracks = webm::tracks_of(payload).ok_or_else(|| broken("its Tracks make no sense"))?;
+                self.declare(tracks)?;
+                if !self.undescribed {
+                    self.settle(None, out);
+                }
+            }
+            Item::Block(block) => self.block(&block, out)?,
+            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => {
+                return Err(broken("something stands in it that no recorder writes"));
+            }
+            Item::Damaged { .. } => return Err(broken("bytes in its middle make no sense")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, tracks: Vec<ForeignTrack>) -> Result<(), Fault> {
+        let mut unknown = Vec::new();
+        for declared in tracks.into_iter().filter(|track| track.kind.is_some()) {
+            match webm::codec_of(&declared.codec_id).filter(|codec| *codec != Codec::Aac && declared.plain) {
+                Some(codec) => {
+                    self.undescribed |= codec == Codec::H264 && !is_avcc(&declared.private);
+                    let before_keyframes = Bytes::new();
+                    self.lanes.push(Lane { track: self.lanes.len(), declared, codec, before_keyframes });
+                }
+                None => unknown.push(declared.codec_id),
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Fault::UnsupportedCodec(unknown.join(", ")));
+        }
+        if self.lanes.is_empty() {
+            return Err(broken("it has neither sound nor pictures"));
+        }
+        Ok(())
+    }
+
+    /// Knows all tracks: goes on in those there are, or gives out new ones.
+    fn settle(&mut self, config: Option<&Bytes>, out: &mut Vec<Out>) {
+        self.undescribed = false;
+        let wanted: Vec<Track> = self.lanes.iter().map(|lane| lane.describe(config)).collect();
+        let mut free: Vec<_> = (0..self.tracks.len()).collect();
+        let places: Option<Vec<usize>> = wanted
+            .iter()
+            .map(|track| {
+                let at = free.iter().position(|place| goes_on(&self.tracks[*place], track))?;
+                Some(free.remove(at))
+            })
+            .collect();
+        let places = places.unwrap_or_else(|| {
+            self.tracks.clone_from(&wanted);
+            out.push(Out::Tracks(wanted.clone()));
+            (0..wanted.len()).collect()
+        });
+        for ((lane, track), place) in self.lanes.iter_mut().zip(&wanted).zip(places) {
+            lane.track = place;
+            lane.before_keyframes = needed(&self.tracks[place], track);
+        }
+    }
+
+    fn block(&mut self, block: &StoredBlock<'_>, out: &mut Vec<Out>) -> Result<(), Fault> {
+        let Some(index) = self.lanes.iter().position(|lane| lane.declared.number == block.track) else {
+            return Ok(());
+        };
+        let codec = self.lanes[index].codec;
+        let mut time = i128::from(block.time) * self.tick.as_nanos() as i128;
+        if time.abs() > MAX_TIME {
+            return Err(broken("a frame's time makes no sense"));
+        }
+        let count = block.frames().len() as u64;
+        let each =
+            block.duration.map(|ticks| self.tick.as_nanos() as i128 * i128::from(ticks / count.max(1)));
+        for frame in block.frames().filter(|frame| !frame.is_empty()) {
+            let keyframe = block.keyframe || codec.kind() == Kind::Audio || codec.is_intra_only();
+            if self.undescribed && codec == Codec::H264 && keyframe {
+                let config = h264::config(frame);
+                if config.is_some() {
+                    self.settle(config.as_ref(), out);
+                }
+            }
+            let data = match codec {
+                Codec::H264 if h264::is_annex_b(frame) => h264::to_length_prefixed(frame).into(),
+                _ => Bytes::copy_from_slice(frame),
+            };
+            self.held += data.len();
+            self.local.push(Local { lane: index, time, keyframe, data });
+            let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
+            time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
+        }
+        if self.undescribed && self.held > MAX_HELD {
+            return Err(broken("its H.264 has no parameter sets"));
+        }
+        Ok(())
+    }
+
+    /// Gives out what was read, on the stream's clock.
+    fn place(&mut self, at: Duration, out: &mut Vec<Out>) {
+        if self.undescribed {
+            return;
+        }
+        let times = || self.local.iter().map(|local| local.time);
+        let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
+        let base = *self.base.get_or_insert_with(|| {
+            let brings = Duration::from_nanos(u64::try_from(last - first).unwrap_or(u64::MAX));
+            let begins = match self.newest {
+                None => at.saturating_sub(brings),
+                Some((newest, lasts)) => {
+                    newest + lasts.max(at.saturating_sub(self.arrived).saturating_sub(brings))
+                }
+            };
+            begins.as_nanos() as i128 - first
+        });
+        for local in self.local.drain(..) {
+            let lane = &self.lanes[local.lane];
+            let time = u64::try_from(base + local.time).map_or(Duration::ZERO, Duration::from_nanos);
+            if self.newest.is_none_or(|(newest, _)| time > newest) {
+                let step = self.newest.map(|(newest, _)| time - newest);
+                self.newest = Some((time, step.map_or(FRAME, |step| step.clamp(FRAME, MAX_FRAME))));
+            }
+            out.push(Out::Frame(lane.frame(time, local.keyframe, local.data)));
+        }
+        self.held = 0;
+    }
+}
+
+impl Lane {
+    /// The track that its entry describes.
+    fn describe(&self, config: Option<&Bytes>) -> Track {
+        let private = match self.codec {
+            Codec::H264 if is_avcc(&self.declared.private) => Bytes::copy_from_slice(&self.declared.private),
+            Codec::H264 => config.cloned().unwrap_or_default(),
+            Codec::Av1 => Bytes::copy_from_slice(&self.declared.private),
+            Codec::Opus => opus_head(&self.declared.private),
+            _ => Bytes::new(),
+        };
+        let channels = if self.codec.kind() == Kind::Audio { self.declared.channels } else { 0 };
+        Track { codec: self.codec, channels, private }
+    }
+
+    fn frame(&self, time: Duration, keyframe: bool, data: Bytes) -> Frame {
+        let (width, height) = self.declared.size;
+        let told = self.codec.size_of(&data).or((width > 0).then_some(Size { width, height }));
+        let size = told.filter(|_| keyframe && self.codec.kind() == Kind::Video);
+        let data = if keyframe && !self.before_keyframes.is_empty() {
+            [&self.before_keyframes[..], &data].concat().into()
+        } else {
+            data
+        };
+        Frame { track: self.track, time, keyframe, size, data }
+    }
+}
+
+/// Opus' header as we write it; one of another mapping family (more than two channels) as it is.
+fn opus_head(private: &[u8]) -> Bytes {
+    match (private.get(9), private.get(18)) {
+        (Some(channels), Some(0)) => opus::head(*channels, opus::pre_skip(private)),
+        _ => Bytes::copy_from_slice(private),
+    }
+}
+
+fn is_avcc(private: &[u8]) -> bool {
+    private.len() >= 7 && private[0] == 1
+}
+
+/// Whether frames of `next` can follow in `track`: of the same codec, and framed alike.
+fn goes_on(track: &Track, next: &Track) -> bool {
+    let alike = match track.codec {
+        Codec::H264 => h264::goes_with(&track.private, &next.private),
+        // Version and profile.
+        Codec::Av1 => match (track.private.get(..2), next.private.get(..2)) {
+            (Some(held), Some(next)) => held[1] >> 5 == next[1] >> 5,
+            (None, None) => true,
+            _ => false,
+        },
+        Codec::Opus => track.channels == next.channels,
+        _ => true,
+    };
+    track.codec == next.codec && alike
+}
+
+/// What frames of `next` bring in `track` before each keyframe, since the file's head describes
+/// another encoder's: parameter sets, or the sequence header.
+fn needed(track: &Track, next: &Track) -> Bytes {
+    match track.codec {
+        _ if track.private == next.private => Bytes::new(),
+        Codec::H264 => h264::parameter_sets(&next.private).into(),
+        Codec::Av1 if next.private.len() > 4 => next.private.slice(4..),
+        _ => Bytes::new(),
+    }
+}
+
+fn broken(why: &str) -> Fault {
+    Fault::BadBlob(format!("the WebM is broken: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webm::{Block, Clusters, Head};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A recorder's output: these frames of track 0, 100 ms apart, the first a keyframe.
+    fn recorded(track: Track, frames: &[&[u8]]) -> Vec<u8> {
+        let tracks = [track];
+        let size = Some(Size { width: 320, height: 180 });
+        let (mut bytes, _) = webm::head(&Head { tracks: &tracks, sizes: &[size], uid: 7, unix_nanos: 0 });
+        let mut clusters = Clusters::new(&tracks, SECOND);
+        for (index, data) in frames.iter().enumerate() {
+            let time = Duration::from_millis(100) * index as u32;
+            clusters.push(&Block { track: 0, time, keyframe: index == 0, size, data });
+        }
+        clusters.finish();
+        bytes.extend_from_slice(clusters.bytes());
+        bytes
+    }
+
+    fn push(demuxer: &mut Demuxer, bytes: &[u8], at: Duration) -> (Vec<Vec<Track>>, Vec<Frame>) {
+        let mut out = Vec::new();
+        for piece in bytes.chunks(bytes.len() / 3 + 1) {
+            demuxer.push(piece, at, &mut out).unwrap();
+        }
+        let (mut tracks, mut frames) = (Vec::new(), Vec::new());
+        for out in out {
+            match out {
+                Out::Tracks(new) => tracks.push(new),
+                Out::Frame(frame) => frames.push(frame),
+            }
+        }
+        (tracks, frames)
+    }
+
+    const SPS: [u8; 5] = [0x67, 0x42, 0xc0, 0x1e, 0xd9];
+    const PPS: [u8; 3] = [0x68, 0xce, 0x38];
+
+    fn keyframe(sps: [u8; 5]) -> Vec<u8> {
+        [&[0, 0, 0, 1][..], &sps, &[0, 0, 0, 1], &PPS, &[0, 0, 0, 1, 0x65, 0x88]].concat()
+    }
+
+    #[test]
+    fn h264_without_a_description_is_described_by_its_first_keyframe() {
+        let mut demuxer = Demuxer::new();
+        let sent = recorded(Track::video(Codec::H264), &[&keyframe(SPS), &[0, 0, 0, 1, 0x41, 0x9a]]);
+        let (tracks, frames) = push(&mut demuxer, &sent, SECOND);
+        assert_eq!(tracks.len(), 1);
+        let private = &tracks[0][0].private;
+        assert_eq!(private, &h264::config(&keyframe(SPS)).unwrap());
+        assert_eq!(frames[1].data, [0, 0, 0, 2, 0x41, 0x9a][..]);
+        assert_eq!(frames[0].size, Some(Size { width: 320, height: 180 }));
+        // Another camera, another size: its keyframes bring what the file's head doesn't say.
+        let other = [0x67, 0x42, 0xc0, 0x1f, 0xda];
+        let (tracks, frames) =
+            push(&mut demuxer, &recorded(Track::video(Codec::H264), &[&keyframe(other)]), SECOND);
+        assert!(tracks.is_empty() && frames[0].data.windows(5).any(|window| window == other));
+        let (tracks, _) = push(&mut demuxer, &recorded(Track::video(Codec::Vp8), &[&[0x10]]), SECOND);
+        assert_eq!(tracks, [[Track::video(Codec::Vp8)]]);
+    }
+
+    #[test]
+    fn a_recorder_that_starts_again_goes_on_after_the_pause_that_was() {
+        let mut demuxer = Demuxer::new();
+        let sent = recorded(Track::video(Codec::Vp8), &[&[0x10], &[0x11], &[0x11]]);
+        let mut at = |seconds: f64| {
+            let mut out = Vec::new();
+            demuxer.push(&sent, Duration::from_secs_f64(seconds), &mut out).unwrap();
+            let frames = out.iter().filter_map(|out| match out {
+                Out::Frame(frame) => Some(frame.time.as_millis()),
+                Out::Tracks(_) => None,
+            });
+            frames.collect::<Vec<_>>()
+        };
+        assert_eq!(at(10.0), [9_800, 9_900, 10_000], "it began before its first bytes came");
+        assert_eq!(at(10.0), [10_100, 10_200, 10_300], "faster than real time");
+        assert_eq!(at(15.0)[0], 15_100, "a silence of 5 s, 200 ms of which the bytes tell");
+    }
+}

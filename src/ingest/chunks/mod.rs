@@ -1,0 +1,262 @@
+//! MediaRecorder's output over `/chunks` (DESIGN section 3, "Chunks"): a resumable stream of bytes.
+//!
+//! An [`Upload`] is one socket's hold of it. What it is given goes to the upload's one task, which knows
+//! the [`protocol`], takes the bytes apart ([`demux`]) and pushes frames to the publication; a lost
+//! socket ends nothing until `chunks.resume_grace` is over. MP4 is kept as it comes.
+//!
+//! What an ack means: the bytes are the recorder's, so a client may forget them. A server that is killed
+//! loses at most the last `record.flush_interval` of frames; bytes that a client still had would be of
+//! no use then, since a restart ends every recording. Back-pressure is the answer that doesn't come:
+//! while the disk is behind, the next bytes are neither taken nor acked, and nothing is dropped.
+
+mod demux;
+mod protocol;
+mod task;
+
+use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::tasks::Tasks;
+use crate::base::units;
+use crate::ingest::Refusal;
+use crate::ingest::publication::{Publication, Status};
+use crate::ingest::publications::Publications;
+use bytes::Bytes;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use task::Task;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Names made of a prefix that are tried: two visitors' meet once in a billion.
+const TRIES: usize = 8;
+
+/// Section `chunks` of the configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a client that lost its socket may take to go on.
+    #[serde(deserialize_with = "units::duration")]
+    pub resume_grace: Duration,
+    /// The largest message, in bytes of media.
+    #[serde(deserialize_with = "units::size")]
+    pub max_message: u64,
+    /// A connected client that sends nothing for this long is ended.
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            resume_grace: Duration::from_secs(60),
+            max_message: 8 << 20,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why something a client sent is not taken. Each has a code of the contract.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A message out of turn.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// Bytes that are no recording; what came before them is sealed.
+    #[error("{0}: start a new recording")]
+    BadBlob(String),
+    /// Codecs that we don't record.
+    #[error("{0} can't be recorded: use VP8, VP9, AV1 or H.264 for video and Opus for audio")]
+    UnsupportedCodec(String),
+    /// A count of bytes that doesn't fit what has arrived.
+    #[error(
+        "{said} bytes were announced, but {arrived} have arrived: count all bytes sent since START_REC_BLOB"
+    )]
+    OffsetMismatch {
+        /// What the client said.
+        said: u64,
+        /// What there is.
+        arrived: u64,
+    },
+    /// The stream goes on another way, or on another socket.
+    #[error("another connection goes on with this stream")]
+    Replaced,
+    /// As for any publisher.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Fault {
+    /// The contract's error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::BadBlob(_) => "bad_blob",
+            Self::UnsupportedCodec(_) => "unsupported_codec",
+            Self::OffsetMismatch { .. } => "offset_mismatch",
+            Self::Replaced => "stream_busy",
+            Self::Refused(refusal) => refusal.code(),
+        }
+    }
+}
+
+/// Who registers.
+#[derive(Clone, Debug)]
+pub enum Register {
+    /// A new stream of this name, or, with another way's `resume`, the one that has it.
+    Name(StreamName, Option<Secret>),
+    /// A new stream whose name begins with this and is nobody else's.
+    Prefix(String),
+    /// A client that goes on.
+    Again(Secret),
+}
+
+/// All uploads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    publications: Publications,
+    tasks: Tasks,
+    config: Config,
+    /// By secret, until a minute after the end.
+    uploads: Mutex<HashMap<Secret, mpsc::Sender<Command>>>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Secret, mpsc::Sender<Command>>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One socket's hold of an upload. Dropping it is what a lost socket is.
+#[derive(Debug)]
+pub struct Upload {
+    /// The secret to go on with.
+    pub uid: Secret,
+    /// The stream's name.
+    pub name: StreamName,
+    /// Bytes received in order.
+    pub offset: u64,
+    /// What becomes of it.
+    pub status: watch::Receiver<Status>,
+    hold: u64,
+    commands: mpsc::Sender<Command>,
+    /// Closed when another socket takes over.
+    held: watch::Receiver<u64>,
+    /// Tells the task when it is dropped.
+    _here: oneshot::Sender<Infallible>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Fault>>;
+
+#[derive(Debug)]
+enum Command {
+    Attach { reply: Reply<Upload>, commands: mpsc::Sender<Command> },
+    Start { hold: u64, reply: Reply<()> },
+    Bytes { hold: u64, bytes: Bytes, reply: Reply<u64> },
+    Stop { hold: u64, bytes: Option<u64>, reply: Reply<()> },
+}
+
+impl Chunks {
+    /// None yet.
+    pub fn new(publications: Publications, tasks: Tasks, config: Config) -> Self {
+        Self { inner: Arc::new(Inner { publications, tasks, config, uploads: Mutex::default() }) }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Begins an upload, or takes it up again; whoever held it before is told.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken, the secret's time is over, or the server takes no more.
+    pub async fn register(&self, register: Register) -> Result<Upload, Fault> {
+        let commands = match register {
+            Register::Again(uid) => {
+                let known = self.inner.lock().get(&uid).cloned();
+                known.ok_or(Refusal::ResumeExpired)?
+            }
+            Register::Name(name, resume) => {
+                self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None)?)
+            }
+            Register::Prefix(prefix) => self.begin(self.reserve_with(&prefix)?),
+        };
+        ask(&commands, |reply| Command::Attach { reply, commands: commands.clone() }).await
+    }
+
+    fn reserve_with(&self, prefix: &str) -> Result<Arc<Publication>, Fault> {
+        let mut tried = Err(Refusal::LimitReached("all names of this prefix"));
+        for _ in 0..TRIES {
+            let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
+            let Ok(name) = name else { return Err(Fault::BadRequest("name_prefix makes no stream name")) };
+            tried = self.inner.publications.reserve(&name, true, None, None);
+            if !matches!(tried, Err(Refusal::StreamBusy(_))) {
+                break;
+            }
+        }
+        Ok(tried?)
+    }
+
+    fn begin(&self, publication: Arc<Publication>) -> mpsc::Sender<Command> {
+        // One socket waits for each answer; a second one may come to take over.
+        let (commands, receiver) = mpsc::channel(2);
+        let uid = publication.resume().clone();
+        self.inner.lock().insert(uid, commands.clone());
+        let task = Task::new(self.inner.clone(), publication);
+        let mine = commands.clone();
+        self.inner.tasks.spawn("chunks", task.run(receiver, mine));
+        commands
+    }
+}
+
+impl Upload {
+    /// START_REC_BLOB.
+    ///
+    /// # Errors
+    ///
+    /// It has begun already, or somebody else took the name.
+    pub async fn start(&self) -> Result<(), Fault> {
+        ask(&self.commands, |reply| Command::Start { hold: self.hold, reply }).await
+    }
+
+    /// Bytes of a Blob; returns the offset behind them once they are the recorder's.
+    ///
+    /// # Errors
+    ///
+    /// They are no recording, or not expected; nothing of the upload is lost by that.
+    pub async fn bytes(&self, bytes: Bytes) -> Result<u64, Fault> {
+        ask(&self.commands, |reply| Command::Bytes { hold: self.hold, bytes, reply }).await
+    }
+
+    /// STOP_REC_BLOB.
+    ///
+    /// # Errors
+    ///
+    /// More than `bytes` have arrived, or nothing has begun.
+    pub async fn stop(&self, bytes: Option<u64>) -> Result<(), Fault> {
+        ask(&self.commands, |reply| Command::Stop { hold: self.hold, bytes, reply }).await
+    }
+
+    /// Resolves when another socket has taken over.
+    pub async fn replaced(&mut self) {
+        let mine = self.hold;
+        // An error means that the upload is forgotten, long after its end.
+        let _ = self.held.wait_for(|hold| *hold != mine).await;
+    }
+}
+
+async fn ask<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<T, Fault> {
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).await.map_err(|_| Refusal::ResumeExpired)?;
+    answer.await.map_err(|_| Refusal::ResumeExpired)?
+}

@@ -1,0 +1,265 @@
+//! One upload's task: obeys its sockets, keeps its time, feeds its publication.
+
+use crate::base::id::Secret;
+use crate::base::reason::EndReason;
+use crate::ingest::chunks::demux::{Demuxer, Out};
+use crate::ingest::chunks::protocol::Protocol;
+use crate::ingest::chunks::{Command, Fault, Inner, Upload};
+use crate::ingest::publication::{Publication, Status};
+use crate::ingest::{Refusal, SessionId, Way};
+use crate::media::{Event, mp4};
+use crate::record::ByteSink;
+use bytes::{Bytes, BytesMut};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
+/// What the first bytes have to be to tell the container.
+const MAGIC: usize = 8;
+/// An upload tells what became of it for this long after its end.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How often one who waits for the disk looks whether there is still anything to wait for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that are taken apart before the recorder is asked whether it keeps up.
+const SLICE: usize = 256 << 10;
+
+/// Where an upload's bytes go.
+enum Sink {
+    /// Too few to tell what they are.
+    Unknown(BytesMut),
+    Webm(Box<Demuxer>),
+    Mp4(ByteSink, Box<mp4::Walker>),
+}
+
+/// One upload's task.
+pub(super) struct Task {
+    inner: Arc<Inner>,
+    publication: Arc<Publication>,
+    status: watch::Receiver<Status>,
+    session: SessionId,
+    protocol: Protocol,
+    sink: Sink,
+    /// Frames have come: the publication is this session's until another takes over.
+    connected: bool,
+    /// Counts the sockets that have held it.
+    hold: watch::Sender<u64>,
+    /// Ends with the socket.
+    here: Option<oneshot::Receiver<Infallible>>,
+}
+
+impl Task {
+    pub fn new(inner: Arc<Inner>, publication: Arc<Publication>) -> Self {
+        Self {
+            inner,
+            status: publication.status(),
+            publication,
+            session: SessionId(Secret::new()),
+            protocol: Protocol::new(Instant::now()),
+            sink: Sink::Unknown(BytesMut::new()),
+            connected: false,
+            hold: watch::Sender::new(0),
+            here: None,
+        }
+    }
+
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, mine: mpsc::Sender<Command>) {
+        let stop = self.inner.tasks.stop_token();
+        while !self.status.borrow().is_final() {
+            let (due, reason) = self.protocol.end(&self.inner.config);
+            let mut status = self.status.clone();
+            let command = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                command = commands.recv() => command,
+                () = gone(&mut self.here) => {
+                    self.protocol.lost(Instant::now());
+                    None
+                }
+                () = tokio::time::sleep_until(due.into()), if !self.publication.is_over() => {
+                    self.end(reason);
+                    None
+                }
+                _ = status.wait_for(Status::is_final) => None,
+            };
+            if let Some(command) = command {
+                self.obey(command).await;
+            }
+        }
+        let forget = tokio::time::sleep(REMEMBERED);
+        tokio::pin!(forget);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = &mut forget => break,
+                Some(command) = commands.recv() => self.obey(command).await,
+            }
+        }
+        let mut uploads = self.inner.lock();
+        // The same secret may be another upload's by now.
+        if uploads.get(self.publication.resume()).is_some_and(|held| mine.same_channel(held)) {
+            uploads.remove(self.publication.resume());
+        }
+    }
+
+    /// Who has been replaced only goes; the publication is another's.
+    fn end(&mut self, reason: EndReason) {
+        if self.publication.gave_way(&self.session) {
+            self.protocol = Protocol::new(Instant::now());
+            return;
+        }
+        self.publication.end(reason, Instant::now());
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        // Nobody may wait for the answer any more.
+        match command {
+            Command::Attach { reply, commands } => {
+                let _ = reply.send(Ok(self.attach(commands, now)));
+            }
+            Command::Start { hold, reply } => {
+                let done = self.check(hold).and_then(|()| self.protocol.start(now));
+                let _ = reply.send(done.and_then(|()| Ok(self.publication.claim().map(drop)?)));
+            }
+            Command::Bytes { hold, bytes, reply } => {
+                let taken = match self.check(hold) {
+                    Ok(()) => self.take(bytes).await,
+                    error => error,
+                };
+                let _ = reply.send(taken.map(|()| self.protocol.offset()));
+            }
+            Command::Stop { hold, bytes, reply } => {
+                let _ = reply.send(self.check(hold).and_then(|()| self.protocol.stop(bytes, now)));
+            }
+        }
+    }
+
+    fn attach(&mut self, commands: mpsc::Sender<Command>, now: Instant) -> Upload {
+        self.hold.send_modify(|hold| *hold += 1);
+        let (here, gone) = oneshot::channel();
+        self.here = Some(gone);
+        self.protocol.attached(now);
+        Upload {
+            uid: self.publication.resume().clone(),
+            name: self.publication.name().clone(),
+            offset: self.protocol.offset(),
+            status: self.status.clone(),
+            hold: *self.hold.borrow(),
+            commands,
+            held: self.hold.subscribe(),
+            _here: here,
+        }
+    }
+
+    fn check(&self, hold: u64) -> Result<(), Fault> {
+        if *self.hold.borrow() != hold || (self.connected && self.publication.gave_way(&self.session)) {
+            return Err(Fault::Replaced);
+        }
+        if self.publication.is_over() {
+            return Err(Refusal::SessionNotFound.into());
+        }
+        Ok(())
+    }
+
+    /// Takes a message's bytes; what is wrong with them ends the publication, with what came before.
+    async fn take(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let len = bytes.len() as u64;
+        self.protocol.expects(len)?;
+        let fed = self.feed(bytes).await;
+        if let Err(Fault::BadBlob(_) | Fault::UnsupportedCodec(_)) = &fed {
+            self.publication.end(EndReason::BadMedia, Instant::now());
+        }
+        fed?;
+        self.protocol.took(len, Instant::now());
+        Ok(())
+    }
+
+    async fn feed(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+        if let Sink::Unknown(first) = &mut self.sink {
+            first.extend_from_slice(&bytes);
+            if first.len() < MAGIC {
+                return Ok(());
+            }
+            bytes = std::mem::take(first).freeze();
+        }
+        self.choose(&bytes)?;
+        if let Sink::Mp4(sink, walker) = &mut self.sink {
+            walker.push(&bytes);
+            let written = sink.write(bytes).await;
+            return match written {
+                _ if walker.is_broken() => Err(Fault::BadBlob("these bytes are no MP4".into())),
+                true => Ok(()),
+                false => Err(Refusal::SessionNotFound.into()),
+            };
+        }
+        while !bytes.is_empty() {
+            let slice = bytes.split_to(SLICE.min(bytes.len()));
+            self.keep_pace().await?;
+            self.demux(&slice)?;
+        }
+        Ok(())
+    }
+
+    /// What the bytes are. A MediaRecorder that starts again, with another container or with MP4, which
+    /// can't go on in the same file, begins with a Blob.
+    fn choose(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let is_mp4 = mp4::begins(bytes);
+        match &self.sink {
+            Sink::Unknown(_) if !is_mp4 && !bytes.starts_with(&EBML) => {
+                let message = "these bytes are neither WebM nor MP4: a recording begins with its header";
+                return Err(Fault::BadBlob(message.into()));
+            }
+            _ if is_mp4 => {
+                let (now, way) = (Instant::now(), Way::Chunks);
+                let sink = self.publication.connected_bytes(&self.session, way, now)?;
+                self.sink = Sink::Mp4(sink, Box::default());
+                self.connected = true;
+            }
+            Sink::Unknown(_) | Sink::Mp4(..) if bytes.starts_with(&EBML) => {
+                self.sink = Sink::Webm(Box::new(Demuxer::new()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Waits while the recorder is behind.
+    async fn keep_pace(&self) -> Result<(), Fault> {
+        loop {
+            if self.publication.is_over() {
+                return Err(Refusal::SessionNotFound.into());
+            }
+            let Some(stream) = self.publication.stream() else { return Ok(()) };
+            if tokio::time::timeout(LOOK, stream.room()).await.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn demux(&mut self, slice: &[u8]) -> Result<(), Fault> {
+        let Sink::Webm(demuxer) = &mut self.sink else { return Ok(()) };
+        let now = Instant::now();
+        let at = now.saturating_duration_since(self.publication.origin());
+        let mut out = Vec::new();
+        let read = demuxer.push(slice, at, &mut out);
+        for out in out {
+            match out {
+                Out::Tracks(tracks) => {
+                    self.publication.connected(&self.session, Way::Chunks, &tracks, now)?;
+                    self.connected = true;
+                }
+                Out::Frame(frame) => self.publication.media(&self.session, Event::Frame(frame), now),
+            }
+        }
+        read
+    }
+}
+
+/// Resolves when the socket is gone; never if there is none.
+async fn gone(here: &mut Option<oneshot::Receiver<Infallible>>) {
+    let Some(socket) = here else { return std::future::pending().await };
+    let _ = socket.await;
+    *here = None;
+}

@@ -1,0 +1,348 @@
+//! A file kept byte for byte as it comes: MP4, until it is demuxed like the rest.
+//!
+//! It has all that other recordings have: `.part` while it grows, a manifest, a seal, a hook, repair. It
+//! is cut to its last whole fragment (S1), and it isn't rotated: bytes can't be told apart for that.
+
+use crate::base::clock::Anchor;
+use crate::base::id::{RecordingId, StreamName};
+use crate::base::reason::EndReason;
+use crate::media::mp4::{Mp4Track, Walker};
+use crate::record::close::{Closing, End, failed};
+use crate::record::file::{PART, PartFile, free_space, is_full, make_whole, sync_dir};
+use crate::record::manifest::{Manifest, ManifestTrack, RecordingState};
+use crate::record::repair::{Done, RepairError, Repaired, RepairedTrack, Watch};
+use crate::record::take::{Opening, to_millis};
+use crate::record::{Progress, Shared, names};
+use crate::webm;
+use bytes::Bytes;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Pieces that may wait for the disk. Who writes waits for each, so more than one never does.
+const PIECES: usize = 1;
+/// How often the free space is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where the bytes of one recording go.
+#[derive(Clone, Debug)]
+pub struct ByteSink {
+    pieces: mpsc::Sender<Piece>,
+    end: watch::Sender<Option<EndReason>>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    written: oneshot::Sender<()>,
+}
+
+impl ByteSink {
+    /// Appends bytes; true once the operating system has them, false if the recording has ended.
+    pub async fn write(&self, bytes: Bytes) -> bool {
+        let (written, done) = oneshot::channel();
+        self.pieces.send(Piece { bytes, written }).await.is_ok() && done.await.is_ok()
+    }
+
+    /// Ends the recording, behind what is being written. Only the first end counts.
+    pub fn end(&self, reason: EndReason) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(reason);
+            first
+        });
+    }
+}
+
+/// What records one file.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    stream: StreamName,
+    id: RecordingId,
+    anchor: Anchor,
+    pieces: mpsc::Receiver<Piece>,
+    ended: watch::Receiver<Option<EndReason>>,
+    progress: watch::Sender<Progress>,
+    open: Option<Open>,
+}
+
+/// The file, once a byte of it has come.
+struct Open {
+    manifest: Manifest,
+    part: PartFile,
+    walker: Walker,
+    looked: Instant,
+    synced: Instant,
+    sync: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Writer {
+    pub fn new(
+        shared: Arc<Shared>,
+        stream: StreamName,
+        id: RecordingId,
+        progress: watch::Sender<Progress>,
+    ) -> (Self, ByteSink) {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let (end, ended) = watch::channel(None);
+        let anchor = Anchor::now();
+        let writer = Self { shared, stream, id, anchor, pieces, ended, progress, open: None };
+        (writer, ByteSink { pieces: sender, end })
+    }
+
+    /// Records until the sink is told to end or is gone, or until writing fails.
+    pub async fn run(mut self) {
+        let end = self.record().await;
+        if let Some(error) = &end.error {
+            tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
+        }
+        let Self { shared, anchor, progress, open, .. } = self;
+        let closing = Closing { shared, anchor, lost: Vec::new(), previous: None };
+        let outcome = match open {
+            Some(open) => close(&closing, open, end).await,
+            None if end.error.is_some() => failed(&end),
+            None => Progress::Empty(end.reason),
+        };
+        progress.send_replace(outcome.clone());
+        closing.tell(outcome).await;
+    }
+
+    async fn record(&mut self) -> End {
+        let stop = self.shared.tasks.stop_token();
+        loop {
+            let next = tokio::select! {
+                // What waits to be written comes before the end.
+                biased;
+                piece = self.pieces.recv() => piece.ok_or(None),
+                ended = self.ended.wait_for(Option::is_some) => {
+                    Err(ended.ok().and_then(|reason| *reason))
+                }
+                () = stop.cancelled() => Err(Some(EndReason::ServerStopped)),
+            };
+            let (reason, error) = match next {
+                Ok(piece) => match self.take(piece).await {
+                    Ok(()) => continue,
+                    Err(error) if is_full(&error) => (EndReason::DiskFull, Some(error)),
+                    Err(error) => (EndReason::WriteError, Some(error)),
+                },
+                // The sinks may be gone right behind their last word.
+                Err(reason) => (reason.or(*self.ended.borrow()).unwrap_or(EndReason::PublisherLost), None),
+            };
+            return End { reason, at: Instant::now(), error };
+        }
+    }
+
+    async fn take(&mut self, piece: Piece) -> io::Result<()> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.create().await?,
+        };
+        let (shared, bytes) = (self.shared.clone(), piece.bytes);
+        let work = move || {
+            let appended = open.append(&bytes, &shared);
+            (open, appended)
+        };
+        let (mut open, appended) = self.shared.disk.write(work).await?;
+        let synced = match appended {
+            Ok(()) => open.sync(&self.shared).await,
+            error => error,
+        };
+        self.open = Some(open);
+        synced?;
+        // A publisher that has gone meanwhile needs no answer.
+        let _ = piece.written.send(());
+        self.progress.send_if_modified(|progress| {
+            let first = matches!(progress, Progress::Waiting);
+            if first {
+                *progress = Progress::Writing;
+            }
+            first
+        });
+        Ok(())
+    }
+
+    /// The manifest first, durably, then the file.
+    async fn create(&self) -> io::Result<Open> {
+        let started_at = self.anchor.wall_at(Instant::now());
+        let opening = Opening {
+            id: self.id.clone(),
+            stream: self.stream.clone(),
+            tracks: Vec::new(),
+            started_at,
+            continues: None,
+        };
+        let file = format!("{}.mp4", names::stem(&self.stream, started_at, &self.id));
+        let manifest = Manifest { file, mime: "video/mp4".to_owned(), ..opening.manifest() };
+        let (shared, kept) = (self.shared.clone(), manifest.clone());
+        self.shared.disk.sync(move || shared.catalog.insert(kept)).await??;
+        tracing::info!(id = %self.id, file = manifest.file, "recording");
+        let (shared, name) = (self.shared.clone(), manifest.file.clone());
+        let space = shared.space.clone();
+        let create = move || PartFile::create(&shared.config.dir, &name, shared.mode, space);
+        let part = self.shared.disk.write(create).await??;
+        let now = Instant::now();
+        Ok(Open { manifest, part, walker: Walker::default(), looked: now, synced: now, sync: None })
+    }
+}
+
+impl Open {
+    /// Blocking.
+    fn append(&mut self, bytes: &[u8], shared: &Shared) -> io::Result<()> {
+        self.part.append(bytes)?;
+        self.walker.push(bytes);
+        let min_free = shared.config.min_free;
+        if min_free > 0 && self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            let free = free_space(&shared.config.dir)?;
+            if free < min_free {
+                let message = format!("{free} bytes are free, record.min_free is {min_free}");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the file synced beside the writing.
+    async fn sync(&mut self, shared: &Shared) -> io::Result<()> {
+        if let Some(sync) = self.sync.take_if(|sync| sync.is_finished()) {
+            sync.await.map_err(io::Error::other)??;
+        }
+        let interval = shared.config.sync_interval;
+        if !interval.is_zero() && self.synced.elapsed() >= interval && self.sync.is_none() {
+            let file = self.part.handle();
+            self.synced = Instant::now();
+            self.sync = shared.disk.try_sync(move || file.sync_data());
+        }
+        Ok(())
+    }
+}
+
+async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
+    let (id, shared) = (open.manifest.id.clone(), &closing.shared);
+    if let Some(sync) = open.sync.take()
+        && !matches!(sync.await, Ok(Ok(())))
+    {
+        end.reason = EndReason::WriteError;
+    }
+    if open.walker.whole() == 0 && !open.walker.has_media() {
+        let _ = shared.disk.write(move || open.part.discard()).await;
+        closing.forget(&id).await;
+        return if end.error.is_some() { failed(&end) } else { Progress::Empty(end.reason) };
+    }
+    if open.walker.whole() == 0 {
+        tracing::error!(%id, "no whole fragment came; the next start puts what there is into quarantine");
+        let message = "what came of it does not make a file that plays: record in fragments";
+        return Progress::Failed { code: "bad_blob", message: message.to_owned() };
+    }
+    let (ended_at, reason, dir) = (closing.anchor.wall_at(end.at), end.reason, shared.config.dir.clone());
+    let work = move || {
+        let Open { mut manifest, part, walker, .. } = open;
+        finish(&part.handle(), &dir, &manifest.file, walker.whole())?;
+        manifest.tracks = walker.tracks().iter().filter_map(listed).collect();
+        if !manifest.tracks.iter().any(|track| track.kind == crate::media::Kind::Video) {
+            manifest.mime = "audio/mp4".to_owned();
+        }
+        manifest.state = RecordingState::Sealed;
+        manifest.ended_at = Some(to_millis(ended_at));
+        manifest.bytes = walker.whole();
+        manifest.duration_ms = walker.duration().as_millis() as u64;
+        manifest.end_reason = Some(reason);
+        Ok::<_, io::Error>(manifest)
+    };
+    let kept = match shared.disk.sync(work).await.flatten() {
+        Ok(manifest) => closing.keep(manifest).await,
+        Err(error) => Err(error.into()),
+    };
+    match kept {
+        Ok(manifest) => {
+            let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
+            tracing::info!(%id, file = manifest.file, bytes, duration_ms, reason = reason.as_str(), "sealed");
+            Progress::Sealed(Box::new(manifest))
+        }
+        Err(error) => {
+            tracing::error!(%id, %error, "a recording could not be sealed; it is kept for repair");
+            failed(&End { error: Some(io::Error::other(error)), ..end })
+        }
+    }
+}
+
+fn listed(track: &Mp4Track) -> Option<ManifestTrack> {
+    let codec = track.codec?;
+    Some(ManifestTrack {
+        kind: codec.kind(),
+        codec,
+        frames: track.frames,
+        width: track.size.map(|size| size.0),
+        height: track.size.map(|size| size.1),
+        lost: 0,
+    })
+}
+
+/// Cuts `<dir>/<name>.part` behind its last whole fragment and gives it its final name. Blocking.
+fn finish(file: &File, dir: &Path, name: &str, whole: u64) -> io::Result<()> {
+    file.set_len(whole)?;
+    make_whole(file, &[])?;
+    fs::rename(dir.join(format!("{name}{PART}")), dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Whether a file of this name is repaired here.
+pub(super) fn is_kept_as_it_comes(name: &str) -> bool {
+    name.ends_with(".mp4")
+}
+
+/// What [`super::repair::seal_part`] is for other files.
+pub(super) fn seal_part(dir: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    let file = OpenOptions::new().read(true).write(true).open(dir.join(format!("{name}{PART}")))?;
+    let repaired = repaired(&file, watch)?;
+    finish(&file, dir, name, repaired.bytes)?;
+    Ok(repaired)
+}
+
+/// What [`super::repair::look`] is for other files.
+pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
+    let repaired = repaired(&File::open(path)?, watch)?;
+    Ok((repaired.cut == 0).then_some(repaired))
+}
+
+fn repaired(mut file: &File, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+    let (mut walker, mut chunk, all) = (Walker::default(), vec![0; 1 << 20], file.metadata()?.len());
+    loop {
+        let read = match file.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if read == 0 {
+            break;
+        }
+        walker.push(&chunk[..read]);
+        if !watch(walker.len(), all) {
+            return Err(RepairError::Stopped);
+        }
+    }
+    if walker.whole() == 0 {
+        return Err(RepairError::Beyond("it holds no whole fragment".to_owned()));
+    }
+    let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
+        number: index as u64 + 1,
+        kind: track.codec.map(|codec| codec.kind()),
+        codec_id: track.codec.map(webm::codec_id).unwrap_or_default().to_owned(),
+        frames: track.frames,
+        size: track.size,
+    };
+    let cut = walker.len() - walker.whole();
+    Ok(Repaired {
+        done: if cut == 0 { Done::Nothing } else { Done::Sealed },
+        bytes: walker.whole(),
+        duration: walker.duration(),
+        tracks: walker.tracks().iter().enumerate().map(track).collect(),
+        lacked: Vec::new(),
+        damaged: 0,
+        cut,
+        holes: Vec::new(),
+    })
+}
