@@ -26,6 +26,7 @@ use crate::http::guard::Guard;
 use crate::http::state::{Sockets, State};
 use crate::http::{self, AuthMode};
 use crate::ingest::chunks::Chunks;
+use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::WebRtc;
 use crate::record::{self, FolderLock, Held, LockError, Recordings};
@@ -133,6 +134,7 @@ impl Server {
         let publications =
             Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
+        let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
@@ -146,6 +148,7 @@ impl Server {
             ingest: Arc::new(webrtc.clone()),
             chunks,
             recordings: Arc::new(recordings.clone()),
+            mjpeg,
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },

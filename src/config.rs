@@ -37,6 +37,8 @@ pub struct Config {
     pub chunks: ingest::chunks::Config,
     /// Recordings. `dir` is absolute once loaded.
     pub record: record::Config,
+    /// JPEG streams.
+    pub mjpeg: ingest::mjpeg::Config,
     /// Hooks.
     pub hooks: hook::Config,
     /// What the server takes on.

@@ -31,6 +31,8 @@ mod hook_replay;
 mod hooks;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/mjpeg.rs"]
+mod mjpeg;
 #[path = "it/network/mod.rs"]
 mod network;
 #[path = "it/repair/mod.rs"]

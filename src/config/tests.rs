@@ -167,7 +167,7 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.bnid=127.0.0.1:1", "server.bnid (--set): there is no such key; did you mean server.bind?"),
         ("server.udp_bind=auto", "did you mean webrtc.udp_bind?"),
         ("sever.bind=127.0.0.1:1", "sever (--set): there is no such section; did you mean server?"),
-        ("qqqq.bind=1", "there are server, auth, webrtc, chunks, record, hooks, limits, log"),
+        ("qqqq.bind=1", "there are server, auth, webrtc, chunks, record, mjpeg, hooks, limits, log"),
         ("server.cors_origins.x=1", "expected a list, found map"),
         ("server=x", "server (--set): expected a section with bind, public_url"),
         ("server", "server (--set): expected section.key=value"),

@@ -22,10 +22,11 @@ const PROXY_HEADERS: [&str; 6] =
     ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
 
 /// What a listed origin's scripts may read of an answer, beyond its body: WHIP's session, its
-/// generation, its ICE servers.
-const EXPOSED: &str = "Location, ETag, Link, Retry-After, Content-Disposition, Content-Range";
+/// generation, its ICE servers, a JPEG stream's secret.
+const EXPOSED: &str =
+    "Location, ETag, Link, Retry-After, Content-Disposition, Content-Range, Onrecord-Resume";
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
-const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Range";
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Range, Onrecord-Resume";
 /// Seconds a browser may reuse a preflight: Chromium's own upper bound.
 const PREFLIGHT_AGE: &str = "7200";
 

@@ -4,9 +4,12 @@
 //! [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
 
 pub mod assets;
+mod body;
 mod chunks;
+mod connection;
 pub mod error;
 pub mod guard;
+mod mjpeg;
 mod ops;
 mod origin;
 mod recordings;
@@ -23,7 +26,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, patch, post};
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use hyper_util::rt::TokioTimer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -91,6 +93,7 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/", get(assets::index))
         .route("/publish", get(assets::publish))
+        .route("/camera", get(assets::camera))
         .route("/recordings", get(assets::recordings))
         .route("/js/{*path}", get(assets::file))
         .route("/css/{*path}", get(assets::file))
@@ -100,6 +103,11 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/chunks", get(chunks::open))
         .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
         .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
+        .route("/upload", post(mjpeg::upload_default).delete(mjpeg::end_default))
+        .route("/upload/{name}", post(mjpeg::upload).delete(mjpeg::end))
+        .route("/stream", get(mjpeg::stream_default))
+        .route("/stream/{name}", get(mjpeg::stream))
+        .route("/snapshot/{file}", get(mjpeg::snapshot))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{name}", delete(streams::kick))
         .route("/api/recordings", get(recordings::list))
@@ -119,6 +127,9 @@ pub fn router(state: Arc<State>) -> Router {
 /// A connection that sends no whole request head for this long is closed; also how long an idle one
 /// is kept.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Bytes of an answer that may wait for the socket, besides the piece that went past it; of a request's
+/// head, too. Live pictures that wait here are old when they come, so it is little.
+const BUFFER: usize = 64 << 10;
 /// After the word to end, requests under way have this long; a download that takes longer is cut
 /// and goes on with a range request.
 const END_TIME: Duration = Duration::from_secs(5);
@@ -133,7 +144,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let handle = Handle::new();
     let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(handle.clone());
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    let mut http1 = server.http_builder().http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
     server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let ending = async {
@@ -143,7 +155,7 @@ pub async fn serve(
             tracing::warn!("some WebSockets did not close in time");
         }
     };
-    let (served, ()) = tokio::join!(server.acceptor(NoDelayAcceptor::new()).serve(app), ending);
+    let (served, ()) = tokio::join!(server.acceptor(connection::Acceptor).serve(app), ending);
     served
 }
 

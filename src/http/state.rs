@@ -10,6 +10,7 @@ use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::signal::Timing;
 use crate::ingest::chunks::Chunks;
+use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use crate::ingest::{Refusal, SessionId};
@@ -29,6 +30,8 @@ pub struct State {
     pub chunks: Chunks,
     /// The recordings.
     pub recordings: Arc<dyn Catalogue>,
+    /// The JPEG streams.
+    pub mjpeg: Mjpeg,
     /// Who is served.
     pub guard: Guard,
     /// Runs a recording's hook again.

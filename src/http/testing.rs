@@ -9,6 +9,7 @@ use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::http::{Auth, AuthMode, Config};
 use crate::ingest::chunks::{self, Chunks};
+use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::{Status, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
@@ -202,6 +203,13 @@ impl Default for Setup {
     }
 }
 
+fn no_jpeg_streams(folder: &Path) -> Mjpeg {
+    let config = record::Config { dir: folder.join("records"), ..Default::default() };
+    let (recordings, _) = Recordings::open(config, false, Tasks::new()).unwrap();
+    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), 10);
+    Mjpeg::new(Default::default(), publications, Tasks::new())
+}
+
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
@@ -230,6 +238,7 @@ impl Server {
             ingest: ingest.clone(),
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
+            mjpeg: no_jpeg_streams(folder.path()),
             guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);

@@ -5,6 +5,7 @@
 //! from `/api/recordings`.
 
 use crate::base::reason::EndReason;
+use crate::http::body::{self, expect_type};
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -16,15 +17,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest SDP or fragment: a browser's offer with every codec and candidate is under 20 KiB.
 const MAX_BODY: usize = 256 << 10;
-/// A larger body is read this far and thrown away, so that a client still sending sees the 413
-/// rather than a reset connection; beyond it the connection is cut.
-const MAX_DISCARD: usize = 16 << 20;
 /// How long a body may take: 256 KiB over a 200 kbit/s line.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -124,37 +121,10 @@ fn session_id(path: Result<Path<(String, String)>, PathRejection>) -> Result<Ses
     Ok(SessionId::from_client(&session))
 }
 
-fn expect_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or("");
-    let essence = given.split(';').next().unwrap_or("").trim();
-    if essence.eq_ignore_ascii_case(expected) {
-        return Ok(());
-    }
-    let message = format!("send {expected}, not {given:?}");
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_type", message))
-}
-
 async fn text(body: Body) -> Result<String, ApiError> {
-    let bytes = tokio::time::timeout(BODY_TIME, bytes(body)).await.map_err(|_| {
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body took too long to arrive")
-    })??;
+    let bytes = body::read(body, MAX_BODY, BODY_TIME).await?;
     String::from_utf8(bytes)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
-}
-
-async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
-    let mut chunks = body.into_data_stream();
-    let (mut kept, mut seen) = (Vec::new(), 0);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| ApiError::bad_request("the body broke off"))?;
-        seen += chunk.len();
-        if seen <= MAX_BODY {
-            kept.extend_from_slice(&chunk);
-        } else if seen > MAX_DISCARD {
-            break;
-        }
-    }
-    if seen <= MAX_BODY { Ok(kept) } else { Err(ApiError::too_large(MAX_BODY)) }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {

@@ -1,6 +1,7 @@
 //! L4: who pushes frames in.
 
 pub mod chunks;
+pub mod mjpeg;
 pub mod publication;
 pub mod publications;
 mod timeline;

@@ -352,6 +352,11 @@ impl Publication {
         self.end_if(reason, now, |_| true);
     }
 
+    /// Ends it, unless the publisher has gone on with another session.
+    pub(super) fn end_session(&self, session: &SessionId, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |state| state.session.as_ref() == Some(session));
+    }
+
     fn end_if(&self, reason: EndReason, now: Instant, wanted: impl FnOnce(&State) -> bool) {
         let mut state = self.lock();
         // Under the lock, so that no session connects in between.

@@ -1,5 +1,6 @@
 //! L2: one publisher's frames, handed to everybody who reads them.
 
+pub mod mjpeg;
 mod stream;
 mod tap;
 

@@ -3,6 +3,7 @@
 //! Pure: no tokio, no files, no sockets, no clock of its own.
 
 pub mod h264;
+pub mod jpeg;
 pub mod mp4;
 pub mod opus;
 pub mod vp8;
@@ -69,6 +70,7 @@ impl Codec {
         match self {
             Self::Vp8 => vp8::size(keyframe),
             Self::Vp9 => vp9::size(keyframe),
+            Self::Mjpeg => jpeg::measure(keyframe).ok().map(|(_, size)| size),
             _ => None,
         }
     }

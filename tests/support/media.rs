@@ -170,3 +170,34 @@ fn parse_ogg(ogg: &[u8]) -> Vec<Arc<[u8]>> {
     }
     packets
 }
+
+/// Different JPEG images of this size, as ffmpeg's own encoder makes them.
+pub fn jpegs(count: usize, size: &str) -> Vec<Vec<u8>> {
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-f", "lavfi", "-i", &format!("testsrc2=s={size}:r=10")])
+        .args(["-frames:v", &count.to_string(), "-t", &(count as f64 / 10.0 + 1.0).to_string()])
+        .args(["-c:v", "mjpeg", "-q:v", "5", "-f", "image2pipe", "-"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("ffmpeg is installed");
+    let mut images: Vec<Vec<u8>> = Vec::new();
+    let mut rest = output.stdout.as_slice();
+    // Stuffing keeps FF D9 out of pictures, and ffmpeg writes no thumbnails.
+    while let Some(end) = rest.windows(2).position(|pair| pair == [0xff, 0xd9]) {
+        images.push(rest[..end + 2].to_vec());
+        rest = &rest[end + 2..];
+    }
+    assert_eq!(images.len(), count, "{}", String::from_utf8_lossy(&output.stderr));
+    images
+}
+
+/// The same image with comments in it, until it has about this many bytes.
+pub fn heavy_jpeg(image: &[u8], bytes: usize) -> Vec<u8> {
+    let mut heavy = image[..2].to_vec();
+    while heavy.len() + image.len() < bytes {
+        heavy.extend([0xff, 0xfe, 0xff, 0xff]);
+        heavy.extend(std::iter::repeat_n(b'.', 0xffff - 2));
+    }
+    heavy.extend(&image[2..]);
+    heavy
+}

@@ -1,6 +1,7 @@
 //! Real Chromium against the real binary: the pages, the library in pages of others, and what
 //! happens when a page is left, crashes, or loses its socket.
 
+mod camera;
 mod embedded;
 mod pages;
 mod publish;

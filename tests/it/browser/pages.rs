@@ -2,7 +2,7 @@
 
 use super::{SOON, Studio, record, start_publishing, stop_publishing};
 use crate::support::chromium::Chromium;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const THREE: Duration = Duration::from_secs(3);
@@ -62,8 +62,7 @@ async fn the_home_page_lists_who_publishes_and_what_is_new() {
 async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     let studio = Studio::open(&[]);
     let browser = Chromium::start().await;
-    let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
-    std::fs::create_dir_all(&pictures).unwrap();
+    let pictures = pictures();
     record(
         &browser,
         &studio.server.base,
@@ -91,7 +90,14 @@ async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     look(&browser, &pictures, "stopped").await;
 }
 
-async fn look(browser: &Chromium, pictures: &Path, name: &str) {
+/// Where pictures of pages are left.
+pub(super) fn pictures() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pages");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+pub(super) async fn look(browser: &Chromium, pictures: &Path, name: &str) {
     let mut shades = Vec::new();
     for (width, height) in [(1280, 800), (360, 740)] {
         for scheme in ["light", "dark"] {

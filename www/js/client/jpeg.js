@@ -1,0 +1,176 @@
+// Pictures of a camera as JPEG over plain HTTP: one POST a picture, at most one on its way.
+
+/**
+ * @typedef {object} Counts
+ * @property {number} sent     Pictures the server has.
+ * @property {number} dropped  Pictures not sent, because the one before was still on its way.
+ * @property {number} bytes    Of the pictures sent.
+ */
+
+/** @typedef {{id: string, stream: string, file: string, url: string, bytes: number, duration_ms: number}} RecordInfo */
+/** @typedef {{status: string, recording?: RecordInfo, reason?: string, message?: string}} LastStatus */
+
+/** What the server, or the way to it, has against a picture. */
+export class UploadError extends Error {
+  /**
+   * @param {string} code  The contract's, or `offline`.
+   * @param {string} message
+   */
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+const HEADER = "Onrecord-Resume";
+const POST_MS = 15_000;
+const END_MS = 20_000;
+
+/**
+ * Sends what a `<video>` shows. A picture that comes due while the one before is on its way is dropped:
+ * a slow network makes fewer pictures, not late ones.
+ */
+export class JpegUploader {
+  #url;
+  #video;
+  #canvas = document.createElement("canvas");
+  #quality;
+  #token;
+  #busy = false;
+  /** @type {Promise<void>} */
+  #last = Promise.resolve();
+  #abort = new AbortController();
+  /** @type {Counts} */
+  counts = { sent: 0, dropped: 0, bytes: 0 };
+
+  /**
+   * @param {object} options
+   * @param {string | URL} options.url  `/upload/{name}`.
+   * @param {HTMLVideoElement} options.video
+   * @param {number} options.quality  Of JPEG, 0 to 1.
+   * @param {string} [options.resume]  The secret of a publication to go on with.
+   */
+  constructor({ url, video, quality, resume }) {
+    this.#url = url;
+    this.#video = video;
+    this.#quality = quality;
+    this.#token = resume ?? "";
+  }
+
+  /** The publication's secret; empty before the first answer. */
+  get resume() {
+    return this.#token;
+  }
+
+  /** Begins a new publication with the next picture. */
+  restart() {
+    this.#token = "";
+  }
+
+  /**
+   * Sends the picture of this moment, or drops it.
+   * @returns {Promise<boolean>}  Whether the server has it.
+   * @throws {UploadError}
+   */
+  async tick() {
+    const { videoWidth: width, videoHeight: height } = this.#video;
+    if (!width || this.#abort.signal.aborted) return false;
+    if (this.#busy) {
+      this.counts.dropped += 1;
+      return false;
+    }
+    this.#busy = true;
+    const sending = this.#send(width, height).finally(() => {
+      this.#busy = false;
+    });
+    this.#last = sending.then(() => {}, () => {});
+    return sending;
+  }
+
+  /**
+   * @param {number} width
+   * @param {number} height
+   */
+  async #send(width, height) {
+    const canvas = this.#canvas;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.getContext("2d", { alpha: false })?.drawImage(this.#video, 0, 0, width, height);
+    const picture = await new Promise((/** @type {(blob: Blob | null) => void} */ done) => canvas.toBlob(done, "image/jpeg", this.#quality));
+    if (!picture) throw new UploadError("no_picture", "The browser makes no JPEG of the camera's picture.");
+    const response = await this.#ask("POST", picture, POST_MS);
+    this.#token = response.headers.get(HEADER) ?? this.#token;
+    this.counts.sent += 1;
+    this.counts.bytes += picture.size;
+    return true;
+  }
+
+  /**
+   * Sends no more, and tells the server; gives what became of the stream. A stream that never had a
+   * picture, or that the server has forgotten, has no status.
+   * @returns {Promise<LastStatus | null>}
+   * @throws {UploadError}
+   */
+  async end() {
+    this.#abort.abort(); // no more ticks; the one on its way arrives
+    await this.#last;
+    return this.ask();
+  }
+
+  /** The same while the uploader may go on. @returns {Promise<LastStatus | null>} */
+  async ask() {
+    if (!this.#token) return null;
+    try {
+      const response = await this.#ask("DELETE", null, END_MS);
+      return await response.json();
+    } catch (error) {
+      if (error instanceof UploadError && error.code === "stream_not_found") return null;
+      throw error;
+    }
+  }
+
+  /** For a page that is left: the last word, without waiting for the answer. */
+  leave() {
+    this.#abort.abort();
+    if (this.#token) fetch(this.#url, { method: "DELETE", headers: { [HEADER]: this.#token }, keepalive: true }).catch(() => {});
+  }
+
+  /**
+   * @param {string} method
+   * @param {Blob | null} body
+   * @param {number} ms
+   */
+  async #ask(method, body, ms) {
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (body) headers["Content-Type"] = "image/jpeg";
+    if (this.#token) headers[HEADER] = this.#token;
+    let response;
+    try {
+      response = await fetch(this.#url, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    } catch {
+      throw new UploadError("offline", "The server can't be reached; trying again.");
+    }
+    if (response.ok) return response;
+    const told = await response.json().catch(() => null);
+    throw new UploadError(told?.code ?? `http_${response.status}`, told?.message ?? `The server answers ${response.status} ${response.statusText}.`);
+  }
+}
+
+/**
+ * Calls `task` so many times a second, in a page that nobody sees too, where workers are allowed.
+ * @param {number} fps
+ * @param {() => void} task
+ * @returns {() => void}  Ends it.
+ */
+export function pulse(fps, task) {
+  try {
+    const worker = new Worker(new URL("../ticker.js", import.meta.url));
+    worker.onmessage = task;
+    worker.postMessage(1000 / fps);
+    return () => worker.terminate();
+  } catch {
+    // A page of another origin can't run our worker.
+    const timer = setInterval(task, 1000 / fps);
+    return () => clearInterval(timer);
+  }
+}

@@ -1,0 +1,122 @@
+// A JPEG stream in an <img>, which comes back by itself.
+//
+// The parts are read here rather than by the browser: given `multipart/x-mixed-replace`, Chromium shows
+// a picture only when the next one begins, and none tells when the stream has ended.
+
+/** `loading` before the first picture, `live`, `away` while nobody publishes or the server is silent. */
+/** @typedef {"loading" | "live" | "away"} ViewState */
+
+/** Between two attempts. */
+const AGAIN_MS = 1000;
+/** The server repeats a picture after 5 s of silence. */
+const SILENCE_MS = 15_000;
+const OFFLINE = "The server can't be reached. This page goes on by itself when it is back.";
+const NOBODY = "Nobody is publishing at the moment.";
+
+/**
+ * Shows `/stream/{name}` in an image. The last picture stays while the stream is away.
+ * @param {HTMLImageElement} image
+ * @param {string} name
+ * @param {(state: ViewState, message: string) => void} [tell]
+ * @returns {() => void}  Ends it.
+ */
+export function viewJpeg(image, name, tell = () => {}) {
+  const url = new URL(`../stream/${encodeURIComponent(name)}`, import.meta.url);
+  const end = new AbortController();
+  let shown = "";
+  /** @param {Blob} picture */
+  const show = (picture) => {
+    const old = shown;
+    image.src = shown = URL.createObjectURL(picture);
+    if (old) URL.revokeObjectURL(old);
+    tell("live", "");
+  };
+  const look = async () => {
+    while (!end.signal.aborted) {
+      const message = await read(url, end.signal, show);
+      if (end.signal.aborted) return;
+      tell("away", message);
+      await new Promise((done) => setTimeout(done, AGAIN_MS));
+    }
+  };
+  tell("loading", "");
+  look();
+  return () => {
+    end.abort();
+    if (shown) URL.revokeObjectURL(shown);
+  };
+}
+
+/**
+ * Reads one stream to its end.
+ * @param {URL} url
+ * @param {AbortSignal} signal
+ * @param {(picture: Blob) => void} show
+ * @returns {Promise<string>}  Why there is no more.
+ */
+async function read(url, signal, show) {
+  const silence = new AbortController();
+  let timer = setTimeout(() => silence.abort(), SILENCE_MS);
+  const stop = () => silence.abort();
+  signal.addEventListener("abort", stop);
+  try {
+    const response = await fetch(url, { signal: silence.signal, cache: "no-store" });
+    if (!response.ok || !response.body) {
+      const told = await response.json().catch(() => null);
+      return told?.code === "stream_not_found" ? NOBODY : (told?.message ?? OFFLINE);
+    }
+    const reader = response.body.getReader();
+    const parts = new Parts();
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      clearTimeout(timer);
+      timer = setTimeout(stop, SILENCE_MS);
+      const picture = parts.add(next.value);
+      if (picture) show(picture);
+    }
+    return NOBODY;
+  } catch {
+    return OFFLINE;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** Takes the stream apart, by each part's Content-Length. */
+class Parts {
+  #bytes = new Uint8Array(0);
+
+  /**
+   * @param {Uint8Array} bytes  What came next.
+   * @returns {Blob | null}  The newest picture that is whole by now.
+   */
+  add(bytes) {
+    const all = new Uint8Array(this.#bytes.length + bytes.length);
+    all.set(this.#bytes);
+    all.set(bytes, this.#bytes.length);
+    let newest = null;
+    let at = 0;
+    for (;;) {
+      const head = headEnd(all, at);
+      if (head < 0) break;
+      const length = Number(/content-length: *(\d+)/i.exec(new TextDecoder().decode(all.subarray(at, head)))?.[1] ?? 0);
+      if (head + length > all.length) break;
+      newest = all.subarray(head, head + length);
+      at = head + length;
+    }
+    this.#bytes = all.slice(at);
+    return newest && new Blob([newest], { type: "image/jpeg" });
+  }
+}
+
+/**
+ * Where the blank line ends that ends a part's head; -1 if it has not come.
+ * @param {Uint8Array} bytes
+ * @param {number} from
+ */
+function headEnd(bytes, from) {
+  for (let at = from; at + 3 < bytes.length; at += 1) {
+    if (bytes[at] === 13 && bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at + 4;
+  }
+  return -1;
+}
