@@ -83,6 +83,10 @@ export class FakePeer {
     this.restarts += 1;
   }
 
+  getTransceivers() {
+    return [];
+  }
+
   getSenders() {
     return [];
   }
@@ -113,7 +117,15 @@ const track = { kind: "audio", readyState: "live", addEventListener() {}, stop()
 /** One's own media, so that no camera is asked for. */
 export const media = { getTracks: () => [track], getAudioTracks: () => [track], getVideoTracks: () => [] };
 
+/** What a server answers to plain HTTP, by `METHOD path`; nothing else can be reached. @type {Map<string, object>} */
+export const answers = new Map();
+
 Object.assign(globalThis, {
+  fetch: async (url, { method = "GET" } = {}) => {
+    const found = answers.get(`${method} ${new URL(url).pathname}`);
+    if (!found) throw new TypeError("Failed to fetch");
+    return { ok: true, status: 200, json: async () => found };
+  },
   WebSocket: FakeSocket,
   RTCPeerConnection: FakePeer,
   RTCRtpReceiver: { getCapabilities: () => null },
