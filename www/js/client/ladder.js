@@ -1,7 +1,10 @@
 // The ladder of `mode: "auto"`: WebRTC by WebSocket, WebRTC by WHIP, chunks, JPEG.
 
+import { Chunks } from "./chunks.js";
+import { Mjpeg } from "./mjpeg.js";
 import { OnrecordError } from "./model.js";
 import { Webrtc } from "./webrtc.js";
+import { Whip } from "./whip.js";
 
 /** @typedef {import("./way.js").Host} Host */
 /** @typedef {import("./way.js").Way} Way */
@@ -10,14 +13,16 @@ import { Webrtc } from "./webrtc.js";
  * One way of a ladder.
  * @typedef {object} Step
  * @property {string} mode  As `Stream.mode()` names it.
- * @property {string} title  As people name it.
  * @property {boolean} udp  Whether it needs a path for UDP.
  * @property {{new (host: Host, media: MediaStream): Way, lacks(): OnrecordError | null}} Way
  */
 
 /** @type {Step[]} Best first. */
 const ALL = [
-  { mode: "webrtc", title: "WebRTC", udp: true, Way: Webrtc },
+  { mode: "webrtc", udp: true, Way: Webrtc },
+  { mode: "whip", udp: true, Way: Whip },
+  { mode: "chunks", udp: false, Way: Chunks },
+  { mode: "mjpeg", udp: false, Way: Mjpeg },
 ];
 
 /** @type {Record<string, string[]>} */

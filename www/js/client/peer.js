@@ -11,6 +11,9 @@
 
 /** @typedef {import("./way.js").Counters} Counters */
 
+/** Candidates of this machine are known at once, those of a STUN server a round trip later. */
+const GATHERING = 1_000;
+
 export class Peer {
   /** @type {RTCPeerConnection} */
   #pc;
@@ -80,6 +83,20 @@ export class Peer {
     this.#held ??= [];
     if (restart) this.#pc.restartIce();
     await this.#pc.setLocalDescription(await this.#pc.createOffer());
+    return /** @type {RTCSessionDescription} */ (this.#pc.localDescription).sdp;
+  }
+
+  /**
+   * The offer with its candidates, for a way that sends both at once. A server that is slow to say
+   * which they are isn't waited for: the others find the way.
+   * @returns {Promise<string>}
+   */
+  async gathered() {
+    await new Promise((resolve) => {
+      setTimeout(resolve, GATHERING);
+      if (this.#pc.iceGatheringState === "complete") resolve(null);
+      this.#pc.onicegatheringstatechange = () => this.#pc.iceGatheringState === "complete" && resolve(null);
+    });
     return /** @type {RTCSessionDescription} */ (this.#pc.localDescription).sdp;
   }
 

@@ -49,6 +49,8 @@ export class Stream extends Emitter {
   #recordings = [];
   /** @type {OnrecordError | null} */
   #error = null;
+  /** @type {string | null} */
+  #reason = null;
   /** @type {ReturnType<typeof promise<Stream>> | undefined} */
   #published;
   #ended = /** @type {ReturnType<typeof promise<RecordInfo | null>>} */ (promise());
@@ -89,6 +91,11 @@ export class Stream extends Emitter {
   /** Why it failed; null if it didn't. */
   getError() {
     return this.#error;
+  }
+
+  /** Why the server ended it: `stopped`, `disk_full`, `kicked`, …; null before, and if it didn't say. */
+  getEndReason() {
+    return this.#reason;
   }
 
   /** The newest sealed recording of this stream; null before, and with `record: false`. */
@@ -294,8 +301,9 @@ export class Stream extends Emitter {
       named: heard((name) => { this.#name = name; }),
       began: heard(() => this.#began()),
       interrupt: heard((reason, recording, since) => this.#interrupt(reason, recording, since)),
-      ended: heard((recording) => {
+      ended: heard((recording, reason) => {
         if (recording) this.#recordings.push(recording);
+        this.#reason = reason || null;
         this.#finish(STREAM_STATUS.UNPUBLISHED);
       }),
       failed: heard((error) => this.#failed(error)),

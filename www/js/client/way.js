@@ -1,5 +1,7 @@
 // A way: how the media of a stream get to the server. Each has a file of its own.
 
+import { OnrecordError } from "./model.js";
+
 /**
  * What a stream is to the way it uses. A way that is closed talks to nobody.
  * @typedef {object} Host
@@ -18,7 +20,8 @@
  * @property {(reason: string, recording: RecordInfo | null, since: number) => void} interrupt  A
  *   recording was ended that nobody wanted to end; the way begins a new one. Nothing has reached the
  *   server `since` (by `performance.now()`).
- * @property {(recording: RecordInfo | null) => void} ended  It is over, and sealed if it was recorded.
+ * @property {(recording: RecordInfo | null, reason?: string) => void} ended  It is over, and sealed if it
+ *   was recorded.
  * @property {(error: Error) => void} failed
  * @property {(event: string, detail?: object) => void} emit
  */
@@ -38,6 +41,13 @@ export const GIVE_UP_START = 15_000;
 /** How long the server may take from `stop` to the sealed file; a full disk queue is slow. */
 export const STOP_DEADLINE = 20_000;
 
+export function unreachable() {
+  return new OnrecordError(
+    "unreachable",
+    "The server doesn't answer. If it received anything, that is recorded: look on its page “Recordings”.",
+  );
+}
+
 /** The interface, with what a way may leave out. */
 export class Way {
   /** @protected */ host;
@@ -53,7 +63,7 @@ export class Way {
     this.media = media;
   }
 
-  /** What this browser lacks for it; null if nothing. @returns {import("./model.js").OnrecordError | null} */
+  /** What this browser lacks for it; null if nothing. @returns {OnrecordError | null} */
   static lacks() {
     return null;
   }

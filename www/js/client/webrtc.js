@@ -3,7 +3,7 @@
 import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
 import { Peer } from "./peer.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
 
 /** @typedef {import("./model.js").ServerMessage} ServerMessage */
 
@@ -18,7 +18,7 @@ const RESTARTS_PER_CONNECTION = 2;
 /** How long the first connection may take if there are other ways: a good path needs one second, a bad one three. */
 export const STEP_DEADLINE = 5_000;
 /** And how long then the first picture: if large packets get lost on the way, it never comes. */
-const FRAME_DEADLINE = 8_000;
+export const FRAME_DEADLINE = 8_000;
 /** The publication is gone on the server: publish anew. */
 const GONE = ["resume_expired", "session_not_found"];
 /** Refusals of a server that comes up or goes down, or still holds the old publication. */
@@ -63,7 +63,7 @@ export class Webrtc extends Way {
   stop() {
     this.stopping = true;
     if (!this.#turn) return this.host.ended(null); // the server knows nothing of it yet
-    this.#timers.after("stop", STOP_DEADLINE, () => this.#fail(unanswered()));
+    this.#timers.after("stop", STOP_DEADLINE, () => this.#fail(unreachable()));
     this.#sayStop();
     this.#peer?.silence(); // what is said after Stop isn't recorded, even if `stop` is held up
   }
@@ -112,7 +112,7 @@ export class Webrtc extends Way {
     const known = this.host.resume !== undefined || this.host.interrupted();
     const check = () => {
       if (this.#peer?.state === "connected" && !this.stopping) this.#timers.after("unreachable", GIVE_UP, check);
-      else this.#fail(unanswered());
+      else this.#fail(unreachable());
     };
     this.#timers.after("unreachable", known ? GIVE_UP : GIVE_UP_START, check);
   }
@@ -199,7 +199,7 @@ export class Webrtc extends Way {
   /** Looks for a path again: by an ICE restart, now and then by a new connection. */
   #repair() {
     if (this.#peer?.state === "connected") return;
-    if (this.#lostAt !== null && performance.now() - this.#lostAt > GIVE_UP) return this.#fail(unanswered());
+    if (this.#lostAt !== null && performance.now() - this.#lostAt > GIVE_UP) return this.#fail(unreachable());
     const attempt = ++this.#repairs;
     if (this.#lostAt !== null) this.host.emit("reconnecting", { attempt });
     this.#timers.after("repair", CONNECT_PATIENCE + pause(attempt), () => this.#repair());
@@ -224,7 +224,7 @@ export class Webrtc extends Way {
     } else if (status === STREAM_STATUS.UNPUBLISHED) {
       const info = recording ? new RecordInfo(recording, host.session.address("")) : null;
       if (!this.stopping && UNWANTED.includes(reason)) this.#startAnew(reason, info);
-      else host.ended(info);
+      else host.ended(info, reason);
     } else if (status === STREAM_STATUS.FAILED && !this.#tryAgain()) {
       const text = message ?? `The server recorded nothing (${code ?? reason}). If no media reached it, its UDP port is closed: see webrtc.udp_bind.`;
       this.#fail(new OnrecordError(code ?? (reason || "failed"), text));
@@ -292,10 +292,3 @@ export class Webrtc extends Way {
 
 const NO_PATH = "WebRTC finds no way through: UDP is blocked between this browser and the server.";
 const NO_ANSWER = "The server doesn't answer on its signalling socket.";
-
-export function unanswered() {
-  return new OnrecordError(
-    "unreachable",
-    "The server doesn't answer. If it received anything, that is recorded: look on its page “Recordings”.",
-  );
-}
