@@ -57,6 +57,8 @@ export class Chunks extends Way {
   /** When recording was paused because too much is held. @type {number | null} */
   #pausedAt = null;
   #brokeAt = -Infinity;
+  /** What the server has against the bytes; it ends the recording. @type {OnrecordError | null} */
+  #verdict = null;
   /** Counts the recorders, so that one overtaken by the next isn't made. */
   #turn = 0;
 
@@ -211,6 +213,7 @@ export class Chunks extends Way {
   /** The socket is lost. What is recorded meanwhile is held. */
   #lost() {
     if (this.#closed) return;
+    if (this.#verdict) return this.#fail(this.#verdict);
     this.#hangUp();
     this.#timers.cancel("pump");
     if (!this.#timers.has("lost")) this.#timers.after("lost", this.stopping ? STOP_DEADLINE : GIVE_UP, () => this.#fail(unreachable()));
@@ -250,7 +253,7 @@ export class Chunks extends Way {
     for (const timer of ["open", "step", "lost"]) this.#timers.cancel(timer);
     if (name) host.named(name);
     if (again) host.emit("reconnected");
-    else this.#say({ event: "START_REC_BLOB" });
+    if (!offset) this.#say({ event: "START_REC_BLOB" }); // the first one may be lost with its socket
     if (!this.#backlog.rewind(offset)) return this.#startAnew("server_crashed", null);
     if (offset > 0) this.#acked(offset);
     this.#pump();
@@ -316,20 +319,21 @@ export class Chunks extends Way {
     if (this.stopping) return this.host.ended(info, reason ?? "stopped");
     const why = reason ?? recording?.end_reason ?? (info && (await sealedRecording(this.host.session, info.id))?.end_reason) ?? "server_stopped";
     if (this.#closed) return;
+    if (this.#verdict) this.host.emit("warning", this.#verdict);
     if (UNWANTED.includes(why)) this.#startAnew(why, info);
     else this.host.ended(info, why);
   }
 
   /** @param {ChunksMessage} message */
-  async #refused({ code = "error", message = "The server refuses the recording." }) {
+  #refused({ code = "error", message = "The server refuses the recording." }) {
     const { host } = this;
     const error = new OnrecordError(code, message);
-    if (code === "resume_expired" && this.stopping) this.#fail(unreachable());
-    else if (code === "resume_expired" && this.#uid) this.#startAnew("publisher_lost", null);
-    else if (code === "resume_expired" && host.resume) {
-      host.resume = undefined; // of the way before, which is over
-      this.#register();
-    } else if (PASSING.includes(code) && host.interrupted()) this.#lost();
+    if (code === "bad_request" && this.#open) host.emit("warning", error); // START said twice
+    else if (code === "resume_expired" && this.stopping) this.#fail(unreachable());
+    else if (code === "resume_expired" && this.#uid) this.#startAnew("server_crashed", null);
+    else if (code === "resume_expired" && host.resume) host.resume = undefined; // of the way before; the socket closes
+    else if (PASSING.includes(code) && host.interrupted()) this.#lost();
+    else if (host.publishing()) this.#verdict = error; // `stopped` follows, with what came before
     else this.#fail(error);
   }
 
