@@ -1,33 +1,28 @@
 // The last way, which every proxy lets through: single JPEG pictures, each a POST. No sound.
 
-import { LOOK_MS, liveStream, refusal, sealedRecording } from "./catalogue.js";
+import { LOOK_MS, liveStream, sealedRecording } from "./catalogue.js";
+import { JpegUploader, UploadError, pulse } from "./jpeg.js";
 import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
 
-/** A picture that takes longer is given up: a newer one is worth more. */
-const POST_DEADLINE = 10_000;
+/** @typedef {import("./jpeg.js").LastStatus} LastStatus */
+
 const FPS = 10;
 const QUALITY = 0.8;
-/** The header that carries the secret, both ways. */
-const RESUME = "Onrecord-Resume";
 /** After these the next picture may pass. */
-const PASSING = ["rate_limited", "limit_reached"];
+const PASSING = ["offline", "rate_limited", "limit_reached", "http_502", "http_503", "http_504"];
 
 export class Mjpeg extends Way {
   #video = document.createElement("video");
-  #canvas = document.createElement("canvas");
+  /** @type {JpegUploader | null} */
+  #uploader = null;
+  #still = () => {};
   #timers = new Timers();
   #closed = false;
-  #bytes = 0;
-  #pictures = 0;
   #attempt = 0;
   /** When pictures stopped to arrive. @type {number | null} */
   #lostAt = null;
-  /** @type {string | null} */
-  #recording = null;
-  /** The picture under way: one at a time, so that none is queued. @type {Promise<void> | null} */
-  #posting = null;
 
   /** @override */
   static lacks() {
@@ -40,24 +35,26 @@ export class Mjpeg extends Way {
     const { host } = this;
     if (!this.media.getVideoTracks().length) return this.#fail(new OnrecordError("no_device", "JPEG pictures need a camera."));
     if (!host.name()) host.named(`${host.options.namePrefix}-${random(6)}`);
+    const url = host.session.address(`upload/${encodeURIComponent(host.name())}`);
+    const { quality = QUALITY, fps = FPS } = host.options;
     this.#timers.after("start", GIVE_UP_START, () => !host.publishing() && this.#fail(unreachable()));
     this.replaceMedia(this.media);
-    this.#tick(performance.now());
+    this.#uploader = new JpegUploader({ url, video: this.#video, quality, resume: host.resume });
+    this.#still = pulse(fps, () => this.#tick());
   }
 
   /** @override */
   stop() {
     this.stopping = true;
-    if (!this.#pictures && !this.#posting) return this.host.ended(null);
-    this.#timers.cancel("tick");
+    this.#still();
     this.#timers.after("stop", STOP_DEADLINE, () => this.#fail(unreachable()));
-    (this.#posting ?? Promise.resolve()).then(() => this.#finish()).catch((error) => this.#fail(error));
+    this.#finish().catch((error) => this.#fail(error));
   }
 
   /** @override */
   leave() {
     this.stopping = true;
-    this.#delete().catch(() => {});
+    this.#uploader?.leave();
   }
 
   /** @override @param {MediaStream} media */
@@ -70,127 +67,108 @@ export class Mjpeg extends Way {
   /** @override */
   close() {
     this.#closed = true;
+    this.#still();
     this.#timers.clear();
     this.#video.srcObject = null;
   }
 
   /** @override */
   async counters() {
-    return { ...(await super.counters()), bytes: this.#bytes, framesPerSecond: this.host.options.fps ?? FPS };
+    return { ...(await super.counters()), bytes: this.#uploader?.counts.bytes ?? 0, framesPerSecond: this.host.options.fps ?? FPS };
   }
 
-  /** Takes a picture, if the one before is through; what comes too often is dropped. @param {number} due */
-  #tick(due) {
-    const now = performance.now();
-    const next = Math.max(due + 1000 / (this.host.options.fps ?? FPS), now);
-    this.#timers.after("tick", next - now, () => this.#tick(next));
-    if (this.#posting || this.#timers.has("pause")) return;
-    this.#posting = this.#picture()
-      .catch((error) => this.#failed(error))
-      .finally(() => { this.#posting = null; });
-  }
-
-  async #picture() {
-    const { videoWidth: width, videoHeight: height } = this.#video;
-    if (!width || !height) return; // the camera wakes up
-    if (this.#canvas.width !== width || this.#canvas.height !== height) Object.assign(this.#canvas, { width, height });
-    this.#canvas.getContext("2d")?.drawImage(this.#video, 0, 0);
-    /** @type {Blob | null} */
-    const blob = await new Promise((resolve) => this.#canvas.toBlob(resolve, "image/jpeg", this.host.options.quality ?? QUALITY));
-    if (!blob || this.#closed || this.stopping) return;
-    const response = await fetch(this.#url, {
-      method: "POST",
-      headers: { "Content-Type": "image/jpeg", ...this.#resume },
-      body: blob,
-      signal: AbortSignal.timeout(POST_DEADLINE),
-    });
-    if (this.#closed) return;
-    if (!response.ok) throw await refusal(response);
-    this.host.resume = response.headers.get(RESUME) ?? this.host.resume;
-    this.#bytes += blob.size;
-    this.#arrived();
-  }
-
-  #arrived() {
-    const { host } = this;
-    const first = this.#pictures === 0;
-    this.#pictures += 1;
-    this.#attempt = 0;
-    if (this.#lostAt !== null && !host.interrupted()) host.emit("reconnected");
-    this.#lostAt = null;
-    if (first || host.interrupted()) this.#follow();
-  }
-
-  /** Learns from the API that it is recorded, and to what. */
-  async #follow() {
-    const { host } = this;
-    const live = await liveStream(host.session, host.name());
-    if (this.#closed || this.stopping) return;
-    if (live?.status === STREAM_STATUS.PUBLISHING) {
-      this.#recording = live.recording;
-      if (!host.publishing()) host.began();
-    } else {
-      this.#timers.after("follow", LOOK_MS, () => this.#follow());
+  async #tick() {
+    const uploader = this.#uploader;
+    if (!uploader || this.#closed || this.stopping || this.#timers.has("pause")) return;
+    try {
+      if (await uploader.tick()) this.#arrived(uploader);
+    } catch (error) {
+      if (!this.#closed && !this.stopping) await this.#refused(uploader, /** @type {Error} */ (error));
     }
   }
 
-  /** A picture didn't arrive. @param {unknown} error */
-  async #failed(error) {
-    if (this.#closed || this.stopping) return;
+  /** @param {JpegUploader} uploader */
+  #arrived(uploader) {
     const { host } = this;
-    if (error instanceof OnrecordError && error.code === "resume_expired") return this.#startAnew();
-    if (error instanceof OnrecordError && !PASSING.includes(error.code) && !error.code.startsWith("http_5")) return this.#fail(error);
-    this.#lostAt ??= performance.now();
-    if (performance.now() - this.#lostAt > GIVE_UP) return this.#fail(unreachable());
-    this.#attempt += 1;
-    if (this.#pictures) host.emit("reconnecting", { attempt: this.#attempt });
-    this.#timers.after("pause", pause(this.#attempt - 1), () => {});
+    if (this.#closed) return;
+    host.resume = uploader.resume;
+    this.#attempt = 0;
+    if (this.#lostAt !== null && host.publishing()) host.emit("reconnected");
+    this.#lostAt = null;
+    if (!host.publishing() && !this.#timers.has("follow")) this.#timers.after("follow", 0, () => this.#follow());
   }
 
-  /** The server has ended the recording, after a silence or a restart: the next picture begins a new one. */
-  async #startAnew() {
+  /** Learns from the API that the pictures are recorded. */
+  async #follow() {
     const { host } = this;
-    const sealed = this.#recording ? await sealedRecording(host.session, this.#recording) : null;
+    const live = await liveStream(host.session, host.name());
+    if (this.#closed || this.stopping || host.publishing()) return;
+    if (live?.status === STREAM_STATUS.PUBLISHING) host.began();
+    else this.#timers.after("follow", LOOK_MS, () => this.#follow());
+  }
+
+  /**
+   * A picture didn't get through.
+   * @param {JpegUploader} uploader
+   * @param {Error} error
+   */
+  async #refused(uploader, error) {
+    const { host } = this;
+    const code = error instanceof UploadError ? error.code : "failed";
+    if (code === "resume_expired") return this.#overtaken(uploader);
+    if (!PASSING.includes(code)) return this.#fail(new OnrecordError(code, error.message));
+    this.#lostAt ??= performance.now();
+    if (performance.now() - this.#lostAt > GIVE_UP) return this.#fail(unreachable());
+    if (host.publishing()) host.emit("reconnecting", { attempt: ++this.#attempt });
+    this.#timers.after("pause", pause(this.#attempt), () => {});
+  }
+
+  /**
+   * The stream is over on the server. After silence or a restart it goes on in a new recording; whoever
+   * ended it meant it.
+   * @param {JpegUploader} uploader
+   */
+  async #overtaken(uploader) {
+    const { host } = this;
+    this.#timers.after("pause", STOP_DEADLINE, () => {});
+    const last = await uploader.ask().catch(() => null);
     if (this.#closed) return;
-    this.#recording = null;
+    const reason = last?.reason ?? "server_crashed";
+    const info = this.#info(last);
+    if (!UNWANTED.includes(reason)) return host.ended(info, reason);
+    if (host.publishing()) host.interrupt(reason, info, this.#lostAt ?? performance.now());
     host.resume = undefined;
-    if (this.#pictures) host.interrupt(sealed?.end_reason ?? "publisher_lost", sealed?.info ?? null, this.#lostAt ?? performance.now());
+    uploader.restart();
+    this.#timers.cancel("pause");
   }
 
   async #finish() {
     const { host } = this;
-    this.#recording ??= (await liveStream(host.session, host.name()))?.recording ?? null;
-    const response = await this.#delete();
-    const { recording, status, reason } = (await response.json().catch(() => null)) ?? {};
+    const live = await liveStream(host.session, host.name());
+    const last = (await this.#uploader?.end()) ?? null;
     if (this.#closed) return;
-    if (status === STREAM_STATUS.UNPUBLISHED) host.ended(recording ? new RecordInfo(recording, host.session.address("")) : null, reason);
-    else await this.#sealed(); // sealing takes longer than the server lets a request wait
+    if (last?.status === STREAM_STATUS.FAILED) this.#fail(new OnrecordError(last.reason ?? "failed", last.message ?? "Nothing was recorded."));
+    else if (!last || last.status === STREAM_STATUS.UNPUBLISHED) host.ended(this.#info(last), last?.reason ?? "stopped");
+    else if (live?.recording) await this.#sealed(live.recording); // sealing takes longer than the server lets a request wait
+    else host.ended(null, "stopped");
   }
 
-  async #sealed() {
+  /** @param {string} id */
+  async #sealed(id) {
+    const sealed = await sealedRecording(this.host.session, id);
     if (this.#closed) return;
-    if (!this.#recording) return this.host.ended(null);
-    const sealed = await sealedRecording(this.host.session, this.#recording);
     if (sealed) this.host.ended(sealed.info, sealed.end_reason);
-    else this.#timers.after("follow", LOOK_MS, () => this.#sealed());
+    else this.#timers.after("sealed", LOOK_MS, () => this.#sealed(id));
   }
 
-  get #url() {
-    return this.host.session.address(`upload/${encodeURIComponent(this.host.name())}`);
-  }
-
-  /** @returns {Record<string, string>} */
-  get #resume() {
-    return this.host.resume ? { [RESUME]: this.host.resume } : {};
-  }
-
-  async #delete() {
-    return fetch(this.#url, { method: "DELETE", headers: this.#resume, keepalive: true });
+  /** @param {LastStatus | null} last */
+  #info(last) {
+    return last?.recording ? new RecordInfo(last.recording, this.host.session.address("")) : null;
   }
 
   /** @param {Error} error */
   #fail(error) {
-    if (!this.#closed) this.host.failed(error instanceof TypeError ? unreachable() : error);
+    if (!this.#closed) this.host.failed(error instanceof OnrecordError ? error : unreachable());
   }
 }
 
