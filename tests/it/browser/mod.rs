@@ -3,8 +3,10 @@
 
 mod camera;
 mod embedded;
+mod ladder;
 mod pages;
 mod publish;
+mod record;
 mod trouble;
 
 use crate::support::chromium::Chromium;
@@ -122,10 +124,15 @@ async fn record(browser: &Chromium, base: &str, name: &str, time: Duration) -> T
     stop_publishing(browser).await
 }
 
-/// That a file is whole and can be entered everywhere; gives its duration and its pictures.
+/// The same of what WebRTC brought.
 fn assert_seekable(file: &Path) -> (Duration, Vec<Packet>) {
+    assert_seekable_with("vp8", file)
+}
+
+/// That a file is whole and can be entered everywhere; gives its duration and its pictures.
+fn assert_seekable_with(codec: &str, file: &Path) -> (Duration, Vec<Packet>) {
     let probe = Probe::of(file);
-    assert_eq!(probe.stream("video").map(|stream| stream.codec_name.as_str()), Some("vp8"));
+    assert_eq!(probe.stream("video").map(|stream| stream.codec_name.as_str()), Some(codec));
     assert_eq!(probe.stream("audio").map(|stream| stream.codec_name.as_str()), Some("opus"));
     judge::decode(file).unwrap();
     let duration = probe.duration().expect("the header has a duration");

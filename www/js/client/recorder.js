@@ -12,6 +12,8 @@ const LADDER = [...CODECS.vp9, ...CODECS.vp8, "video/webm", "", "video/mp4"];
 
 /** The first data come after so long, whatever a chunk's length: the server then says that it records. */
 const FIRST_MS = 250;
+/** The longest time between two keyframes: as for WebRTC, so that every file seeks. */
+const KEYFRAME_MS = 4000;
 /** What MediaRecorder is asked for where the page says nothing: good for 720p, and for most uplinks. */
 const VIDEO_BITRATE = 2_500_000;
 
@@ -49,7 +51,8 @@ export class Recorder {
    * @param {{mime: string, chunkTime: number, maxBitrate?: number, blob: (blob: Blob) => void, broken: (error: Error) => void}} options
    */
   constructor(media, { mime, chunkTime, maxBitrate = VIDEO_BITRATE, blob, broken }) {
-    const recorder = new MediaRecorder(media, { ...(mime && { mimeType: mime }), videoBitsPerSecond: maxBitrate });
+    const wanted = { videoBitsPerSecond: maxBitrate, videoKeyFrameIntervalDuration: KEYFRAME_MS };
+    const recorder = new MediaRecorder(media, { ...(mime && { mimeType: mime }), ...wanted });
     this.#recorder = recorder;
     /** Settled when the last blob was handed out. @type {Promise<void>} */
     this.ended = new Promise((resolve) => { this.#ended = resolve; });
