@@ -64,10 +64,10 @@ test("what is held begins where the server's bytes end, in the middle of a blob 
 
 test("large blobs go out in pieces", () => {
   const backlog = new Backlog();
-  backlog.push(new Blob([new Uint8Array(700_000)]), 1);
+  backlog.push(new Blob([new Uint8Array(150_000)]), 1);
   const sizes = [];
   for (let piece = backlog.next(); piece; piece = backlog.next()) sizes.push(piece.size);
-  assert.deepEqual(sizes, [262_144, 262_144, 175_712]);
+  assert.deepEqual(sizes, [65_536, 65_536, 18_928]);
 });
 
 test("a chunk has 100 to 10000 ms", () => {
@@ -105,6 +105,38 @@ test("after a lost socket the bytes go on where the server is", async () => {
   assert.equal(await upload().bytes(), "ondthird");
   assert.ok(!upload().sent.some(({ event }) => event === "START_REC_BLOB"));
   assert.deepEqual(words(heard).slice(-2), ["reconnecting", "reconnected"]);
+});
+
+test("a socket on which nothing is acknowledged any more is replaced", async () => {
+  await recording();
+  const dead = upload();
+  recorders[0].gives("second");
+  mock.timers.tick(20_000);
+  assert.equal(dead.readyState, 3);
+  mock.timers.tick(1000);
+  assert.notEqual(upload(), dead);
+  upload().opened();
+  upload().says({ event: "registered", uid: "secret", name: "t-1", offset: 5 });
+  assert.equal(await upload().bytes(), "second");
+});
+
+test("a silence in which nothing is owed is none", async () => {
+  await recording();
+  mock.timers.tick(60_000);
+  assert.equal(sockets.filter(({ url }) => url.endsWith("/chunks")).length, 1);
+});
+
+test("a stop said before a new recording is registered waits for it", async () => {
+  const { stream } = await recording();
+  upload().says({ event: "error", code: "resume_expired", message: "over" });
+  recorders.at(-1).gives("anew");
+  stream.stop();
+  await settle();
+  mock.timers.tick(1000);
+  upload().opened();
+  upload().says({ event: "registered", uid: "other", name: "t-1", offset: 0 });
+  assert.equal(await upload().bytes(), "anewtail!");
+  assert.deepEqual(upload().sent.at(-1), { event: "STOP_REC_BLOB", bytes: 9 });
 });
 
 test("a stop said while the socket is away is said with everything before it", async () => {

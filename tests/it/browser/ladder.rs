@@ -8,12 +8,17 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// The browser then has no UDP, as behind a firewall that lets none through.
-const NO_UDP: &str = "--force-webrtc-ip-handling-policy=disable_non_proxied_udp";
+const NO_UDP: &str = "--webrtc-ip-handling-policy=disable_non_proxied_udp";
 const TEN: Duration = Duration::from_secs(10);
 
 /// Records three seconds on the publish page: the way, what the page says of it, how long it took from
 /// Start to PUBLISHING, and what became of it.
-async fn publish(studio: &Studio, browser: &Chromium, base: &str, query: &str) -> (String, String, Duration, Value) {
+async fn publish(
+    studio: &Studio,
+    browser: &Chromium,
+    base: &str,
+    query: &str,
+) -> (String, String, Duration, Value) {
     browser.goto(&format!("{base}/publish?name=ladder&{query}")).await;
     // The camera is on: what is measured is the way to the server.
     browser.until("document.querySelector('#preview').videoWidth > 0", CONNECT).await;
@@ -29,7 +34,8 @@ async fn publish(studio: &Studio, browser: &Chromium, base: &str, query: &str) -
     let took = browser.until("window.began && began - pressed", CONNECT).await.as_f64().unwrap() / 1e3;
     let took = Duration::from_secs_f64(took);
     browser.until("performance.now() - began > 3000", SOON).await;
-    let way = browser.run("return document.querySelector('#way').dataset.mode;").await.as_str().unwrap().to_owned();
+    let way =
+        browser.run("return document.querySelector('#way').dataset.mode;").await.as_str().unwrap().to_owned();
     let says = browser.text("#way").await;
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
@@ -80,7 +86,8 @@ async fn a_way_that_is_asked_for_is_taken() {
     for (mode, codec) in [("chunks", "vp9"), ("mjpeg", "mjpeg"), ("webrtc", "vp8")] {
         let studio = Studio::open(&[]);
         let browser = Chromium::start().await;
-        let (way, _, _, manifest) = publish(&studio, &browser, &studio.server.base, &format!("mode={mode}")).await;
+        let (way, _, _, manifest) =
+            publish(&studio, &browser, &studio.server.base, &format!("mode={mode}")).await;
         assert_eq!(way, mode);
         let probe = Probe::of(&studio.path(manifest["file"].as_str().unwrap()));
         assert_eq!(probe.stream("video").unwrap().codec_name, codec);

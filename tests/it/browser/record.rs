@@ -183,7 +183,10 @@ async fn a_chunk_length_out_of_bounds_is_clamped_and_said_and_nothing_starts_una
     browser.goto(&studio.server.url("/record?chunk_time=5&autostart=0")).await;
     browser.until("!document.querySelector('#start').disabled", SOON).await;
     let settings = browser.text("#settings").await;
-    assert!(settings.contains("noname-") && settings.contains("100 ms") && settings.contains("not 5"), "{settings}");
+    assert!(
+        settings.contains("noname-") && settings.contains("100 ms") && settings.contains("not 5"),
+        "{settings}"
+    );
     assert_eq!(browser.text("#status").await, "Ready");
     assert!(studio.recordings().await.is_empty());
 }

@@ -1,8 +1,8 @@
 // What was recorded and isn't acknowledged yet. Blobs only: browsers keep those outside of the page's
 // memory, on the disk if they are large.
 
-/** A message carries so much at most: acknowledgements then come often, also on a slow network. */
-const PIECE = 256 * 1024;
+/** A message carries so much at most: at 64 kbit/s an acknowledgement then comes every eight seconds. */
+const PIECE = 64 * 1024;
 
 /** A byte stream with a window: from what the server has to what was recorded. */
 export class Backlog {

@@ -3,22 +3,20 @@
 
 import { Backlog } from "./backlog.js";
 import { sealedRecording } from "./catalogue.js";
+import { ChunkSocket } from "./chunksocket.js";
 import { OnrecordError, RecordInfo, pause } from "./model.js";
 import { Recorder, mimeFor } from "./recorder.js";
 import { Timers } from "./waiting.js";
 import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
 
-/**
- * One message of the server; which fields it has depends on `event`.
- * @typedef {{event: string, uid?: string, name?: string, offset?: number, recording?: any, reason?: string, code?: string, message?: string}} ChunksMessage
- */
+/** @typedef {import("./chunksocket.js").ChunksMessage} ChunksMessage */
 
 /** A socket that takes longer to open and to be answered is tried anew. */
 const OPEN_DEADLINE = 10_000;
 /** The same for the first one, if there is another way. */
 const STEP_DEADLINE = 3_000;
-/** So much may wait in the socket: more would only be a second copy. */
-const IN_SOCKET = 1024 * 1024;
+/** A socket on which bytes are owed an acknowledgement for so long is dead, whatever it says. */
+const ACK_DEADLINE = 20_000;
 /** How often a full socket is looked at. */
 const PUMP_MS = 50;
 /** The server is so far behind: the network can't keep up. */
@@ -41,7 +39,7 @@ export class Chunks extends Way {
   #chunkTime = clampChunkTime(this.host.options.chunkTime);
   /** What is recorded; empty until the browser has decided. */
   #mime = "";
-  /** @type {WebSocket | null} */
+  /** @type {ChunkSocket | null} */
   #socket = null;
   /** Whether the server has answered on this socket: bytes may follow. */
   #open = false;
@@ -85,7 +83,7 @@ export class Chunks extends Way {
   /** @override */
   stop() {
     this.stopping = true;
-    if (!this.#uid) return this.host.ended(null); // the server has nothing of it
+    if (!this.#uid && !this.host.interrupted()) return this.host.ended(null); // the server has nothing of it
     this.#timers.after("stop", STOP_DEADLINE, () => this.#late());
     this.#turn += 1;
     (this.#recorder?.stop() ?? Promise.resolve()).then(() => {
@@ -100,7 +98,7 @@ export class Chunks extends Way {
     this.stopping = true;
     this.#turn += 1;
     this.#recorder?.close();
-    this.#say({ event: "STOP_REC_BLOB" });
+    this.#socket?.say({ event: "STOP_REC_BLOB" });
   }
 
   /** @override @param {MediaStream} media */
@@ -161,7 +159,7 @@ export class Chunks extends Way {
     if (this.#closed) return;
     if (!this.#mime && blob.type) {
       this.#mime = blob.type;
-      if (this.#socket?.readyState === WebSocket.OPEN) this.#register();
+      if (this.#socket?.connected) this.#register();
     }
     this.#backlog.push(blob, performance.now());
     this.#pump();
@@ -171,33 +169,28 @@ export class Chunks extends Way {
   /** Opens a socket. */
   #connect() {
     this.#hangUp();
-    /** @type {WebSocket} */
-    let socket;
-    try {
-      socket = new WebSocket(this.host.session.address("chunks").replace(/^http/, "ws"));
-    } catch (error) {
-      return this.#fail(new OnrecordError("bad_url", `The server's address can't be opened from here: ${/** @type {Error} */ (error).message}`));
-    }
-    this.#socket = socket;
     this.#timers.after("open", OPEN_DEADLINE, () => this.#lost());
-    socket.onopen = () => this.#mime && this.#register();
-    socket.onmessage = ({ data }) => this.#heard(data);
-    socket.onclose = () => this.#lost();
+    try {
+      this.#socket = new ChunkSocket(this.host.session.address("chunks").replace(/^http/, "ws"), {
+        opened: () => this.#mime && this.#register(),
+        heard: (message) => this.#heard(message),
+        lost: () => this.#lost(),
+      });
+    } catch (error) {
+      this.#fail(new OnrecordError("bad_url", `The server's address can't be opened from here: ${/** @type {Error} */ (error).message}`));
+    }
   }
 
   #hangUp() {
-    const socket = this.#socket;
+    this.#socket?.close();
     this.#socket = null;
     this.#open = false;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
   }
 
   #register() {
     const { host } = this;
     const name = host.name();
-    this.#say({
+    this.#socket?.say({
       event: "register",
       ...(name ? { name } : { name_prefix: host.options.namePrefix }),
       mime: this.#mime,
@@ -205,17 +198,12 @@ export class Chunks extends Way {
     });
   }
 
-  /** @param {object} message */
-  #say(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-  }
-
   /** The socket is lost. What is recorded meanwhile is held. */
   #lost() {
     if (this.#closed) return;
     if (this.#verdict) return this.#fail(this.#verdict);
     this.#hangUp();
-    this.#timers.cancel("pump");
+    for (const timer of ["pump", "ack"]) this.#timers.cancel(timer);
     if (!this.#timers.has("lost")) this.#timers.after("lost", this.stopping ? STOP_DEADLINE : GIVE_UP, () => this.#fail(unreachable()));
     const attempt = this.#attempt++;
     if (this.#uid) this.host.emit("reconnecting", { attempt: this.#attempt });
@@ -227,15 +215,8 @@ export class Chunks extends Way {
     if (!this.#socket) this.#connect();
   };
 
-  /** @param {unknown} data */
-  #heard(data) {
-    /** @type {ChunksMessage} */
-    let message;
-    try {
-      message = JSON.parse(String(data));
-    } catch {
-      return; // not ours: a proxy's word
-    }
+  /** @param {ChunksMessage} message */
+  #heard(message) {
     if (message.event === "registered") this.#registered(message);
     else if (message.event === "ack") this.#acked(message.offset ?? 0);
     else if (message.event === "stopped") this.#stopped(message);
@@ -253,7 +234,7 @@ export class Chunks extends Way {
     for (const timer of ["open", "step", "lost"]) this.#timers.cancel(timer);
     if (name) host.named(name);
     if (again) host.emit("reconnected");
-    if (!offset) this.#say({ event: "START_REC_BLOB" }); // the first one may be lost with its socket
+    if (!offset) this.#socket?.say({ event: "START_REC_BLOB" }); // the first one may be lost with its socket
     if (!this.#backlog.rewind(offset)) return this.#startAnew("server_crashed", null);
     if (offset > 0) this.#acked(offset);
     this.#pump();
@@ -264,6 +245,8 @@ export class Chunks extends Way {
     const { host } = this;
     this.#attempt = 0; // and not when it opens: some proxies accept, only to hang up
     if (!this.#backlog.ack(offset)) return this.#fail(new OnrecordError("offset_mismatch", "The server has more bytes than were sent."));
+    this.#timers.cancel("ack");
+    if (this.#backlog.unacked) this.#timers.after("ack", ACK_DEADLINE, () => this.#lost());
     if (this.stopping) this.#timers.after("stop", STOP_DEADLINE, () => this.#late());
     if (!host.publishing() && !this.stopping && offset > 0) host.began();
     this.#pump();
@@ -273,16 +256,17 @@ export class Chunks extends Way {
   /** Hands to the socket what it takes. */
   #pump() {
     const socket = this.#socket;
-    if (!socket || !this.#open || socket.readyState !== WebSocket.OPEN) return;
-    while (socket.bufferedAmount < IN_SOCKET) {
+    if (!socket?.connected || !this.#open) return;
+    while (!socket.full) {
       const piece = this.#backlog.next();
       if (!piece) break;
       socket.send(piece);
+      if (!this.#timers.has("ack")) this.#timers.after("ack", ACK_DEADLINE, () => this.#lost());
     }
     if (!this.#backlog.drained) return this.#timers.after("pump", PUMP_MS, () => this.#pump());
     if (!this.#complete || this.#stopSaid) return;
     this.#stopSaid = true;
-    this.#say({ event: "STOP_REC_BLOB", bytes: this.#backlog.produced });
+    this.#socket?.say({ event: "STOP_REC_BLOB", bytes: this.#backlog.produced });
   }
 
   /** Whether the network keeps up; if not for long, pauses the recording. */
