@@ -11,10 +11,11 @@ use crate::record::close::{Closing, End, failed};
 use crate::record::file::{PART, PartFile, free_space, is_full, make_whole, sync_dir};
 use crate::record::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::record::repair::{Done, RepairError, Repaired, RepairedTrack, Watch};
-use crate::record::take::{Opening, to_millis};
+use crate::record::take::Opening;
 use crate::record::{Progress, Shared, names};
 use crate::webm;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
@@ -100,8 +101,8 @@ impl Writer {
         if let Some(error) = &end.error {
             tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
         }
-        let Self { shared, anchor, progress, open, .. } = self;
-        let closing = Closing { shared, anchor, lost: Vec::new(), previous: None };
+        let Self { shared, progress, open, .. } = self;
+        let closing = Closing { shared, lost: Vec::new(), previous: None };
         let outcome = match open {
             Some(open) => close(&closing, open, end).await,
             None if end.error.is_some() => failed(&end),
@@ -132,7 +133,7 @@ impl Writer {
                 // The sinks may be gone right behind their last word.
                 Err(reason) => (reason.or(*self.ended.borrow()).unwrap_or(EndReason::PublisherLost), None),
             };
-            return End { reason, at: Instant::now(), error };
+            return End { reason, error };
         }
     }
 
@@ -238,7 +239,7 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
         let message = "what came of it does not make a file that plays: record in fragments";
         return Progress::Failed { code: "bad_blob", message: message.to_owned() };
     }
-    let (ended_at, reason, dir) = (closing.anchor.wall_at(end.at), end.reason, shared.config.dir.clone());
+    let (reason, dir) = (end.reason, shared.config.dir.clone());
     let work = move || {
         let Open { mut manifest, part, walker, .. } = open;
         finish(&part.handle(), &dir, &manifest.file, walker.whole())?;
@@ -247,7 +248,8 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
             manifest.mime = "audio/mp4".to_owned();
         }
         manifest.state = RecordingState::Sealed;
-        manifest.ended_at = Some(to_millis(ended_at));
+        let lasted = SignedDuration::try_from(walker.duration()).unwrap_or_default();
+        manifest.ended_at = manifest.started_at.checked_add(lasted).ok();
         manifest.bytes = walker.whole();
         manifest.duration_ms = walker.duration().as_millis() as u64;
         manifest.end_reason = Some(reason);
