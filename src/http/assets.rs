@@ -68,6 +68,11 @@ pub async fn publish(state: Extract<Arc<State>>, headers: HeaderMap) -> Response
     answer(&state.assets, "publish.html", &headers).await
 }
 
+/// `GET /record`.
+pub async fn record(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
+    answer(&state.assets, "record.html", &headers).await
+}
+
 /// `GET /camera`.
 pub async fn camera(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
     answer(&state.assets, "camera.html", &headers).await

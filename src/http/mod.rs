@@ -94,6 +94,7 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/", get(assets::index))
         .route("/publish", get(assets::publish))
+        .route("/record", get(assets::record))
         .route("/camera", get(assets::camera))
         .route("/recordings", get(assets::recordings))
         .route("/watch/{name}", get(assets::watch))

@@ -11,6 +11,7 @@ use crate::support::source::{FakeAudio, FakeVideo, Looped};
 use crate::support::user::{Api, SOON, eventually, on_air, on_air_again, sends};
 use crate::support::viewer::{Seen, Viewer};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -15,8 +15,16 @@ export class FakeSocket {
     sockets.push(this);
   }
 
-  send(text) {
-    this.sent.push(JSON.parse(text));
+  /** A message, or the bytes of a recording. */
+  send(data) {
+    this.sent.push(typeof data === "string" ? JSON.parse(data) : data);
+  }
+
+  bufferedAmount = 0;
+
+  /** All bytes that were sent, as text. */
+  async bytes() {
+    return new Blob(this.sent.filter((data) => data instanceof Blob)).text();
   }
 
   close() {
@@ -83,6 +91,10 @@ export class FakePeer {
     this.restarts += 1;
   }
 
+  getTransceivers() {
+    return [];
+  }
+
   getSenders() {
     return [];
   }
@@ -113,7 +125,15 @@ const track = { kind: "audio", readyState: "live", addEventListener() {}, stop()
 /** One's own media, so that no camera is asked for. */
 export const media = { getTracks: () => [track], getAudioTracks: () => [track], getVideoTracks: () => [] };
 
+/** What a server answers to plain HTTP, by `METHOD path`; nothing else can be reached. @type {Map<string, object>} */
+export const answers = new Map();
+
 Object.assign(globalThis, {
+  fetch: async (url, { method = "GET" } = {}) => {
+    const found = answers.get(`${method} ${new URL(url).pathname}`);
+    if (!found) throw new TypeError("Failed to fetch");
+    return { ok: true, status: 200, json: async () => found };
+  },
   WebSocket: FakeSocket,
   RTCPeerConnection: FakePeer,
   RTCRtpReceiver: { getCapabilities: () => null },
@@ -123,4 +143,41 @@ Object.assign(globalThis, {
 /** Lets everything happen that waits for promises only. */
 export async function settle() {
   for (let i = 0; i < 20; i += 1) await null;
+}
+
+/** @type {FakeRecorder[]} */
+export const recorders = [];
+
+export class FakeRecorder {
+  static isTypeSupported(mime) {
+    return mime.includes("/webm");
+  }
+
+  state = "inactive";
+
+  constructor(stream, { mimeType = "" } = {}) {
+    this.stream = stream;
+    this.mimeType = mimeType;
+    recorders.push(this);
+  }
+
+  start(timeslice) {
+    this.timeslice = timeslice;
+    this.state = "recording";
+  }
+
+  requestData() {}
+
+  stop() {
+    this.state = "inactive";
+    queueMicrotask(() => {
+      this.gives("tail!");
+      this.onstop?.({});
+    });
+  }
+
+  /** Hands out a blob. */
+  gives(text) {
+    this.ondataavailable?.({ data: new Blob([text]) });
+  }
 }

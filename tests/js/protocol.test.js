@@ -194,6 +194,7 @@ test("a server that was never there fails session and stream at once", async () 
   const stream = session.createStream({ name: "t", mediaStream: media });
   const published = stream.publish();
   sockets[0].lost();
+  await settle();
   assert.equal(session.status(), "FAILED");
   await assert.rejects(published, { code: "unreachable" });
   assert.match(stream.getError().message, /host can't be reached/);

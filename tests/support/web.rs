@@ -80,15 +80,20 @@ const SOCKET_BUFFER: u32 = 32 * 1024;
 impl Proxy {
     /// `base` is the server's `http://HOST:PORT`, on loopback.
     pub fn start(base: &str) -> Self {
-        Self::with_rate(base, None)
+        Self::with(base, None, true)
+    }
+
+    /// The same, but WebSockets are refused.
+    pub fn without_sockets(base: &str) -> Self {
+        Self::with(base, None, false)
     }
 
     /// The same, with so many bytes a second from the server at most on each connection.
     pub fn slow(base: &str, rate: u32) -> Self {
-        Self::with_rate(base, Some(rate))
+        Self::with(base, Some(rate), true)
     }
 
-    fn with_rate(base: &str, rate: Option<u32>) -> Self {
+    fn with(base: &str, rate: Option<u32>, sockets: bool) -> Self {
         let target: SocketAddr = ([127, 0, 0, 1], base.rsplit(':').next().unwrap().parse().unwrap()).into();
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(SOCKET_BUFFER).unwrap();
@@ -103,6 +108,9 @@ impl Proxy {
                 let (mut cuts, counts) = (cuts.clone(), counting.clone());
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
+                    if !sockets && is_upgrade(&client).await {
+                        return refuse(client).await;
+                    }
                     tokio::select! {
                         _ = pass(client, target, rate, counts) => {}
                         _ = cuts.changed() => {}
@@ -127,6 +135,26 @@ impl Proxy {
     pub fn cut(&self) {
         self.cut.send_replace(());
     }
+}
+
+/// Whether a connection begins with a request for a WebSocket. Browsers open one of its own for each.
+async fn is_upgrade(client: &TcpStream) -> bool {
+    let mut head = [0; 8192];
+    loop {
+        let Ok(read @ 1..) = client.peek(&mut head).await else { return false };
+        let text = String::from_utf8_lossy(&head[..read]).to_ascii_lowercase();
+        if text.contains("\r\n\r\n") || read == head.len() {
+            return text.contains("upgrade: websocket");
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn refuse(mut client: TcpStream) {
+    let _ = client.read(&mut [0; 8192]).await;
+    let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let _ = client.write_all(answer.as_bytes()).await;
+    let _ = client.shutdown().await;
 }
 
 async fn pass(

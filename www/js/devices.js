@@ -82,9 +82,4 @@ export class Devices {
       if (entry) entry.selected = true;
     }
   }
-
-  /** @param {boolean} disabled */
-  disable(disabled) {
-    for (const select of Object.values(this.#selects)) select.disabled = disabled;
-  }
 }

@@ -9,6 +9,11 @@
 //     stream.publish(); // later: stream.stop()
 //   });
 //
+// `mode` chooses the way: "auto" (if left out), "webrtc", "chunks" or "mjpeg". The rooms of client/:
+//   session.js  the server, and its signalling socket      stream.js  one stream, whatever its way
+//   ladder.js   which way is tried after which             way.js     what a way is
+//   webrtc.js, whip.js, chunks.js, mjpeg.js: the ways; the other files serve one of them.
+//
 // Pages with classic scripts load onrecord.classic.js instead, and find the same under `Onrecord`.
 // What a session and a stream can do, and the events beside their statuses, stands with them.
 

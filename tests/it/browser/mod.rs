@@ -3,8 +3,10 @@
 
 mod camera;
 mod embedded;
+mod ladder;
 mod pages;
 mod publish;
+mod record;
 mod trouble;
 mod watch;
 
@@ -20,6 +22,8 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 /// From Start to PUBLISHING: opening the fake camera takes seconds there.
 const CONNECT: Duration = Duration::from_secs(30);
+/// Keyframes nearer to each other than this share a cue: the index would only grow.
+const CUES_APART: Duration = Duration::from_millis(250);
 
 /// A server with a hook that keeps a log.
 struct Studio {
@@ -121,10 +125,15 @@ async fn record(browser: &Chromium, base: &str, name: &str, time: Duration) -> T
     stop_publishing(browser).await
 }
 
-/// That a file is whole and can be entered everywhere; gives its duration and its pictures.
+/// The same of what WebRTC brought.
 fn assert_seekable(file: &Path) -> (Duration, Vec<Packet>) {
+    assert_seekable_with("vp8", file)
+}
+
+/// That a file is whole and can be entered everywhere; gives its duration and its pictures.
+fn assert_seekable_with(codec: &str, file: &Path) -> (Duration, Vec<Packet>) {
     let probe = Probe::of(file);
-    assert_eq!(probe.stream("video").map(|stream| stream.codec_name.as_str()), Some("vp8"));
+    assert_eq!(probe.stream("video").map(|stream| stream.codec_name.as_str()), Some(codec));
     assert_eq!(probe.stream("audio").map(|stream| stream.codec_name.as_str()), Some("opus"));
     judge::decode(file).unwrap();
     let duration = probe.duration().expect("the header has a duration");
@@ -133,7 +142,13 @@ fn assert_seekable(file: &Path) -> (Duration, Vec<Packet>) {
     let mut cues = judge::cue_times(file);
     keyframes.sort();
     cues.sort();
-    assert_eq!(cues, keyframes, "a cue for every keyframe");
+    let wanted = keyframes.iter().fold(Vec::new(), |mut kept: Vec<Duration>, &time| {
+        if kept.last().is_none_or(|last| time - *last >= CUES_APART) {
+            kept.push(time);
+        }
+        kept
+    });
+    assert_eq!(cues, wanted, "a cue for every keyframe");
     let gap = judge::longest_keyframe_gap(&video, duration);
     assert!(gap <= Duration::from_secs(5), "{gap:?} without a keyframe");
     (duration, video)

@@ -17,11 +17,14 @@ export const STREAM_STATUS = Object.freeze({
 
 /**
  * @typedef {object} StreamOptions
- * @property {string} name  The stream's name: 1 to 128 bytes, no `/`, `\` or control character, no
+ * @property {string} [name]  The stream's name: 1 to 128 bytes, no `/`, `\` or control character, no
  *   leading `.` or `-`.
+ * @property {string} [namePrefix]  In place of it: the stream is called `<prefix>-<6 random>`, so that
+ *   two visitors never collide.
  * @property {HTMLElement | null} [display]  A `<video>`, or any element: a muted video is put in.
  * @property {boolean} [record]  Whether the server records it; true if left out.
- * @property {"auto" | "webrtc"} [mode]  The way to the server; `auto` if left out.
+ * @property {"auto" | "webrtc" | "chunks" | "mjpeg"} [mode]  The way to the server; `auto` if left
+ *   out: the best of them that gets through, said by the event `mode`.
  * @property {MediaStream} [mediaStream]  Media of one's own; its tracks are never stopped.
  * @property {MediaStreamConstraints} [constraints]  For `getUserMedia`; audio and video if left out.
  * @property {number} [width]  Wanted picture width, in pixels, unless `constraints.video` says more.
@@ -30,6 +33,13 @@ export const STREAM_STATUS = Object.freeze({
  * @property {number} [maxBitrate]  Upper limit of video, in bits a second.
  * @property {string} [contentHint]  `motion`, `detail` or `text`: what the encoder should keep.
  * @property {RTCIceServer[]} [iceServers]  In addition to those the server names.
+ * @property {number} [chunkTime]  Chunks: how many milliseconds each has, 100 to 10000; 1000 if left out.
+ * @property {string} [codec]  Chunks: `vp9`, `vp8`, `h264`, `av1` or a MIME type of MediaRecorder; the
+ *   first of VP9, VP8, plain WebM, the browser's own choice and MP4 if left out or not there.
+ * @property {number} [maxHeldBytes]  Chunks: how much is held for a slow network before recording
+ *   pauses; 64 MiB if left out.
+ * @property {number} [fps]  JPEG: pictures a second; 10 if left out.
+ * @property {number} [quality]  JPEG: 0 to 1; 0.8 if left out.
  * @property {boolean} [cacheLocalResources]  Keep camera and preview for the next stream with the
  *   same `display`, until `releaseLocalMedia(display)`.
  * @property {boolean} [receiveVideo]  Accepted for pages written for other libraries; no effect.

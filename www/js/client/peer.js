@@ -6,9 +6,13 @@
  * @typedef {object} PeerEvents
  * @property {(candidate: RTCIceCandidateInit) => void} candidate  One to trickle; an empty one ends them.
  * @property {(state: RTCPeerConnectionState) => void} state
+ * @property {() => void} pathless  All candidates are known, and none is for UDP: the browser may not use it.
  */
 
-/** Counters of what was sent; see `Stream.stats`. @typedef {{bytes: number, framesPerSecond: number, packetsLost: number, roundTripTime: number}} Counters */
+/** @typedef {import("./way.js").Counters} Counters */
+
+/** Candidates of this machine are known at once, those of a STUN server a round trip later. */
+const GATHERING = 1_000;
 
 export class Peer {
   /** @type {RTCPeerConnection} */
@@ -18,6 +22,8 @@ export class Peer {
   #held = [];
   /** The server's candidates that came before its answer. @type {RTCIceCandidateInit[]} */
   #early = [];
+  /** Whether the browser may use UDP. */
+  #path = false;
 
   /**
    * @param {MediaStream} media
@@ -60,6 +66,8 @@ export class Peer {
   /** @param {RTCIceCandidate | null} candidate */
   #found(candidate) {
     if (candidate?.candidate === "") return; // Firefox ends each section; null ends them all
+    if (candidate && !/ tcp /i.test(candidate.candidate)) this.#path = true; // the server has no TCP candidates
+    if (!candidate && !this.#path) this.#events.pathless();
     const init = candidate?.toJSON() ?? { candidate: "" };
     if (this.#held) this.#held.push(init);
     else this.#events.candidate(init);
@@ -75,6 +83,20 @@ export class Peer {
     this.#held ??= [];
     if (restart) this.#pc.restartIce();
     await this.#pc.setLocalDescription(await this.#pc.createOffer());
+    return /** @type {RTCSessionDescription} */ (this.#pc.localDescription).sdp;
+  }
+
+  /**
+   * The offer with its candidates, for a way that sends both at once. A server that is slow to say
+   * which they are isn't waited for: the others find the way.
+   * @returns {Promise<string>}
+   */
+  async gathered() {
+    await new Promise((resolve) => {
+      setTimeout(resolve, GATHERING);
+      if (this.#pc.iceGatheringState === "complete") resolve(null);
+      this.#pc.onicegatheringstatechange = () => this.#pc.iceGatheringState === "complete" && resolve(null);
+    });
     return /** @type {RTCSessionDescription} */ (this.#pc.localDescription).sdp;
   }
 
@@ -106,6 +128,14 @@ export class Peer {
 
   get state() {
     return this.#pc.connectionState;
+  }
+
+  /** Sends these tracks from now on; a kind that is missing falls silent. @param {MediaStream} media */
+  replace(media) {
+    for (const { sender, receiver } of this.#pc.getTransceivers()) {
+      const track = media.getTracks().find(({ kind }) => kind === receiver.track.kind) ?? null;
+      sender.replaceTrack(track).catch(() => {}); // closed meanwhile
+    }
   }
 
   /** Sends nothing from now on, though the connection stays. */

@@ -8,6 +8,9 @@ import { Stream } from "./stream.js";
 
 /** A socket that takes longer to open is tried anew: a lost SYN on a phone is retried too slowly. */
 const OPEN_DEADLINE = 10_000;
+/** The first one may take so long, if the server answers plain HTTP: a proxy lets no sockets through. */
+const SOCKET_PATIENCE = 2_500;
+const KNOCK_DEADLINE = 5_000;
 
 /** Close codes are 4000 + HTTP status; of those the client is to blame for, these pass with time. */
 const PASSING = [4408, 4429];
@@ -28,6 +31,15 @@ export function signalUrl(address, library = import.meta.url) {
 }
 
 /**
+ * The address of something of the server, by HTTP.
+ * @param {string} signal  As `signalUrl` gives it.
+ * @param {string} path  `chunks`, say; of an address that the server gave, `/recordings/…`.
+ */
+export function addressOf(signal, path) {
+  return new URL(path, signal.replace(/^ws/, "http").replace(/signal$/, "")).href;
+}
+
+/**
  * A connection to the server. Beside its statuses it tells `reconnecting` (`{attempt, pause_ms}`),
  * `reconnected`, and `error` (an `OnrecordError` that concerns no stream).
  *
@@ -35,13 +47,18 @@ export function signalUrl(address, library = import.meta.url) {
  * opened again with growing pauses as long as a stream is under way, without a change of status:
  * ESTABLISHED is told once. DISCONNECTED means that nobody tries any more. A session without
  * streams, whose socket the server closes because nobody says anything, sleeps until the next one.
+ *
+ * Where no socket can be opened, but the server answers plain HTTP, the session is ESTABLISHED too:
+ * its streams then take the ways that need none.
  */
 export class Session extends Emitter {
   /** @type {WebSocket | null} */
   #socket = null;
-  /** @type {Map<string, Stream>} */
-  #streams = new Map();
+  /** @type {Set<Stream>} */
+  #streams = new Set();
   #attempt = 0;
+  #socketless = false;
+  #knocked = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** What a stream is told that is abandoned: the server's own words, if it said any. @type {OnrecordError} */
@@ -69,6 +86,16 @@ export class Session extends Emitter {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
+  /** Whether the server answers, but no socket can be opened: something between forbids it. */
+  get socketless() {
+    return this.#socketless;
+  }
+
+  /** The address of something of the server. @param {string} path */
+  address(path) {
+    return addressOf(this.url, path);
+  }
+
   /** Why the session failed. */
   getError() {
     return this.status() === SESSION_STATUS.FAILED ? this.#error : null;
@@ -84,7 +111,7 @@ export class Session extends Emitter {
 
   /** Stops the streams, then the connection. */
   async disconnect() {
-    await Promise.allSettled([...this.#streams.values()].map((stream) => stream.stop()));
+    await Promise.allSettled([...this.#streams].map((stream) => stream.stop()));
     this.#end(SESSION_STATUS.DISCONNECTED);
   }
 
@@ -96,12 +123,12 @@ export class Session extends Emitter {
   adopt(stream) {
     if (this.#over) throw new OnrecordError("disconnected", "This session is over. Create a new one.");
     const name = stream.name();
-    if (this.#streams.has(name)) {
+    if (name && this.#find(name)) {
       throw new OnrecordError("stream_busy", `This page publishes ${name} already. Stop it, or choose another name.`);
     }
-    const asleep = !this.#socket && this.#streams.size === 0;
-    this.#streams.set(name, stream);
-    if (asleep) this.#open();
+    const asleep = !this.#socket && this.#idle && !this.#socketless;
+    this.#streams.add(stream);
+    if (asleep && stream.signalled) this.#open();
   }
 
   /**
@@ -110,8 +137,7 @@ export class Session extends Emitter {
    * @param {Stream} stream
    */
   drop(stream) {
-    if (this.#streams.get(stream.name()) !== stream) return;
-    this.#streams.delete(stream.name());
+    if (!this.#streams.delete(stream) || !stream.signalled) return;
     const lost = this.status() === SESSION_STATUS.ESTABLISHED && !this.connected;
     if (lost && this.#streams.size === 0) this.#end(SESSION_STATUS.DISCONNECTED);
   }
@@ -138,6 +164,16 @@ export class Session extends Emitter {
     this.#lost(0);
   }
 
+  /** @param {string} name */
+  #find(name) {
+    return [...this.#streams].find((stream) => stream.name() === name);
+  }
+
+  /** Whether no stream needs the socket. */
+  get #idle() {
+    return ![...this.#streams].some(({ signalled }) => signalled);
+  }
+
   get #over() {
     return this.status() === SESSION_STATUS.FAILED || this.status() === SESSION_STATUS.DISCONNECTED;
   }
@@ -152,7 +188,10 @@ export class Session extends Emitter {
       queueMicrotask(() => this.#end(SESSION_STATUS.FAILED));
       return;
     }
-    this.#timer = setTimeout(() => this.reset(), OPEN_DEADLINE);
+    this.#timer = setTimeout(() => {
+      if (this.status() === null) this.#knock();
+      this.#timer = setTimeout(() => this.reset(), OPEN_DEADLINE - SOCKET_PATIENCE);
+    }, SOCKET_PATIENCE);
     this.#socket.onopen = () => this.#opened();
     this.#socket.onmessage = ({ data }) => this.#message(data);
     this.#socket.onclose = ({ code }) => {
@@ -165,7 +204,30 @@ export class Session extends Emitter {
     clearTimeout(this.#timer);
     if (this.status() === null) this.enter(SESSION_STATUS.ESTABLISHED);
     else this.emit("reconnected");
-    for (const stream of this.#streams.values()) stream.attach();
+    for (const stream of this.#streams) stream.attach();
+  }
+
+  /** The first socket is refused, or slow: asks by HTTP who is there. */
+  async #knock() {
+    if (this.#knocked) return;
+    this.#knocked = true;
+    const found = await fetch(this.address("api/streams"), { signal: AbortSignal.timeout(KNOCK_DEADLINE) }).catch(() => null);
+    if (this.status() !== null) return; // the socket opened after all, or nobody waits any more
+    if (found?.ok) return this.#unsocketed();
+    const said = await found?.json().catch(() => null);
+    if (said?.code) this.#error = new OnrecordError(said.code, said.message);
+    // A socket that is still opening may do it: some servers serve no lists.
+    if (!this.#socket) this.#end(SESSION_STATUS.FAILED);
+    this.#knocked = false;
+  }
+
+  #unsocketed() {
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close();
+    this.#socketless = true;
+    this.enter(SESSION_STATUS.ESTABLISHED);
+    for (const stream of [...this.#streams]) stream.socketless();
   }
 
   /** The old socket says nothing any more. */
@@ -178,10 +240,10 @@ export class Session extends Emitter {
   /** @param {number} code */
   #lost(code) {
     if (this.#over) return;
-    for (const stream of this.#streams.values()) stream.detach();
-    if (this.status() === null) return this.#end(SESSION_STATUS.FAILED);
-    const idle = this.#streams.size === 0;
-    if (idle && refused(code)) return; // asleep, see `adopt`
+    for (const stream of this.#streams) stream.detach();
+    if (this.status() === null) return this.#knock();
+    const idle = this.#idle;
+    if (idle && (refused(code) || this.#streams.size)) return; // asleep, see `adopt`
     if (idle || (refused(code) && !PASSING.includes(code))) return this.#end(SESSION_STATUS.DISCONNECTED);
     const wait = pause(this.#attempt++);
     this.emit("reconnecting", { attempt: this.#attempt, pause_ms: Math.round(wait) });
@@ -191,7 +253,7 @@ export class Session extends Emitter {
 
   /** The network is back: no more waiting. */
   #hurry = () => {
-    if (!this.#socket && this.#streams.size && !this.#over) this.#open();
+    if (!this.#socket && !this.#idle && !this.#over && this.status() !== null) this.#open();
   };
 
   /** @param {unknown} data */
@@ -204,8 +266,8 @@ export class Session extends Emitter {
     } catch {
       return; // not ours: a proxy's word
     }
-    const only = this.#streams.size === 1 ? [...this.#streams.keys()][0] : "";
-    const stream = this.#streams.get(message.stream ?? only);
+    const only = this.#streams.size === 1 ? [...this.#streams][0] : undefined;
+    const stream = message.stream === undefined ? only : this.#find(message.stream);
     if (stream) return stream.receive(message);
     if (message.type !== "error" || message.stream) return; // of a stream that is over by now
     this.#error = new OnrecordError(message.code ?? "error", message.message ?? "The server reports an error.");
@@ -220,7 +282,7 @@ export class Session extends Emitter {
    * the back-forward cache finds its socket closed, opens a new one and learns what became of it.
    */
   #leave = () => {
-    for (const stream of this.#streams.values()) stream.leave();
+    for (const stream of this.#streams) stream.leave();
   };
 
   /** @param {string} status */
@@ -232,6 +294,6 @@ export class Session extends Emitter {
     globalThis.removeEventListener?.("pagehide", this.#leave);
     globalThis.removeEventListener?.("online", this.#hurry);
     this.enter(status);
-    for (const stream of [...this.#streams.values()]) stream.abandon(this.#error);
+    for (const stream of [...this.#streams]) stream.abandon(this.#error);
   }
 }

@@ -1,54 +1,49 @@
-// A stream: from the camera to a sealed recording, over lost sockets, lost paths and restarts.
+// A stream: from the camera to a sealed recording, by the best way there is.
 
 import { capture, release, show } from "./capture.js";
 import { Emitter } from "./events.js";
-import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
-import { Peer } from "./peer.js";
-import { Timers, promise } from "./waiting.js";
+import { below, ladder } from "./ladder.js";
+import { OnrecordError, STREAM_STATUS } from "./model.js";
+import { promise } from "./waiting.js";
 
 /**
+ * @typedef {import("./ladder.js").Step} Step
+ * @typedef {import("./model.js").RecordInfo} RecordInfo
  * @typedef {import("./model.js").ServerMessage} ServerMessage
  * @typedef {import("./model.js").StreamOptions} StreamOptions
  * @typedef {import("./session.js").Session} Session
+ * @typedef {import("./way.js").Host} Host
+ * @typedef {import("./way.js").Way} Way
  */
-
-/** An offer without an answer for so long: the socket is dead, whatever it says. */
-const ANSWER_DEADLINE = 10_000;
-/** A path often comes back by itself within this; asking earlier would disturb it. */
-const DISCONNECT_PATIENCE = 3_000;
-/** How long an ICE generation may take to connect before the next is tried. */
-const CONNECT_PATIENCE = 5_000;
-/** After so many restarts of ICE in vain the connection itself is made anew. */
-const RESTARTS_PER_CONNECTION = 2;
-/** How long a stream tries to come back, without socket or without path, before it fails. */
-const GIVE_UP = 120_000;
-/** The same for one that the server never answered: somebody sits there and waits for the start. */
-const GIVE_UP_START = 15_000;
-/** How long the server may take from `stop` to the sealed file; a full disk queue is slow. */
-const STOP_DEADLINE = 20_000;
-/** Ends that nobody wanted: the recording goes on in a new file. */
-const INTERRUPTED = ["publisher_lost", "server_stopped", "server_crashed"];
-/** The publication is gone on the server: publish anew. */
-const GONE = ["resume_expired", "session_not_found"];
-/** Refusals of a server that comes up or goes down, or still holds the old publication. */
-const PASSING = ["limit_reached", "stream_busy", "rate_limited"];
 
 /**
  * One stream, published once. Beside its statuses it tells
- * - `reconnecting` `{attempt}` and `reconnected`: the path of the media was lost, and is back;
+ * - `mode` `{mode, reason}`: by which way it publishes from now on, and why;
+ * - `reconnecting` `{attempt}` and `reconnected`: the way to the server was lost, and is back;
  * - `restarted` `{reason, lost_ms, recording}`: the server ended the recording (it was restarted, or
  *   the network was away for long) and a new one has begun; `lost_ms` are in neither;
+ * - `paused` `{bytes}` and `resumed` `{lost_ms}`: the network is too slow for long, so many bytes are
+ *   held; nothing is recorded until they are through, which cost `lost_ms`;
+ * - `progress` `{produced, acked, unsent}`: bytes of the recording, by a way that counts them;
  * - `trackended` `{kind}`: a camera or microphone was unplugged; the other one goes on;
  * - `warning` (an `OnrecordError`): something went wrong that didn't end the stream.
  */
 export class Stream extends Emitter {
   #session;
   #options;
+  /** The server's, if only a prefix is given. */
+  #name;
   /** @type {MediaStream | null} */
   #media = null;
-  /** @type {Peer | null} */
-  #peer = null;
-  /** The secret that proves that this publication is ours. @type {string | undefined} */
+  /** The ways that are left. @type {Step[]} */
+  #ladder = [];
+  /** The way in use. @type {Way | null} */
+  #way = null;
+  /** @type {{mode: string, reason: string} | null} */
+  #mode = null;
+  /** What the ways before had against it. @type {string[]} */
+  #reasons = [];
+  /** @type {string | undefined} */
   #resume;
   /** @type {RecordInfo[]} */
   #recordings = [];
@@ -60,18 +55,8 @@ export class Stream extends Emitter {
   #published;
   #ended = /** @type {ReturnType<typeof promise<RecordInfo | null>>} */ (promise());
   #stopping = false;
-  /** An offer is out whose answer hasn't come. */
-  #asked = false;
-  /** Counts the offers, so that one overtaken by the next isn't sent. */
-  #turn = 0;
-  #repairs = 0;
-  /** When the media stopped reaching the server. @type {number | null} */
-  #lostAt = null;
-  /** When the socket was lost. @type {number | null} */
-  #detachedAt = null;
-  /** Set from the end of a recording that nobody wanted until the next one begins. @type {{reason: string, recording: RecordInfo | null} | null} */
+  /** Set from the end of a recording that nobody wanted until the next one begins. @type {{reason: string, recording: RecordInfo | null, since: number} | null} */
   #interrupted = null;
-  #timers = new Timers();
   #publishingSince = 0;
   #sample = { bytes: 0, at: 0 };
 
@@ -81,14 +66,26 @@ export class Stream extends Emitter {
    */
   constructor(session, options) {
     super();
-    if (!options?.name) throw new TypeError("createStream needs a name: createStream({ name: \"interview\" })");
+    const { name, namePrefix } = options ?? {};
+    if (!name && !namePrefix) throw new TypeError("createStream needs a name: createStream({ name: \"interview\" })");
     this.#session = session;
     this.#options = options;
+    this.#name = name ?? "";
   }
 
-  /** The stream's name. */
+  /** The stream's name; empty as long as the server hasn't made one of `namePrefix`. */
   name() {
-    return this.#options.name;
+    return this.#name;
+  }
+
+  /** By which way it publishes (`webrtc`, `whip`, `chunks` or `mjpeg`), and why; null before it tries any. */
+  mode() {
+    return this.#mode;
+  }
+
+  /** What would be lost if the page were left now: bytes that the server hasn't acknowledged. */
+  get unsentBytes() {
+    return this.#way?.unsentBytes ?? 0;
   }
 
   /** Why it failed; null if it didn't. */
@@ -131,71 +128,88 @@ export class Stream extends Emitter {
   }
 
   /**
+   * Sends these media from now on, in the same recording: another camera, say. The page's own, as
+   * with the option `mediaStream`.
+   * @param {MediaStream} media
+   */
+  replaceMedia(media) {
+    const before = this.#media;
+    if (this.#over || !before) return;
+    release(this.#options, before);
+    this.#options = { ...this.#options, mediaStream: media };
+    this.#show(media);
+    this.#way?.replaceMedia(media);
+  }
+
+  /**
    * Ends the stream. Resolves when the file is sealed (UNPUBLISHED) with what `getRecordInfo` gives.
    * @returns {Promise<RecordInfo | null>}
    */
   stop() {
     if (!this.#published || this.#over || this.#stopping) return this.#published ? this.#ended.promise : Promise.resolve(null);
     this.#stopping = true;
-    if (!this.#turn) {
-      this.#finish(STREAM_STATUS.UNPUBLISHED); // the server knows nothing of it yet
-    } else {
-      this.#timers.after("stop", STOP_DEADLINE, () => this.abandon(unanswered()));
-      this.#sayStop();
-      this.#peer?.silence(); // what is said after Stop isn't recorded, even if `stop` is held up
-    }
+    if (this.#way) this.#way.stop();
+    else this.#finish(STREAM_STATUS.UNPUBLISHED); // the server knows nothing of it yet
     return this.#ended.promise;
   }
 
   /**
    * How it goes: video and audio together in bits a second since the last call, pictures a second,
-   * packets lost so far, the round trip in seconds, and the seconds since PUBLISHING.
+   * packets lost so far, the round trip in seconds, and the seconds since PUBLISHING. A way that
+   * doesn't know one of them says 0.
    */
   async stats() {
-    const { bytes, ...counters } = (await this.#peer?.counters()) ?? {
+    const { bytes, ...counters } = (await this.#way?.counters()) ?? {
       bytes: 0, framesPerSecond: 0, packetsLost: 0, roundTripTime: 0,
     };
     const at = performance.now();
     const { bytes: earlier, at: then } = this.#sample;
-    const bitrate = then ? ((bytes - earlier) * 8000) / Math.max(1, at - then) : 0;
+    // Less than before: a new connection counts from 0.
+    const bitrate = then ? (Math.max(0, bytes - earlier) * 8000) / Math.max(1, at - then) : 0;
     this.#sample = { bytes, at };
     const seconds = this.#publishingSince ? (at - this.#publishingSince) / 1000 : 0;
     return { bitrate, ...counters, seconds };
   }
 
   /**
-   * The socket is open (again): offers, which makes the server say where the stream stands. A path
-   * that holds is left alone: an ICE restart would cost some sound.
+   * Whether it needs the session's socket.
+   * @internal
+   */
+  get signalled() {
+    return this.#way?.signalled ?? this.#ladder[0]?.mode === "webrtc";
+  }
+
+  /**
+   * The session's socket is open (again).
    * @internal
    */
   attach() {
-    const restart = this.#resume !== undefined && this.#peer?.state !== "connected";
-    this.#offer(restart).catch((error) => this.#fail(error));
+    this.#way?.attach();
   }
 
   /**
-   * The socket is lost. The server doesn't mind while the media arrive; without them it can't last.
+   * The session's socket is lost.
    * @internal
    */
   detach() {
-    this.#answered();
-    this.#detachedAt ??= performance.now();
-    if (this.#timers.has("unreachable")) return;
-    const known = this.#resume !== undefined || this.#interrupted;
-    const check = () => {
-      if (this.#peer?.state === "connected" && !this.#stopping) this.#timers.after("unreachable", GIVE_UP, check);
-      else this.abandon(unanswered());
-    };
-    this.#timers.after("unreachable", known ? GIVE_UP : GIVE_UP_START, check);
+    this.#way?.detach();
   }
 
   /**
-   * There is no hope for the socket any more.
+   * There is no hope for the session's socket any more.
    * @internal
    * @param {OnrecordError} error
    */
   abandon(error) {
-    if (!this.#over) this.#fail(error);
+    if (this.signalled) this.#fail(error);
+  }
+
+  /**
+   * The session can't have a socket.
+   * @internal
+   */
+  socketless() {
+    this.#way?.socketless();
   }
 
   /**
@@ -203,9 +217,7 @@ export class Stream extends Emitter {
    * @internal
    */
   leave() {
-    if (!this.#turn || this.#stopping) return;
-    this.#stopping = true;
-    this.#sayStop();
+    if (!this.#stopping) this.#way?.leave();
   }
 
   /**
@@ -213,12 +225,7 @@ export class Stream extends Emitter {
    * @param {ServerMessage} message
    */
   receive(message) {
-    if (this.#over) return;
-    this.#timers.cancel("unreachable");
-    if (message.type === "answer") this.#answer(message);
-    else if (message.type === "candidate" && message.candidate) this.#peer?.candidate(message.candidate);
-    else if (message.type === "status") this.#reported(message);
-    else if (message.type === "error") this.#refused(message);
+    this.#way?.receive(message);
   }
 
   get #over() {
@@ -227,113 +234,81 @@ export class Stream extends Emitter {
 
   async #begin() {
     const { mode = "auto" } = this.#options;
-    if (mode !== "auto" && mode !== "webrtc") {
-      throw new OnrecordError("unsupported_mode", `There is no mode "${mode}" here: use "auto" or "webrtc".`);
-    }
-    if (!globalThis.RTCPeerConnection) {
-      throw new OnrecordError("no_webrtc", "This browser has no WebRTC, or it is switched off. Use another one, or switch it on.");
-    }
+    this.#ladder = ladder(mode);
     this.#session.adopt(this);
     const media = await capture(this.#options);
-    this.#media = media;
     if (this.#over) return release(this.#options, media);
-    for (const track of media.getTracks()) track.addEventListener("ended", () => this.#trackEnded(track));
+    this.#show(media);
+    this.#step(mode === "auto" ? "It is the best way." : "It was asked for.");
+  }
+
+  /** @param {MediaStream} media */
+  #show(media) {
+    this.#media = media;
+    for (const track of media.getTracks()) track.addEventListener("ended", () => this.#trackEnded(track, media));
     show(this.#options.display, media);
-    await this.#connect();
   }
 
-  /** @param {MediaStreamTrack} track */
-  #trackEnded(track) {
-    if (this.#over) return;
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {MediaStream} media
+   */
+  #trackEnded(track, media) {
+    if (this.#over || media !== this.#media) return;
     this.emit("trackended", { kind: track.kind });
-    if (this.#media?.getTracks().every(({ readyState }) => readyState === "ended")) this.stop();
+    if (media.getTracks().every(({ readyState }) => readyState === "ended")) this.stop();
   }
 
-  /** Makes a new connection; on the server it takes the old one's place by `resume`. */
-  async #connect() {
-    if (!this.#media) return;
-    this.#peer?.close();
+  /**
+   * Takes the next way. The camera stays as it is.
+   * @param {string} reason
+   */
+  #step(reason) {
+    const step = this.#ladder.shift();
+    if (!step || !this.#media) return;
     this.#sample = { bytes: 0, at: 0 };
-    const servers = [...(this.#options.iceServers ?? []), ...this.#session.iceServers];
-    this.#peer = new Peer(this.#media, this.#options, servers, {
-      candidate: (candidate) => this.#session.send({ type: "candidate", stream: this.name(), candidate }),
-      state: (state) => this.#moved(state),
-    });
-    if (this.#stopping) this.#peer.silence();
-    await this.#offer(false);
+    this.#mode = { mode: step.mode, reason };
+    /** @type {Way} */
+    const way = new step.Way(this.#host(() => way), this.#media);
+    this.#way = way;
+    this.emit("mode", this.#mode);
+    way.start();
   }
 
-  /** @param {boolean} restart  Whether ICE begins anew. */
-  async #offer(restart) {
-    const peer = this.#peer;
-    if (!peer || this.#over || !this.#session.connected) return; // `attach` will offer
-    const turn = ++this.#turn;
-    this.#asked = true;
-    this.#timers.after("answer", ANSWER_DEADLINE, () => this.#session.reset());
-    const sdp = await peer.offer(restart);
-    if (turn !== this.#turn || this.#over) return;
-    const { record = true } = this.#options;
-    if (!this.#session.send({ type: "publish", stream: this.name(), sdp, record, resume: this.#resume })) return;
-    peer.sent();
-    if (this.#stopping) this.#sayStop();
-  }
-
-  /** @param {ServerMessage} message */
-  #answer({ sdp = "", resume, ice_servers }) {
-    this.#answered();
-    this.#resume = resume ?? this.#resume;
-    this.#detachedAt = null;
-    if (ice_servers) this.#session.iceServers = ice_servers;
-    const peer = this.#peer;
-    const servers = [...(this.#options.iceServers ?? []), ...this.#session.iceServers];
-    peer?.answer(sdp, servers).catch((error) => {
-      if (peer === this.#peer) this.#fail(new OnrecordError("bad_answer", `The browser refuses the server's answer: ${error.message}`));
-    });
-    if (!this.#timers.has("repair")) this.#timers.after("repair", CONNECT_PATIENCE, () => this.#repair());
-  }
-
-  /** @param {RTCPeerConnectionState} state */
-  #moved(state) {
-    if (this.#over) return;
-    if (state === "connected") {
-      const told = this.#repairs > 0 && this.#lostAt !== null;
-      this.#timers.cancel("repair");
-      this.#repairs = 0;
-      if (this.#interrupted) return; // `restarted` tells, once something is recorded
-      this.#lostAt = null;
-      if (told) this.emit("reconnected");
-    } else if (state === "disconnected" || state === "failed") {
-      this.#lostAt ??= performance.now();
-      this.#timers.after("repair", state === "failed" ? 0 : DISCONNECT_PATIENCE, () => this.#repair());
-    }
-  }
-
-  /** Looks for a path again: by an ICE restart, now and then by a new connection. */
-  #repair() {
-    if (this.#over || this.#peer?.state === "connected") return;
-    if (this.#lostAt !== null && performance.now() - this.#lostAt > GIVE_UP) return this.abandon(unanswered());
-    const attempt = ++this.#repairs;
-    if (this.#lostAt !== null) this.emit("reconnecting", { attempt });
-    this.#timers.after("repair", CONNECT_PATIENCE + pause(attempt), () => this.#repair());
-    if (this.#asked) return;
-    const anew = attempt % (RESTARTS_PER_CONNECTION + 1) === 0;
-    (anew ? this.#connect() : this.#offer(true)).catch((error) => this.#fail(error));
-  }
-
-  /** @param {ServerMessage} message */
-  #reported({ status, recording, reason = "", code, message }) {
-    if (status === STREAM_STATUS.PUBLISHING && this.status() === STREAM_STATUS.PENDING) {
-      this.#began();
-    } else if (status === STREAM_STATUS.UNPUBLISHED) {
-      const info = recording ? new RecordInfo(recording, this.#session.url.replace(/^ws/, "http")) : null;
-      if (info) this.#recordings.push(info);
-      this.#reason = reason || null;
-      if (!this.#stopping && INTERRUPTED.includes(reason)) this.#startAnew(reason, info);
-      else this.#finish(STREAM_STATUS.UNPUBLISHED);
-    } else if (status === STREAM_STATUS.FAILED && !this.#tryAgain()) {
-      const text = message ?? `The server recorded nothing (${code ?? reason}). If no media reached it, its UDP port is closed: see webrtc.udp_bind.`;
-      this.#fail(new OnrecordError(code ?? (reason || "failed"), text));
-    }
+  /**
+   * @param {() => Way} way
+   * @returns {Host}
+   */
+  #host(way) {
+    const stream = this;
+    /** @template {any[]} A @param {(...args: A) => void} act @returns {(...args: A) => void} */
+    const heard = (act) => (...args) => {
+      if (this.#way === way() && !this.#over) act(...args);
+    };
+    return {
+      options: this.#options,
+      session: this.#session,
+      name: () => this.#name,
+      get resume() {
+        return stream.#resume;
+      },
+      set resume(secret) {
+        stream.#resume = secret;
+      },
+      patient: () => !this.#ladder.some(({ udp }) => !udp),
+      publishing: () => this.status() === STREAM_STATUS.PUBLISHING,
+      interrupted: () => this.#interrupted !== null,
+      named: heard((name) => { this.#name = name; }),
+      began: heard(() => this.#began()),
+      interrupt: heard((reason, recording, since) => this.#interrupt(reason, recording, since)),
+      ended: heard((recording, reason) => {
+        if (recording) this.#recordings.push(recording);
+        this.#reason = reason || null;
+        this.#finish(STREAM_STATUS.UNPUBLISHED);
+      }),
+      failed: heard((error) => this.#failed(error)),
+      emit: heard((event, detail) => this.emit(event, detail)),
+    };
   }
 
   #began() {
@@ -341,79 +316,49 @@ export class Stream extends Emitter {
     this.#publishingSince ||= performance.now();
     this.#published?.resolve(this);
     if (!this.#interrupted) return;
-    const lost_ms = Math.round(performance.now() - (this.#lostAt ?? performance.now()));
-    const detail = { ...this.#interrupted, lost_ms };
-    this.#interrupted = this.#lostAt = null;
-    this.emit("restarted", detail);
+    const { reason, recording, since } = this.#interrupted;
+    this.#interrupted = null;
+    this.emit("restarted", { reason, recording, lost_ms: Math.round(performance.now() - since) });
   }
 
   /**
-   * The recording was ended, but the camera is on: begins a new one.
    * @param {string} reason
    * @param {RecordInfo | null} recording
+   * @param {number} since
    */
-  #startAnew(reason, recording) {
-    this.#interrupted = { reason, recording };
-    this.#lostAt ??= this.#detachedAt ?? performance.now();
-    this.#resume = undefined;
-    this.#answered();
+  #interrupt(reason, recording, since) {
+    if (recording) this.#recordings.push(recording);
+    this.#interrupted = { reason, recording, since };
     this.enter(STREAM_STATUS.PENDING);
     this.emit("reconnecting", { attempt: 0 });
-    // A server that stops is on its way down: a new socket finds the next one.
-    if (reason === "server_stopped") {
-      this.#peer?.close();
-      this.#peer = null;
-      this.#session.reset();
-    }
-    this.#connect().catch((error) => this.#fail(error));
-  }
-
-  /** @param {ServerMessage} message */
-  #refused({ code = "error", message = "The server refuses the stream." }) {
-    const error = new OnrecordError(code, message);
-    if (GONE.includes(code)) {
-      if (this.#stopping) this.#fail(error);
-      else if (this.#resume !== undefined) this.#startAnew("server_crashed", null);
-      return; // without `resume`: a late word about the publication before this one
-    }
-    if (!this.#asked) return this.emit("warning", error);
-    if (!PASSING.includes(code) || !this.#tryAgain()) this.#fail(error);
   }
 
   /**
-   * Once something was recorded, a refusal isn't the end: the server may just come up, or go down,
-   * or the network may be away still.
-   * @returns {boolean} Whether it makes sense.
+   * A way comes to nothing. As long as nothing is recorded, there may be another.
+   * @param {Error} error
    */
-  #tryAgain() {
-    if (!this.#interrupted || this.#stopping || performance.now() - (this.#lostAt ?? 0) > GIVE_UP) return false;
-    this.#answered();
-    this.#resume = undefined;
-    this.#timers.after("repair", pause(this.#repairs++), () => this.#connect().catch((error) => this.#fail(error)));
-    return true;
-  }
-
-  #answered() {
-    this.#asked = false;
-    this.#timers.cancel("answer");
-  }
-
-  #sayStop() {
-    this.#session.send({ type: "stop", stream: this.name() });
+  #failed(error) {
+    const known = error instanceof OnrecordError ? error : new OnrecordError("failed", error.message);
+    this.#reasons.push(known.message);
+    this.#ladder = below(this.#ladder, known);
+    if (this.status() === STREAM_STATUS.PUBLISHING || this.#stopping || !this.#ladder.length) return this.#fail(known);
+    this.#way?.close();
+    this.#way = null;
+    this.#step(known.message);
   }
 
   /** @param {Error} error */
   #fail(error) {
     if (this.#over) return;
-    this.#error = error instanceof OnrecordError ? error : new OnrecordError("failed", error.message);
+    const { code, message } = error instanceof OnrecordError ? error : new OnrecordError("failed", error.message);
+    const reasons = this.#reasons.includes(message) ? this.#reasons : [message];
+    this.#error = new OnrecordError(code, reasons.join(" "));
     this.#finish(STREAM_STATUS.FAILED);
   }
 
   /** @param {string} status */
   #finish(status) {
-    this.#timers.clear();
-    this.#peer?.close();
-    this.#peer = null;
+    this.#way?.close();
     release(this.#options, this.#media);
     this.enter(status);
     this.#published?.reject(this.#error ?? new OnrecordError("stopped", "The stream was stopped before it began."));
@@ -421,11 +366,4 @@ export class Stream extends Emitter {
     else this.#ended.resolve(this.getRecordInfo());
     this.#session.drop(this);
   }
-}
-
-function unanswered() {
-  return new OnrecordError(
-    "unreachable",
-    "The server doesn't answer. If it received anything, that is recorded: look on its page “Recordings”.",
-  );
 }

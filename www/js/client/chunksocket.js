@@ -1,0 +1,59 @@
+// The socket of `/chunks`, as far as it is only a socket.
+
+/**
+ * One message of the server; which fields it has depends on `event`.
+ * @typedef {{event: string, uid?: string, name?: string, offset?: number, recording?: any, reason?: string, code?: string, message?: string}} ChunksMessage
+ */
+
+/** So much may wait in the socket: more would only be a second copy. */
+const FULL = 1024 * 1024;
+
+export class ChunkSocket {
+  #socket;
+
+  /**
+   * @param {string} url
+   * @param {{opened: () => void, heard: (message: ChunksMessage) => void, lost: () => void}} events
+   */
+  constructor(url, { opened, heard, lost }) {
+    this.#socket = new WebSocket(url);
+    this.#socket.onopen = opened;
+    this.#socket.onclose = lost;
+    this.#socket.onmessage = ({ data }) => {
+      /** @type {ChunksMessage} */
+      let message;
+      try {
+        message = JSON.parse(String(data));
+      } catch {
+        return; // not ours: a proxy's word
+      }
+      heard(message);
+    };
+  }
+
+  /** Whether messages can be sent now. */
+  get connected() {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** Whether it takes no more bytes for the moment. */
+  get full() {
+    return this.#socket.bufferedAmount >= FULL;
+  }
+
+  /** @param {object} message */
+  say(message) {
+    if (this.connected) this.#socket.send(JSON.stringify(message));
+  }
+
+  /** @param {Blob} piece */
+  send(piece) {
+    this.#socket.send(piece);
+  }
+
+  /** Hears and says nothing from now on. */
+  close() {
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close();
+  }
+}
