@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  browser ── WS /signal ──┐
-//!  any WHIP client ────────┴─ ingest::webrtc ── RTP ──▶ rtp::Pipeline
-//!  MediaRecorder ── WS /chunks ─ ingest::chunks ─ WebM ─▶ webm::Reader
-//!                                                          │ Frame (one vocabulary for everything)
-//!                                                          ▼
-//!                                                     live::Stream ──▶ record::Recorder ─▶ file ─▶ manifest ─▶ hook
-//!                                                          └──▶ live::Viewer ─▶ WebM over HTTP and WebSocket
+//!  any WHIP client ────────┴─ ingest::webrtc ─ RTP ──▶ rtp::Pipeline ─┐
+//!  MediaRecorder ─ WS /chunks ─ ingest::chunks ─ WebM ─▶ webm::Reader ─┤
+//!  camera ─ POST /upload ────── ingest::mjpeg ── JPEG ─────────────────┤ Frame (one vocabulary for everything)
+//!                                                                      ▼
+//!                                 live::Stream ──▶ record::Recorder ─▶ file ─▶ manifest ─▶ hook
+//!                                      └──▶ live::Viewer ─▶ WebM, or JPEG, over HTTP and WebSocket
 //! ```
 //!
 //! Frames are the middle: every way in ends in [`media::Frame`]s on a [`live::Stream`], every way
