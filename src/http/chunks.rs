@@ -10,7 +10,7 @@ use crate::http::signal::wire::Recording;
 use crate::http::state::State;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::{Fault, Register, Upload};
-use crate::ingest::publication::Status;
+use crate::ingest::status::Status;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};

@@ -9,7 +9,7 @@ use crate::http::state::State;
 use crate::http::streams::stream_name;
 use crate::http::{PATH_SEGMENT, percent_encode};
 use crate::ingest::mjpeg::DEFAULT;
-use crate::ingest::publication::Status;
+use crate::ingest::status::Status;
 use crate::live::mjpeg::{self, Picture};
 use crate::media::jpeg;
 use axum::body::{Body, Bytes};

@@ -4,6 +4,7 @@ pub mod chunks;
 pub mod mjpeg;
 pub mod publication;
 pub mod publications;
+pub mod status;
 mod timeline;
 pub mod webrtc;
 

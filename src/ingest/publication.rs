@@ -9,6 +9,7 @@ use crate::base::clock::{Anchor, as_millis};
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::ingest::publications::Inner;
+use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
@@ -22,46 +23,6 @@ use tokio::sync::watch;
 
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
 const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
-
-/// What a publisher is told.
-#[derive(Clone, Debug)]
-pub enum Status {
-    /// Accepted; no media yet.
-    Pending,
-    /// The recorder has its first frame (or, unrecorded, media flows).
-    Publishing,
-    /// Over: a file is sealed, or nothing was to be recorded.
-    Unpublished {
-        /// The sealed recording.
-        recording: Option<Box<Manifest>>,
-        /// Why it ended.
-        reason: EndReason,
-    },
-    /// Over, and nothing was recorded.
-    Failed {
-        /// The contract's error code.
-        code: &'static str,
-        /// What to do.
-        message: String,
-    },
-}
-
-impl Status {
-    /// The contract's word.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Publishing => "PUBLISHING",
-            Self::Unpublished { .. } => "UNPUBLISHED",
-            Self::Failed { .. } => "FAILED",
-        }
-    }
-
-    /// Nothing comes after this.
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Unpublished { .. } | Self::Failed { .. })
-    }
-}
 
 /// A live stream, for the list.
 #[derive(Clone, Debug, Serialize)]
@@ -408,7 +369,7 @@ impl Publication {
                 if matches!(step, Progress::Writing) {
                     publication.publishing();
                 }
-                if let Some(last) = last_word(step) {
+                if let Some(last) = Status::last(step) {
                     return publication.recorded(&recording.id, last);
                 }
                 if progress.changed().await.is_err() {
@@ -430,7 +391,7 @@ impl Publication {
             return;
         }
         if let (Status::Failed { .. }, Some(earlier)) = (&last, state.earlier.take()) {
-            last = unpublished(earlier);
+            last = Status::unpublished(earlier);
         }
         drop(state);
         self.finish(last);
@@ -497,23 +458,5 @@ impl State {
         if let Some(bytes) = self.bytes.take() {
             bytes.end(reason);
         }
-    }
-}
-
-fn unpublished(manifest: Box<Manifest>) -> Status {
-    let reason = manifest.end_reason.unwrap_or(EndReason::Stopped);
-    Status::Unpublished { recording: Some(manifest), reason }
-}
-
-/// What the end of a recording means to its publisher; `None` while it goes on.
-fn last_word(progress: Progress) -> Option<Status> {
-    match progress {
-        Progress::Waiting | Progress::Writing => None,
-        Progress::Sealed(manifest) => Some(unpublished(manifest)),
-        Progress::Empty(_) => Some(Status::Failed {
-            code: "bad_request",
-            message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
-        }),
-        Progress::Failed { code, message } => Some(Status::Failed { code, message }),
     }
 }

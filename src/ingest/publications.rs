@@ -175,7 +175,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::ingest::Way;
-    use crate::ingest::publication::Status;
+    use crate::ingest::status::Status;
     use crate::media::Track;
     use crate::record;
 

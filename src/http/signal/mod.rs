@@ -10,7 +10,7 @@ use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::http::error::ApiError;
 use crate::http::state::State;
-use crate::ingest::publication::Status;
+use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, Offer};
 use crate::ingest::{Refusal, SessionId};
 use axum::extract::State as Extract;

@@ -4,7 +4,7 @@ use super::{MAX_ERRORS, MAX_PUBLICATIONS, Timing};
 use crate::base::reason::EndReason;
 use crate::http::testing::{Server, Setup, manifest};
 use crate::ingest::Refusal;
-use crate::ingest::publication::Status;
+use crate::ingest::status::Status;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::Duration;

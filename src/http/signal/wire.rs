@@ -3,7 +3,7 @@
 use crate::base::id::StreamName;
 use crate::http::error::ApiError;
 use crate::http::recordings;
-use crate::ingest::publication::Status;
+use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Candidate, IceServer};
 use crate::record::Manifest;
 use serde::{Deserialize, Serialize};
