@@ -7,20 +7,22 @@
 use crate::base::id::{Secret, StreamName};
 use crate::http::error::ApiError;
 use crate::http::signal::wire::Recording;
+use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::{Fault, Register, Upload};
 use crate::ingest::status::Status;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// A byte of a REC_BLOB takes up to two of UTF-8, and control characters are escaped: twice the bytes
 /// of compressed media, and never more than this many times. Beyond it, and some room for names, the
@@ -30,12 +32,8 @@ const TEXT: u64 = 4;
 const MAX_TEXT: u64 = 64 << 10;
 /// Errors after which a socket is closed.
 const MAX_ERRORS: u32 = 100;
-/// A client that doesn't read for this long is dropped.
-const SEND_TIME: Duration = Duration::from_secs(10);
 /// An upload answers at once, unless it waits for the disk.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a client that sent rubbish may wait for the file of what came before.
 const SEAL_TIME: Duration = Duration::from_secs(10);
 
@@ -83,20 +81,11 @@ pub async fn open(
     let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
     Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("chunks socket", async move {
+            let socket = Socket::new(socket, &state.sockets);
             Connection { socket, state, upload: None, errors: 0 }.run().await;
             drop(place);
         });
     }))
-}
-
-/// Why a socket ends.
-enum End {
-    /// The peer is gone, or doesn't read.
-    Gone,
-    /// The server stops.
-    GoingAway,
-    /// The peer is told why.
-    Refused(ApiError),
 }
 
 /// How bad an error is.
@@ -110,7 +99,7 @@ enum Bad {
 }
 
 struct Connection {
-    socket: WebSocket,
+    socket: Socket,
     state: Arc<State>,
     upload: Option<Upload>,
     errors: u32,
@@ -118,57 +107,36 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self) {
-        let (code, reason) = match self.serve().await {
-            Ok(()) | Err(End::Gone) => return,
-            Err(End::GoingAway) => (close_code::AWAY, "the server is stopping"),
-            Err(End::Refused(error)) => {
-                if self.error(&error).await.is_err() {
-                    return;
-                }
-                (error.close_code(), error.code)
-            }
-        };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let Err(end) = self.serve().await;
+        if let End::Refused(error) = &end
+            && self.error(error).await.is_err()
+        {
+            return;
+        }
         // Whoever comes with the same uid need not wait for the end of this handshake.
         self.upload = None;
-        if self.send_message(close).await.is_ok() {
-            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-            let _ = timeout(CLOSE_TIME, drained).await;
-        }
+        self.socket.close(end).await;
     }
 
-    async fn serve(&mut self) -> Result<(), End> {
-        let timing = self.state.sockets.timing;
-        let stop = self.state.sockets.tasks.stop_token();
-        let register_by = Instant::now() + timing.first_publish;
-        let (mut heard, mut registered) = (Instant::now(), false);
-        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn serve(&mut self) -> Result<Infallible, End> {
+        let limit = self.state.sockets.timing.first_publish;
+        let (register_by, mut registered) = (Instant::now() + limit, false);
         loop {
             registered |= self.upload.is_some();
             tokio::select! {
                 biased;
                 ended = watched(&mut self.upload) => match ended {
                     Some(status) => self.ended(&status).await?,
-                    None => return Err(End::Refused(Fault::Replaced.into())),
+                    None => return Err(ApiError::from(Fault::Replaced).into()),
                 },
-                () = stop.cancelled() => return Err(End::GoingAway),
-                message = self.socket.recv() => {
-                    match message {
-                        None | Some(Err(_)) => return Err(End::Gone),
-                        Some(Ok(message)) => self.received(message).await?,
-                    }
-                    heard = Instant::now();
-                }
-                _ = ping.tick() => {
-                    if heard.elapsed() > timing.silence {
-                        return Err(End::Gone);
-                    }
-                    self.send_message(Message::Ping(Bytes::new())).await?;
+                message = self.socket.next() => {
+                    self.received(message?).await?;
+                    // The disk may have kept it waiting.
+                    self.socket.listens_again();
                 }
                 () = sleep_until(register_by), if !registered => {
-                    let message = format!("nothing was registered within {:?}", timing.first_publish);
-                    return Err(End::Refused(ApiError::bad_request(message)));
+                    let message = format!("nothing was registered within {limit:?}");
+                    return Err(ApiError::bad_request(message).into());
                 }
             }
         }
@@ -189,10 +157,11 @@ impl Connection {
                     return Err(End::Refused(ApiError::bad_request(message)));
                 }
             },
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+            // Only those two come.
+            _ => return Ok(()),
         };
         match done {
-            Ok(Some(offset)) => self.send(&Server::Ack { offset }).await,
+            Ok(Some(offset)) => self.socket.tell(&Server::Ack { offset }).await,
             Ok(None) => Ok(()),
             Err(Bad::Message(error)) => self.refuse(error).await,
             Err(Bad::Stream(error)) => Err(End::Refused(error)),
@@ -261,7 +230,7 @@ impl Connection {
         };
         let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
         self.upload = Some(upload);
-        let told = self.send(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
+        let told = self.socket.tell(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
         told.map_err(|_| bad("the socket is gone"))
     }
 
@@ -277,14 +246,9 @@ impl Connection {
         };
         if let Some(Status::Unpublished { recording: Some(manifest), reason }) = &status {
             let recording = Some(Recording::of(manifest));
-            self.send(&Server::Stopped { recording, reason: reason.as_str() }).await?;
+            self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await?;
         }
-        let (code, reason) = (error.close_code(), error.code.into());
-        self.upload = None;
-        self.send_message(Message::Close(Some(CloseFrame { code, reason }))).await?;
-        let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-        let _ = timeout(CLOSE_TIME, drained).await;
-        Err(End::Gone)
+        Err(End::Closed(error.close_code(), error.code))
     }
 
     /// The upload has come to its end; the socket may register another.
@@ -293,9 +257,9 @@ impl Connection {
         match status {
             Status::Unpublished { recording, reason } => {
                 let recording = recording.as_deref().map(Recording::of);
-                self.send(&Server::Stopped { recording, reason: reason.as_str() }).await
+                self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
-            Status::Failed { code, message } => self.send(&Server::Error { code, message }).await,
+            Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,
             Status::Pending | Status::Publishing => Ok(()),
         }
     }
@@ -311,19 +275,7 @@ impl Connection {
     }
 
     async fn error(&mut self, error: &ApiError) -> Result<(), End> {
-        self.send(&Server::Error { code: error.code, message: &error.message }).await
-    }
-
-    async fn send(&mut self, message: &Server<'_>) -> Result<(), End> {
-        let text = serde_json::to_string(message).map_err(|why| End::Refused(ApiError::internal(why)))?;
-        self.send_message(Message::Text(text.into())).await
-    }
-
-    async fn send_message(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SEND_TIME, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
-        }
+        self.socket.tell(&Server::Error { code: error.code, message: &error.message }).await
     }
 }
 

@@ -15,6 +15,7 @@ mod ops;
 mod origin;
 mod recordings;
 pub mod signal;
+mod socket;
 pub mod state;
 mod streams;
 #[cfg(test)]

@@ -243,23 +243,9 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
         manifest.bytes = walker.whole();
         manifest.lasted(walker.duration());
         manifest.end_reason = Some(reason);
-        Ok::<_, io::Error>(manifest)
+        Ok(manifest)
     };
-    let kept = match shared.disk.sync(work).await.flatten() {
-        Ok(manifest) => closing.keep(manifest).await,
-        Err(error) => Err(error.into()),
-    };
-    match kept {
-        Ok(manifest) => {
-            let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
-            tracing::info!(%id, file = manifest.file, bytes, duration_ms, reason = reason.as_str(), "sealed");
-            Progress::Sealed(Box::new(manifest))
-        }
-        Err(error) => {
-            tracing::error!(%id, %error, "a recording could not be sealed; it is kept for repair");
-            failed(&End { error: Some(io::Error::other(error)), ..end })
-        }
-    }
+    closing.finish(&id, end, work).await
 }
 
 fn listed(track: &Mp4Track) -> Option<ManifestTrack> {

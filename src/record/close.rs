@@ -79,15 +79,25 @@ impl Closing {
             end.reason = end_of(&error);
         }
         let (reason, lost) = (end.reason, self.lost.clone());
-        let work = move || take.seal(reason, &lost);
-        let kept = match self.shared.disk.sync(work).await.flatten() {
+        self.finish(&id, end, move || take.seal(reason, &lost)).await
+    }
+
+    /// Does what makes a file whole, keeps the manifest that comes of it, and says so.
+    pub async fn finish(
+        &self,
+        id: &RecordingId,
+        end: End,
+        seal: impl FnOnce() -> io::Result<Manifest> + Send + 'static,
+    ) -> Progress {
+        let kept = match self.shared.disk.sync(seal).await.flatten() {
             Ok(manifest) => self.keep(manifest).await,
             Err(error) => Err(error.into()),
         };
         match kept {
             Ok(manifest) => {
-                let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
-                tracing::info!(%id, file = manifest.file, bytes, duration_ms, reason = reason.as_str(), "sealed");
+                let (bytes, duration_ms, reason) =
+                    (manifest.bytes, manifest.duration_ms, end.reason.as_str());
+                tracing::info!(%id, file = manifest.file, bytes, duration_ms, reason, "sealed");
                 Progress::Sealed(Box::new(manifest))
             }
             Err(error) => {

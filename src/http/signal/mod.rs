@@ -9,22 +9,24 @@ pub(in crate::http) mod wire;
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::http::error::ApiError;
+use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, Offer};
 use crate::ingest::{Refusal, SessionId};
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use wire::{Client, Server};
 
 /// The largest message that is read: an offer with every codec and candidate is under 20 KiB.
@@ -37,13 +39,8 @@ const MAX_PUBLICATIONS: usize = 32;
 /// Errors after which a socket is closed: a browser whose publication ends while it still sends
 /// candidates causes a dozen, a broken loop thousands.
 const MAX_ERRORS: u32 = 100;
-/// A client that doesn't read for this long is dropped; until then nothing piles up, since nothing
-/// is sent to it before the last message is through.
-const SEND_TIME: Duration = Duration::from_secs(10);
 /// Ingest answers in milliseconds; a request that takes this long has failed.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// The deadlines of a socket.
 #[derive(Clone, Copy, Debug)]
@@ -79,20 +76,11 @@ pub async fn open(
     let upgrade = upgrade.max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
     Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("signal", async move {
+            let socket = Socket::new(socket, &state.sockets);
             Connection::new(socket, state).run().await;
             drop(place);
         });
     }))
-}
-
-/// Why a socket ends.
-enum End {
-    /// The peer is gone, or doesn't read.
-    Gone,
-    /// The server stops.
-    GoingAway,
-    /// The peer is told why.
-    Refused(ApiError),
 }
 
 /// A publication this socket holds.
@@ -114,7 +102,7 @@ struct Change {
 }
 
 struct Connection {
-    socket: WebSocket,
+    socket: Socket,
     state: Arc<State>,
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
@@ -123,7 +111,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: WebSocket, state: Arc<State>) -> Self {
+    fn new(socket: Socket, state: Arc<State>) -> Self {
         Self {
             socket,
             state,
@@ -135,66 +123,34 @@ impl Connection {
     }
 
     async fn run(mut self) {
-        let (code, reason) = match self.serve().await {
-            Ok(()) | Err(End::Gone) => return,
-            Err(End::GoingAway) => (close_code::AWAY, "the server is stopping"),
-            Err(End::Refused(error)) => {
-                let told = self.error(None, &error).await;
-                if told.is_err() {
-                    return;
-                }
-                (error.close_code(), error.code)
-            }
-        };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        if self.send_message(close).await.is_ok() {
-            // Closing with unread data would reset the connection, and the peer might never see why.
-            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-            let _ = timeout(CLOSE_TIME, drained).await;
+        let Err(end) = self.serve().await;
+        if let End::Refused(error) = &end
+            && self.error(None, error).await.is_err()
+        {
+            return;
         }
+        self.socket.close(end).await;
     }
 
-    async fn serve(&mut self) -> Result<(), End> {
-        let timing = self.state.sockets.timing;
-        let stop = self.state.sockets.tasks.stop_token();
-        let first_publish = Instant::now() + timing.first_publish;
-        let mut heard = Instant::now();
-        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn serve(&mut self) -> Result<Infallible, End> {
+        let limit = self.state.sockets.timing.first_publish;
+        let first_publish = Instant::now() + limit;
         loop {
             tokio::select! {
                 biased;
                 Some(change) = self.changes.next() => self.changed(change).await?,
-                () = stop.cancelled() => return Err(End::GoingAway),
-                message = self.socket.recv() => {
-                    heard = Instant::now();
-                    match message {
-                        None | Some(Err(_)) => return Err(End::Gone),
-                        Some(Ok(message)) => self.received(message).await?,
-                    }
-                }
-                _ = ping.tick() => {
-                    if heard.elapsed() > timing.silence {
-                        return Err(End::Gone);
-                    }
-                    self.send_message(Message::Ping(Default::default())).await?;
-                }
+                message = self.socket.next() => self.received(message?).await?,
                 () = sleep_until(first_publish), if self.watchers == 0 => {
-                    let message = format!("nothing was published within {:?}", timing.first_publish);
-                    return Err(End::Refused(ApiError::bad_request(message)));
+                    let message = format!("nothing was published within {limit:?}");
+                    return Err(ApiError::bad_request(message).into());
                 }
             }
         }
     }
 
     async fn received(&mut self, message: Message) -> Result<(), End> {
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => {
-                return Err(End::Refused(ApiError::bad_request("a message is text, one JSON object")));
-            }
-            // Answered by the library; the closing handshake ends with `recv` yielding nothing.
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+        let Message::Text(text) = message else {
+            return Err(ApiError::bad_request("a message is text, one JSON object").into());
         };
         if text.len() > MAX_MESSAGE {
             return Err(End::Refused(ApiError::too_large(MAX_MESSAGE)));
@@ -295,7 +251,7 @@ impl Connection {
         self.watchers += 1;
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
-            self.send(&Server::status(&stream, &status)).await?;
+            self.socket.tell(&Server::status(&stream, &status)).await?;
         }
         if status.is_final() {
             // Resumed after its end: there is nothing left to connect to.
@@ -307,15 +263,16 @@ impl Connection {
         self.held.insert(stream.clone(), held);
         self.watch(stream.clone(), self.watchers, accepted.status);
         let state = self.state.clone();
-        self.send(&Server::Answer {
-            stream: &stream,
-            sdp: &accepted.answer,
-            resume: resume.reveal(),
-            ice_servers: state.ingest.ice_servers(),
-        })
-        .await?;
+        self.socket
+            .tell(&Server::Answer {
+                stream: &stream,
+                sdp: &accepted.answer,
+                resume: resume.reveal(),
+                ice_servers: state.ingest.ice_servers(),
+            })
+            .await?;
         for candidate in &accepted.candidates {
-            self.send(&Server::Candidate { stream: &stream, candidate }).await?;
+            self.socket.tell(&Server::Candidate { stream: &stream, candidate }).await?;
         }
         Ok(())
     }
@@ -341,7 +298,7 @@ impl Connection {
             Status::Failed { code: error.code, message: error.message }
         };
         held.told = status.word();
-        self.send(&Server::status(&change.stream, &status)).await?;
+        self.socket.tell(&Server::status(&change.stream, &status)).await?;
         if status.is_final() {
             self.held.remove(&change.stream);
         } else {
@@ -361,19 +318,7 @@ impl Connection {
     }
 
     async fn error(&mut self, stream: Option<&str>, error: &ApiError) -> Result<(), End> {
-        self.send(&Server::Error { stream, code: error.code, message: &error.message }).await
-    }
-
-    async fn send(&mut self, message: &Server<'_>) -> Result<(), End> {
-        let text = serde_json::to_string(message).map_err(|why| End::Refused(ApiError::internal(why)))?;
-        self.send_message(Message::Text(text.into())).await
-    }
-
-    async fn send_message(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SEND_TIME, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
-        }
+        self.socket.tell(&Server::Error { stream, code: error.code, message: &error.message }).await
     }
 }
 
