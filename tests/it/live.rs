@@ -227,9 +227,8 @@ async fn fifty_viewers_of_whom_five_do_not_read_harm_nobody() {
         viewer.sees(1).await;
         readers.push(read(viewer));
     }
-    // More than the kernel takes for those who don't read, which is 4 MiB by default, and the cache; less
-    // than what ends them: 10 s in which they take nothing.
-    sends_for(&live, Duration::from_secs(14)).await;
+    // More than their connections and the cache take; less than what ends them: 10 s without reading.
+    sends_for(&live, Duration::from_secs(5)).await;
     let crowded = memory(&server);
     let stalled: Vec<_> = stalled.into_iter().map(read).collect();
     sends(&live, 3 * 80).await;
