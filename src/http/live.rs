@@ -5,10 +5,12 @@
 //! by the stream, not kept for it.
 
 use crate::base::id::StreamName;
+use crate::http::connection::Connection;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
 use crate::live::{Segment, Stream, View, Viewer};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-/// A reader that takes nothing for this long is gone: its place is free again.
+/// A reader that takes nothing for this long is gone: its place is free again, its connection cut.
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -47,7 +49,8 @@ impl Viewers {
         Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX) }
     }
 
-    fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// A place for one more, of whatever kind of stream, free again when dropped.
+    pub(super) fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| {
             let message = "the server has reached limits.max_viewers: try again later";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
@@ -56,9 +59,10 @@ impl Viewers {
 }
 
 /// `GET /live/{name}` as a WebSocket, `GET /live/{name}.webm` without.
-pub async fn watch(
+pub(super) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
+    connection: Extension<Connection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     match upgrade {
@@ -82,8 +86,8 @@ pub async fn watch(
                     "bad_request",
                     "open /live/{name} as a WebSocket, or get /live/{name}.webm",
                 )),
-                Ok(Some(name)) => file(state, stream_name(Ok(name))?).await,
-                Err(bad) => file(state, stream_name(Err(bad))?).await,
+                Ok(Some(name)) => file(state, stream_name(Ok(name))?, &connection).await,
+                Err(bad) => file(state, stream_name(Err(bad))?, &connection).await,
             }
         }
     }
@@ -97,7 +101,7 @@ fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
 }
 
 /// An endless file.
-async fn file(state: Arc<State>, name: StreamName) -> Result<Response, ApiError> {
+async fn file(state: Arc<State>, name: StreamName, connection: &Connection) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
     let place = state.viewers.enter()?;
     let mut viewer = stream.view(state.viewers.cache);
@@ -106,6 +110,7 @@ async fn file(state: Arc<State>, name: StreamName) -> Result<Response, ApiError>
         let message = format!("{name} sends nothing at the moment: try again later");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message));
     };
+    connection.cut_if_stuck(SEND_TIME);
     let (clusters, mut body) = mpsc::channel::<Bytes>(HTTP_QUEUE);
     let (mime, stop) = (segment.mime.clone(), state.sockets.tasks.stop_token());
     state.sockets.tasks.spawn("viewer", async move {

@@ -101,7 +101,7 @@ pub async fn stream(
 
 fn stream_of(state: &State, name: &StreamName, connection: &Connection) -> Result<Response, ApiError> {
     let viewer = state.mjpeg.view(name).ok_or_else(|| not_found(state, name))?;
-    let place = state.sockets.enter()?;
+    let place = state.viewers.enter()?;
     connection.cut_if_stuck(STUCK);
     let parts = stream::unfold((viewer, place), |(mut viewer, place)| async move {
         let part = viewer.next().await?;

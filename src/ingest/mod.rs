@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Publications at the same time.
     pub max_streams: usize,
-    /// Viewers at the same time, of all streams together.
+    /// Viewers at the same time, of all streams together, JPEG streams too.
     pub max_viewers: usize,
 }
 

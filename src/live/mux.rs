@@ -88,6 +88,8 @@ struct Lane {
     pending: VecDeque<Waiting>,
     /// Time of the newest frame.
     newest: Option<u64>,
+    /// How long after the one before it that was, in ms.
+    step: u64,
 }
 
 /// What the pictures do.
@@ -137,6 +139,7 @@ impl Mux {
             number,
             pending: VecDeque::new(),
             newest: None,
+            step: AWAY,
         };
         let audio = first(Kind::Audio).map(|index| lane(index, 1));
         let video = first(Kind::Video).map(|index| lane(index, 1 + u64::from(audio.is_some())));
@@ -179,9 +182,11 @@ impl Mux {
         std::mem::take(&mut self.clusters)
     }
 
-    /// Nothing came for a while: gives all there is.
+    /// Nothing came for a while: gives all there is. The last picture is said to last as long as the one
+    /// before it: between two chunks nothing is missing, and players take the frame rate from this.
     pub fn flush(&mut self) {
-        self.cut(true);
+        let step = self.video.as_ref().map_or(AWAY, |lane| lane.step.min(AWAY));
+        self.cut_until(u64::MAX, step);
     }
 
     /// Whether a picture to begin with waits to be cut.
@@ -315,6 +320,11 @@ impl Mux {
             self.video.as_ref().and_then(|lane| lane.newest).filter(|_| self.pictures == Pictures::Flowing);
         let sound = self.audio.is_some().then_some(self.heard);
         let certain = pictures.into_iter().chain(sound).min().filter(|_| !all).unwrap_or(u64::MAX);
+        self.cut_until(certain, AWAY);
+    }
+
+    /// Cuts off all clusters that end by then; a picture without a successor is said to last so long.
+    fn cut_until(&mut self, certain: u64, lasts: u64) {
         while let Some(start) = [&self.video, &self.audio].into_iter().flatten().filter_map(Lane::first).min()
         {
             let keyframe = self.video.as_ref().and_then(|lane| lane.keyframe_after(start));
@@ -322,12 +332,12 @@ impl Mux {
             if end > certain {
                 return;
             }
-            self.emit(start, end);
+            self.emit(start, end, lasts);
         }
     }
 
     /// Makes a cluster of all frames up to `end`.
-    fn emit(&mut self, start: u64, end: u64) {
+    fn emit(&mut self, start: u64, end: u64, lasts: u64) {
         let Some(segment) = self.segment.clone() else { return };
         let anywhere = self.enters_anywhere();
         let mut taken: Vec<(u64, Waiting, Option<u64>)> = Vec::new();
@@ -336,7 +346,7 @@ impl Mux {
             while lane.first().is_some_and(|tick| tick < end) {
                 let Some(frame) = lane.pending.pop_front() else { break };
                 let shown = |next: u64| (next - frame.tick).min(AWAY);
-                let duration = is_video.then(|| lane.first().map_or(AWAY, shown));
+                let duration = is_video.then(|| lane.first().map_or(lasts, shown));
                 taken.push((lane.number, frame, duration));
             }
         }
@@ -365,6 +375,7 @@ impl Lane {
     /// Adds a frame; gives its time, which is later than those before.
     fn push(&mut self, tick: u64, keyframe: bool, data: &Bytes, at: Instant) -> u64 {
         let tick = self.newest.map_or(tick, |newest| tick.max(newest + 1));
+        self.step = self.newest.map_or(self.step, |newest| tick - newest);
         self.newest = Some(tick);
         self.pending.push_back(Waiting { tick, keyframe, filler: false, at, data: data.clone() });
         tick

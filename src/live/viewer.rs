@@ -75,6 +75,9 @@ struct State {
     /// When the last viewer left.
     left: Option<Instant>,
     ended: Option<EndReason>,
+    /// The newest picture, where each stands for itself and the next may be long in coming: who joins
+    /// sees it at once.
+    still: Option<Frame>,
 }
 
 /// What there is while somebody watches.
@@ -85,7 +88,8 @@ struct Show {
     /// The number of the log's first cluster.
     first: u64,
     bytes: usize,
-    /// Bound of `bytes`; what is oldest goes when it is full.
+    /// Bound of `bytes`; what is oldest goes when it is full. The newest cluster stays, however large a
+    /// picture is: viewers would see none at all.
     bound: usize,
     last_push: Instant,
     /// A viewer waits for a picture to begin with.
@@ -104,6 +108,9 @@ impl Audience {
             && state.left.is_some_and(|left| now.saturating_duration_since(left) > REMEMBERED);
         if forgotten {
             state.show = None;
+        }
+        if self.tracks.get(frame.track).is_some_and(|track| track.codec.is_intra_only()) {
+            state.still = Some(frame.clone());
         }
         let watched = state.viewers > 0;
         let Some(show) = &mut state.show else { return false };
@@ -134,8 +141,9 @@ impl Audience {
     pub fn join(self: &Arc<Self>, bound: usize, now: Instant) -> Viewer {
         let changed = self.changed.subscribe();
         let mut state = self.lock();
-        state.viewers += 1;
-        let show = state.show.get_or_insert_with(|| Show::new(&self.tracks, bound, now));
+        let State { show, viewers, still, .. } = &mut *state;
+        *viewers += 1;
+        let show = show.get_or_insert_with(|| Show::new(&self.tracks, bound, still.as_ref(), now));
         let next = show.entry_for_newcomer(now);
         show.awaited |= matches!(next, Next::Entry(_));
         drop(state);
@@ -174,9 +182,12 @@ impl State {
 }
 
 impl Show {
-    fn new(tracks: &[Track], bound: usize, now: Instant) -> Self {
-        let log = VecDeque::new();
-        Self { mux: Mux::new(tracks), log, first: 0, bytes: 0, bound, last_push: now, awaited: true }
+    fn new(tracks: &[Track], bound: usize, still: Option<&Frame>, now: Instant) -> Self {
+        let (mut mux, log) = (Mux::new(tracks), VecDeque::new());
+        if let Some(frame) = still {
+            mux.push(frame, now);
+        }
+        Self { mux, log, first: 0, bytes: 0, bound, last_push: now, awaited: true }
     }
 
     /// Moves what the muxer has made into the log; whether there was anything.
@@ -198,7 +209,7 @@ impl Show {
         let newest = self.newest_entry(self.first).unwrap_or(self.first);
         while let Some(oldest) = self.log.front() {
             let stale = self.first < newest && now.saturating_duration_since(oldest.at) > BEHIND;
-            if self.bytes <= self.bound && !stale {
+            if (self.bytes <= self.bound && !stale) || self.log.len() == 1 {
                 return;
             }
             self.bytes -= oldest.bytes.len();
@@ -220,7 +231,8 @@ impl Show {
             let current = self.log.back().map(|newest| &newest.segment);
             let cluster = self.get(*entry);
             cluster.is_some_and(|cluster| {
-                now.saturating_duration_since(cluster.at) <= FRESH
+                let recent = now.saturating_duration_since(cluster.at) <= FRESH;
+                (recent || self.mux.enters_anywhere())
                     && current.is_some_and(|current| Arc::ptr_eq(current, &cluster.segment))
             })
         });
@@ -409,6 +421,20 @@ mod tests {
         assert_eq!(words[1], "100", "it follows at once");
         let kept = play.audience.lock().show.as_ref().map(|show| show.bytes);
         assert!(kept <= Some(4096), "{kept:?} bytes are kept");
+    }
+
+    #[test]
+    fn a_picture_that_stands_for_itself_is_seen_at_once_however_large_and_old() {
+        let audience = Arc::new(Audience::new([Track::video(Codec::Mjpeg)].into()));
+        let (start, time) = (Instant::now(), Duration::ZERO);
+        let data = Bytes::from(vec![0xff; 5000]);
+        audience.push(&Frame { track: 0, time, keyframe: true, size: None, data }, start);
+        for seconds in [9, 20] {
+            let now = start + Duration::from_secs(seconds);
+            let mut viewer = audience.join(4096, now);
+            audience.quiet(now + QUIET);
+            assert_eq!(seen(&mut viewer), ["init", "0"], "after {seconds} s");
+        }
     }
 
     #[test]

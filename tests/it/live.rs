@@ -1,5 +1,6 @@
 //! A stream is watched while it happens: by players, and by any number of viewers, slow ones too.
 
+use crate::support::chunks::{self, Chunks};
 use crate::support::judge::{self, Packet, Probe};
 use crate::support::live::Live;
 use crate::support::media;
@@ -8,7 +9,7 @@ use crate::support::publisher::{Config, Publisher, TrackConfig};
 use crate::support::server::Server;
 use crate::support::signalling::Signal;
 use crate::support::source::{FakeAudio, FakeVideo, Looped};
-use crate::support::user::{Api, SOON, eventually, on_air, on_air_again, sends};
+use crate::support::user::{Api, SOON, eventually, on_air, on_air_again, sends, stalled};
 use crate::support::viewer::{Seen, Viewer};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use str0m::media::MediaKind;
+use tokio::io::AsyncReadExt;
 
 const VP8_OPUS: &str = "video/webm;codecs=\"vp8,opus\"";
 const OPUS: &str = "audio/webm;codecs=\"opus\"";
@@ -120,7 +122,7 @@ async fn a_viewer_that_joins_late_soon_has_a_picture_and_nothing_older_than_the_
     };
     let (live, _signal) = publishing(&server, "late", fake).await;
     // The newest keyframe is the first, and long ago.
-    sends(&live, 5 * 80).await;
+    sends_for(&live, Duration::from_secs(60)).await;
     let url = server.ws_url("/live/late");
     let folder = tempfile::tempdir().unwrap();
     let asked = live.with(|publisher| publisher.keyframe_requests().len()).await;
@@ -198,7 +200,7 @@ fn missing(matched: &[proof::Matched]) -> usize {
 async fn fifty_viewers_of_whom_five_do_not_read_harm_nobody() {
     const VIEWERS: usize = 50;
     const STALLED: usize = 5;
-    let server = Server::start(&["live.cache=2MiB"]);
+    let server = Server::start(&["live.cache=1MiB"]);
     let fake = |local| Config {
         video: Some(TrackConfig::new(FakeVideo::heavy())),
         audio: Some(TrackConfig::new(Box::<FakeAudio>::default())),
@@ -225,8 +227,8 @@ async fn fifty_viewers_of_whom_five_do_not_read_harm_nobody() {
         viewer.sees(1).await;
         readers.push(read(viewer));
     }
-    // Long enough to be more than the kernel takes for those who don't read.
-    sends_for(&live, Duration::from_secs(12)).await;
+    // More than their connections and the cache take; less than what ends them: 10 s without reading.
+    sends_for(&live, Duration::from_secs(5)).await;
     let crowded = memory(&server);
     let stalled: Vec<_> = stalled.into_iter().map(read).collect();
     sends(&live, 3 * 80).await;
@@ -409,10 +411,98 @@ async fn who_cannot_watch_is_told_why() {
         (full.status(), full.headers().contains_key("retry-after")),
         (StatusCode::SERVICE_UNAVAILABLE, true)
     );
+    // Who looks at a JPEG stream is a viewer like others.
+    let image = media::jpegs(1, "320x180").remove(0);
+    let upload = reqwest::Client::new().post(server.url("/upload")).header("content-type", "image/jpeg");
+    assert_eq!(upload.body(image).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let (status, body) = api.call(Method::GET, "/stream").await;
+    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"limit_reached".into()));
     drop(only);
     eventually("a place that is free again", SOON, async || {
         let status = reqwest::get(server.url("/live/one.webm.webm")).await.unwrap().status();
         (status == StatusCode::OK).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_are_watched_frame_by_frame_and_a_muted_microphone_holds_up_nobody() {
+    let server = Server::start(&[]);
+    // A keyframe a second, and a chunk each half.
+    let sent = chunks::muted(10, 3, 6);
+    let (mut publisher, _) = Chunks::start(&server, "chunks").await;
+    let performance = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            let bytes = publisher.perform(&sent).await;
+            publisher.stop(Some(bytes)).await
+        }
+    });
+    Api::of(&server).stream_is("chunks", "PUBLISHING").await;
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("http.mkv");
+    let (url, socket) = (server.url("/live/chunks.webm"), server.ws_url("/live/chunks"));
+    let mut viewer = Viewer::connect(&socket, None).await;
+    viewer.sees(1).await;
+    let player = tokio::task::spawn_blocking(move || {
+        ffmpeg_keeps(&url, 3, &kept);
+        judge::decode(&kept).unwrap();
+        Probe::of(&kept).duration().unwrap()
+    });
+    let first = viewer.clusters[0] - viewer.began;
+    viewer.sees(5).await;
+    let mut second = Viewer::connect(&socket, None).await;
+    second.sees(1).await;
+    let next = second.clusters[0] - second.began;
+    println!("the first picture came after {first:?}, a second viewer's after {next:?}");
+    let (word, code) = viewer.until_the_end().await;
+    assert_eq!((&word["reason"], code), (&json!("stopped"), Some(1000)));
+    performance.await.unwrap();
+
+    let file = folder.path().join("seen.webm");
+    viewer.save(&file);
+    let silence = judge::sha256(&[0xf8, 0xff, 0xfe]);
+    for kind in ["video", "audio"] {
+        let packets = judge::packets_of(&file, kind);
+        let widest = packets.windows(2).map(|pair| pair[1].time - pair[0].time).max().unwrap();
+        let seen: Vec<_> =
+            packets.into_iter().map(|packet| packet.sha256).filter(|hash| *hash != silence).collect();
+        let sent = chunks::hashes(&sent, "webm", kind);
+        println!("{kind}: {} of {} frames seen, the widest gap {widest:?}", seen.len(), sent.len());
+        assert!(seen.len() > sent.len() / 2 && sent.ends_with(&seen), "{kind}: other frames than were sent");
+        assert!(widest < Duration::from_millis(100), "{kind}: {widest:?}");
+    }
+    let pause = viewer.clusters.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    println!("{} skipped, {pause:?} between two clusters at most", viewer.skipped);
+    assert_eq!(viewer.skipped, 0);
+    assert!(pause < Duration::from_millis(1500), "nothing came for {pause:?}");
+    println!("a player over HTTP keeps {:?}", player.await.unwrap());
+    // The keyframe has to happen, and its chunk to end.
+    for first in [first, next] {
+        assert!(first < Duration::from_millis(2000), "the first picture came after {first:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_that_reads_nothing_loses_its_place_and_its_connection() {
+    let server = Server::start(&["limits.max_viewers=1"]);
+    let fake = |local| Config { video: Some(TrackConfig::new(FakeVideo::heavy())), ..Config::new(local) };
+    let (live, _signal) = publishing(&server, "dead", fake).await;
+    let mut dead = stalled(&server, "/live/dead.webm").await;
+    let status = async || reqwest::get(server.url("/live/dead.webm")).await.unwrap().status();
+    eventually("it has the place", SOON, async || {
+        (status().await == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    eventually("a place that is free again", Duration::from_secs(60), async || {
+        (status().await == StatusCode::OK).then_some(())
+    })
+    .await;
+    println!("the place was free again {:?} after it was taken", began.elapsed());
+    // The stream goes on, so what ends is the connection.
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(SOON, dead.read_to_end(&mut rest)).await.expect("the connection ends");
+    println!("{} bytes were on their way: {end:?}", rest.len());
+    drop(live);
 }

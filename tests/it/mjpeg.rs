@@ -3,7 +3,7 @@
 use crate::support::judge::{self, Probe};
 use crate::support::media;
 use crate::support::server::Server;
-use crate::support::user::{Api, SOON, eventually, files_in, on_air, on_air_again};
+use crate::support::user::{Api, SOON, eventually, files_in, on_air, on_air_again, stalled};
 use crate::support::web::HookLog;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -11,8 +11,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncReadExt;
 
 const NO_HOOK: &str = "hooks.on_record=";
 const RESUME: &str = "onrecord-resume";
@@ -204,16 +203,6 @@ async fn ffprobe_reads_a_live_stream() {
     }
     assert_eq!(said.trim(), "stream,mjpeg,320,180");
     assert!(probe.wait().await.unwrap().success());
-}
-
-/// A connection that asks for a stream and reads nothing of it.
-async fn stalled(server: &Server, path: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(16 << 10).unwrap();
-    let port: u16 = server.base.rsplit(':').next().unwrap().parse().unwrap();
-    let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
-    stream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

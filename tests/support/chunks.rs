@@ -24,6 +24,30 @@ pub fn recording(format: &str, video: &[&str], seconds: u32, size: &str) -> Vec<
     media::encode(format, &[&input[..], video, &["-g", "30", "-pix_fmt", "yuv420p"], &sound, live].concat())
 }
 
+/// The same of VP8 and a microphone that is off between two seconds.
+pub fn muted(seconds: u32, from: u32, to: u32) -> Vec<u8> {
+    let (length, sound) =
+        (seconds.to_string(), format!("sine=f=440:r=48000,aselect='not(between(t,{from},{to}))'"));
+    let input = ["-f", "lavfi", "-i", "testsrc2=s=640x360:r=30", "-f", "lavfi", "-i", &sound, "-t", &length];
+    let output = ["-g", "30", "-pix_fmt", "yuv420p", "-c:a", "libopus", "-cluster_time_limit", "500"];
+    media::encode("webm", &[&input[..], VP8, &output, &["-live", "1"]].concat())
+}
+
+/// A recording's clusters, the header with the first: each with the time at which the next begins.
+fn clusters(recording: &[u8]) -> Vec<(Duration, &[u8])> {
+    let mut starts = Vec::new();
+    for at in 0..recording.len() - 16 {
+        let Some([size, rest @ ..]) = recording[at..].strip_prefix(b"\x1f\x43\xb6\x75") else { continue };
+        let [0xe7, length, time @ ..] = &rest[size.leading_zeros() as usize..] else { continue };
+        let time = &time[..usize::from(length & 0x7f)];
+        starts.push((time.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)), at));
+    }
+    let ends = starts[1..].iter().copied().chain([(starts[starts.len() - 1].0 + 500, recording.len())]);
+    let mut from = 0;
+    ends.map(|(time, to)| (Duration::from_millis(time), &recording[std::mem::replace(&mut from, to)..to]))
+        .collect()
+}
+
 pub const VP8: &[&str] = &["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"];
 pub const VP9: &[&str] = &["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"];
 pub const AV1: &[&str] = &["-c:v", "libsvtav1", "-preset", "10"];
@@ -101,6 +125,17 @@ impl Chunks {
         let mut offset = 0;
         for piece in bytes.chunks(each) {
             self.send(piece).await;
+            offset = self.ack().await;
+        }
+        offset
+    }
+
+    /// Sends a recording in its own time, a cluster each time as soon as all of it has happened.
+    pub async fn perform(&mut self, recording: &[u8]) -> u64 {
+        let (began, mut offset) = (tokio::time::Instant::now(), 0);
+        for (time, cluster) in clusters(recording) {
+            tokio::time::sleep_until(began + time).await;
+            self.send(cluster).await;
             offset = self.ack().await;
         }
         offset

@@ -1,5 +1,6 @@
 // The page “Watch”: a stream while it happens, in the best way this browser has.
 
+import { viewJpeg } from "./jpeg-view.js";
 import { byId } from "./ui.js";
 import { canPlay, Player } from "./watch/player.js";
 
@@ -42,6 +43,8 @@ let heard = 0;
 let state = "loading";
 /** How it is shown: by `player`, as a file, or as single pictures. @type {"stream" | "file" | "pictures"} */
 let way = "stream";
+/** Ends the view of single pictures. */
+let endPictures = () => {};
 
 /** @param {string} text */
 function decode(text) {
@@ -78,7 +81,7 @@ function draw() {
   mute.textContent = video.muted ? "Sound on" : "Sound off";
   mute.setAttribute("aria-pressed", String(!video.muted));
   full.hidden = !document.fullscreenEnabled;
-  picture.hidden = way !== "pictures";
+  picture.hidden = way !== "pictures" || state !== "live";
   video.hidden = way === "pictures";
 }
 
@@ -130,16 +133,19 @@ function other(next) {
   const old = socket;
   socket = null;
   old?.close();
-  if (next === "pictures") picture.src = address(`stream/${segment}`).href;
-  else {
+  player.clear();
+  if (next === "pictures") {
+    endPictures = viewJpeg(picture, name, (view) => {
+      if (view === "live") enter("live");
+      else if (view === "away") again();
+    });
+  } else {
     video.src = address(`live/${segment}.webm`).href;
     start();
   }
   draw();
 }
 
-picture.addEventListener("load", () => enter("live"));
-picture.addEventListener("error", () => way === "pictures" && again());
 video.addEventListener("playing", () => way === "file" && enter("live"));
 for (const event of ["ended", "error"]) video.addEventListener(event, () => way === "file" && again());
 video.addEventListener("error", () => way === "stream" && video.error && restart(new Error(video.error.message)));
@@ -168,6 +174,8 @@ function later() {
 
 /** Another way to play ended; the socket knows what is there now. */
 function again() {
+  if (way === "pictures") player.freeze(picture);
+  endPictures();
   way = "stream";
   enter("ended");
   later();

@@ -76,7 +76,7 @@ async fn settings_out_of_bounds_are_said_and_a_cut_connection_loses_no_recording
 }
 
 /// A picture of one colour.
-fn plain(colour: &str) -> Vec<u8> {
+pub(super) fn plain(colour: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-f", "lavfi", "-i", &format!("color=c={colour}:s=64x64")])
         .args(["-frames:v", "1", "-t", "1", "-c:v", "mjpeg", "-f", "image2pipe", "-"])

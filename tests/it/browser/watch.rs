@@ -1,6 +1,8 @@
 //! The page that watches. What it watches it publishes itself, so that both ends have one clock: a
 //! picture whose upper third says in bars when it was painted.
 
+use super::camera::plain;
+use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio};
 use crate::support::chromium::Chromium;
 use crate::support::live::Live;
@@ -8,17 +10,19 @@ use crate::support::media;
 use crate::support::publisher::{Config, TrackConfig};
 use crate::support::signalling::Signal;
 use crate::support::source::Looped;
+use reqwest::{Client, header};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// Live, and a picture is there.
 const LIVE: &str = "document.querySelector('#state').dataset.state === 'live' && document.querySelector('#video').readyState > 2";
 
-/// Paints, and looks at what the page shows: when it was painted, and how green it is below.
-const STUDIO: &str = r##"
+/// Paints the time, in bars.
+const PAINTER: &str = r##"
     const board = Object.assign(document.createElement("canvas"), { width: 640, height: 360 });
     const paint = board.getContext("2d");
     setInterval(() => {
-      const now = Math.round(performance.now());
+      const now = Date.now();
       paint.fillStyle = "#2a4";
       paint.fillRect(0, 0, 640, 360);
       for (let bit = 0; bit < 16; bit++) {
@@ -26,28 +30,21 @@ const STUDIO: &str = r##"
         paint.fillRect(bit * 40, 0, 40, 120);
       }
     }, 33);
-    const Native = RTCPeerConnection;
-    window.peers = [];
-    window.RTCPeerConnection = class extends Native {
-      constructor(...args) {
-        super(...args);
-        peers.push(this);
-      }
-    };
-    window.sender = (kind) => peers.at(-1).getSenders().find(({ track }) => track?.kind === kind);
     const sound = new AudioContext();
     const tone = sound.createOscillator();
     const sink = sound.createMediaStreamDestination();
     tone.connect(sink);
     tone.start();
-    window.media = new MediaStream([...board.captureStream(30).getTracks(), ...sink.stream.getTracks()]);
+    window.media = new MediaStream([...board.captureStream(30).getTracks(), ...sink.stream.getTracks()]);"##;
 
+/// Looks at what the page shows: when it was painted, and how green it is below.
+const EYE: &str = r##"
     const [video, poster] = [document.querySelector("#video"), document.querySelector("#poster")];
     const eye = Object.assign(document.createElement("canvas"), { width: 64, height: 36 }).getContext("2d", { willReadFrequently: true });
     const pixel = (x, y) => eye.getImageData(x, y, 1, 1).data[1];
     window.latencies = [];
     const look = () => {
-      const now = Math.round(performance.now());
+      const now = Date.now() & 0xffff;
       eye.drawImage(video, 0, 0, 64, 36);
       let code = 0;
       for (let bit = 0; bit < 16; bit++) if (pixel(bit * 4 + 2, 6) > 128) code |= 1 << bit;
@@ -63,14 +60,29 @@ const STUDIO: &str = r##"
       if (video.readyState >= 2) eye.drawImage(video, 0, 0, 64, 36);
       shades.push(pixel(32, 30));
     }, 10);
-    // The longest time that playback stood still.
+    // The longest time that playback stood still, and all that somebody notices.
     window.stuck = 0;
+    window.stalls = [];
     let [last, since] = [-1, performance.now()];
     setInterval(() => {
       const now = performance.now();
-      if (video.currentTime !== last) [last, since] = [video.currentTime, now];
       stuck = Math.max(stuck, now - since);
-    }, 20);
+      if (video.currentTime === last) return;
+      if (last >= 0 && now - since > 150) stalls.push(Math.round(now - since));
+      [last, since] = [video.currentTime, now];
+    }, 20);"##;
+
+/// Publishes what is painted.
+const PUBLISHER: &str = r##"
+    const Native = RTCPeerConnection;
+    window.peers = [];
+    window.RTCPeerConnection = class extends Native {
+      constructor(...args) {
+        super(...args);
+        peers.push(this);
+      }
+    };
+    window.sender = (kind) => peers.at(-1).getSenders().find(({ track }) => track?.kind === kind);
     const { createSession } = await import("/js/onrecord.js");
     window.publish = () => new Promise((done, failed) => {
       const session = createSession({ urlServer: location.origin.replace("http", "ws") + "/signal" });
@@ -86,7 +98,8 @@ async fn mirror(studio: &Studio) -> Chromium {
     let browser = Chromium::start().await;
     browser.goto(&studio.server.url("/watch/mirror")).await;
     browser.until("document.querySelector('#state').dataset.state === 'waiting'", SOON).await;
-    assert_eq!(browser.run(&format!("return (async () => {{ {STUDIO} }})();")).await, true);
+    let script = format!("return (async () => {{ {PAINTER} {EYE} {PUBLISHER} }})();");
+    assert_eq!(browser.run(&script).await, true);
     browser.until(LIVE, CONNECT).await;
     // Before the first picture there is none to keep.
     browser.run("shades.length = 0;").await;
@@ -199,4 +212,79 @@ async fn a_browser_without_media_source_extensions_plays_the_file() {
         let source = json!({ "source": "delete window.MediaSource; delete window.ManagedMediaSource;" });
         browser.devtools("Page.addScriptToEvaluateOnNewDocument", source).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_recorded_in_chunks_is_watched_without_standing_still() {
+    let studio = Studio::open(&[]);
+    let browser = Chromium::start().await;
+    let camera = format!("{PAINTER} navigator.mediaDevices.getUserMedia = async () => media;");
+    let source = json!({ "source": format!("(() => {{ {camera} }})();") });
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", source).await;
+    browser.goto(&studio.server.url("/record?name_prefix=mirror")).await;
+    browser.until("document.querySelector('#status').dataset.status === 'PUBLISHING'", CONNECT).await;
+    let streams = super::json(&studio.server.url("/api/streams")).await;
+    assert_eq!(streams[0]["via"], "chunks", "{streams}");
+    browser.new_window().await;
+    let opened = Instant::now();
+    let watch = format!("/watch/{}", streams[0]["stream"].as_str().unwrap());
+    browser.goto(&studio.server.url(&watch)).await;
+    browser.until(LIVE, CONNECT).await;
+    println!("a picture {:?} after the page was asked for", opened.elapsed());
+    browser.run(&format!("{{ {EYE} }}")).await;
+    // The page learns how far apart the chunks come.
+    plays(&browser, 6.0).await;
+    println!("while it learns it stood still for {} ms", browser.run("return stalls.splice(0);").await);
+    browser.run("latencies.length = 0;").await;
+    plays(&browser, 10.0).await;
+    let stalls = browser.run("return stalls;").await;
+    let (median, _) = latency(&browser, "chunks of 1 s").await;
+    println!("in 10 s it stood still for {stalls} ms");
+    look(&browser, &pictures(), "watch-chunks").await;
+    assert!(stalls.as_array().unwrap().len() <= 2, "it stood still for {stalls} ms");
+    assert!(median < 4000, "{median} ms");
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jpeg_stream_is_watched_picture_by_picture_and_the_last_one_stays() {
+    let studio = Studio::open(&["mjpeg.idle_timeout=60s"]);
+    let browser = Chromium::start().await;
+    let (client, url) = (Client::new(), studio.server.url("/upload"));
+    let post = async |image: Vec<u8>| {
+        let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpeg").body(image);
+        assert_eq!(request.send().await.unwrap().status(), 204);
+    };
+    browser.goto(&studio.server.url("/watch/default")).await;
+    browser.until("document.querySelector('#state').dataset.state === 'waiting'", SOON).await;
+    browser
+        .run(
+            r##"const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+            window.shows = (channel, selector) => {
+              const shown = document.querySelector(selector);
+              if (shown.hidden || shown.naturalWidth === 0) return false;
+              context.drawImage(shown, 0, 0, 1, 1);
+              const pixel = context.getImageData(0, 0, 1, 1).data;
+              return pixel[channel] > 200 && pixel[(channel + 1) % 3] < 60 && pixel[(channel + 2) % 3] < 60;
+            };"##,
+        )
+        .await;
+    for round in 0..2 {
+        for (channel, colour) in ["red", "lime", "blue"].into_iter().enumerate() {
+            let posted = Instant::now();
+            post(plain(colour)).await;
+            browser.until(&format!("shows({channel}, '#picture')"), SOON).await;
+            let seen = posted.elapsed();
+            println!("round {round}: {colour} is seen {seen:?} after its POST");
+            // The page looks for a stream every few seconds; then it waits for no other picture.
+            assert!(channel == 0 || seen < Duration::from_millis(4_500), "{colour} was shown {seen:?} late");
+        }
+        assert_eq!(client.delete(&url).send().await.unwrap().status(), 200);
+        browser.until("document.querySelector('#state').dataset.state === 'ended'", SOON).await;
+        browser.until("shows(2, '#poster')", SOON).await;
+    }
+    post(media::jpegs(1, "640x360").remove(0)).await;
+    browser.until("document.querySelector('#picture').naturalWidth === 640", SOON).await;
+    look(&browser, &pictures(), "watch-pictures").await;
 }

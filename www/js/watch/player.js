@@ -4,12 +4,12 @@
 const KEPT_S = 30;
 /** Seconds behind the newest media that is aimed at, beyond the longest pause between two arrivals. */
 const RESERVE_S = 0.3;
-/** The least and the most that is aimed at, in seconds. */
-const TARGET_S = { min: 0.4, max: 4 };
+/** The least and the most that is aimed at, in seconds: MediaRecorder's chunks are 10 s long at the most. */
+const TARGET_S = { min: 0.4, max: 11 };
 /** So far off the aim the page jumps, in seconds; up to there it only plays a little faster. */
 const JUMP_S = 0.55;
-/** How long a pause between arrivals is remembered, in ms. */
-const MEMORY_MS = 10_000;
+/** How long a pause between arrivals is remembered, in ms: one that was an accident, and one of several. */
+const MEMORY_MS = { once: 10_000, again: 30_000 };
 /** Clusters that wait for the decoder; a page that gets no time at all begins anew. */
 const QUEUE = 200;
 
@@ -30,7 +30,6 @@ export class Player {
   #arrived = 0;
   /** @type {{at: number, ms: number}[]} */
   #pauses = [];
-  #timer = setInterval(() => this.#follow(), 100);
 
   /**
    * @param {HTMLVideoElement} video
@@ -42,6 +41,7 @@ export class Player {
     this.poster = poster;
     this.failed = failed;
     video.disableRemotePlayback = true; // iPhones demand it
+    setInterval(() => this.#follow(), 100);
   }
 
   /** Seconds between what is shown and the newest that has arrived. */
@@ -83,23 +83,27 @@ export class Player {
     const now = performance.now();
     if (this.#arrived) this.#pauses.push({ at: now, ms: now - this.#arrived });
     this.#arrived = now;
-    while (this.#pauses.length && this.#pauses[0].at < now - MEMORY_MS) this.#pauses.shift();
+    while (this.#pauses.length && this.#pauses[0].at < now - MEMORY_MS.again) this.#pauses.shift();
     this.#queue.push(bytes);
     if (this.#queue.length > QUEUE) return this.failed(new Error("this device is too slow for the stream"));
     this.#feed();
   }
 
-  /** Keeps the picture that is shown while something else is loaded. */
-  freeze() {
-    const { videoWidth: width, videoHeight: height } = this.video;
-    if (!width || this.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
+  /**
+   * Keeps the picture that is shown while something else is loaded.
+   * @param {HTMLImageElement} [image]  Where it is shown, if not in the video.
+   */
+  freeze(image) {
+    const { videoWidth, videoHeight, readyState } = this.video;
+    const drawable = image ? image.complete : readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+    const [width, height] = image ? [image.naturalWidth, image.naturalHeight] : [videoWidth, videoHeight];
+    if (!width || !drawable) return;
     Object.assign(this.poster, { width, height });
-    this.poster.getContext("2d")?.drawImage(this.video, 0, 0, width, height);
+    this.poster.getContext("2d")?.drawImage(image ?? this.video, 0, 0, width, height);
   }
 
-  /** Ends all. */
-  close() {
-    clearInterval(this.#timer);
+  /** Lets go of the stream; the next one may be shown by something else. */
+  clear() {
     this.freeze();
     this.#source = this.#buffer = null;
     this.#queue = [];
@@ -120,10 +124,10 @@ export class Player {
     }
   }
 
-  /** What is aimed at, in seconds: media that comes in bursts needs more. */
-  get #target() {
-    const longest = Math.max(0, ...this.#pauses.map(({ ms }) => ms)) / 1000;
-    return Math.min(Math.max(longest + RESERVE_S, TARGET_S.min), TARGET_S.max);
+  /** The pause that is to be expected, in ms: chunks come in bursts, and all that is between them is one. */
+  #expected(now = performance.now()) {
+    const [, again = 0] = this.#pauses.map(({ ms }) => ms).sort((a, b) => b - a);
+    return this.#pauses.reduce((most, { at, ms }) => (at > now - MEMORY_MS.once ? Math.max(most, ms) : most), again);
   }
 
   /** Stays at the live edge. */
@@ -133,13 +137,16 @@ export class Player {
     if (!this.#source || !buffered.length || video.seeking) return;
     const last = buffered.length - 1;
     const [start, end] = [buffered.start(last), buffered.end(last)];
-    const [delay, target] = [end - video.currentTime, this.#target];
+    const expected = this.#expected();
+    const target = Math.min(Math.max(expected / 1000 + RESERVE_S, TARGET_S.min), TARGET_S.max);
+    // What has been played since the last arrival is no nearness to the edge: the next burst brings it back.
+    const delay = end - video.currentTime + Math.min(performance.now() - this.#arrived, expected) / 1000;
     if (video.currentTime < start || delay > target + JUMP_S) {
       // Never back to what was shown: after a hole, on to what follows it.
-      video.currentTime = Math.max(start, end - target, Math.min(video.currentTime, end));
+      video.currentTime = Math.max(start, Math.min(video.currentTime + Math.max(delay - target, 0), end));
       video.playbackRate = 1;
     } else if (delay > target + 0.15) video.playbackRate = 1.08;
-    else if (delay < target - 0.25) video.playbackRate = 0.94;
+    else if (delay < target - 0.15) video.playbackRate = 0.94;
     else if (Math.abs(delay - target) < 0.08) video.playbackRate = 1;
     if (video.paused && !video.ended) video.play().catch(() => {}); // the page shows a button
   }
