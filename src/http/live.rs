@@ -7,6 +7,7 @@
 use crate::base::id::StreamName;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
+use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::http::streams::stream_name;
 use crate::live::{Segment, Stream, View, Viewer};
@@ -14,20 +15,19 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::timeout;
 
 /// A reader that takes nothing for this long is gone: its place is free again, its connection cut.
 const SEND_TIME: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long an HTTP viewer waits for a stream's first picture, which its `Content-Type` depends on: two
 /// keyframe intervals.
 const FIRST_TIME: Duration = Duration::from_secs(8);
@@ -68,12 +68,13 @@ pub(super) async fn watch(
     match upgrade {
         Ok(upgrade) => {
             let name = stream_name(name)?;
-            let socket = state.sockets.enter()?;
+            let place = state.sockets.enter()?;
             let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
-                    Socket { socket: opened, state, name }.run().await;
-                    drop(socket);
+                    let socket = Socket::new(opened, &state.sockets);
+                    Screen { socket, state, name }.run().await;
+                    drop(place);
                 });
             }))
         }
@@ -148,69 +149,28 @@ async fn fill(clusters: &mpsc::Sender<Bytes>, viewer: &mut Viewer, segment: Arc<
     }
 }
 
-/// Why a viewer's socket ends.
-enum End {
-    /// The peer is gone, or doesn't read.
-    Gone,
-    /// Closed in order, with this code and reason.
-    Closed(u16, &'static str),
-}
-
-impl From<ApiError> for End {
-    fn from(error: ApiError) -> Self {
-        Self::Closed(error.close_code(), error.code)
-    }
-}
-
-struct Socket {
-    socket: WebSocket,
+/// A viewer's socket.
+struct Screen {
+    socket: Socket,
     state: Arc<State>,
     name: StreamName,
 }
 
-impl Socket {
+impl Screen {
     async fn run(mut self) {
-        let End::Closed(code, reason) = self.serve().await else { return };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        if self.send(close).await.is_ok() {
-            // Closing with unread data would reset the connection, and the peer might never see why.
-            let drained = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-            let _ = timeout(CLOSE_TIME, drained).await;
-        }
+        let Err(end) = self.serve().await;
+        self.socket.close(end).await;
     }
 
-    async fn serve(&mut self) -> End {
-        let _place = match self.state.viewers.enter() {
-            Ok(place) => place,
-            Err(error) => return error.into(),
-        };
-        let mut viewer = match find(&self.state, &self.name) {
-            Ok(stream) => stream.view(self.state.viewers.cache),
-            Err(error) => return error.into(),
-        };
-        let timing = self.state.sockets.timing;
-        let stop = self.state.sockets.tasks.stop_token();
-        let mut heard = Instant::now();
-        let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn serve(&mut self) -> Result<Infallible, End> {
+        let _place = self.state.viewers.enter()?;
+        let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
-            let done = tokio::select! {
+            tokio::select! {
                 biased;
-                () = stop.cancelled() => return End::Closed(close_code::AWAY, "the server is stopping"),
-                message = self.socket.recv() => {
-                    heard = Instant::now();
-                    if matches!(message, Some(Ok(_))) { Ok(()) } else { Err(End::Gone) }
-                }
-                _ = ping.tick() => {
-                    if heard.elapsed() > timing.silence {
-                        return End::Gone;
-                    }
-                    self.send(Message::Ping(Bytes::new())).await
-                }
-                view = viewer.next() => self.show(view, &mut viewer).await,
-            };
-            if let Err(end) = done {
-                return end;
+                // What a viewer says is of no interest.
+                said = self.socket.next() => drop(said?),
+                view = viewer.next() => self.show(view, &mut viewer).await?,
             }
         }
     }
@@ -218,11 +178,13 @@ impl Socket {
     async fn show(&mut self, view: View, viewer: &mut Viewer) -> Result<(), End> {
         match view {
             View::Init(segment) => {
-                self.tell(json!({ "type": "init", "mime": segment.mime })).await?;
-                self.send(Message::Binary(segment.init.clone())).await
+                self.socket.tell(&json!({ "type": "init", "mime": segment.mime })).await?;
+                self.socket.send(Message::Binary(segment.init.clone())).await
             }
-            View::Skipped(frames) => self.tell(json!({ "type": "skipped", "frames": frames })).await,
-            View::Cluster(own, shared) => self.send(Message::Binary([own, shared].concat().into())).await,
+            View::Skipped(frames) => self.socket.tell(&json!({ "type": "skipped", "frames": frames })).await,
+            View::Cluster(own, shared) => {
+                self.socket.send(Message::Binary([own, shared].concat().into())).await
+            }
             View::End(reason) => {
                 // Its publisher may have come back with other tracks: another stream of the same name.
                 let next = self.state.ingest.stream(&self.name).filter(|stream| !viewer.is_of(stream));
@@ -230,20 +192,9 @@ impl Socket {
                     *viewer = stream.view(self.state.viewers.cache);
                     return Ok(());
                 }
-                self.tell(json!({ "type": "end", "reason": reason.as_str() })).await?;
+                self.socket.tell(&json!({ "type": "end", "reason": reason.as_str() })).await?;
                 Err(End::Closed(close_code::NORMAL, "the stream has ended"))
             }
-        }
-    }
-
-    async fn tell(&mut self, message: Value) -> Result<(), End> {
-        self.send(Message::Text(message.to_string().into())).await
-    }
-
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SEND_TIME, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
     }
 }
