@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Where there are no pictures to seek by, an entry for sound this often.
 const SOUND_CUE_EVERY_MS: u64 = 5_000;
-/// Pictures nearer than this to one that has an entry need none: a camera that sends JPEG has ten a
-/// second.
+/// Where all pictures are keyframes, those nearer than this to one that has an entry need none: a camera
+/// that sends JPEG has ten a second.
 const PICTURE_CUE_EVERY_MS: u64 = 250;
 /// Sound needs no entries of its own this near to a picture's.
 const PICTURE_NEAR_MS: u64 = 10_000;
@@ -78,7 +78,9 @@ impl Index {
     /// Nothing yet of these tracks.
     pub fn new(tracks: &[Track]) -> Self {
         let kinds: Vec<_> = tracks.iter().map(|track| track.codec.kind()).collect();
-        Self::of(&kinds, Duration::from_millis(1))
+        let intra_only = tracks.iter().any(|track| track.codec.is_intra_only());
+        let apart = if intra_only { PICTURE_CUE_EVERY_MS } else { 0 };
+        Self { apart, ..Self::of(&kinds, Duration::from_millis(1)) }
     }
 
     /// Nothing yet of tracks of these kinds, in a file whose ticks are so long.
@@ -122,10 +124,9 @@ impl Index {
 
     fn add_cue(&mut self, cue: &Cue, cluster: u64) {
         let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
-        let least = |millis| self.in_ticks(millis).max(self.apart);
-        let (near, every) = (least(PICTURE_CUE_EVERY_MS), least(SOUND_CUE_EVERY_MS));
+        let every = self.in_ticks(SOUND_CUE_EVERY_MS).max(self.apart);
         let (kept, apart) = match cue.kind {
-            Kind::Video => (&mut self.pictures, near),
+            Kind::Video => (&mut self.pictures, self.apart),
             Kind::Audio => (&mut self.sounds, every),
         };
         if kept.last().is_none_or(|last| cue.time.abs_diff(last.time) >= apart) {
