@@ -45,6 +45,7 @@ say "lints"
 cargo clippy --release --all-targets --locked -- -D warnings
 
 say "tests"
-cargo test --release --locked
+# With what each has measured.
+cargo test --release --locked -- --show-output
 
 say "all green"
