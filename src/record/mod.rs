@@ -268,7 +268,7 @@ impl Recordings {
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
     pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), Error> {
         self.room()?;
-        let id = RecordingId::new(jiff::Timestamp::now());
+        let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let (writer, sink) = bytes::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
         let active = self.shared.active();
