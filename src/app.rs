@@ -19,13 +19,14 @@ pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
 
+use crate::auth;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::http;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::state::{Sockets, State};
-use crate::http::{self, AuthMode};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
@@ -166,7 +167,7 @@ impl Server {
         });
 
         info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
-        if config.auth.mode == AuthMode::Open {
+        if config.auth.mode == auth::Mode::Open {
             warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
         }
         ready.store(true, Ordering::Release);

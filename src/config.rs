@@ -15,7 +15,7 @@ mod validate;
 pub use log::{Format, Log};
 
 use crate::hook::Script;
-use crate::{hook, http, ingest, live, record};
+use crate::{auth, hook, http, ingest, live, record};
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ pub struct Config {
     /// HTTP and WebSocket.
     pub server: http::Config,
     /// Who is served.
-    pub auth: http::Auth,
+    pub auth: auth::Config,
     /// WebRTC ingest.
     pub webrtc: ingest::webrtc::Config,
     /// MediaRecorder's output.

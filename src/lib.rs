@@ -23,9 +23,9 @@
 //! | L5 | `http` | axum handlers: parse, authorise, call, map the error |
 //! | L4 | `ingest` | who pushes frames in |
 //! | L3 | `record` | frames → files → catalogue; emits events, knows no hook |
-//! | L2 | `live` `hook` | fan-out, scripts (neither imports the other) |
+//! | L2 | `live` `hook` `auth` | fan-out, scripts, permissions (none imports another) |
 //! | L1 | `media` ← `rtp`, `webm` | pure: no tokio, no files, no sockets; time is an argument |
-//! | L0 | `base` | ids, units, clock, shutdown |
+//! | L0 | `base` | ids, units, clock, metrics, tasks |
 //!
 //! # Glossary
 //!
@@ -37,6 +37,7 @@
 //! - *sealing*: giving a `.part` its index, duration and final name.
 
 pub mod app;
+pub mod auth;
 pub mod base;
 pub mod config;
 pub mod hook;

@@ -10,11 +10,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("webm", &["base", "media"]),
     ("live", &["base", "media", "webm"]),
     ("hook", &["base"]),
+    ("auth", &["base"]),
     ("record", &["base", "media", "webm", "live"]),
     ("ingest", &["base", "media", "rtp", "webm", "live", "record"]),
-    ("http", &["base", "media", "live", "record", "ingest"]),
-    ("config", &["base", "live", "hook", "record", "ingest", "http"]),
-    ("app", &["base", "media", "live", "hook", "record", "ingest", "http", "config"]),
+    ("http", &["base", "auth", "media", "live", "record", "ingest"]),
+    ("config", &["base", "auth", "live", "hook", "record", "ingest", "http"]),
+    ("app", &["base", "auth", "media", "live", "hook", "record", "ingest", "http", "config"]),
 ];
 
 /// What a pure module must not name.

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod id;
+pub mod metrics;
 pub mod reason;
 pub mod tasks;
 pub mod units;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::AuthMode;
+use crate::auth;
 use std::fs;
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ fn text_from_the_environment_and_the_command_line_fits_every_type() {
     assert_eq!(config.webrtc.ice_servers[0].urls, ["stun:stun.example.org"]);
     assert_eq!((config.record.min_free, config.record.mode.as_str()), (0, "0600"));
     assert_eq!(config.record.dir, Path::new("/srv/a, b"));
-    assert_eq!((config.auth.mode, config.hooks.max_attempts), (AuthMode::Open, 3));
+    assert_eq!((config.auth.mode, config.hooks.max_attempts), (auth::Mode::Open, 3));
     assert_eq!(config.record.flush_interval, Duration::from_millis(250));
     assert_eq!(config.webrtc.reorder_window, Duration::from_millis(500));
     assert_eq!(config.hook_script, None);

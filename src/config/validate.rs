@@ -1,7 +1,7 @@
 //! What a type can't say: ranges, and settings that have to fit each other.
 
 use super::{Config, Problem};
-use crate::http::AuthMode;
+use crate::auth;
 use crate::ingest::webrtc::IceServer;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -80,7 +80,7 @@ fn plain(duration: Duration) -> String {
 
 fn server(config: &Config, problems: &mut Problems) {
     let server = &config.server;
-    if !server.bind.ip().is_loopback() && config.auth.mode == AuthMode::Off {
+    if !server.bind.ip().is_loopback() && config.auth.mode == auth::Mode::Off {
         problems.add(
             "auth.mode",
             Err(format!(

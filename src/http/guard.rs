@@ -5,10 +5,11 @@
 //! rebinding), must not open the server to the world. In every mode a page of a foreign origin can
 //! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes.
 
+use crate::auth;
+use crate::http::Config;
 use crate::http::error::ApiError;
 use crate::http::origin::{self, Origins};
 use crate::http::state::State;
-use crate::http::{Auth, AuthMode, Config};
 use axum::extract::{ConnectInfo, Request, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
@@ -40,7 +41,7 @@ pub struct Guard {
 
 impl Guard {
     /// Reads the settings it needs; the error lists every one that can't be used.
-    pub fn new(config: &Config, auth: &Auth) -> Result<Self, Vec<String>> {
+    pub fn new(config: &Config, auth: &auth::Config) -> Result<Self, Vec<String>> {
         let public = public_origin(&config.public_url);
         let (origins, mut problems) = match Origins::parse(&config.cors_origins) {
             Ok(origins) => (origins, Vec::new()),
@@ -55,7 +56,7 @@ impl Guard {
         let csp = HeaderValue::try_from(csp(&origins));
         match csp {
             Ok(csp) if problems.is_empty() => {
-                Ok(Self { local_only: auth.mode == AuthMode::Off, origins, public, csp })
+                Ok(Self { local_only: auth.mode == auth::Mode::Off, origins, public, csp })
             }
             _ => Err(problems),
         }
@@ -219,13 +220,13 @@ mod tests {
     use super::*;
     use axum::body::Body;
 
-    fn guard(mode: AuthMode, public_url: &str, origins: &[&str]) -> Guard {
+    fn guard(mode: auth::Mode, public_url: &str, origins: &[&str]) -> Guard {
         let config = Config {
             public_url: public_url.to_owned(),
             cors_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
             ..Config::default()
         };
-        Guard::new(&config, &Auth { mode }).unwrap()
+        Guard::new(&config, &auth::Config { mode, ..Default::default() }).unwrap()
     }
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn with_auth_off_only_this_machine_is_served() {
-        let guard = guard(AuthMode::Off, "", &[]);
+        let guard = guard(auth::Mode::Off, "", &[]);
         let local = "127.0.0.1:50000";
         let host = ("host", "localhost:8080");
         let cases: &[(&str, &str, Headers<'_>, bool)] = &[
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn open_serves_everybody_but_foreign_pages_may_only_read() {
-        let guard = guard(AuthMode::Open, "", &["https://app.example.org", "https://*.example.net"]);
+        let guard = guard(auth::Mode::Open, "", &["https://app.example.org", "https://*.example.net"]);
         let host = ("host", "record.example.org:8080");
         let from = |origin| ("origin", origin);
         let upgrade = ("upgrade", "websocket");
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_public_url_settles_the_scheme() {
-        let guard = guard(AuthMode::Open, "https://record.example.org", &[]);
+        let guard = guard(auth::Mode::Open, "https://record.example.org", &[]);
         let post = |host, origin| {
             refused(&guard, "10.0.0.1:5", "POST /whip/a", &[("host", host), ("origin", origin)])
         };
@@ -327,7 +328,7 @@ mod tests {
             cors_origins: vec!["*".to_owned(), "https://ok.example".to_owned()],
             ..Config::default()
         };
-        let problems = Guard::new(&config, &Auth::default()).err().unwrap();
+        let problems = Guard::new(&config, &auth::Config::default()).err().unwrap();
         assert_eq!(problems.len(), 2, "{problems:#?}");
     }
 }

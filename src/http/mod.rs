@@ -64,25 +64,6 @@ impl Default for Config {
     }
 }
 
-/// Section `auth` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Auth {
-    /// Who is served.
-    pub mode: AuthMode,
-}
-
-/// Who is served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Requests from this machine only.
-    #[default]
-    Off,
-    /// Everybody, by the operator's explicit word.
-    Open,
-}
-
 /// All that is not unreserved in RFC 3986 is escaped in a path segment of ours.
 const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

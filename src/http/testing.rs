@@ -1,14 +1,15 @@
 //! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
 
+use crate::auth;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
+use crate::http::Config;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
-use crate::http::{Auth, AuthMode, Config};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
@@ -190,7 +191,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
 
 /// What a test wants different from the defaults.
 pub struct Setup {
-    pub mode: AuthMode,
+    pub mode: auth::Mode,
     pub origins: Vec<String>,
     pub ice_servers: Vec<IceServer>,
     pub timing: Timing,
@@ -202,7 +203,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            mode: AuthMode::Off,
+            mode: auth::Mode::Off,
             origins: Vec::new(),
             ice_servers: Vec::new(),
             timing: Timing::default(),
@@ -249,7 +250,7 @@ impl Server {
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
             mjpeg: no_jpeg_streams(folder.path()),
-            guard: Guard::new(&config, &Auth { mode: setup.mode }).unwrap(),
+            guard: Guard::new(&config, &auth::Config { mode: setup.mode, ..Default::default() }).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
                 async move { hook.then_some(()).ok_or(NoReplay::NoHook) }.boxed()

@@ -1,7 +1,8 @@
 //! The routes as clients see them, over real sockets.
 
+use crate::auth;
+use crate::http::END_TIME;
 use crate::http::testing::{Server, Setup, error_of, manifest};
-use crate::http::{AuthMode, END_TIME};
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::IceServer;
 use crate::record::RecordingState;
@@ -194,7 +195,7 @@ async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
     }
     let old = raw(&server, "GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
     assert!(old.starts_with("HTTP/1.0 401"), "{old}");
-    let open = Server::start(Setup { mode: AuthMode::Open, ..Setup::default() }).await;
+    let open = Server::start(Setup { mode: auth::Mode::Open, ..Setup::default() }).await;
     assert_eq!(ask(&open, "GET /healthz", &[("host", "record.example.org")], "").await.status(), 200);
 }
 
