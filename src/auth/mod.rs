@@ -155,7 +155,7 @@ impl Auth {
         let hash = format!("sha256:{:x}", Sha256::digest(credential));
         // All are compared, each in constant time, so that the time tells nothing of any.
         let same = |token: &&Token| bool::from(token.hash.as_bytes().ct_eq(hash.as_bytes()));
-        let token = self.config.tokens.iter().filter(same).last()?;
+        let token = self.config.tokens.iter().filter(same).next_back()?;
         let streams = if token.streams.is_empty() { vec![Pattern::any()] } else { token.streams.clone() };
         Some(Grant {
             who: token.name.as_str().into(),
