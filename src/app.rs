@@ -14,10 +14,12 @@ mod check;
 mod hooks;
 mod repair;
 mod replay;
+mod retention;
 
 pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
+pub use retention::retention;
 
 use crate::auth;
 use crate::base::tasks::Tasks;
@@ -131,6 +133,7 @@ impl Server {
         };
 
         recordings.recover();
+        recordings.keep_to(config.retention.clone());
 
         let grace = config.record.reconnect_grace;
         let publications =

@@ -41,6 +41,8 @@ pub struct Config {
     pub mjpeg: ingest::mjpeg::Config,
     /// Hooks.
     pub hooks: hook::Config,
+    /// Which recordings go again.
+    pub retention: record::Retention,
     /// Live view.
     pub live: live::Config,
     /// What the server takes on.

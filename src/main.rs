@@ -36,6 +36,14 @@ enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Removes recordings by the rules of [retention], as a running server does by itself
+    Retention {
+        /// Only list what would be removed, and why; may run beside a server
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// What concerns the hook, on_record_hook
     #[command(subcommand)]
     Hook(HookCommand),
@@ -98,25 +106,27 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        Some(Command::Retention { dry_run, settings }) => {
+            brief(before.settings.sources(settings), async |config| app::retention(config, dry_run).await)
+        }
         Some(Command::Hook(HookCommand::Replay { ids, settings })) => {
-            replay(before.settings.sources(settings), &ids)
+            brief(before.settings.sources(settings), async |config| app::replay(config, &ids).await)
         }
     }
 }
 
-fn replay(sources: Sources, ids: &[String]) -> ExitCode {
+/// Runs something that ends by itself; false is failure.
+fn brief(sources: Sources, run: impl AsyncFnOnce(&Config) -> Result<bool, app::Error>) -> ExitCode {
     let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(problems) => return fail(MISUSE, problems),
     };
-    // What went wrong is worth a line among the hooks' output, what goes on is not.
+    // What went wrong is worth a line beside the command's own output, what goes on is not.
     let log = config::Log { level: "warn".to_owned(), ..config.log.clone() };
     if let Err(error) = log.start() {
         return fail(1, error);
     }
-    let run = || -> anyhow::Result<bool> {
-        Ok(tokio::runtime::Runtime::new()?.block_on(app::replay(&config, ids))?)
-    };
+    let run = || -> anyhow::Result<bool> { Ok(tokio::runtime::Runtime::new()?.block_on(run(&config))?) };
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -39,6 +39,8 @@ mod mjpeg;
 mod network;
 #[path = "it/repair/mod.rs"]
 mod repair;
+#[path = "it/retention.rs"]
+mod retention;
 #[path = "it/s3.rs"]
 mod s3;
 #[path = "it/wire.rs"]

@@ -6,7 +6,8 @@
 
 mod permission;
 
-pub use permission::{BadPattern, Pattern, Permission};
+pub use crate::base::pattern::{BadPattern, Pattern};
+pub use permission::Permission;
 
 use crate::base::id::StreamName;
 use jiff::Timestamp;

@@ -22,6 +22,10 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     chunks(config, &mut problems);
     record(config, &mut problems);
     hooks(config, &mut problems);
+    problems.off_or("retention.max_age", config.retention.max_age, MINUTE..=36500 * DAY);
+    for rule in &config.retention.streams {
+        problems.off_or("retention.streams", rule.max_age, MINUTE..=36500 * DAY);
+    }
     problems.number("mjpeg.max_frame", config.mjpeg.max_frame, 1 << 10..=8 << 20);
     problems.duration("mjpeg.idle_timeout", config.mjpeg.idle_timeout, 100 * MS..=HOUR);
     problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);

@@ -54,20 +54,12 @@ impl Catalog {
     /// that names it.
     pub fn load(dir: &Path, mode: u32, disk: Disk, space: Arc<Space>) -> io::Result<Self> {
         let mut entries = BTreeMap::new();
-        for entry in fs::read_dir(dir)? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if is_temporary(name) {
-                let _ = fs::remove_file(dir.join(name));
-            } else if name.ends_with(".json") && names::is_plain(name) {
-                match read(dir, name) {
-                    Ok(manifest) => {
-                        finish_deletion(dir, &manifest);
-                        entries.insert(manifest.id.clone(), Entry::new(manifest));
-                    }
-                    Err(error) => tracing::warn!(manifest = name, error, "a manifest is left out"),
-                }
-            }
+        for name in names_in(dir)?.filter(|name| is_temporary(name)) {
+            let _ = fs::remove_file(dir.join(name));
+        }
+        for manifest in read_all(dir)? {
+            finish_deletion(dir, &manifest);
+            entries.insert(manifest.id.clone(), Entry::new(manifest));
         }
         let last_id = Mutex::new(entries.last_key_value().map(|(id, _)| id.clone()));
         Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries), last_id })
@@ -149,9 +141,18 @@ impl Catalog {
 
     /// Removes a recording's file, once its manifest says so durably (S3).
     pub async fn delete(self: &Arc<Self>, id: &RecordingId) -> Result<Manifest, Error> {
+        self.delete_if(id, |_| true).await
+    }
+
+    /// The same, if its manifest is still such a one.
+    pub async fn delete_if(
+        self: &Arc<Self>,
+        id: &RecordingId,
+        such: impl FnOnce(&Manifest) -> bool + Send + 'static,
+    ) -> Result<Manifest, Error> {
         let busy = id.clone();
         let deleted = |manifest: &mut Manifest| {
-            if manifest.state == RecordingState::Recording {
+            if manifest.state == RecordingState::Recording || !such(manifest) {
                 return Err(Error::Busy(busy));
             }
             manifest.state = RecordingState::Deleted;
@@ -232,11 +233,8 @@ impl Catalog {
     }
 
     /// Looks whether the file of a sealed recording is still there: a hook may move it away.
-    fn look(&self, mut manifest: Manifest) -> Manifest {
-        if manifest.state == RecordingState::Sealed {
-            manifest.file_present = self.path(&manifest).is_file();
-        }
-        manifest
+    fn look(&self, manifest: Manifest) -> Manifest {
+        look(&self.dir, manifest)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Entry>> {
@@ -256,6 +254,33 @@ fn path(dir: &Path, manifest: &Manifest) -> PathBuf {
         RecordingState::Quarantined => dir.join(QUARANTINE).join(&manifest.file),
         _ => dir.join(&manifest.file),
     }
+}
+
+fn look(dir: &Path, mut manifest: Manifest) -> Manifest {
+    if manifest.state == RecordingState::Sealed {
+        manifest.file_present = path(dir, &manifest).is_file();
+    }
+    manifest
+}
+
+/// All manifests of a folder that somebody else may be working in. Blocking; changes nothing.
+pub(super) fn manifests(dir: &Path) -> io::Result<Vec<Manifest>> {
+    Ok(read_all(dir)?.map(|manifest| look(dir, manifest)).collect())
+}
+
+/// Those that can be read; a warning names each other one.
+fn read_all(dir: &Path) -> io::Result<impl Iterator<Item = Manifest> + '_> {
+    let manifests = names_in(dir)?.filter(|name| name.ends_with(".json") && names::is_plain(name));
+    Ok(manifests.filter_map(|name| {
+        let read = read(dir, &name);
+        read.inspect_err(|error| tracing::warn!(manifest = name, error, "a manifest is left out")).ok()
+    }))
+}
+
+/// The files of a folder, but for those whose names are no UTF-8: none is ours.
+fn names_in(dir: &Path) -> io::Result<impl Iterator<Item = String>> {
+    let entries: Vec<_> = fs::read_dir(dir)?.collect::<io::Result<_>>()?;
+    Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
 /// A manifest's name: the recording's with another suffix.

@@ -21,6 +21,7 @@ mod names;
 mod recorder;
 mod recover;
 mod repair;
+mod retention;
 mod space;
 mod take;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use manifest::{
 
 pub use bytes::ByteSink;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
+pub use retention::{Removal, Retention, Rule, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;

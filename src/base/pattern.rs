@@ -1,0 +1,96 @@
+//! Which streams are meant.
+
+use crate::base::id::StreamName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Names of streams: `*` stands for any characters, everything else for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+/// A pattern that no name can match, or that is too long to be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stream pattern has 1 to 128 bytes; * stands for any characters")]
+pub struct BadPattern;
+
+impl Pattern {
+    /// The pattern every name matches.
+    pub fn any() -> Self {
+        Self("*".to_owned())
+    }
+
+    /// Whether this name is one of them.
+    pub fn matches(&self, name: &StreamName) -> bool {
+        let name = name.as_str();
+        let mut pieces = self.0.split('*');
+        let first = pieces.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        let Some(last) = pieces.next_back() else { return rest.is_empty() };
+        // The earliest place for each piece leaves the most room for those behind it.
+        for piece in pieces {
+            let Some(at) = rest.find(piece) else { return false };
+            rest = &rest[at + piece.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = BadPattern;
+
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        if text.is_empty() || text.len() > 128 { Err(BadPattern) } else { Ok(Self(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = BadPattern;
+
+    fn try_from(text: String) -> Result<Self, BadPattern> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        let table = [
+            ("*", "anything", true),
+            ("interview-*", "interview-7", true),
+            ("interview-*", "interview-", true),
+            ("interview-*", "interview", false),
+            ("*-cam", "door-cam", true),
+            ("*-cam", "door-cam2", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("ab*bc", "abc", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+            ("a*b*b", "ab", false),
+            ("é*", "école", true),
+        ];
+        for (pattern, name, matches) in table {
+            let pattern: Pattern = pattern.parse().unwrap();
+            assert_eq!(pattern.matches(&name.parse().unwrap()), matches, "{pattern} {name}");
+        }
+    }
+}

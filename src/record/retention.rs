@@ -1,0 +1,300 @@
+//! Retention: which recordings may go, and why.
+//!
+//! A recording that is being written never goes, nor one whose hook has not succeeded: it may be the only
+//! copy there is. What goes is the oldest first, its manifest stays and says `deleted`.
+
+use crate::base::pattern::Pattern;
+use crate::base::units;
+use crate::record::manifest::{HookState, Manifest, RecordingState};
+use crate::record::{Error, Recordings, catalog};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often a server looks: what comes in meanwhile is little beside any disk.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Section `retention` of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// An older recording is removed; 0 keeps all.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_age: Duration,
+    /// While all recordings together are larger, the oldest is removed; 0 is no limit.
+    #[serde(deserialize_with = "units::size")]
+    pub max_bytes: u64,
+    /// Whether one may go whose hook has failed for good, or that is in quarantine.
+    pub unhooked: bool,
+    /// What holds for streams of some names in place of `max_age`, and on top of `max_bytes`; the first
+    /// that fits.
+    pub streams: Vec<Rule>,
+}
+
+/// What holds for the streams of some names.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Whose recordings.
+    pub name: Pattern,
+    /// An older one is removed; 0 keeps all.
+    #[serde(default, deserialize_with = "units::duration")]
+    pub max_age: Duration,
+    /// While those together are larger, the oldest is removed; 0 is no limit.
+    #[serde(default, deserialize_with = "units::size")]
+    pub max_bytes: u64,
+}
+
+impl Retention {
+    /// Whether anything is ever removed.
+    pub fn removes(&self) -> bool {
+        let rule = |rule: &Rule| !rule.max_age.is_zero() || rule.max_bytes > 0;
+        !self.max_age.is_zero() || self.max_bytes > 0 || self.streams.iter().any(rule)
+    }
+
+    /// Whether this one may go at all.
+    fn may_go(&self, manifest: &Manifest) -> bool {
+        match (manifest.state, manifest.hook.state) {
+            (RecordingState::Sealed, HookState::None | HookState::Done) => true,
+            (RecordingState::Sealed, HookState::Failed) | (RecordingState::Quarantined, _) => self.unhooked,
+            _ => false,
+        }
+    }
+
+    /// What is to go at `now`, oldest first. `all` is in the order of age.
+    fn due<'a>(&self, all: &'a [Manifest], now: Timestamp) -> Vec<(&'a Manifest, Why)> {
+        let rule =
+            |manifest: &Manifest| self.streams.iter().position(|rule| rule.name.matches(&manifest.stream));
+        let mut due = Vec::new();
+        let mut going = BTreeSet::new();
+        for manifest in all.iter().filter(|manifest| self.may_go(manifest)) {
+            let max_age = rule(manifest).map_or(self.max_age, |rule| self.streams[rule].max_age);
+            let age = age(manifest, now);
+            if !max_age.is_zero() && age > max_age {
+                going.insert(&manifest.id);
+                due.push((manifest, Why::Age { age, max_age }));
+            }
+        }
+        let rules = self.streams.iter().enumerate().map(|(rule, found)| (Some(rule), found.max_bytes));
+        for (group, max_bytes) in
+            rules.chain([(None, self.max_bytes)]).filter(|(_, max_bytes)| *max_bytes > 0)
+        {
+            let held = |manifest: &&Manifest| {
+                manifest.file_present
+                    && !going.contains(&manifest.id)
+                    && group.is_none_or(|group| rule(manifest) == Some(group))
+            };
+            let held: Vec<_> = all.iter().filter(held).collect();
+            let mut bytes: u64 = held.iter().map(|manifest| manifest.bytes).sum();
+            for manifest in held.into_iter().filter(|manifest| self.may_go(manifest)) {
+                if bytes <= max_bytes {
+                    break;
+                }
+                going.insert(&manifest.id);
+                due.push((manifest, Why::Bytes { bytes, max_bytes }));
+                bytes -= manifest.bytes;
+            }
+        }
+        due
+    }
+}
+
+/// How long ago it ended.
+fn age(manifest: &Manifest, now: Timestamp) -> Duration {
+    let ended = manifest.ended_at.unwrap_or(manifest.started_at);
+    Duration::try_from(now.duration_since(ended).max(SignedDuration::ZERO)).unwrap_or_default()
+}
+
+/// Why one goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Why {
+    Age { age: Duration, max_age: Duration },
+    Bytes { bytes: u64, max_bytes: u64 },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Age { age, max_age } => {
+                write!(f, "it ended {} h ago, kept are {} h", age.as_secs() / 3600, max_age.as_secs() / 3600)
+            }
+            Self::Bytes { bytes, max_bytes } => {
+                write!(f, "{} MiB are held, kept are {} MiB", bytes >> 20, max_bytes >> 20)
+            }
+        }
+    }
+}
+
+/// One recording that retention would remove, or has.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    /// What the recording was when that was decided.
+    pub manifest: Manifest,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl Removal {
+    fn new((manifest, why): (&Manifest, Why)) -> Self {
+        Self { manifest: manifest.clone(), why: why.to_string() }
+    }
+}
+
+/// What would be removed from a folder now. Changes nothing, so it may run beside a server. Blocking.
+pub fn would_remove(dir: &Path, retention: &Retention) -> io::Result<Vec<Removal>> {
+    let mut manifests: Vec<_> = catalog::manifests(dir)?
+        .into_iter()
+        .filter(|manifest| manifest.state != RecordingState::Deleted)
+        .collect();
+    manifests.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(retention.due(&manifests, Timestamp::now()).into_iter().map(Removal::new).collect())
+}
+
+impl Recordings {
+    /// Keeps to these rules from now on, beside everything else.
+    pub fn keep_to(&self, retention: Retention) {
+        if !retention.removes() {
+            return;
+        }
+        let (recordings, stop) = (self.clone(), self.shared.tasks.stop_token());
+        self.shared.tasks.spawn("retention", async move {
+            loop {
+                recordings.remove_due(&retention).await;
+                tokio::select! {
+                    () = tokio::time::sleep(EVERY) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Removes what is due now, and says so in the log; returns what went.
+    pub async fn remove_due(&self, retention: &Retention) -> Vec<Removal> {
+        let catalog = self.shared.catalog.clone();
+        // Looking whether thousands of files are still there is no work for a thread of the network.
+        let listed = self.shared.disk.write(move || catalog.list()).await;
+        let mut manifests = listed.unwrap_or_default();
+        manifests.reverse();
+        let mut removed = Vec::new();
+        for due in retention.due(&manifests, Timestamp::now()) {
+            let removal = Removal::new(due);
+            // Its hook may have been told to run again since.
+            let rules = retention.clone();
+            let still = move |manifest: &Manifest| rules.may_go(manifest);
+            let Manifest { id, stream, file, bytes, .. } = &removal.manifest;
+            match self.shared.catalog.delete_if(id, still).await {
+                Ok(_) => {
+                    tracing::info!(%id, %stream, file, bytes, why = removal.why, "removed by retention");
+                    removed.push(removal);
+                }
+                Err(Error::Busy(_) | Error::NotFound(_)) => {}
+                Err(error) => tracing::error!(%id, file, %error, "retention can't remove a recording"),
+            }
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::manifest::HookRecord;
+    use crate::record::names;
+
+    const HOUR: i64 = 3_600_000;
+    const MIB: u64 = 1 << 20;
+
+    /// One that ended so many hours after the epoch.
+    fn ended(hour: i64, stream: &str, hook: HookState) -> Manifest {
+        let started_at = Timestamp::from_millisecond(hour * HOUR - 1000).unwrap();
+        let id = crate::base::id::RecordingId::new(started_at);
+        let stream = stream.parse().unwrap();
+        Manifest {
+            file: format!("{}.webm", names::stem(&stream, started_at, &id)),
+            id,
+            stream,
+            mime: "video/webm".to_owned(),
+            state: RecordingState::Sealed,
+            started_at,
+            ended_at: Timestamp::from_millisecond(hour * HOUR).ok(),
+            bytes: 10 * MIB,
+            duration_ms: 1000,
+            file_present: true,
+            continues: None,
+            tracks: Vec::new(),
+            gaps: Vec::new(),
+            end_reason: None,
+            reason: None,
+            hook: HookRecord::new(hook),
+        }
+    }
+
+    fn rule(name: &str, hours: u64, mib: u64) -> Rule {
+        let max_age = Duration::from_secs(hours * 3600);
+        Rule { name: name.parse().unwrap(), max_age, max_bytes: mib * MIB }
+    }
+
+    /// The hours of those that go, at hour 100.
+    fn goes(retention: &Retention, all: &[Manifest]) -> Vec<i64> {
+        let now = Timestamp::from_millisecond(100 * HOUR).unwrap();
+        let hour = |manifest: &Manifest| manifest.ended_at.unwrap().as_millisecond() / HOUR;
+        retention.due(all, now).into_iter().map(|(manifest, _)| hour(manifest)).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_by_age_and_by_size_and_rules_of_streams_go_before() {
+        let done = HookState::Done;
+        let all =
+            [ended(10, "a-1", done), ended(20, "b-1", done), ended(70, "a-2", done), ended(90, "b-2", done)];
+        let with = |hours: u64, mib, streams: &[Rule]| Retention {
+            max_age: Duration::from_secs(hours * 3600),
+            max_bytes: mib * MIB,
+            unhooked: false,
+            streams: streams.to_vec(),
+        };
+        let table: [(Retention, &[i64]); 10] = [
+            (with(0, 0, &[]), &[]),
+            (with(80, 0, &[]), &[10]),
+            (with(79, 0, &[]), &[10, 20]),
+            (with(0, 40, &[]), &[]),
+            (with(0, 39, &[]), &[10]),
+            (with(80, 20, &[]), &[10, 20]),
+            (with(20, 0, &[rule("a-*", 0, 0)]), &[20]),
+            (with(0, 0, &[rule("b-*", 50, 0)]), &[20]),
+            (with(0, 0, &[rule("b-*", 0, 10)]), &[20]),
+            (with(0, 25, &[rule("a-*", 0, 10), rule("*", 1, 0)]), &[20, 90, 10]),
+        ];
+        for (retention, expected) in table {
+            assert_eq!(goes(&retention, &all), expected, "{retention:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_or_has_a_hook_before_it_stays() {
+        let states =
+            [HookState::Queued, HookState::Running, HookState::Failed, HookState::Done, HookState::None];
+        let mut all: Vec<_> = (1..).zip(states).map(|(hour, hook)| ended(hour, "s", hook)).collect();
+        let mut open = ended(6, "s", HookState::None);
+        open.state = RecordingState::Recording;
+        let mut broken = ended(7, "s", HookState::None);
+        broken.state = RecordingState::Quarantined;
+        all.extend([open, broken]);
+        let mut retention = Retention { max_age: Duration::from_secs(1), ..Default::default() };
+        assert_eq!(goes(&retention, &all), [4, 5]);
+        retention.unhooked = true;
+        assert_eq!(goes(&retention, &all), [3, 4, 5, 7], "told to");
+        // What may not go is counted, and the others pay for it.
+        retention = Retention { max_bytes: 51 * MIB, ..Default::default() };
+        assert_eq!(goes(&retention, &all), [4, 5]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_removes_nothing() {
+        let retention = Retention { max_age: Duration::from_secs(1), ..Default::default() };
+        assert!(goes(&retention, &[ended(200, "s", HookState::Done)]).is_empty());
+    }
+}
