@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Runs the server; the default
     Serve(Serve),
-    /// Says what is wrong with configuration, hook, disk and ports, and what to mend
+    /// Says what is wrong with configuration, hook, disk, ports, addresses and servers, and what to mend
     Check(Settings),
     /// Makes broken or unseekable WebM and Matroska files whole, with the same frames
     Repair {
@@ -156,15 +156,14 @@ fn check(sources: Sources) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(MISUSE, problems),
     };
-    let problems = app::check(&config);
+    let report = app::check(&config);
     let mut out = std::io::stdout();
-    let lines =
-        if problems.is_empty() { vec!["everything is in order".to_owned()] } else { problems.clone() };
-    for line in lines.iter().chain(&config.warnings) {
+    let verdict = report.problems.is_empty().then(|| "everything is in order".to_owned());
+    for line in report.problems.iter().chain(&verdict).chain(&report.notes).chain(&config.warnings) {
         // A closed standard output changes nothing about the exit code.
         let _ = writeln!(out, "{line}");
     }
-    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn fail(code: u8, reason: impl Display) -> ExitCode {

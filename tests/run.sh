@@ -7,10 +7,11 @@ say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
 # ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
-# repaired, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock.
+# repaired, coturn relays, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock.
 packages=(
   chromium
   chromium-driver
+  coturn
   curl
   ffmpeg
   gstreamer1.0-plugins-base

@@ -2,39 +2,38 @@
 
 use crate::config::Config;
 use crate::hook::Script;
-use crate::ingest::webrtc;
+use crate::ingest::webrtc::probe::{self, Answer};
 use crate::record;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 
-/// Looks at what the configuration alone can't tell: one line for each problem.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One line for each thing to mend, beginning with its key.
+    pub problems: Vec<String>,
+    /// What is good to know: what publishers are told, who answers.
+    pub notes: Vec<String>,
+}
+
+/// Looks at what the configuration alone can't tell, and tries what can be tried from here.
+pub fn check(config: &Config) -> Report {
+    let mut report = Report::default();
     if let Some(Err(problem)) = config.hook_script.clone().map(|script| Script::new(script).check()) {
-        problems.push(problem);
+        report.problems.push(problem);
     }
-    problems.extend(records(&config.record.dir, config.record.min_free));
-    problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
+    report.problems.extend(records(&config.record.dir, config.record.min_free));
+    report.problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
     if let Err(error) = TcpListener::bind(config.server.bind) {
-        problems.push(format!(
+        report.problems.push(format!(
             "server.bind: can't listen on {}: {error}; stop what uses it, or choose another port",
             config.server.bind
         ));
     }
-    match webrtc::candidates(&config.webrtc, config.is_local()) {
-        Err(error) => problems.push(format!(
-            "webrtc.udp_bind: can't open UDP {}: {error}; stop what uses it, or choose another port",
-            config.webrtc.udp_bind
-        )),
-        Ok(told) if told.iter().all(|address| address.ip().is_loopback()) && !config.is_local() => problems
-            .push(
-            "webrtc.advertise: publishers would only be told loopback addresses; name the server's address"
-                .to_owned(),
-        ),
-        Ok(_) => {}
-    }
-    problems
+    let told = media(config, &mut report);
+    ice_servers(config, &told, &mut report);
+    report
 }
 
 fn records(dir: &Path, min_free: u64) -> Option<String> {
@@ -58,4 +57,64 @@ fn records(dir: &Path, min_free: u64) -> Option<String> {
         )),
         Ok(_) => None,
     }
+}
+
+/// The media port, and whether the addresses publishers would be told lead to it.
+fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
+    let reached = match probe::reach(&config.webrtc, config.is_local()) {
+        Ok(reached) => reached,
+        Err(error) => {
+            report.problems.push(format!(
+                "webrtc.udp_bind: can't open UDP {}: {error}; stop what uses it, or choose another port",
+                config.webrtc.udp_bind
+            ));
+            return Vec::new();
+        }
+    };
+    let told: Vec<_> = reached.iter().map(|(address, _)| *address).collect();
+    if told.iter().all(|address| address.ip().is_loopback()) && !config.is_local() {
+        report.problems.push(
+            "webrtc.advertise: publishers would only be told loopback addresses; name the server's address"
+                .to_owned(),
+        );
+    }
+    for (address, arrives) in reached {
+        report.notes.push(match arrives {
+            true => format!("media: publishers are told {address}; it leads here"),
+            false => format!(
+                "media: publishers are told {address}, which can't be tried from here: see that UDP port {} \
+                 is let through to this machine",
+                address.port()
+            ),
+        });
+    }
+    told
+}
+
+/// Whether the STUN and TURN servers answer, and whether the world sees this machine where we say it is.
+fn ice_servers(config: &Config, told: &[SocketAddr], report: &mut Report) {
+    for (url, answer) in probe::ask_all(&config.webrtc.ice_servers) {
+        let note = match answer {
+            Err(problem) => {
+                report.problems.push(format!("webrtc.ice_servers: {url}: {problem}"));
+                continue;
+            }
+            Ok(Answer::Reflexive(seen)) if is_told(told, seen.ip()) => {
+                format!("{url} answers and sees this machine at {}", seen.ip())
+            }
+            Ok(Answer::Reflexive(seen)) => format!(
+                "{url} answers and sees this machine at {ip}, which publishers are not told: if they come from \
+                 outside, set webrtc.advertise = [\"{ip}\"] and let UDP port {port} through",
+                ip = seen.ip(),
+                port = told.first().map_or(0, SocketAddr::port),
+            ),
+            Ok(Answer::Relayed(relay)) => format!("{url} takes the credential and relays at {relay}"),
+            Ok(Answer::Connected) => format!("{url} takes connections; TLS and credential are not tried"),
+        };
+        report.notes.push(note);
+    }
+}
+
+fn is_told(told: &[SocketAddr], ip: IpAddr) -> bool {
+    told.iter().any(|address| address.ip() == ip)
 }

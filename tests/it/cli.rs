@@ -138,3 +138,78 @@ async fn the_banner_says_where_to_go_where_recordings_go_and_which_hook_runs() {
         eventually(part, SOON, async || server.output().contains(part).then_some(())).await;
     }
 }
+
+/// A real STUN and TURN server on loopback.
+struct Coturn {
+    child: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Coturn {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("turnserver")
+            .args([
+                "-n",
+                "--listening-ip=127.0.0.1",
+                "--relay-ip=127.0.0.1",
+                "--lt-cred-mech",
+                "--no-tls",
+                "--no-dtls",
+            ])
+            .args([
+                "--realm=test",
+                "--user=ann:right",
+                "--no-cli",
+                "--allow-loopback-peers",
+                "--log-file=stdout",
+            ])
+            .arg(format!("--listening-port={port}"))
+            .arg(format!("--pidfile={}", folder.path().join("pid").display()))
+            .arg(format!("--userdb={}", folder.path().join("db").display()))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("coturn is installed");
+        Self { child, port, _folder: folder }
+    }
+}
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publishers_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start();
+    let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = dead.local_addr().unwrap().port();
+    let server = |scheme: &str, port, credential| {
+        format!(
+            "{{ urls = [\"{scheme}:127.0.0.1:{port}\"], username = \"ann\", credential = \"{credential}\" }}"
+        )
+    };
+    let asked =
+        |servers: &[String]| check(folder.path(), &[&format!("webrtc.ice_servers=[{}]", servers.join(", "))]);
+    let up = [server("stun", coturn.port, ""), server("turn", coturn.port, "right")];
+    let ran = eventually("coturn answers", SOON, async || Some(asked(&up)).filter(|ran| ran.code == 0)).await;
+    println!("{}", ran.out);
+    for part in
+        ["it leads here", "sees this machine at 127.0.0.1", "takes the credential and relays at 127.0.0.1:"]
+    {
+        assert!(ran.out.contains(part), "{part} is not in:\n{}", ran.out);
+    }
+    let ran = asked(&[server("turn", coturn.port, "wrong"), server("stun", dead, ""), up[0].clone()]);
+    println!("{}", ran.out);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.out.contains("webrtc.ice_servers: turn:") && ran.out.contains("it refuses"), "{}", ran.out);
+    assert!(ran.out.contains("no answer") || ran.out.contains("refused"), "{}", ran.out);
+}

@@ -5,6 +5,7 @@ mod engine;
 mod offer;
 mod paths;
 mod peer;
+pub mod probe;
 pub mod route;
 pub mod session;
 mod socket;
@@ -297,11 +298,6 @@ impl WebRtc {
         self.commands.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
         answer.await.map_err(|_| Refusal::Stopping)?
     }
-}
-
-/// The addresses publishers would be told; fails if the socket can't be opened now.
-pub fn candidates(config: &Config, local_only: bool) -> io::Result<Vec<SocketAddr>> {
-    Ok(socket::addresses(config, local_only)?.told())
 }
 
 fn accepted(session: SessionId, answer: Answer, publication: &Publication) -> Accepted {

@@ -194,10 +194,15 @@ fn open_any(config: &Config, local_only: bool) -> io::Result<socket2::Socket> {
     }
 }
 
-/// What peers would be told, without keeping the socket.
-pub(super) fn addresses(config: &Config, local_only: bool) -> io::Result<Addresses> {
+/// The same socket to be waited on, with what peers would be told: to be tried and closed again.
+pub(super) fn open_blocking(
+    config: &Config,
+    local_only: bool,
+) -> io::Result<(std::net::UdpSocket, Addresses)> {
     let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
-    Addresses::new(socket.local_addr()?, &config.advertise)
+    socket.set_nonblocking(false)?;
+    let addresses = Addresses::new(socket.local_addr()?, &config.advertise)?;
+    Ok((socket, addresses))
 }
 
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
