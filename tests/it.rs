@@ -43,5 +43,7 @@ mod repair;
 mod retention;
 #[path = "it/s3.rs"]
 mod s3;
+#[path = "it/webhook.rs"]
+mod webhook;
 #[path = "it/wire.rs"]
 mod wire;

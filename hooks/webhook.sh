@@ -1,0 +1,52 @@
+#!/bin/sh
+# Tells a URL of every recording: POSTs its manifest, as JSON, to WEBHOOK_URL. Point hooks.on_record at it;
+# README.md beside this file lists its variables.
+#
+# One try, one line, exit 0 only once the receiver has answered with 2xx: trying again is the server's
+# business. The token reaches curl by standard input, never by an argument, which every user of the machine
+# can read; so the manifest waits in a file meanwhile.
+set -u
+umask 077
+
+fail() {
+  printf 'webhook: %s\n' "$*" >&2
+  exit 1
+}
+
+url=${WEBHOOK_URL:-}
+case $url in
+  http://?* | https://?*) ;;
+  '') fail 'WEBHOOK_URL is not set: it names where to POST to' ;;
+  *) fail "WEBHOOK_URL is '$url', which doesn't begin with http:// or https://" ;;
+esac
+command -v curl >/dev/null 2>&1 || fail 'there is no curl: install it'
+
+token=${WEBHOOK_TOKEN:-}
+token_file=${WEBHOOK_TOKEN_FILE:-}
+if [ -z "$token" ] && [ -n "$token_file" ]; then
+  [ -r "$token_file" ] ||
+    fail "can't read $token_file, which WEBHOOK_TOKEN_FILE names: is it there, and may $(id -un) read it?"
+  IFS= read -r token <"$token_file" || [ -n "$token" ] || fail "$token_file, which WEBHOOK_TOKEN_FILE names, is empty"
+  token=${token%"$(printf '\r')"}
+fi
+case $token in *[!\ -~]* | *[\"\\]*) fail 'WEBHOOK_TOKEN has characters that no header may have' ;; esac
+
+body=$(mktemp) || fail "can't make a file in ${TMPDIR:-/tmp}"
+answer=$(mktemp) || { rm -f "$body"; fail "can't make a file in ${TMPDIR:-/tmp}"; }
+trap 'rm -f "$body" "$answer"' EXIT
+trap 'exit 1' HUP INT TERM
+cat >"$body"
+
+# A redirect would turn the POST into a GET, and take the token elsewhere: it is an answer like any other.
+status=$(
+  printf 'header = "Authorization: Bearer %s"\n' "$token" | sed "${token:+b};d" |
+    curl -q --silent --show-error --max-time "${WEBHOOK_TIMEOUT:-60}" --config - \
+      --header 'Content-Type: application/json' --header "Idempotency-Key: ${ONRECORD_ID:-}" \
+      --header "Onrecord-Attempt: ${ONRECORD_ATTEMPT:-1}" \
+      --data-binary "@$body" --output "$answer" --write-out '%{http_code}' "$url"
+) || fail "$url can't be reached (curl says why above)"
+
+case $status in
+  2??) printf 'webhook: %s took it (%s)\n' "${url%%\?*}" "$status" ;;
+  *) fail "${url%%\?*} answered $status: $(head -c 300 "$answer" | tr -c '[:print:]' ' ')" ;;
+esac
