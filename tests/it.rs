@@ -29,6 +29,8 @@ mod hook_faults;
 mod hook_replay;
 #[path = "it/hooks.rs"]
 mod hooks;
+#[path = "it/installs.rs"]
+mod installs;
 #[path = "it/life.rs"]
 mod life;
 #[path = "it/live.rs"]
