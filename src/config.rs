@@ -16,6 +16,7 @@ pub use log::{Format, Log};
 
 use crate::hook::Script;
 use crate::{auth, hook, http, ingest, live, record};
+use jiff::Timestamp;
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -125,8 +126,10 @@ impl Config {
         let mut config = typed.config;
         // A key with a problem has its default here: a second complaint about that would mislead.
         let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
+        // Nor can it be said who is served where what says so can't be read.
+        let blurred = known.iter().any(|key| key.starts_with("auth."));
         for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
-            if !known.contains(&problem.key) {
+            if !known.contains(&problem.key) && !(blurred && problem.key == "auth.mode") {
                 let origin = layers.origin(&problem.key);
                 problems.push(problem.at(origin.as_deref()));
             }
@@ -138,6 +141,7 @@ impl Config {
             Problems(vec![Problem::new("record.dir", format!("expected a folder, but: {error}"))])
         });
         config.record.dir = absolute?;
+        config.warnings.extend(config.auth.warnings(Timestamp::now()));
         Ok(config)
     }
 

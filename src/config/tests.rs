@@ -171,7 +171,16 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.cors_origins.x=1", "expected a list, found map"),
         ("server=x", "server (--set): expected a section with bind, public_url"),
         ("server", "server (--set): expected section.key=value"),
-        ("auth.mode=closed", "expected `off` or `open`, found `closed`"),
+        ("auth.mode=closed", "expected one of `off`, `tokens`, `open`, found `closed`"),
+        ("auth.mode=tokens", "expected auth.tokens beside \"tokens\": make one with `onrecord token new"),
+        ("auth.tokens=onr_abc", "expected a list"),
+        ("auth.tokens=sha256:abc", "expected hash = \"sha256:\" and 64 hexadecimal digits"),
+        (
+            "auth.tokens=[{name=\"a\",permissions=[\"dance\"]}]",
+            "expected one of `publish`, `view`, `recordings`",
+        ),
+        ("auth.tokens=[{name=\"a\",streams=[\"a/b\"]}]", "a stream pattern has 1 to 128 bytes"),
+        ("auth.tokens=[{name=\"a\",until=\"tomorrow\"}]", "expected one of `name`, `hash`"),
         ("webrtc.udp_bind=8189", "expected \"auto\" or an address and a port"),
         ("webrtc.advertise=example.org", "expected IP addresses"),
         ("webrtc.advertise=10.0.0.5=nowhere", "private=public"),
@@ -267,17 +276,59 @@ fn a_secret_is_not_repeated_on_the_terminal() {
 
 #[test]
 fn other_machines_are_served_only_by_the_operators_word() {
-    for (bind, open, taken) in [
-        ("127.0.0.1:1", false, true),
-        ("[::1]:1", false, true),
-        ("0.0.0.0:1", false, false),
-        ("192.0.2.1:1", false, false),
-        ("[::]:1", true, true),
+    let token = format!("auth.tokens=sha256:{}", "0".repeat(64));
+    for (bind, word, taken) in [
+        ("127.0.0.1:1", "auth.mode=off", true),
+        ("[::1]:1", "auth.mode=off", true),
+        ("0.0.0.0:1", "auth.mode=off", false),
+        ("192.0.2.1:1", "auth.mode=off", false),
+        ("0.0.0.0:1", "auth.mode=tokens", false),
+        ("0.0.0.0:1", "auth.tokens=onr_abc", false),
+        ("[::]:1", "auth.mode=open", true),
+        ("[::]:1", &token, true),
     ] {
-        let mode = if open { "auth.mode=open" } else { "auth.mode=off" };
-        let loaded = Place::new().set(&[&format!("server.bind={bind}"), mode]).load();
-        assert_eq!(loaded.is_ok(), taken, "{bind} {mode}: {loaded:?}");
+        let loaded = Place::new().set(&[&format!("server.bind={bind}"), word]).load();
+        assert_eq!(loaded.is_ok(), taken, "{bind} {word}: {loaded:?}");
+        let lines = loaded.map_or_else(|problems| problems.0.len(), |_| 1);
+        assert_eq!(lines, 1, "{bind} {word} is told more than once");
     }
+    let problems = Place::new().set(&["server.bind=0.0.0.0:80"]).problems();
+    for way_out in ["bind \"127.0.0.1:80\"", "`onrecord token new --name me --admin`", "auth.mode = \"open\""]
+    {
+        assert!(problems.contains(way_out), "{way_out} is not in {problems}");
+    }
+    let config = Place::new().set(&[&token, "auth.mode=open"]).loaded();
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("nobody is asked")),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
+fn tokens_are_read_from_files_and_never_shown() {
+    let digits = "5e".repeat(32);
+    let entry = |name| {
+        format!(
+            "[[auth.tokens]]\nname = \"{name}\"\nhash = \"sha256:{digits}\"\npermissions = [\"publish\"]\n\
+             streams = [\"interview-*\"]\nexpires = \"2090-01-31T00:00:00Z\"\n"
+        )
+    };
+    let place = Place::new().file("config/local.toml", &[entry("studio"), entry("stage")].concat());
+    let config = place.loaded();
+    assert_eq!(config.auth.tokens.len(), 2);
+    let token = &config.auth.tokens[0];
+    assert_eq!(
+        (token.name.as_str(), token.permissions.as_slice()),
+        ("studio", &[auth::Permission::Publish][..])
+    );
+    assert!(token.streams[0].matches(&"interview-7".parse().unwrap()));
+    assert_eq!(token.expires, Some("2090-01-31T00:00:00Z".parse().unwrap()));
+    assert!(!format!("{config:?}").contains(&digits));
+
+    let place = Place::new().env("ONRECORD__AUTH__TOKENS", "onr_hunter2").set(&["auth.mode=tokens"]);
+    let problems = place.problems();
+    assert!(problems.contains("auth.tokens") && !problems.contains("hunter2"), "{problems}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a type can't say: ranges, and settings that have to fit each other.
 
 use super::{Config, Problem};
-use crate::auth;
+use crate::auth::Mode;
 use crate::ingest::webrtc::IceServer;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,6 +18,7 @@ const DAY: Duration = Duration::from_secs(86400);
 pub(super) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
     server(config, &mut problems);
+    auth(config, &mut problems);
     webrtc(config, &mut problems);
     chunks(config, &mut problems);
     record(config, &mut problems);
@@ -80,13 +81,14 @@ fn plain(duration: Duration) -> String {
 
 fn server(config: &Config, problems: &mut Problems) {
     let server = &config.server;
-    if !server.bind.ip().is_loopback() && config.auth.mode == auth::Mode::Off {
+    if !server.bind.ip().is_loopback() && config.auth.mode == Mode::Off && !config.auth.asks() {
         problems.add(
             "auth.mode",
             Err(format!(
                 "expected who is served, because server.bind = \"{}\" can be reached from other machines: \
-                 bind \"127.0.0.1:{}\" to serve this machine only, or write auth.mode = \"open\" to let \
-                 everybody publish, watch and delete",
+                 bind \"127.0.0.1:{}\" to serve this machine only, or run `onrecord token new --name me \
+                 --admin` and put what it prints into config/local.toml to serve who has that token, or \
+                 write auth.mode = \"open\" to let everybody publish, watch and delete",
                 server.bind,
                 server.bind.port(),
             )),
@@ -99,6 +101,12 @@ fn server(config: &Config, problems: &mut Problems) {
         problems.add("server.cors_origins", origin(entry));
     }
     problems.duration("server.shutdown_grace", server.shutdown_grace, Duration::ZERO..=HOUR);
+}
+
+fn auth(config: &Config, problems: &mut Problems) {
+    for (key, expected) in config.auth.problems() {
+        problems.add(key, Err(expected));
+    }
 }
 
 fn public_url(text: &str) -> Result<(), String> {

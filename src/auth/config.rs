@@ -1,0 +1,220 @@
+//! Section `auth` of the configuration, and what can be wrong with it.
+
+use crate::auth::permission::{Pattern, Permission};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use std::fmt;
+
+/// What the patterns of one grant may take in all, in bytes: a session holds them, and browsers drop a
+/// cookie of more than 4096 bytes without a word.
+pub(super) const STREAMS_MAX: usize = 2048;
+/// The longest name of a holder, in characters: it stands in lines of the log.
+const NAME_MAX: usize = 64;
+
+/// What the hash of a token begins with.
+const HASH: &str = "sha256:";
+const HASH_EXPECTED: &str = "\"sha256:\" and 64 hexadecimal digits, as `onrecord token new` prints it";
+
+/// Section `auth` of the configuration. `Debug` shows nothing secret.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who is served without a credential.
+    pub mode: Mode,
+    /// Long-lived tokens, kept as hashes.
+    pub tokens: Vec<Token>,
+}
+
+/// Who is served without a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Requests from this machine only, and as soon as anything to show is configured, nobody.
+    #[default]
+    Off,
+    /// Nobody; an error if nothing to show is configured.
+    Tokens,
+    /// Everybody, by the operator's explicit word.
+    Open,
+}
+
+/// One entry of `auth.tokens`. As a plain string `"sha256:…"` it is good for everything.
+#[derive(Clone, PartialEq)]
+pub struct Token {
+    /// Whose it is, for the log.
+    pub name: String,
+    /// `sha256:` and the hash of the token, in hexadecimal digits.
+    pub hash: String,
+    /// What it allows.
+    pub permissions: Vec<Permission>,
+    /// With which streams; all if there are none.
+    pub streams: Vec<Pattern>,
+    /// Until when; `None` for ever.
+    pub expires: Option<Timestamp>,
+}
+
+impl Config {
+    /// Whether callers have to show a credential.
+    pub fn asks(&self) -> bool {
+        self.mode != Mode::Open && (self.mode == Mode::Tokens || self.knows_any())
+    }
+
+    /// Whether there is anything that a caller could show.
+    fn knows_any(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// Everything that can't be used: each the key and what was expected there.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.mode == Mode::Tokens && !self.knows_any() {
+            let expected = "expected auth.tokens beside \"tokens\": make one with `onrecord token new \
+                            --name me --admin` and put what it prints into config/local.toml";
+            problems.push(("auth.mode", expected.to_owned()));
+        }
+        for (at, token) in self.tokens.iter().enumerate() {
+            problems.extend(token.problems().into_iter().map(|expected| {
+                // Not what was found: somebody may have put the token itself there.
+                let which = match token.name.as_str() {
+                    "" => format!("entry {}", at + 1),
+                    name => format!("{name:?}"),
+                };
+                ("auth.tokens", format!("{which}: {expected}"))
+            }));
+        }
+        problems
+    }
+
+    /// What sessions depend on, in bytes: they end when any of it changes.
+    pub(super) fn identity(&self) -> Vec<u8> {
+        let token = |token: &Token| {
+            let Token { name, hash, permissions, streams, expires } = token;
+            format!("{:?}", (name, hash, permissions, streams, expires))
+        };
+        // `Debug` of a list of texts quotes and escapes them: two configurations never read the same.
+        format!("{:?}", self.tokens.iter().map(token).collect::<Vec<_>>()).into_bytes()
+    }
+
+    /// What the log should say at the start: usable, but perhaps not meant so.
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.mode == Mode::Open && self.knows_any() {
+            warnings.push(
+                "auth.mode is \"open\", so nobody is asked for a token: leave it out to have the tokens \
+                 of auth asked for"
+                    .to_owned(),
+            );
+        }
+        let expired = |token: &&Token| token.expires.is_some_and(|expires| expires <= now);
+        warnings.extend(
+            self.tokens.iter().filter(expired).map(|token| {
+                format!("auth.tokens: {:?} has expired: take it out, or make another", token.name)
+            }),
+        );
+        warnings
+    }
+}
+
+impl Token {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.name.is_empty() || clean_name(&self.name) != self.name {
+            problems.push(format!(
+                "expected a name of 1 to {NAME_MAX} characters without control characters, for the log"
+            ));
+        }
+        if self.digest().is_none() {
+            problems.push(format!("expected hash = {HASH_EXPECTED}"));
+        }
+        if self.permissions.is_empty() {
+            problems.push("expected permissions: some of publish, view, recordings, admin".to_owned());
+        }
+        if !fits(&self.streams) {
+            problems.push(format!(
+                "expected streams of at most {STREAMS_MAX} bytes in all: let patterns stand for several"
+            ));
+        }
+        problems
+    }
+
+    /// The hash in bytes.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        let digits = self.hash.strip_prefix(HASH)?.as_bytes();
+        let mut digest = [0; 32];
+        if digits.len() != 2 * digest.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(digest)
+    }
+}
+
+/// Whether patterns are few enough for a session.
+pub(super) fn fits(streams: &[Pattern]) -> bool {
+    streams.iter().map(|pattern| pattern.as_str().len()).sum::<usize>() <= STREAMS_MAX
+}
+
+/// What somebody else calls a holder, fit for a line of the log.
+pub(super) fn clean_name(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, permissions, streams, expires, .. } = self;
+        // The hash tells nobody the token, but what stands in its place by mistake may be the token.
+        f.debug_struct("Token")
+            .field("name", name)
+            .field("permissions", permissions)
+            .field("streams", streams)
+            .field("expires", expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One entry as a table. What is missing is for [`Config::problems`] to say, with all else.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Table {
+    name: String,
+    hash: String,
+    permissions: Vec<Permission>,
+    streams: Vec<Pattern>,
+    expires: Option<Timestamp>,
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Entry)
+    }
+}
+
+/// A string or a table.
+struct Entry;
+
+impl<'de> Visitor<'de> for Entry {
+    type Value = Token;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with name, hash, permissions, streams and expires, or \"sha256:…\"")
+    }
+
+    fn visit_str<E: Error>(self, hash: &str) -> Result<Token, E> {
+        if !hash.starts_with(HASH) {
+            return Err(E::custom(format_args!("expected a table, or {HASH_EXPECTED}")));
+        }
+        let name = "a token of auth.tokens".to_owned();
+        let permissions = vec![Permission::Admin];
+        Ok(Token { name, hash: hash.to_owned(), permissions, streams: Vec::new(), expires: None })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Token, A::Error> {
+        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+        let Table { name, hash, permissions, streams, expires } = table;
+        Ok(Token { name, hash, permissions, streams, expires })
+    }
+}
