@@ -19,7 +19,7 @@ pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
 
-use crate::auth;
+use crate::auth::{self, Auth};
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::http;
@@ -144,7 +144,7 @@ impl Server {
             .await
             .map_err(|error| Error::Bind(config.server.bind, error))?;
         let bound = listener.local_addr()?;
-        lock.serves(bound);
+        lock.serves(bound, false, "");
         let ready = Arc::new(AtomicBool::new(false));
         let state = State {
             ingest: Arc::new(webrtc.clone()),
@@ -152,6 +152,7 @@ impl Server {
             recordings: Arc::new(recordings.clone()),
             mjpeg,
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
+            auth: Auth::open(config.auth.clone(), &config.record.dir).map_err(Error::Guard)?,
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),

@@ -83,6 +83,11 @@ pub async fn recordings(state: Extract<Arc<State>>, headers: HeaderMap) -> Respo
     answer(&state.assets, "recordings.html", &headers).await
 }
 
+/// `GET /login`.
+pub async fn login(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
+    answer(&state.assets, "login.html", &headers).await
+}
+
 /// `GET /watch/{name}`.
 pub async fn watch(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
     answer(&state.assets, "watch.html", &headers).await

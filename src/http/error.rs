@@ -3,6 +3,7 @@
 //! The tables below are the only place where the errors of lower layers become codes and statuses.
 //! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
 
+use crate::auth::Denied;
 use crate::base::id::BadName;
 use crate::http::state::NoReplay;
 use crate::ingest::Refusal;
@@ -27,12 +28,14 @@ pub struct ApiError {
     pub code: &'static str,
     /// What to do.
     pub message: String,
+    /// Seconds after which it may go better, if that is known.
+    pub retry_after: Option<u64>,
 }
 
 impl ApiError {
     /// An error of the contract.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after: None }
     }
 
     /// 400 `bad_request`.
@@ -80,6 +83,9 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }
@@ -97,6 +103,20 @@ impl From<Refusal> for ApiError {
             Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let (status, code) = match &denied {
+            Denied::Missing | Denied::Unknown | Denied::Expired => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Denied::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Denied::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            // The credential may be good, so a client had better keep it and try again.
+            Denied::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "limit_reached"),
+        };
+        let retry_after = if let Denied::TooMany(seconds) = denied { Some(seconds) } else { None };
+        Self { retry_after, ..Self::new(status, code, denied.to_string()) }
     }
 }
 
@@ -185,13 +205,19 @@ mod tests {
             (NoReplay::NoHook.into(), 400, "bad_request"),
             (NoReplay::QueueFull.into(), 503, "limit_reached"),
             (BadName::Length(0).into(), 400, "bad_name"),
+            (Denied::Missing.into(), 401, "unauthorized"),
+            (Denied::Unknown.into(), 401, "unauthorized"),
+            (Denied::Expired.into(), 401, "unauthorized"),
+            (Denied::Forbidden.into(), 403, "forbidden"),
+            (Denied::TooMany(7).into(), 429, "rate_limited"),
+            (Denied::Unavailable.into(), 503, "limit_reached"),
         ];
         for (error, status, code) in table {
             assert_eq!((error.status.as_u16(), error.code), (status, code), "{error:?}");
             assert_eq!(error.close_code(), 4000 + status);
             assert!(!error.message.contains("/secret"), "a detail got out: {error:?}");
             let retry = error.into_response().headers().contains_key(header::RETRY_AFTER);
-            assert_eq!(retry, status == 503, "Retry-After on {status}");
+            assert_eq!(retry, matches!(status, 429 | 503), "Retry-After on {status}");
         }
     }
 

@@ -1,20 +1,23 @@
-//! The one middleware before every route: who is served, and from which pages.
+//! The one middleware before every route: from where one is served, and from which pages.
 //!
-//! With `auth.mode = "off"` a request must come from this machine, ask for this machine, and show
+//! With `auth.mode = "off"` and no tokens a request must come from this machine, ask for this machine, and show
 //! no sign of a proxy: a proxy in front, or a page that points its own name at 127.0.0.1 (DNS
 //! rebinding), must not open the server to the world. In every mode a page of a foreign origin can
-//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes.
+//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes. Who
+//! calls, and what for, is [`crate::http::access`]'s.
 
 use crate::auth;
-use crate::http::Config;
 use crate::http::error::ApiError;
 use crate::http::origin::{self, Origins};
+use crate::http::route::Needs;
 use crate::http::state::State;
+use crate::http::{Config, all_routes};
 use axum::extract::{ConnectInfo, Request, State as Extract};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use url::{Origin, Url};
 
@@ -37,6 +40,8 @@ pub struct Guard {
     origins: Origins,
     public: Option<Origin>,
     csp: HeaderValue,
+    /// What probes ask for.
+    probes: Vec<&'static str>,
 }
 
 impl Guard {
@@ -56,7 +61,10 @@ impl Guard {
         let csp = HeaderValue::try_from(csp(&origins));
         match csp {
             Ok(csp) if problems.is_empty() => {
-                Ok(Self { local_only: auth.mode == auth::Mode::Off, origins, public, csp })
+                let local_only = auth.mode == auth::Mode::Off && !auth.asks();
+                let probes = all_routes().into_iter().filter(|route| route.needs == Needs::Probe);
+                let probes = probes.map(|route| route.path).collect();
+                Ok(Self { local_only, origins, public, csp, probes })
             }
             _ => Err(problems),
         }
@@ -65,12 +73,12 @@ impl Guard {
     fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
         let host = host(request.uri(), headers);
-        if self.local_only && !is_local(peer, host, request) {
+        if self.local_only && !is_local(peer, host, request) && !self.probes.contains(&request.uri().path()) {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "this server serves only its own machine: open it as http://localhost without a proxy, or \
-                 let its operator set auth.mode = \"open\" to serve everybody",
+                 let its operator set auth.tokens for those who may, or auth.mode = \"open\" to serve everybody",
             ));
         }
         if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(host, headers) {
@@ -85,6 +93,34 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request comes from a page of ours, or from an address bar or a link: only then a cookie is
+    /// the word of whoever sits there. Requests of other pages carry it too, if those are of the same site
+    /// (RFC 6265bis section 5.2), such as another port or a sibling domain.
+    pub(super) fn is_ours(&self, request: &Parts) -> bool {
+        let headers = &request.headers;
+        if headers.contains_key(header::ORIGIN) && !self.is_own(host(&request.uri, headers), headers) {
+            return false;
+        }
+        let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        match said("sec-fetch-site") {
+            // Browsers don't say on plain HTTP.
+            None | Some(b"same-origin" | b"none") => true,
+            Some(_) => {
+                said("sec-fetch-mode") == Some(b"navigate") && said("sec-fetch-dest") == Some(b"document")
+            }
+        }
+    }
+
+    /// Whether browsers reach the server over TLS.
+    pub(super) fn is_https(&self, _request: &Parts) -> bool {
+        matches!(&self.public, Some(Origin::Tuple(scheme, ..)) if scheme == "https")
+    }
+
+    /// The path below which everything is.
+    pub(super) fn base(&self) -> &str {
+        "/"
     }
 
     /// Whether the page that asks was served from here. Behind a TLS proxy only `server.public_url`
@@ -112,7 +148,7 @@ impl Guard {
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
         set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        set(headers, header::REFERRER_POLICY, "same-origin");
+        headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if kind.starts_with(b"text/html") {
             headers.insert(header::CONTENT_SECURITY_POLICY, self.csp.clone());
@@ -153,6 +189,12 @@ fn is_local(peer: SocketAddr, host: Option<&str>, request: &Request) -> bool {
     // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
     let old = request.version() < Version::HTTP_11;
     peer.ip().to_canonical().is_loopback() && host.is_some_and(origin::is_local_host) && !proxied && !old
+}
+
+/// Where a request comes from.
+pub(super) fn address_of(request: &Parts) -> IpAddr {
+    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }
 
 /// The one host the request asks for; `None` if it names none, or two (RFC 9112 section 3.2).
@@ -263,7 +305,11 @@ mod tests {
             (local, "GET /", &[host, ("X-Forwarded-Proto", "https")], false),
             (local, "GET /", &[host, ("x-real-ip", "127.0.0.1")], false),
             (local, "GET /", &[host, ("via", "1.1 proxy")], false),
-            (local, "GET /healthz", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
+            (local, "GET /x", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
+            // Containers are probed from other addresses.
+            ("10.0.0.7:50000", "GET /healthz", &[("host", "10.0.0.8:8080")], true),
+            ("10.0.0.7:50000", "GET /readyz", &[("host", "10.0.0.8:8080")], true),
+            ("10.0.0.7:50000", "GET /healthz/x", &[("host", "10.0.0.8:8080")], false),
         ];
         for (peer, line, headers, served) in cases {
             let expected = (!served).then_some("unauthorized");

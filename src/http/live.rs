@@ -5,9 +5,10 @@
 //! by the stream, not kept for it.
 
 use crate::base::id::StreamName;
+use crate::http::access::SUBPROTOCOL;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
-use crate::http::socket::{End, Socket};
+use crate::http::socket::{self, End, Socket};
 use crate::http::state::State;
 use crate::http::streams::stream_name;
 use crate::live::{Segment, Stream, View, Viewer};
@@ -17,7 +18,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::convert::Infallible;
@@ -63,13 +64,15 @@ pub(super) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
     connection: Extension<Connection>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     match upgrade {
         Ok(upgrade) => {
             let name = stream_name(name)?;
             let place = state.sockets.enter()?;
-            let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+            let upgrade =
+                upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
                     let socket = Socket::new(opened, &state.sockets);
@@ -78,6 +81,12 @@ pub(super) async fn watch(
                 });
             }))
         }
+        // The name is read here as it was where the caller was admitted.
+        Err(_) if socket::is_wanted(&headers) => Err(ApiError::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "bad_request",
+            "this is no handshake of a WebSocket: see RFC 6455 section 4.1",
+        )),
         Err(_) => {
             let plain =
                 |Path(file): Path<String>| file.strip_suffix(".webm").map(|name| Path(name.to_owned()));

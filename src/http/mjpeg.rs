@@ -30,7 +30,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// How long an end waits for its file: sealing takes milliseconds, a loaded disk seconds.
 const SEAL_TIME: Duration = Duration::from_secs(10);
 /// The stream's secret: in the answer to its first image, and in the requests after that.
-const RESUME: HeaderName = HeaderName::from_static("onrecord-resume");
+pub(super) const RESUME: HeaderName = HeaderName::from_static("onrecord-resume");
 
 type State_ = Extract<Arc<State>>;
 type Name = Result<Path<String>, PathRejection>;
@@ -81,7 +81,7 @@ async fn end_of(state: &State, name: StreamName, headers: &HeaderMap) -> Result<
     let _ = tokio::time::timeout(SEAL_TIME, status.wait_for(Status::is_final)).await;
     let status = status.borrow().clone();
     let code = if status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((code, Json(wire::Server::status(&name, &status))).into_response())
+    Ok((code, Json(wire::Server::status(state, &name, &status))).into_response())
 }
 
 /// `GET /stream`: the stream `default`.

@@ -1,8 +1,9 @@
 //! L5: axum handlers: parse, authorise, call, map the error. No media, no WebRTC types.
 //!
-//! [`router`] is the whole route table. Before every route stands [`guard`]; every error is an
-//! [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
+//! [`table`] is the whole route table, each with what it needs. Before all stands [`guard`], before each
+//! handler [`access`]; every error is an [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
 
+mod access;
 pub mod assets;
 mod body;
 mod chunks;
@@ -10,10 +11,12 @@ mod connection;
 pub mod error;
 pub mod guard;
 pub mod live;
+pub mod login;
 mod mjpeg;
 mod ops;
 mod origin;
 mod recordings;
+pub mod route;
 pub mod signal;
 mod socket;
 pub mod state;
@@ -26,10 +29,11 @@ use crate::base::units;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, patch, post};
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use route::Needs::{Admin, Login, Nothing, Probe, Publish, Recordings, View};
+use route::{Route, Table, delete, get, options, patch, post};
 use serde::Deserialize;
 use state::State;
 use std::net::SocketAddr;
@@ -72,36 +76,53 @@ fn percent_encode(text: &str, set: &'static AsciiSet) -> String {
 }
 
 /// The whole route table.
+fn table() -> Table {
+    Table::default()
+        .route("/", get(Login, assets::index))
+        .route("/publish", get(Login, assets::publish))
+        .route("/record", get(Login, assets::record))
+        .route("/camera", get(Login, assets::camera))
+        .route("/recordings", get(Login, assets::recordings))
+        .route("/watch/{name}", get(Login, assets::watch))
+        .route("/login", get(Nothing, login::page).post(Nothing, login::enter))
+        .route("/logout", post(Nothing, login::leave))
+        .route("/js/{*path}", get(Nothing, assets::file))
+        .route("/css/{*path}", get(Nothing, assets::file))
+        .route("/img/{*path}", get(Nothing, assets::file))
+        .route("/dev/reload", get(Nothing, assets::reload))
+        .route("/signal", get(Publish, signal::open))
+        .route("/chunks", get(Publish, chunks::open))
+        .route("/whip/{name}", options(Nothing, whip::endpoint_options).post(Publish, whip::publish))
+        .route(
+            "/whip/{name}/{session}",
+            patch(Publish, whip::patch).delete(Publish, whip::stop).options(Nothing, whip::session_options),
+        )
+        .route("/upload", post(Publish, mjpeg::upload_default).delete(Publish, mjpeg::end_default))
+        .route("/upload/{name}", post(Publish, mjpeg::upload).delete(Publish, mjpeg::end))
+        .route("/stream", get(View, mjpeg::stream_default))
+        .route("/stream/{name}", get(View, mjpeg::stream))
+        .route("/snapshot/{file}", get(View, mjpeg::snapshot))
+        .route("/live/{name}", get(View, live::watch))
+        .route("/api/session", get(Nothing, login::session))
+        .route("/api/streams", get(View, streams::list))
+        .route("/api/streams/{name}", delete(Admin, streams::kick))
+        .route("/api/recordings", get(Recordings, recordings::list))
+        .route("/api/recordings/{id}", get(Recordings, recordings::get).delete(Admin, recordings::delete))
+        .route("/api/recordings/{id}/hook", post(Admin, recordings::replay_hook))
+        .route("/recordings/{file}", get(Recordings, recordings::download))
+        .route("/healthz", get(Probe, ops::healthz))
+        .route("/readyz", get(Probe, ops::readyz))
+}
+
+/// Every route there is.
+pub fn all_routes() -> Vec<Route> {
+    table().list()
+}
+
+/// The routes, and what stands around them.
 pub fn router(state: Arc<State>) -> Router {
-    Router::new()
-        .route("/", get(assets::index))
-        .route("/publish", get(assets::publish))
-        .route("/record", get(assets::record))
-        .route("/camera", get(assets::camera))
-        .route("/recordings", get(assets::recordings))
-        .route("/watch/{name}", get(assets::watch))
-        .route("/js/{*path}", get(assets::file))
-        .route("/css/{*path}", get(assets::file))
-        .route("/img/{*path}", get(assets::file))
-        .route("/dev/reload", get(assets::reload))
-        .route("/signal", get(signal::open))
-        .route("/chunks", get(chunks::open))
-        .route("/whip/{name}", post(whip::publish).options(whip::endpoint_options))
-        .route("/whip/{name}/{session}", patch(whip::patch).delete(whip::stop).options(whip::session_options))
-        .route("/upload", post(mjpeg::upload_default).delete(mjpeg::end_default))
-        .route("/upload/{name}", post(mjpeg::upload).delete(mjpeg::end))
-        .route("/stream", get(mjpeg::stream_default))
-        .route("/stream/{name}", get(mjpeg::stream))
-        .route("/snapshot/{file}", get(mjpeg::snapshot))
-        .route("/live/{name}", get(live::watch))
-        .route("/api/streams", get(streams::list))
-        .route("/api/streams/{name}", delete(streams::kick))
-        .route("/api/recordings", get(recordings::list))
-        .route("/api/recordings/{id}", get(recordings::get).delete(recordings::delete))
-        .route("/api/recordings/{id}/hook", post(recordings::replay_hook))
-        .route("/recordings/{file}", get(recordings::download))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
+    table()
+        .into_router(&state)
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         // Routes that take a body bound it themselves, with the contract's error.

@@ -3,6 +3,7 @@
 use crate::http::error::ApiError;
 use crate::http::state::Sockets;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::time::Duration;
@@ -14,6 +15,11 @@ use tokio_util::sync::CancellationToken;
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Whether a request means to become a WebSocket.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
 
 /// Why a socket ends.
 #[derive(Debug)]

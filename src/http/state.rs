@@ -2,6 +2,7 @@
 //!
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
+use crate::auth::Auth;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -34,8 +35,10 @@ pub struct State {
     pub recordings: Arc<dyn Catalogue>,
     /// The JPEG streams.
     pub mjpeg: Mjpeg,
-    /// Who is served.
+    /// From where one is served.
     pub guard: Guard,
+    /// Who may do what.
+    pub auth: Auth,
     /// Runs a recording's hook again.
     pub replay: Replay,
     /// Pages, scripts, styles.

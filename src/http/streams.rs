@@ -1,19 +1,23 @@
 //! `/api/streams`: who is publishing.
 
+use crate::auth::Permission;
 use crate::base::id::StreamName;
+use crate::http::access::Access;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::ingest::Refusal;
 use crate::ingest::publication::StreamInfo;
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use std::sync::Arc;
 
-/// `GET /api/streams`.
-pub async fn list(Extract(state): Extract<Arc<State>>) -> Json<Vec<StreamInfo>> {
-    Json(state.ingest.streams())
+/// `GET /api/streams`: those the caller may watch.
+pub async fn list(Extract(state): Extract<Arc<State>>, access: Extension<Access>) -> Json<Vec<StreamInfo>> {
+    let mut streams = state.ingest.streams();
+    streams.retain(|info| access.may(Permission::View, &info.stream));
+    Json(streams)
 }
 
 /// `DELETE /api/streams/{name}`: ends a publication (`kicked`); its file is sealed in the background.

@@ -1,6 +1,6 @@
 //! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
 
-use crate::auth;
+use crate::auth::{self, Auth};
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -191,7 +191,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
 
 /// What a test wants different from the defaults.
 pub struct Setup {
-    pub mode: auth::Mode,
+    pub auth: auth::Config,
     pub origins: Vec<String>,
     pub ice_servers: Vec<IceServer>,
     pub timing: Timing,
@@ -203,7 +203,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            mode: auth::Mode::Off,
+            auth: auth::Config::default(),
             origins: Vec::new(),
             ice_servers: Vec::new(),
             timing: Timing::default(),
@@ -250,7 +250,8 @@ impl Server {
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
             mjpeg: no_jpeg_streams(folder.path()),
-            guard: Guard::new(&config, &auth::Config { mode: setup.mode, ..Default::default() }).unwrap(),
+            guard: Guard::new(&config, &setup.auth).unwrap(),
+            auth: Auth::new(setup.auth).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
                 async move { hook.then_some(()).ok_or(NoReplay::NoHook) }.boxed()

@@ -195,7 +195,11 @@ async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
     }
     let old = raw(&server, "GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
     assert!(old.starts_with("HTTP/1.0 401"), "{old}");
-    let open = Server::start(Setup { mode: auth::Mode::Open, ..Setup::default() }).await;
+    let open = Server::start(Setup {
+        auth: auth::Config { mode: auth::Mode::Open, ..Default::default() },
+        ..Setup::default()
+    })
+    .await;
     assert_eq!(ask(&open, "GET /healthz", &[("host", "record.example.org")], "").await.status(), 200);
 }
 

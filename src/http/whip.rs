@@ -1,10 +1,12 @@
 //! WHIP, RFC 9725: a publisher over plain HTTP.
 //!
 //! The endpoint takes an offer; the session it creates lives under `Location` until a DELETE, or
-//! until its media ends. Signalling with feedback is `/signal`; WHIP clients learn the recording
+//! until its media ends. That its id is known to nobody else is what binds it to its stream: a caller who may
+//! publish the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients learn the recording
 //! from `/api/recordings`.
 
 use crate::base::reason::EndReason;
+use crate::http::access::bearer;
 use crate::http::body::{self, expect_type};
 use crate::http::error::ApiError;
 use crate::http::state::State;
@@ -125,12 +127,6 @@ async fn text(body: Body) -> Result<String, ApiError> {
     let bytes = body::read(body, MAX_BODY, BODY_TIME).await?;
     String::from_utf8(bytes)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
-}
-
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
 /// `Link` values for one server (RFC 9725 section 4.6): one for each of its URLs.

@@ -152,6 +152,11 @@ impl Mjpeg {
         Some(self.inner.live(name)?.pictures.newest())
     }
 
+    /// Whether this is the secret of the stream's publisher, by whatever way it came last.
+    pub fn is_held_by(&self, name: &StreamName, token: &Secret) -> bool {
+        self.inner.publications.find(name, token).is_some()
+    }
+
     /// Whether somebody publishes this stream another way.
     pub fn is_elsewhere(&self, name: &StreamName) -> bool {
         self.inner.live(name).is_none() && self.inner.publications.stream(name).is_some()

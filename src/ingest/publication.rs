@@ -19,6 +19,7 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
@@ -122,7 +123,9 @@ impl Publication {
     /// Whether a WHIP client with this bearer may go on in place of one that is silent.
     pub(super) fn may_be_taken_over(&self, bearer: Option<&str>) -> bool {
         let silent = self.lock().last_media.is_none_or(|at| at.elapsed() >= TAKEOVER_SILENCE);
-        bearer.is_some() && self.bearer.as_deref() == bearer && silent
+        // In constant time, so that the time tells nothing of the other's.
+        let same = |held: &str, given: &str| bool::from(held.as_bytes().ct_eq(given.as_bytes()));
+        self.bearer.as_deref().zip(bearer).is_some_and(|(held, given)| same(held, given)) && silent
     }
 
     /// What becomes of it.

@@ -6,14 +6,17 @@
 
 pub(in crate::http) mod wire;
 
+use crate::auth::Permission;
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
+use crate::http::access::{Access, SUBPROTOCOL};
 use crate::http::error::ApiError;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, Offer};
 use crate::ingest::{Refusal, SessionId};
+use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -67,17 +70,19 @@ impl Default for Timing {
 /// `GET /signal`.
 pub async fn open(
     Extract(state): Extract<Arc<State>>,
+    Extension(access): Extension<Access>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /signal as a WebSocket")
     })?;
     let place = state.sockets.enter()?;
-    let upgrade = upgrade.max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
+    let upgrade =
+        upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
     Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("signal", async move {
             let socket = Socket::new(socket, &state.sockets);
-            Connection::new(socket, state).run().await;
+            Connection::new(socket, state, access).run().await;
             drop(place);
         });
     }))
@@ -104,6 +109,7 @@ struct Change {
 struct Connection {
     socket: Socket,
     state: Arc<State>,
+    access: Access,
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
     watchers: u64,
@@ -111,10 +117,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, state: Arc<State>) -> Self {
+    fn new(socket: Socket, state: Arc<State>, access: Access) -> Self {
         Self {
             socket,
             state,
+            access,
             held: BTreeMap::new(),
             changes: FuturesUnordered::new(),
             watchers: 0,
@@ -172,6 +179,14 @@ impl Connection {
         };
         let done = match message {
             Client::Publish { sdp, record, resume, .. } => {
+                // Who has its secret need not prove anything else: what was begun under a grant may end it.
+                let proven = resume.as_ref().is_some_and(|resume| !resume.is_empty());
+                if !proven && !self.held.contains_key(&stream) {
+                    let asked = self.access.asks(Permission::Publish, &stream).await;
+                    if let Err(denied) = asked {
+                        return self.deny(&stream, denied).await;
+                    }
+                }
                 match self.publish(&stream, sdp, record, resume).await {
                     Ok(accepted) => return self.accepted(stream, accepted).await,
                     Err(error) => Err(error),
@@ -251,7 +266,7 @@ impl Connection {
         self.watchers += 1;
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
-            self.socket.tell(&Server::status(&stream, &status)).await?;
+            self.socket.tell(&Server::status(&self.state, &stream, &status)).await?;
         }
         if status.is_final() {
             // Resumed after its end: there is nothing left to connect to.
@@ -298,13 +313,20 @@ impl Connection {
             Status::Failed { code: error.code, message: error.message }
         };
         held.told = status.word();
-        self.socket.tell(&Server::status(&change.stream, &status)).await?;
+        self.socket.tell(&Server::status(&self.state, &change.stream, &status)).await?;
         if status.is_final() {
             self.held.remove(&change.stream);
         } else {
             self.watch(change.stream, change.watcher, change.status);
         }
         Ok(())
+    }
+
+    /// The caller may not publish that. A socket with nothing on it has nothing more to say.
+    async fn deny(&mut self, stream: &StreamName, denied: ApiError) -> Result<(), End> {
+        let end = End::Closed(denied.close_code(), denied.code);
+        self.refuse(Some(stream.as_str()), denied).await?;
+        if self.held.is_empty() { Err(end) } else { Ok(()) }
     }
 
     /// Answers one bad message with an error, the hundredth with the end.

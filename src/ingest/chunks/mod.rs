@@ -13,7 +13,7 @@ mod demux;
 mod protocol;
 mod task;
 
-use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::id::{Secret, StreamName};
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::ingest::Refusal;
@@ -28,9 +28,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use task::Task;
 use tokio::sync::{mpsc, oneshot, watch};
-
-/// Names made of a prefix that are tried: two visitors' meet once in a billion.
-const TRIES: usize = 8;
 
 /// Section `chunks` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -106,8 +103,6 @@ impl Fault {
 pub enum Register {
     /// A new stream of this name, or, with another way's `resume`, the one that has it.
     Name(StreamName, Option<Secret>),
-    /// A new stream whose name begins with this and is nobody else's.
-    Prefix(String),
     /// A client that goes on.
     Again(Secret),
 }
@@ -187,22 +182,8 @@ impl Chunks {
             Register::Name(name, resume) => {
                 self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None)?)
             }
-            Register::Prefix(prefix) => self.begin(self.reserve_with(&prefix)?),
         };
         ask(&commands, |reply| Command::Attach { reply, commands: commands.clone() }).await
-    }
-
-    fn reserve_with(&self, prefix: &str) -> Result<Arc<Publication>, Fault> {
-        let mut tried = Err(Refusal::LimitReached("all names of this prefix"));
-        for _ in 0..TRIES {
-            let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
-            let Ok(name) = name else { return Err(Fault::BadRequest("name_prefix makes no stream name")) };
-            tried = self.inner.publications.reserve(&name, true, None, None);
-            if !matches!(tried, Err(Refusal::StreamBusy(_))) {
-                break;
-            }
-        }
-        Ok(tried?)
     }
 
     fn begin(&self, publication: Arc<Publication>) -> mpsc::Sender<Command> {
