@@ -139,7 +139,7 @@ function details(manifest) {
 function play(manifest) {
   byId("player-title", HTMLElement).textContent = manifest.stream;
   byId("video-problem", HTMLElement).hidden = true;
-  video.src = `${manifest.url}?inline=1`;
+  video.src = `${manifest.url}${manifest.url.includes("?") ? "&" : "?"}inline=1`;
   player.showModal();
   video.play().catch(() => {}); // the controls are there
 }
