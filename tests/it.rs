@@ -19,6 +19,8 @@ mod cli;
 mod disk;
 #[path = "it/doors.rs"]
 mod doors;
+#[path = "it/doors_auth.rs"]
+mod doors_auth;
 #[path = "it/faults/mod.rs"]
 mod faults;
 #[path = "it/harness.rs"]

@@ -4,6 +4,7 @@
 mod camera;
 mod embedded;
 mod ladder;
+mod login;
 mod pages;
 mod publish;
 mod record;
