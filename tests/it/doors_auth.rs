@@ -274,7 +274,7 @@ async fn every_route_asks_for_what_it_needs_and_the_log_has_no_token() {
     assert_eq!(lists("right-recordings", "/api/recordings").await.as_array().unwrap().len(), 2);
 
     let output = server.output();
-    assert!(output.lines().count() > 100, "a log this short proves nothing:\n{output}");
+    assert!(output.matches("request denied").count() > 50, "a log this short proves nothing:\n{output}");
     let leaked: Vec<_> = output.lines().filter(|line| line.contains(MARK)).collect();
     assert!(leaked.is_empty(), "tokens in the log: {leaked:#?}");
     println!("{} lines of log, no token", output.lines().count());
@@ -409,7 +409,8 @@ async fn a_cookie_speaks_for_its_owner_from_our_own_pages_only() {
     // A form, as browsers send it; a page of another origin can't log anybody in.
     let form = client(0)
         .post(server.url("/login"))
-        .form(&[("token", token("studio").as_str()), ("next", "//evil.example/")]);
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(format!("token={}&next=%2F%2Fevil.example%2F", token("studio")));
     let entered = form.try_clone().unwrap().send().await.unwrap();
     assert_eq!(
         (entered.status().as_u16(), &entered.headers()[header::LOCATION]),
@@ -472,13 +473,9 @@ async fn a_grant_that_ends_ends_no_recording_but_begins_no_other() {
     live.accept(answer["sdp"].as_str().unwrap()).await;
     socket.status("PUBLISHING").await;
     eventually("the grant has ended", SOON * 3, async || {
-        let told = with(
-            &server,
-            Method::POST,
-            "/whip/a-2",
-            &[("authorization", &format!("Bearer {}", token("guest")))],
-        );
-        (told.await == (401, "unauthorized".into())).then_some(())
+        let bearer = format!("Bearer {}", token("guest"));
+        let told = with(&server, Method::POST, "/whip/a-2", &[("authorization", &bearer)]).await;
+        (told == (401, "unauthorized".into())).then_some(())
     })
     .await;
     let denied = socket.publish("a-2", &offer).await.unwrap_err();
