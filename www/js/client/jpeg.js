@@ -145,19 +145,34 @@ export class JpegUploader {
    * @param {number} ms
    */
   async #ask(method, body, ms) {
-    this.#known = await this.#headers();
-    const headers = { ...this.#known };
-    if (body) headers["Content-Type"] = "image/jpeg";
-    if (this.#token) headers[HEADER] = this.#token;
-    let response;
-    try {
-      response = await fetch(this.#url, { method, headers, body, signal: AbortSignal.timeout(ms) });
-    } catch {
-      throw new UploadError("offline", "The server can't be reached; trying again.");
+    // The publication's secret is proof enough of the pictures that follow; after it is forgotten, by a
+    // restart say, the token is asked for anew.
+    const first = !this.#token;
+    if (first) this.#known = await this.#headers();
+    let response = await this.#fetch(method, body, ms);
+    if (response.status === 401 && !first) {
+      this.#known = await this.#headers();
+      response = await this.#fetch(method, body, ms);
     }
     if (response.ok) return response;
     const told = await response.json().catch(() => null);
     throw new UploadError(told?.code ?? `http_${response.status}`, told?.message ?? `The server answers ${response.status} ${response.statusText}.`);
+  }
+
+  /**
+   * @param {string} method
+   * @param {Blob | null} body
+   * @param {number} ms
+   */
+  async #fetch(method, body, ms) {
+    const headers = { ...this.#known };
+    if (body) headers["Content-Type"] = "image/jpeg";
+    if (this.#token) headers[HEADER] = this.#token;
+    try {
+      return await fetch(this.#url, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    } catch {
+      throw new UploadError("offline", "The server can't be reached; trying again.");
+    }
   }
 }
 
