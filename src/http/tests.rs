@@ -187,14 +187,17 @@ async fn a_listed_page_passes_the_preflight_and_may_read_the_session() {
 async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
     let server = Server::start(Setup::default()).await;
     for headers in [&[("host", "evil.example")], &[("x-forwarded-for", "1.2.3.4")]] {
-        for line in ["GET /", "GET /nothing", "GET /healthz", "POST /whip/cam", "GET /recordings/x.webm"] {
+        for line in ["GET /", "GET /nothing", "GET /login", "POST /whip/cam", "GET /recordings/x.webm"] {
             let answer = ask(&server, line, headers, "").await;
             assert_eq!(head(&answer, "www-authenticate"), "Bearer");
             assert_eq!(error_of(answer).await, (401, "unauthorized".to_owned()), "{line} {headers:?}");
         }
     }
-    let old = raw(&server, "GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 401"), "{old}");
+    let old = |path: &str| format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let told = raw(&server, &old("/")).await;
+    assert!(told.starts_with("HTTP/1.0 401"), "{told}");
+    let probe = raw(&server, &old("/healthz")).await;
+    assert!(probe.starts_with("HTTP/1.0 200"), "containers are probed by whatever there is: {probe}");
     let open = Server::start(Setup {
         auth: auth::Config { mode: auth::Mode::Open, ..Default::default() },
         ..Setup::default()
