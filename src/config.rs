@@ -124,6 +124,7 @@ impl Config {
         let typed = typed::check(&layers);
         problems.extend(typed.problems);
         let mut config = typed.config;
+        config.auth.begin_at(&layers.folder);
         // A key with a problem has its default here: a second complaint about that would mislead.
         let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
         // Nor can it be said who is served where what says so can't be read.
