@@ -130,8 +130,8 @@ impl Config {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.mode == Mode::Tokens && !self.knows_any() {
-            let expected = "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": make one with `onrecord token new \
-                            --name me --admin` and put what it prints into config/local.toml";
+            let expected = "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord \
+                            token new --name me --admin` and put what it prints into config/local.toml";
             problems.push(("auth.mode", expected.to_owned()));
         }
         for (at, token) in self.tokens.iter().enumerate() {

@@ -214,3 +214,55 @@ async fn sessions_end_with_what_they_were_made_from() {
         assert_eq!(ask(&auth, Some(value), Permission::View, None).await, Err(Denied::Unknown), "{value}");
     }
 }
+
+/// What is logged, in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn nothing_secret_is_in_the_log_or_in_an_error() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let (dir, made) = (tempfile::tempdir().unwrap(), NewToken::generate());
+    // Nobody listens there.
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let config = Config {
+        tokens: vec![token("studio", &made, &[Permission::View], &[])],
+        jwt: Jwt { secret: SECRET.to_owned(), ..Jwt::default() },
+        url: format!("http://{gone}/path-hunter2?key=query-hunter2"),
+        url_timeout: Duration::from_secs(20),
+        ..Config::default()
+    };
+    std::fs::write(dir.path().join(".key"), "damaged-hunter2").unwrap();
+    let auth = Auth::open(config, dir.path()).unwrap();
+    let (good, forged) = (signed(120), format!("{}A", signed(120)));
+    let session = auth.seal_session(&Grant::everything("me"), Timestamp::now() + Duration::from_secs(60));
+    let mut told = String::new();
+    for credential in [made.reveal(), &good, &forged, "credential-hunter2", &session] {
+        let got = ask(&auth, Some(credential), Permission::View, None).await;
+        told.push_str(
+            &got.map_or_else(|denied| format!("{denied} {denied:?}"), |grant| format!("{grant:?}")),
+        );
+    }
+    told.push_str(&String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
+    assert!(
+        told.contains("auth.url can't be asked") && told.contains("the server's key is damaged"),
+        "{told}"
+    );
+    assert!(told.contains("a signed token is refused"), "{told}");
+    for secret in ["hunter2", SECRET, &made.reveal()[4..], &made.hash()[7..], &good[40..], &session[40..]] {
+        assert!(!told.contains(secret), "{secret} is in {told}");
+    }
+}

@@ -172,7 +172,10 @@ fn every_bad_setting_says_what_is_expected() {
         ("server=x", "server (--set): expected a section with bind, public_url"),
         ("server", "server (--set): expected section.key=value"),
         ("auth.mode=closed", "expected one of `off`, `tokens`, `open`, found `closed`"),
-        ("auth.mode=tokens", "expected auth.tokens beside \"tokens\": make one with `onrecord token new"),
+        (
+            "auth.mode=tokens",
+            "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord token new",
+        ),
         ("auth.tokens=onr_abc", "expected a list"),
         (
             "auth.jwt.secret=short",
