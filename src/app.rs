@@ -19,7 +19,7 @@ mod token;
 pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
-pub use token::{New as NewToken, Sign as SignToken, new_token, sign_token};
+pub use token::{NewArgs, SignArgs, new_token, sign_token};
 
 use crate::auth;
 use crate::base::tasks::Tasks;

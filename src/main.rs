@@ -47,11 +47,11 @@ enum Command {
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Makes a token and its entry for the configuration, which only keeps a hash of it
-    New(app::NewToken),
+    New(app::NewArgs),
     /// Signs a short-lived token (JWT) with auth.jwt.secret
     Sign {
         #[command(flatten)]
-        sign: app::SignToken,
+        sign: app::SignArgs,
         #[command(flatten)]
         settings: Settings,
     },

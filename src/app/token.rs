@@ -42,7 +42,7 @@ impl Permissions {
 
 /// `onrecord token new`.
 #[derive(Args)]
-pub struct New {
+pub struct NewArgs {
     /// Whose it is, for the log
     #[arg(long)]
     name: String,
@@ -58,7 +58,7 @@ pub struct New {
 
 /// `onrecord token sign`.
 #[derive(Args)]
-pub struct Sign {
+pub struct SignArgs {
     #[command(flatten)]
     permissions: Permissions,
     /// Names of streams it is good for, * standing for any characters; may be repeated; all without
@@ -73,8 +73,8 @@ pub struct Sign {
 }
 
 /// Makes a token: shown now and never again, since only its hash is kept.
-pub fn new_token(new: New) -> Result<(), String> {
-    let New { name, permissions, streams, expires } = new;
+pub fn new_token(new: NewArgs) -> Result<(), String> {
+    let NewArgs { name, permissions, streams, expires } = new;
     let made = NewToken::generate();
     let expires = match expires {
         Some(expires) => {
@@ -115,8 +115,8 @@ fn entry(token: &Token) -> String {
 }
 
 /// Signs a token with the configured secret.
-pub fn sign_token(config: &Config, sign: Sign) -> Result<(), String> {
-    let Sign { permissions, streams, lifetime, name } = sign;
+pub fn sign_token(config: &Config, sign: SignArgs) -> Result<(), String> {
+    let SignArgs { permissions, streams, lifetime, name } = sign;
     let grant = Grant {
         who: name.into(),
         permissions: permissions.list(),
