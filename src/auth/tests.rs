@@ -232,9 +232,14 @@ impl std::io::Write for Log {
 #[tokio::test]
 async fn nothing_secret_is_in_the_log_or_in_an_error() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let subscriber = || {
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        tracing::dispatcher::Dispatch::new(subscriber.with_writer(move || writer.clone()).finish())
+    };
+    // Of one subscriber alone, another test's thread, which has none, may say that nobody listens.
+    let (all, _second) = (subscriber(), subscriber());
+    let _guard = tracing::dispatcher::set_default(&all);
     let (dir, made) = (tempfile::tempdir().unwrap(), NewToken::generate());
     // Nobody listens there.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

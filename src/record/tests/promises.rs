@@ -210,7 +210,7 @@ async fn the_servers_key_beside_the_recordings_is_none_of_them() {
     fs::write(&key, [7; 32]).unwrap();
     let mut bench = Bench::new(dir.path(), Config::default());
     bench.recordings.recover();
-    bench.record("a", &[VP8], &mixed(&[&video(0, (320, 240), 0.0, 30, ms(1_000))])).await;
+    bench.record("a", &[VP8], &mixed(&[&video(0, (320, 240), 1.0, 30, ms(0))])).await;
     assert_eq!((bench.recordings.list().len(), bench.recordings.by_file(".key")), (1, None));
     assert_eq!(fs::read(&key).unwrap(), [7; 32]);
     assert!(!dir.path().join("quarantine").exists());
