@@ -130,7 +130,8 @@ impl Config {
         // Nor can it be said who is served where what says so can't be read.
         let blurred = known.iter().any(|key| key.starts_with("auth."));
         for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
-            if !known.contains(&problem.key) && !(blurred && problem.key == "auth.mode") {
+            let misleading = known.contains(&problem.key) || blurred && problem.key == "auth.mode";
+            if !misleading {
                 let origin = layers.origin(&problem.key);
                 problems.push(problem.at(origin.as_deref()));
             }
