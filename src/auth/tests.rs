@@ -35,7 +35,8 @@ async fn a_token_is_good_for_what_it_says_and_nothing_else() {
     assert!(auth.asks());
     let (publish, view) = (Permission::Publish, Permission::View);
     let huge = "x".repeat(1 << 20);
-    let table: &[(Option<&str>, Permission, Option<&str>, Result<&str, Denied>)] = &[
+    type Case<'a> = (Option<&'a str>, Permission, Option<&'a str>, Result<&'a str, Denied>);
+    let table: &[Case<'_>] = &[
         (None, publish, Some("door"), Err(Denied::Missing)),
         (Some(""), publish, Some("door"), Err(Denied::Unknown)),
         (Some("onr_"), publish, Some("door"), Err(Denied::Unknown)),
