@@ -14,10 +14,12 @@ mod check;
 mod hooks;
 mod repair;
 mod replay;
+mod token;
 
 pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
+pub use token::{NewArgs, SignArgs, new_token, sign_token};
 
 use crate::auth::{self, Auth};
 use crate::base::tasks::Tasks;

@@ -124,12 +124,14 @@ impl Config {
         let typed = typed::check(&layers);
         problems.extend(typed.problems);
         let mut config = typed.config;
+        config.auth.begin_at(&layers.folder);
         // A key with a problem has its default here: a second complaint about that would mislead.
         let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
         // Nor can it be said who is served where what says so can't be read.
         let blurred = known.iter().any(|key| key.starts_with("auth."));
         for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
-            if !known.contains(&problem.key) && !(blurred && problem.key == "auth.mode") {
+            let misleading = known.contains(&problem.key) || blurred && problem.key == "auth.mode";
+            if !misleading {
                 let origin = layers.origin(&problem.key);
                 problems.push(problem.at(origin.as_deref()));
             }

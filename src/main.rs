@@ -39,6 +39,22 @@ enum Command {
     /// What concerns the hook, on_record_hook
     #[command(subcommand)]
     Hook(HookCommand),
+    /// What callers show, if the server asks them who they are
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Makes a token and its entry for the configuration, which only keeps a hash of it
+    New(app::NewArgs),
+    /// Signs a short-lived token (JWT) with auth.jwt.secret
+    Sign {
+        #[command(flatten)]
+        sign: app::SignArgs,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Subcommand)]
@@ -101,6 +117,13 @@ fn main() -> ExitCode {
         Some(Command::Hook(HookCommand::Replay { ids, settings })) => {
             replay(before.settings.sources(settings), &ids)
         }
+        Some(Command::Token(TokenCommand::New(new))) => told(app::new_token(new)),
+        Some(Command::Token(TokenCommand::Sign { sign, settings })) => {
+            match Config::load(&before.settings.sources(settings)) {
+                Ok(config) => told(app::sign_token(&config, sign)),
+                Err(problems) => fail(MISUSE, problems),
+            }
+        }
     }
 }
 
@@ -155,6 +178,10 @@ fn check(sources: Sources) -> ExitCode {
         let _ = writeln!(out, "{line}");
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn told(done: Result<(), String>) -> ExitCode {
+    done.map_or_else(|reason| fail(MISUSE, reason), |()| ExitCode::SUCCESS)
 }
 
 fn fail(code: u8, reason: impl Display) -> ExitCode {

@@ -1,11 +1,16 @@
 //! Section `auth` of the configuration, and what can be wrong with it.
 
+use crate::auth::external::{self, External};
+use crate::auth::jwt::{self, Signed};
 use crate::auth::permission::{Pattern, Permission};
+use crate::base::units;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the patterns of one grant may take in all, in bytes: a session holds them, and browsers drop a
 /// cookie of more than 4096 bytes without a word.
@@ -18,13 +23,58 @@ const HASH: &str = "sha256:";
 const HASH_EXPECTED: &str = "\"sha256:\" and 64 hexadecimal digits, as `onrecord token new` prints it";
 
 /// Section `auth` of the configuration. `Debug` shows nothing secret.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Who is served without a credential.
     pub mode: Mode,
     /// Long-lived tokens, kept as hashes.
     pub tokens: Vec<Token>,
+    /// Tokens that somebody else signs.
+    pub jwt: Jwt,
+    /// Who is asked about every other credential; empty for nobody.
+    pub url: String,
+    /// How long that may take.
+    #[serde(deserialize_with = "units::duration")]
+    pub url_timeout: Duration,
+    /// For how long it isn't asked the same again.
+    #[serde(deserialize_with = "units::duration")]
+    pub url_cache: Duration,
+    /// Unknown credentials from one address in a minute, before it has to wait.
+    pub max_failures: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            tokens: Vec::new(),
+            jwt: Jwt::default(),
+            url: String::new(),
+            url_timeout: Duration::from_secs(3),
+            url_cache: Duration::from_secs(30),
+            max_failures: 20,
+        }
+    }
+}
+
+/// Section `auth.jwt`: signed tokens. `Debug` doesn't show the secret.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jwt {
+    /// The secret shared with who signs.
+    pub secret: String,
+    /// The file it is in, if it isn't here.
+    pub secret_file: PathBuf,
+    /// The file with the public keys of who signs.
+    pub jwks: PathBuf,
+    /// Who a token has to be for; empty if it must not say.
+    pub audience: String,
+    /// Whose it has to be; empty for anybody's.
+    pub issuer: String,
+    /// How long it may be good from now on; zero for ever.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_lifetime: Duration,
 }
 
 /// Who is served without a credential.
@@ -63,15 +113,25 @@ impl Config {
 
     /// Whether there is anything that a caller could show.
     fn knows_any(&self) -> bool {
-        !self.tokens.is_empty()
+        !self.tokens.is_empty() || self.jwt.is_set() || !self.url.is_empty()
     }
 
-    /// Everything that can't be used: each the key and what was expected there.
+    /// Relative paths begin at this folder.
+    pub fn begin_at(&mut self, folder: &Path) {
+        for path in [&mut self.jwt.secret_file, &mut self.jwt.jwks] {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    /// Everything that can't be used: each the key and what was expected there. Blocking: it reads the
+    /// files of `auth.jwt`.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.mode == Mode::Tokens && !self.knows_any() {
-            let expected = "expected auth.tokens beside \"tokens\": make one with `onrecord token new \
-                            --name me --admin` and put what it prints into config/local.toml";
+            let expected = "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord \
+                            token new --name me --admin` and put what it prints into config/local.toml";
             problems.push(("auth.mode", expected.to_owned()));
         }
         for (at, token) in self.tokens.iter().enumerate() {
@@ -84,6 +144,8 @@ impl Config {
                 ("auth.tokens", format!("{which}: {expected}"))
             }));
         }
+        problems.extend(Signed::new(&self.jwt).err().unwrap_or_default());
+        problems.extend(External::new(self).err().map(|expected| ("auth.url", expected)));
         problems
     }
 
@@ -94,7 +156,10 @@ impl Config {
             format!("{:?}", (name, hash, permissions, streams, expires))
         };
         // `Debug` of a list of texts quotes and escapes them: two configurations never read the same.
-        format!("{:?}", self.tokens.iter().map(token).collect::<Vec<_>>()).into_bytes()
+        let tokens: Vec<_> = self.tokens.iter().map(token).collect();
+        let Jwt { jwks, audience, issuer, max_lifetime, .. } = &self.jwt;
+        let secret = jwt::secret(&self.jwt).ok().flatten();
+        format!("{:?}", (tokens, secret, jwks, audience, issuer, max_lifetime, &self.url)).into_bytes()
     }
 
     /// What the log should say at the start: usable, but perhaps not meant so.
@@ -107,6 +172,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if external::in_the_clear(&self.url) {
+            warnings.push(
+                "auth.url is plain HTTP to another machine: whoever is on the way can read what callers \
+                 show; use https"
+                    .to_owned(),
+            );
+        }
         let expired = |token: &&Token| token.expires.is_some_and(|expires| expires <= now);
         warnings.extend(
             self.tokens.iter().filter(expired).map(|token| {
@@ -114,6 +186,14 @@ impl Config {
             }),
         );
         warnings
+    }
+}
+
+impl Jwt {
+    /// Whether there is any key to verify with.
+    pub(super) fn is_set(&self) -> bool {
+        let no_file = |path: &Path| path.as_os_str().is_empty();
+        !(self.secret.is_empty() && no_file(&self.secret_file) && no_file(&self.jwks))
     }
 }
 
@@ -161,6 +241,41 @@ pub(super) fn fits(streams: &[Pattern]) -> bool {
 /// What somebody else calls a holder, fit for a line of the log.
 pub(super) fn clean_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+}
+
+/// A secret, or nothing, in `Debug`.
+fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { "…" }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, tokens, jwt, url, url_timeout, url_cache, max_failures } = self;
+        f.debug_struct("Config")
+            .field("mode", mode)
+            .field("tokens", tokens)
+            .field("jwt", jwt)
+            // Its path or query may hold a key.
+            .field("url", &hidden(url))
+            .field("url_timeout", url_timeout)
+            .field("url_cache", url_cache)
+            .field("max_failures", max_failures)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secret, secret_file, jwks, audience, issuer, max_lifetime } = self;
+        f.debug_struct("Jwt")
+            .field("secret", &hidden(secret))
+            .field("secret_file", secret_file)
+            .field("jwks", jwks)
+            .field("audience", audience)
+            .field("issuer", issuer)
+            .field("max_lifetime", max_lifetime)
+            .finish()
+    }
 }
 
 impl fmt::Debug for Token {

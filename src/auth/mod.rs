@@ -7,23 +7,34 @@
 //! Rules: a credential is compared in constant time or by its hash; neither it nor a key is in a log, in
 //! an error or in `Debug`; who can't be asked allows nothing.
 
+mod cache;
 mod config;
+mod external;
+mod failures;
 mod grant;
+mod jwt;
+mod keys;
 mod permission;
 mod signer;
 mod token;
 
-pub use config::{Config, Mode, Token};
+pub use config::{Config, Jwt, Mode, Token};
 pub use grant::Grant;
+pub use jwt::sign;
 pub use permission::{BadPattern, Pattern, Permission};
 pub use token::NewToken;
 
+use crate::base::clock::Anchor;
 use crate::base::id::StreamName;
+use crate::base::metrics::metrics;
+use external::External;
+use failures::Failures;
 use jiff::Timestamp;
+use jwt::{Signed, looks_signed};
 use signer::Signer;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use token::Tokens;
 
 /// The longest credential, in bytes. Signed tokens with all their claims are half of it; hashing more,
@@ -66,6 +77,20 @@ pub enum Denied {
     Unavailable,
 }
 
+impl Denied {
+    /// In a word, for the count.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Forbidden => "forbidden",
+            Self::TooMany(_) => "too_many",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Who may do what. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Auth(Arc<Inner>);
@@ -74,6 +99,9 @@ pub struct Auth(Arc<Inner>);
 struct Inner {
     asks: bool,
     tokens: Tokens,
+    signed: Option<Signed>,
+    external: Option<External>,
+    failures: Mutex<Failures>,
     signer: Signer,
 }
 
@@ -96,13 +124,17 @@ impl Auth {
     }
 
     fn build(config: Config, signer: impl FnOnce(&[u8]) -> Signer) -> Result<Self, Vec<String>> {
-        let problems = config.problems();
+        let told = |(key, expected): (&str, String)| format!("{key}: {expected}");
+        let problems: Vec<_> = config.problems().into_iter().map(told).collect();
         if !problems.is_empty() {
-            return Err(problems.into_iter().map(|(key, expected)| format!("{key}: {expected}")).collect());
+            return Err(problems);
         }
         Ok(Self(Arc::new(Inner {
             asks: config.asks(),
             tokens: Tokens::new(&config.tokens),
+            signed: Signed::new(&config.jwt).map_err(|all| all.into_iter().map(told).collect::<Vec<_>>())?,
+            external: External::new(&config).map_err(|expected| vec![told(("auth.url", expected))])?,
+            failures: Mutex::new(Failures::new(config.max_failures)),
             signer: signer(&config.identity()),
         })))
     }
@@ -115,20 +147,54 @@ impl Auth {
     /// What this caller may do, if it may do what it asks. A grant may be good for no more than that:
     /// who asks for something else, or for a stream whose name it didn't know before, asks again.
     pub async fn authorise(&self, asked: Asked<'_>) -> Result<Grant, Denied> {
-        let grant = self.find(asked, Timestamp::now()).await?;
-        if grant.allows(asked.permission, asked.stream) { Ok(grant) } else { Err(Denied::Forbidden) }
+        let decided = self.decide(asked, Anchor::now()).await;
+        if let Err(denied) = &decided {
+            metrics().auth_failed(denied.reason());
+        }
+        decided
     }
 
-    async fn find(&self, asked: Asked<'_>, now: Timestamp) -> Result<Grant, Denied> {
+    async fn decide(&self, asked: Asked<'_>, now: Anchor) -> Result<Grant, Denied> {
         let credential = asked.credential.ok_or(Denied::Missing)?;
+        let wait = || self.failures().wait(asked.from, now.instant);
+        let found = match self.known(credential, now).await {
+            Ok(grant) if grant.allows(asked.permission, asked.stream) => Ok(grant),
+            Ok(_) => Err(Denied::Forbidden),
+            Err(Denied::Unknown) => match &self.0.external {
+                Some(external) if credential.len() <= CREDENTIAL_MAX => {
+                    external.ask(credential, asked, now, || wait().is_some()).await
+                }
+                _ => Err(Denied::Unknown),
+            },
+            Err(denied) => Err(denied),
+        };
+        // Whoever shows something good is served, whoever else fails behind the same address.
+        if found != Err(Denied::Unknown) {
+            return found;
+        }
+        if let Some(seconds) = wait() {
+            metrics().refused("auth.max_failures");
+            return Err(Denied::TooMany(seconds));
+        }
+        self.failures().note(asked.from, now.instant);
+        found
+    }
+
+    /// What is known here of a credential, without asking anybody.
+    async fn known(&self, credential: &str, now: Anchor) -> Result<Grant, Denied> {
         if credential.len() > CREDENTIAL_MAX {
             return Err(Denied::Unknown);
         }
-        match self.0.tokens.find(credential) {
-            Some(grant) if grant.expired(now) => Err(Denied::Expired),
-            Some(grant) => Ok(grant.clone()),
-            None => Err(Denied::Unknown),
+        match (self.0.tokens.find(credential), &self.0.signed) {
+            (Some(grant), _) if grant.expired(now.wall) => Err(Denied::Expired),
+            (Some(grant), _) => Ok(grant.clone()),
+            (None, Some(signed)) if looks_signed(credential) => signed.verify(credential, now).await,
+            (None, _) => Err(Denied::Unknown),
         }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token for a link that opens this one file, for a day.

@@ -23,6 +23,15 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     /// Requests, messages, streams, … refused or cut because of a limit, by the limit's key.
     pub limit_refusals: Family<Limit, Counter>,
+    /// Callers who were not let in, by why.
+    pub auth_failures: Family<AuthFailure, Counter>,
+}
+
+/// Why somebody was not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AuthFailure {
+    /// In a word: `missing`, `unknown`, `expired`, `forbidden`, `too_many` or `unavailable`.
+    pub reason: &'static str,
 }
 
 /// Which limit.
@@ -38,6 +47,11 @@ impl Metrics {
         self.limit_refusals.get_or_create(&Limit { limit }).inc();
     }
 
+    /// Counts one caller who was not let in.
+    pub fn auth_failed(&self, reason: &'static str) {
+        self.auth_failures.get_or_create(&AuthFailure { reason }).inc();
+    }
+
     /// Names every count for a scrape.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -45,6 +59,7 @@ impl Metrics {
             "Requests, messages and streams refused because of a limit",
             self.limit_refusals.clone(),
         );
+        registry.register("auth_failures", "Callers who were not let in, by why", self.auth_failures.clone());
     }
 }
 

@@ -171,16 +171,6 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.cors_origins.x=1", "expected a list, found map"),
         ("server=x", "server (--set): expected a section with bind, public_url"),
         ("server", "server (--set): expected section.key=value"),
-        ("auth.mode=closed", "expected one of `off`, `tokens`, `open`, found `closed`"),
-        ("auth.mode=tokens", "expected auth.tokens beside \"tokens\": make one with `onrecord token new"),
-        ("auth.tokens=onr_abc", "expected a list"),
-        ("auth.tokens=sha256:abc", "expected hash = \"sha256:\" and 64 hexadecimal digits"),
-        (
-            "auth.tokens=[{name=\"a\",permissions=[\"dance\"]}]",
-            "expected one of `publish`, `view`, `recordings`",
-        ),
-        ("auth.tokens=[{name=\"a\",streams=[\"a/b\"]}]", "a stream pattern has 1 to 128 bytes"),
-        ("auth.tokens=[{name=\"a\",until=\"tomorrow\"}]", "expected one of `name`, `hash`"),
         ("webrtc.udp_bind=8189", "expected \"auto\" or an address and a port"),
         ("webrtc.advertise=example.org", "expected IP addresses"),
         ("webrtc.advertise=10.0.0.5=nowhere", "private=public"),
@@ -212,6 +202,43 @@ fn every_bad_setting_says_what_is_expected() {
         ("log.level=onrecord=loud", "or EnvFilter directives"),
         ("log.format=xml", "expected `text` or `json`, found `xml`"),
     ];
+    each_says(&table);
+}
+
+#[test]
+fn every_bad_setting_of_auth_says_what_is_expected() {
+    each_says(&[
+        ("auth.mode=closed", "expected one of `off`, `tokens`, `open`, found `closed`"),
+        (
+            "auth.mode=tokens",
+            "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord token new",
+        ),
+        ("auth.tokens=onr_abc", "expected a list"),
+        (
+            "auth.jwt.secret=short",
+            "expected at least 32 bytes, as `openssl rand -hex 32` makes them; it has 5",
+        ),
+        ("auth.jwt.secret_file=absent", "expected a file with the secret: No such file"),
+        ("auth.jwt.jwks=absent.json", "expected a JWKS file, with public keys: No such file"),
+        ("auth.jwt.max_lifetime=1ms", "expected \"0\" or 1s to 365d, found 1ms"),
+        ("auth.jwt=x", "auth.jwt (--set): expected a section with secret, secret_file"),
+        ("auth.url=example.org", "expected a URL such as \"https://example.org/may\""),
+        ("auth.url=https://a:b@example.org", "without name and password"),
+        ("auth.url_timeout=1m", "expected 100ms to 30s"),
+        ("auth.url_cache=1d", "expected 0 to 1h, found 1d"),
+        ("auth.max_failures=0", "expected 1 to 1000000, found 0"),
+        ("auth.tokens=sha256:abc", "expected hash = \"sha256:\" and 64 hexadecimal digits"),
+        (
+            "auth.tokens=[{name=\"a\",permissions=[\"dance\"]}]",
+            "expected one of `publish`, `view`, `recordings`",
+        ),
+        ("auth.tokens=[{name=\"a\",streams=[\"a/b\"]}]", "a stream pattern has 1 to 128 bytes"),
+        ("auth.tokens=[{name=\"a\",until=\"tomorrow\"}]", "expected one of `name`, `hash`"),
+    ]);
+}
+
+/// Each of these by `--set` says this and nothing else.
+fn each_says(table: &[(&str, &str)]) {
     for (setting, expected) in table {
         let problems = Place::new().set(&[setting]).problems();
         assert!(problems.contains(expected), "--set {setting} says\n{problems}\nand not\n  {expected}");
@@ -326,9 +353,37 @@ fn tokens_are_read_from_files_and_never_shown() {
     assert_eq!(token.expires, Some("2090-01-31T00:00:00Z".parse().unwrap()));
     assert!(!format!("{config:?}").contains(&digits));
 
-    let place = Place::new().env("ONRECORD__AUTH__TOKENS", "onr_hunter2").set(&["auth.mode=tokens"]);
-    let problems = place.problems();
-    assert!(problems.contains("auth.tokens") && !problems.contains("hunter2"), "{problems}");
+    for (key, value) in [
+        ("AUTH__TOKENS", "onr_hunter2"),
+        ("AUTH__TOKENS", "[{hash = \"hunter2\"}]"),
+        ("AUTH__JWT__SECRET", "hunter2"),
+        ("AUTH__JWT__SECRET", "[hunter2]"),
+        ("AUTH__URL", "hunter2"),
+        ("AUTH__URL", "https://example.org/#hunter2"),
+    ] {
+        let place = Place::new().env(&format!("ONRECORD__{key}"), value).set(&["server.bind=0.0.0.0:1"]);
+        let problems = place.problems();
+        assert!(problems.contains("auth.") && !problems.contains("hunter2"), "{problems}");
+    }
+    let place = Place::new()
+        .env("ONRECORD__AUTH__JWT__SECRET", &"hunter2 ".repeat(5))
+        .set(&["auth.url=http://192.0.2.1/?key=hunter2"]);
+    let config = place.loaded();
+    assert!(config.auth.asks() && !format!("{config:?}").contains("hunter2"), "{config:?}");
+    assert!(config.warnings.iter().any(|warning| warning.contains("plain HTTP")), "{:?}", config.warnings);
+    for broken in ["secret = \"hunter2", "secret = 'hunter2' 'x'"] {
+        let place = Place::new().file("config/local.toml", &format!("[auth.jwt]\n{broken}\n"));
+        let problems = place.problems();
+        assert!(problems.contains("line 2") && !problems.contains("hunter2"), "{problems}");
+    }
+}
+
+#[test]
+fn files_of_keys_begin_at_the_configurations_folder() {
+    let keys = include_str!("../auth/fixtures/jwks.json");
+    let place = Place::new().file("config/keys.json", keys).file("config/secret", &"s".repeat(32));
+    let place = place.set(&["auth.jwt.jwks=keys.json", "auth.jwt.secret_file=secret"]);
+    assert!(place.loaded().auth.asks());
 }
 
 #[test]

@@ -104,9 +104,15 @@ fn server(config: &Config, problems: &mut Problems) {
 }
 
 fn auth(config: &Config, problems: &mut Problems) {
-    for (key, expected) in config.auth.problems() {
+    let auth = &config.auth;
+    for (key, expected) in auth.problems() {
         problems.add(key, Err(expected));
     }
+    problems.off_or("auth.jwt.max_lifetime", auth.jwt.max_lifetime, SECOND..=365 * DAY);
+    // Callers wait so long for their answer.
+    problems.duration("auth.url_timeout", auth.url_timeout, 100 * MS..=30 * SECOND);
+    problems.duration("auth.url_cache", auth.url_cache, Duration::ZERO..=HOUR);
+    problems.number("auth.max_failures", auth.max_failures.into(), 1..=1_000_000);
 }
 
 fn public_url(text: &str) -> Result<(), String> {
