@@ -22,11 +22,13 @@ pub use replay::replay;
 use crate::auth;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
-use crate::http;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::state::{Sockets, State};
+use crate::http::tls::Tls;
+use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
@@ -34,7 +36,6 @@ use crate::ingest::webrtc::WebRtc;
 use crate::record::{self, FolderLock, Held, LockError, Recordings};
 use hooks::Hooks;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,8 +56,11 @@ const PAGES: &str = "www";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The HTTP address.
-    #[error("can't listen on {0} (server.bind): {1}")]
-    Bind(SocketAddr, #[source] io::Error),
+    #[error("can't listen on {1} ({0}): {2}")]
+    Bind(&'static str, String, #[source] io::Error),
+    /// The certificate.
+    #[error("{0}")]
+    Tls(String),
     /// The media socket.
     #[error("can't open the media socket {0} (webrtc.udp_bind, webrtc.advertise): {1}")]
     Media(String, #[source] io::Error),
@@ -98,6 +102,18 @@ async fn lock(dir: &Path) -> Result<FolderLock, Error> {
     })
 }
 
+async fn doors(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
+    let listen = async |key, address: String| {
+        TcpListener::bind(&address).await.map_err(|error| Error::Bind(key, address, error))
+    };
+    let main = listen("server.bind", config.server.bind.to_string()).await?;
+    let redirect = match config.server.tls.redirect_bind.as_str() {
+        "" => None,
+        address => Some(listen("server.tls.redirect_bind", address.to_owned()).await?),
+    };
+    Ok(Doors { main, tls, redirect })
+}
+
 /// The running server.
 struct Server {
     grace: Duration,
@@ -119,6 +135,7 @@ impl Server {
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
+        let tls = Tls::open(&config.server, &dir).map_err(Error::Tls)?;
         let hook = config.hook_script.clone();
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
@@ -140,17 +157,16 @@ impl Server {
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
-        let listener = TcpListener::bind(config.server.bind)
-            .await
-            .map_err(|error| Error::Bind(config.server.bind, error))?;
-        let bound = listener.local_addr()?;
-        lock.serves(bound);
+        let doors = doors(&config, tls).await?;
+        let bound = doors.main.local_addr()?;
+        lock.serves(bound, doors.tls.is_some(), config.server.base());
         let ready = Arc::new(AtomicBool::new(false));
         let state = State {
             ingest: Arc::new(webrtc.clone()),
             chunks,
             recordings: Arc::new(recordings.clone()),
             mjpeg,
+            site: Site::new(&config.server),
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
@@ -161,7 +177,7 @@ impl Server {
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();
         http_tasks.spawn("http", async move {
-            if let Err(error) = http::serve(listener, Arc::new(state), stop).await {
+            if let Err(error) = http::serve(doors, Arc::new(state), stop).await {
                 error!(%error, "HTTP ended");
             }
         });

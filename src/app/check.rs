@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::hook::Script;
+use crate::http::tls::Tls;
 use crate::ingest::webrtc;
 use crate::record;
 use std::io;
@@ -16,6 +17,9 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     problems.extend(records(&config.record.dir, config.record.min_free));
     problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
+    if !config.server.tls.self_signed {
+        problems.extend(Tls::open(&config.server, &config.record.dir).err());
+    }
     if let Err(error) = TcpListener::bind(config.server.bind) {
         problems.push(format!(
             "server.bind: can't listen on {}: {error}; stop what uses it, or choose another port",

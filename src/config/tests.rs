@@ -164,6 +164,17 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.cors_origins=https://a.example.org/path", "no path, no default port"),
         ("server.cors_origins=good.example.org,http://b ad", "found \"http://b ad\""),
         ("server.shutdown_grace=2h", "expected 0 to 1h, found 2h"),
+        ("server.public_url=https://example.org/rec", "set server.base_path = \"/rec\""),
+        ("server.base_path=onrecord", "expected nothing or a path of letters"),
+        ("server.base_path=/a//b", "such as \"/onrecord\", found \"/a//b\""),
+        ("server.base_path=/a/../b", "such as \"/onrecord\""),
+        ("server.base_path=/a b", "such as \"/onrecord\""),
+        ("server.trusted_proxies=10.0.0.0/8,nginx", "expected addresses and networks"),
+        ("server.tls.cert=a.pem", "server.tls.key: expected a PEM file, because server.tls.cert is set"),
+        ("server.tls.key=a.pem", "server.tls.cert: expected a PEM file"),
+        ("server.tls.redirect_bind=127.0.0.1:80", "expected nothing, because there is no https"),
+        ("server.tls.redirect_bind=80", "expected nothing or an address and a port"),
+        ("server.tls.crt=a.pem", "did you mean server.tls.cert?"),
         ("server.bnid=127.0.0.1:1", "server.bnid (--set): there is no such key; did you mean server.bind?"),
         ("server.udp_bind=auto", "did you mean webrtc.udp_bind?"),
         ("sever.bind=127.0.0.1:1", "sever (--set): there is no such section; did you mean server?"),
@@ -312,6 +323,22 @@ fn the_shipped_hook_may_be_missing_but_one_that_was_asked_for_may_not() {
 }
 
 #[test]
+fn certificates_begin_at_the_configurations_folder_and_one_source_is_enough() {
+    let place =
+        Place::new().file("config/local.toml", "[server.tls]\ncert = \"../tls/a.pem\"\nkey = \"/b.pem\"");
+    let root = fs::canonicalize(place.folder.path()).unwrap();
+    let tls = place.loaded().server.tls;
+    assert_eq!((tls.cert, tls.key), (root.join("tls/a.pem"), "/b.pem".into()));
+    let both =
+        place.set(&["server.tls.self_signed=true", "server.tls.redirect_bind=127.0.0.1:8080"]).problems();
+    assert!(both.contains("server.tls.self_signed (--set): expected false"), "{both}");
+    assert!(
+        both.contains("server.tls.redirect_bind (--set): expected another port than server.bind"),
+        "{both}"
+    );
+}
+
+#[test]
 fn the_banner_says_where_to_go() {
     let mut config = Place::new().loaded();
     let bound = "127.0.0.1:4711".parse().unwrap();
@@ -325,6 +352,15 @@ fn the_banner_says_where_to_go() {
     config.server.public_url = "https://record.example.org".to_owned();
     config.hook_script = None;
     let banner = config.banner(bound);
-    assert!(banner.contains("https://record.example.org") && banner.contains("none"), "{banner}");
+    assert!(banner.contains("https://record.example.org/publish") && banner.contains("none"), "{banner}");
+    config.server.base_path = "/onrecord/".to_owned();
+    for public in ["https://record.example.org", "https://record.example.org/onrecord/"] {
+        config.server.public_url = public.to_owned();
+        let banner = config.banner(bound);
+        assert!(banner.contains(" https://record.example.org/onrecord/publish\n"), "{banner}");
+    }
+    config.server.public_url.clear();
+    config.server.tls.self_signed = true;
+    assert!(config.banner(bound).contains(" https://localhost:4711/onrecord/publish\n"));
     assert!(Config::default().banner("0.0.0.0:80".parse().unwrap()).contains("http://localhost:80/"));
 }

@@ -2,6 +2,7 @@
 
 use super::{Config, Problem};
 use crate::auth;
+use crate::http::client;
 use crate::ingest::webrtc::IceServer;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -93,19 +94,73 @@ fn server(config: &Config, problems: &mut Problems) {
         );
     }
     if !server.public_url.is_empty() {
-        problems.add("server.public_url", public_url(&server.public_url));
+        problems.add("server.public_url", public_url(&server.public_url, server.base()));
     }
+    problems.add("server.base_path", base_path(&server.base_path));
+    for entry in server.trusted_proxies.iter().filter(|entry| client::network(entry).is_none()) {
+        let expected = "expected addresses and networks, such as \"127.0.0.1\" and \"10.0.0.0/8\"";
+        problems.add("server.trusted_proxies", Err(format!("{expected}, found {entry:?}")));
+    }
+    tls(config, problems);
     for entry in &server.cors_origins {
         problems.add("server.cors_origins", origin(entry));
     }
     problems.duration("server.shutdown_grace", server.shutdown_grace, Duration::ZERO..=HOUR);
 }
 
-fn public_url(text: &str) -> Result<(), String> {
+fn public_url(text: &str, base: &str) -> Result<(), String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match url {
-        Some(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => Ok(()),
-        _ => Err(format!("expected a URL such as \"https://record.example.org\", found {text:?}")),
+    let plain = |url: &Url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    let Some(url) = url.filter(plain) else {
+        return Err(format!("expected a URL such as \"https://record.example.org\", found {text:?}"));
+    };
+    match url.path().trim_end_matches('/') {
+        path if path.is_empty() || path == base => Ok(()),
+        path => Err(format!(
+            "expected a URL with server.base_path or without a path: set server.base_path = {path:?} if that is where the server stands"
+        )),
+    }
+}
+
+/// What a URL keeps as it is, so that one comparison tells whether a path is below.
+fn base_path(text: &str) -> Result<(), String> {
+    let path = text.trim_end_matches('/');
+    let segment = |part: &str| {
+        !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._~".contains(&c))
+    };
+    let good = path
+        .strip_prefix('/')
+        .is_some_and(|path| path.split('/').all(|part| segment(part) && !part.starts_with('.')));
+    if good || path.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "expected nothing or a path of letters, digits, -, . and _ such as \"/onrecord\", found {text:?}"
+    ))
+}
+
+fn tls(config: &Config, problems: &mut Problems) {
+    let tls = &config.server.tls;
+    let (cert, key) = (!tls.cert.as_os_str().is_empty(), !tls.key.as_os_str().is_empty());
+    if cert != key {
+        let (missing, other) = if cert { ("key", "cert") } else { ("cert", "key") };
+        let expected = format!("expected a PEM file, because server.tls.{other} is set: both, or neither");
+        problems.add(&format!("server.tls.{missing}"), Err(expected));
+    }
+    if tls.self_signed && (cert || key) {
+        let expected = "expected false, because server.tls.cert and server.tls.key are set: it is for where there is no certificate";
+        problems.add("server.tls.self_signed", Err(expected.to_owned()));
+    }
+    let redirect = tls.redirect_bind.parse::<SocketAddr>();
+    if !tls.redirect_bind.is_empty()
+        && (redirect.is_err() || !tls.is_on() || redirect == Ok(config.server.bind))
+    {
+        let expected = match redirect {
+            Err(_) => format!("expected nothing or an address and a port, such as \"0.0.0.0:80\", found {:?}", tls.redirect_bind),
+            Ok(_) if tls.is_on() => "expected another port than server.bind, which serves https".to_owned(),
+            Ok(_) => "expected nothing, because there is no https to send anybody on to: set server.tls.cert and server.tls.key, or server.tls.self_signed".to_owned(),
+        };
+        problems.add("server.tls.redirect_bind", Err(expected));
     }
 }
 

@@ -245,7 +245,7 @@ impl Connection {
             None => None,
         };
         if let Some(Status::Unpublished { recording: Some(manifest), reason }) = &status {
-            let recording = Some(Recording::of(manifest));
+            let recording = Some(Recording::of(&self.state.site, manifest));
             self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await?;
         }
         Err(End::Closed(error.close_code(), error.code))
@@ -256,7 +256,8 @@ impl Connection {
         self.upload = None;
         match status {
             Status::Unpublished { recording, reason } => {
-                let recording = recording.as_deref().map(Recording::of);
+                let recording =
+                    recording.as_deref().map(|manifest| Recording::of(&self.state.site, manifest));
                 self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
             Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,

@@ -147,6 +147,14 @@ pub async fn no_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "bad_request", "there is nothing under this path")
 }
 
+/// Answers a path beside `server.base_path`.
+pub fn outside(base: &str) -> ApiError {
+    let message = format!(
+        "this server lives below {base}/ (server.base_path): a proxy in front has to leave that in the path"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, "bad_request", message)
+}
+
 /// Answers a method the route doesn't have; the router adds `Allow`.
 pub async fn no_method() -> ApiError {
     ApiError::new(

@@ -7,11 +7,12 @@
 
 use crate::auth;
 use crate::http::Config;
+use crate::http::client::Asked;
 use crate::http::error::ApiError;
 use crate::http::origin::{self, Origins};
 use crate::http::state::State;
 use axum::extract::{ConnectInfo, Request, State as Extract};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -64,8 +65,8 @@ impl Guard {
 
     fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
-        let host = host(request.uri(), headers);
-        if self.local_only && !is_local(peer, host, request) {
+        let asked = Asked::of(request);
+        if self.local_only && !is_local(peer, &asked, request) {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
@@ -73,7 +74,8 @@ impl Guard {
                  let its operator set auth.mode = \"open\" to serve everybody",
             ));
         }
-        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(host, headers) {
+        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(&asked, headers)
+        {
             let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
             if !listed {
                 return Err(ApiError::new(
@@ -87,10 +89,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether the page that asks was served from here. Behind a TLS proxy only `server.public_url`
-    /// knows the scheme; without it HTTP and HTTPS of the same host and port both count.
-    fn is_own(&self, host: Option<&str>, headers: &HeaderMap) -> bool {
+    /// Whether the page that asks was served from here. Behind a TLS proxy that is not trusted only
+    /// `server.public_url` knows the scheme; without it HTTP and HTTPS of the same host and port both count.
+    fn is_own(&self, asked: &Asked, headers: &HeaderMap) -> bool {
         let Some(origin @ Origin::Tuple(scheme, ..)) = &foreign_origin(headers) else { return false };
+        let host = asked.host.as_deref();
+        let scheme = asked.scheme.unwrap_or(scheme);
         let Some(asked) = host.and_then(|host| origin::web_origin(&format!("{scheme}://{host}"))) else {
             return self.public.as_ref() == Some(origin);
         };
@@ -144,23 +148,16 @@ pub async fn check(
     response
 }
 
-fn is_local(peer: SocketAddr, host: Option<&str>, request: &Request) -> bool {
-    let proxied = request
+fn is_local(peer: SocketAddr, asked: &Asked, request: &Request) -> bool {
+    let named = request
         .headers()
         .keys()
         .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str()));
     // nginx, as it comes, forwards with a Host of its own and no header that says so, but in
     // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
     let old = request.version() < Version::HTTP_11;
-    peer.ip().to_canonical().is_loopback() && host.is_some_and(origin::is_local_host) && !proxied && !old
-}
-
-/// The one host the request asks for; `None` if it names none, or two (RFC 9112 section 3.2).
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-    let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().ok());
-    let mut hosts = uri.authority().map(|authority| Some(authority.as_str())).into_iter().chain(named);
-    let first = hosts.next()??;
-    hosts.all(|other| other == Some(first)).then_some(first)
+    let here = asked.host.as_deref().is_some_and(origin::is_local_host);
+    peer.ip().to_canonical().is_loopback() && here && !named && !asked.proxied && !old
 }
 
 /// The page's origin; `None` for `null`, for several, and for what isn't a web page.

@@ -81,7 +81,7 @@ async fn end_of(state: &State, name: StreamName, headers: &HeaderMap) -> Result<
     let _ = tokio::time::timeout(SEAL_TIME, status.wait_for(Status::is_final)).await;
     let status = status.borrow().clone();
     let code = if status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((code, Json(wire::Server::status(&name, &status))).into_response())
+    Ok((code, Json(wire::Server::status(&state.site, &name, &status))).into_response())
 }
 
 /// `GET /stream`: the stream `default`.
@@ -140,7 +140,7 @@ fn token(headers: &HeaderMap) -> Option<Secret> {
 fn not_found(state: &State, name: &StreamName) -> ApiError {
     let message = if state.mjpeg.is_elsewhere(name) {
         let path = percent_encode(name.as_str(), PATH_SEGMENT);
-        format!("{name} is no JPEG stream: watch it at /watch/{path}")
+        format!("{name} is no JPEG stream: watch it at {}", state.site.path(&format!("/watch/{path}")))
     } else {
         format!("nobody is publishing {name}")
     };

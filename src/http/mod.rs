@@ -6,6 +6,7 @@
 pub mod assets;
 mod body;
 mod chunks;
+pub mod client;
 mod connection;
 pub mod error;
 pub mod guard;
@@ -20,21 +21,24 @@ pub mod state;
 mod streams;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 mod whip;
 
 use crate::base::units;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, patch, post};
-use axum_server::Handle;
+use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use state::State;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::Tls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,11 +50,24 @@ pub struct Config {
     pub bind: SocketAddr,
     /// How users reach the server from outside (`https://record.example.org`), if not by `bind`.
     pub public_url: String,
+    /// What every path begins with, if not with `/`: `/onrecord`.
+    pub base_path: String,
+    /// Proxies, as addresses or networks, that are believed whose requests they bring.
+    pub trusted_proxies: Vec<String>,
     /// Foreign origins that may publish: exact, `https://*.example.org`, or a bare host.
     pub cors_origins: Vec<String>,
     /// How long recordings and hooks may take to finish at shutdown.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_grace: Duration,
+    /// Encryption, if not by a proxy.
+    pub tls: tls::Config,
+}
+
+impl Config {
+    /// `base_path` as paths begin with it: nothing, or `/onrecord`.
+    pub fn base(&self) -> &str {
+        self.base_path.trim_end_matches('/')
+    }
 }
 
 impl Default for Config {
@@ -58,8 +75,11 @@ impl Default for Config {
         Self {
             bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
+            base_path: String::new(),
+            trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
             shutdown_grace: Duration::from_secs(30),
+            tls: tls::Config::default(),
         }
     }
 }
@@ -71,8 +91,14 @@ fn percent_encode(text: &str, set: &'static AsciiSet) -> String {
     utf8_percent_encode(text, set).to_string()
 }
 
-/// The whole route table.
+/// All that is served: the routes, below `server.base_path`.
 pub fn router(state: Arc<State>) -> Router {
+    let enter = from_fn_with_state(state.clone(), client::enter);
+    Router::new().fallback_service(routes(state)).layer(enter)
+}
+
+/// The whole route table.
+fn routes(state: Arc<State>) -> Router {
     Router::new()
         .route("/", get(assets::index))
         .route("/publish", get(assets::publish))
@@ -120,29 +146,63 @@ const BUFFER: usize = 64 << 10;
 /// and goes on with a range request.
 const END_TIME: Duration = Duration::from_secs(5);
 
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Doors {
+    /// Where everything is served.
+    pub main: TcpListener,
+    /// The certificate, if that is by TLS.
+    pub tls: Option<Tls>,
+    /// Where plain HTTP is sent on to TLS.
+    pub redirect: Option<TcpListener>,
+}
+
 /// Serves until `shutdown`, which comes after the publications have ended: then accepts no more,
 /// hands every WebSocket its last statuses and closes it with 1001 ("going away"), and cuts what
 /// is still open 5 s later.
-pub async fn serve(
-    listener: TcpListener,
-    state: Arc<State>,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    let handle = Handle::new();
-    let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(handle.clone());
-    let mut http1 = server.http_builder().http1();
-    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
-    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
+pub async fn serve(doors: Doors, state: Arc<State>, shutdown: CancellationToken) -> io::Result<()> {
+    let port = doors.main.local_addr()?.port();
+    let handles = [Handle::new(), Handle::new()];
+    let main = server(doors.main, &handles[0])?;
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let acceptor = doors.tls.as_ref().map(Tls::acceptor);
+    let serving = async {
+        match acceptor {
+            Some(acceptor) => main.acceptor(acceptor).serve(app).await,
+            None => main.acceptor(connection::Acceptor).serve(app).await,
+        }
+    };
+    let redirecting = async {
+        let Some(listener) = doors.redirect else { return Ok(()) };
+        let state = state.clone();
+        let redirect =
+            async move |request: Request| state.site.encrypted(request.uri(), request.headers(), Some(port));
+        let app = Router::new().fallback(redirect).into_make_service();
+        server(listener, &handles[1])?.acceptor(connection::Acceptor).serve(app).await
+    };
+    let keeping = async {
+        if let Some(tls) = doors.tls {
+            shutdown.run_until_cancelled(tls.keep()).await;
+        }
+    };
     let ending = async {
         shutdown.cancelled().await;
-        handle.graceful_shutdown(Some(END_TIME));
+        handles.iter().for_each(|handle| handle.graceful_shutdown(Some(END_TIME)));
         if !state.sockets.tasks.stop(END_TIME).await {
             tracing::warn!("some WebSockets did not close in time");
         }
     };
-    let (served, ()) = tokio::join!(server.acceptor(connection::Acceptor).serve(app), ending);
-    served
+    let (served, redirected, (), ()) = tokio::join!(serving, redirecting, keeping, ending);
+    served.and(redirected)
+}
+
+/// One with our bounds.
+fn server(listener: TcpListener, handle: &Handle<SocketAddr>) -> io::Result<Server<SocketAddr>> {
+    let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(handle.clone());
+    let mut http1 = server.http_builder().http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
+    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
+    Ok(server)
 }
 
 #[cfg(test)]

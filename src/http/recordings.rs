@@ -1,6 +1,7 @@
 //! The catalogue and the files.
 
 use crate::base::id::RecordingId;
+use crate::http::client::Site;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::{PATH_SEGMENT, percent_encode};
@@ -22,8 +23,8 @@ const DEFAULT_LIMIT: usize = 1000;
 const MAX_LIMIT: usize = 10_000;
 
 /// The path a sealed file is downloaded from.
-pub fn url(file: &str) -> String {
-    format!("/recordings/{}", percent_encode(file, PATH_SEGMENT))
+pub fn url(site: &Site, file: &str) -> String {
+    site.path(&format!("/recordings/{}", percent_encode(file, PATH_SEGMENT)))
 }
 
 /// A manifest, and where its file is.
@@ -35,10 +36,10 @@ pub struct Listed {
     url: Option<String>,
 }
 
-impl From<Manifest> for Listed {
-    fn from(manifest: Manifest) -> Self {
+impl Listed {
+    fn new(state: &State, manifest: Manifest) -> Self {
         let there = manifest.state == RecordingState::Sealed && manifest.file_present;
-        let url = there.then(|| url(&manifest.file));
+        let url = there.then(|| url(&state.site, &manifest.file));
         Self { manifest, url }
     }
 }
@@ -65,7 +66,8 @@ pub async fn list(
             && filter.before.as_ref().is_none_or(|before| manifest.id < *before)
     };
     let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    Ok(Json(state.recordings.list().into_iter().filter(wanted).take(limit).map(Listed::from).collect()))
+    let found = state.recordings.list().into_iter().filter(wanted).take(limit);
+    Ok(Json(found.map(|manifest| Listed::new(&state, manifest)).collect()))
 }
 
 /// `GET /api/recordings/{id}`.
@@ -73,7 +75,7 @@ pub async fn get(
     Extract(state): Extract<Arc<State>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Listed>, ApiError> {
-    Ok(Json(find(&state, id)?.into()))
+    Ok(Json(Listed::new(&state, find(&state, id)?)))
 }
 
 /// `DELETE /api/recordings/{id}`: the file goes, the manifest says `deleted`.
@@ -99,7 +101,7 @@ pub async fn replay_hook(
     }
     (state.replay)(manifest.id.clone()).await?;
     let now = state.recordings.get(&manifest.id).unwrap_or(manifest);
-    Ok((StatusCode::ACCEPTED, Json(Listed::from(now))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Listed::new(&state, now))).into_response())
 }
 
 /// `GET /recordings/{file}`: a sealed, catalogued file, with ranges and validators; to be saved, or

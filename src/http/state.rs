@@ -6,6 +6,7 @@ use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
@@ -34,6 +35,8 @@ pub struct State {
     pub recordings: Arc<dyn Catalogue>,
     /// The JPEG streams.
     pub mjpeg: Mjpeg,
+    /// Where the server stands for the world.
+    pub site: Site,
     /// Who is served.
     pub guard: Guard,
     /// Runs a recording's hook again.

@@ -4,12 +4,13 @@ use crate::auth;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::http::Config;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
+use crate::http::{Config, Doors};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
@@ -198,6 +199,8 @@ pub struct Setup {
     pub assets: Option<PathBuf>,
     pub hook: bool,
     pub max_viewers: usize,
+    pub base_path: &'static str,
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Setup {
@@ -210,6 +213,8 @@ impl Default for Setup {
             assets: None,
             hook: true,
             max_viewers: 10,
+            base_path: "",
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -239,7 +244,12 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let ingest = Arc::new(FakeIngest { ice_servers: setup.ice_servers, ..FakeIngest::default() });
         let catalogue = Arc::new(FakeCatalogue { folder: folder.path().to_owned(), list: Mutex::default() });
-        let config = Config { cors_origins: setup.origins, ..Config::default() };
+        let config = Config {
+            cors_origins: setup.origins,
+            base_path: setup.base_path.to_owned(),
+            trusted_proxies: setup.trusted_proxies,
+            ..Config::default()
+        };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
         let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
@@ -250,6 +260,7 @@ impl Server {
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
             mjpeg: no_jpeg_streams(folder.path()),
+            site: Site::new(&config),
             guard: Guard::new(&config, &auth::Config { mode: setup.mode, ..Default::default() }).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
@@ -263,7 +274,8 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =
             (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
-        let ended = tokio::spawn(crate::http::serve(listener, Arc::new(state), shutdown.clone()));
+        let doors = Doors { main: listener, tls: None, redirect: None };
+        let ended = tokio::spawn(crate::http::serve(doors, Arc::new(state), shutdown.clone()));
         let client = reqwest::Client::new();
         Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
     }

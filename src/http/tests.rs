@@ -200,6 +200,72 @@ async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
 }
 
 #[tokio::test]
+async fn a_trusted_proxy_on_this_machine_makes_nobody_local() {
+    let trusted_proxies = vec!["127.0.0.1".to_owned()];
+    let server = Server::start(Setup { trusted_proxies, ..Setup::default() }).await;
+    let local = ("host", "localhost");
+    let cases: [Headers<'_>; 4] = [
+        &[local, ("x-forwarded-for", "127.0.0.1"), ("x-forwarded-host", "localhost")],
+        &[local, ("forwarded", "for=127.0.0.1;host=localhost")],
+        &[local, ("x-forwarded-proto", "https")],
+        // It may say nothing of whom it brings.
+        &[local],
+    ];
+    for headers in cases {
+        let answer = ask(&server, "GET /api/recordings", headers, "").await;
+        assert_eq!(error_of(answer).await, (401, "unauthorized".to_owned()), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_ones_own_pages_are_known_by_what_it_says() {
+    let trusted = || Setup { trusted_proxies: vec!["127.0.0.0/8".to_owned()], ..Setup::default() };
+    let server = Server::start(Setup { mode: auth::Mode::Open, ..trusted() }).await;
+    let open = Server::start(Setup { mode: auth::Mode::Open, ..Setup::default() }).await;
+    let (https, host) = (("x-forwarded-proto", "https"), ("x-forwarded-host", "rec.example.org"));
+    for (server, headers, expected) in [
+        (&server, [https, host, ("origin", "https://rec.example.org")], 404),
+        (&server, [https, host, ("origin", "http://rec.example.org")], 403),
+        (&server, [https, host, ("origin", "https://evil.example")], 403),
+        (&open, [https, host, ("origin", "https://rec.example.org")], 403),
+    ] {
+        let answer = ask(server, "DELETE /api/recordings/x", &headers, "").await;
+        assert_eq!(answer.status(), expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn below_a_base_path_every_address_begins_with_it() {
+    let server = Server::start(Setup { base_path: "/a/onrecord/", ..Setup::default() }).await;
+    server.add(manifest("a", "a 1.webm", 1_000), b"content");
+    let list = ask(&server, "GET /a/onrecord/api/recordings", &[], "").await;
+    let list: Value = list.json().await.unwrap();
+    let url = list[0]["url"].as_str().unwrap();
+    assert_eq!(url, "/a/onrecord/recordings/a%201.webm");
+    assert_eq!(ask(&server, &format!("GET {url}?inline"), &[], "").await.text().await.unwrap(), "content");
+    let created = ask(&server, "POST /a/onrecord/whip/cam", &[SDP], "v=0").await;
+    assert_eq!(head(&created, "location"), "/a/onrecord/whip/cam/session-cam");
+    assert_eq!(ask(&server, "DELETE /a/onrecord/whip/cam/session-cam", &[], "").await.status(), 200);
+    for path in ["/", "/publish", "/watch/a", "/js/onrecord.js", "/js/client/session.js", "/healthz"] {
+        assert_eq!(ask(&server, &format!("GET /a/onrecord{path}"), &[], "").await.status(), 200, "{path}");
+        let beside = ask(&server, &format!("GET {path}"), &[], "").await;
+        assert_eq!(beside.status(), 404, "{path}");
+        assert!(beside.text().await.unwrap().contains("below /a/onrecord/"), "{path}");
+    }
+    let bare =
+        raw(&server, "GET /a/onrecord?x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(bare.contains("308") && bare.to_lowercase().contains("location: /a/onrecord/?x=1"), "{bare}");
+    // A proxy may ask with the whole address; the host in it counts as any.
+    for (host, status) in [("localhost", "200"), ("evil.example", "401")] {
+        let line = format!(
+            "GET http://{host}/a/onrecord/healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = raw(&server, &line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn every_error_is_json() {
     let server = Server::start(Setup::default()).await;
     let cases = [
@@ -454,7 +520,7 @@ async fn in_development_open_pages_reload_when_a_file_changes() {
     let folder = site();
     let server = Server::start(Setup { assets: Some(folder.path().to_owned()), ..Setup::default() }).await;
     let page = ask(&server, "GET /", &[], "").await.text().await.unwrap();
-    assert!(page.contains("/js/dev-reload.js"), "{page}");
+    assert!(page.contains(" src=\"js/dev-reload.js\""), "{page}");
     assert_eq!(ask(&server, "GET /js/dev-reload.js", &[], "").await.status(), 200);
     let mut events = ask(&server, "GET /dev/reload", &[], "").await;
     assert_eq!(events.headers()[header::CONTENT_TYPE], "text/event-stream");

@@ -39,7 +39,7 @@ pub async fn publish(
     expect_type(&headers, SDP)?;
     let sdp = text(body).await?;
     let bearer = bearer(&headers);
-    let path = format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT));
+    let path = state.site.path(&format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT)));
     let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None };
     let accepted = state.ingest.accept(offer).await?;
 

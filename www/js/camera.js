@@ -230,7 +230,7 @@ function finished(last) {
   if (!info) return;
   byId("result", HTMLElement).hidden = false;
   byId("duration", HTMLElement).textContent = formatDuration(info.duration_ms);
-  download.href = new URL(info.url.replace(/^\//, "../"), import.meta.url).href;
+  download.href = info.url;
   download.download = info.file;
   Object.assign(download.dataset, { bytes: info.bytes, durationMs: info.duration_ms });
   byId("download-facts", HTMLElement).textContent = `${info.file} · ${formatBytes(info.bytes)} · ${formatDuration(info.duration_ms)}`;

@@ -251,7 +251,7 @@ impl Connection {
         self.watchers += 1;
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
-            self.socket.tell(&Server::status(&stream, &status)).await?;
+            self.socket.tell(&Server::status(&self.state.site, &stream, &status)).await?;
         }
         if status.is_final() {
             // Resumed after its end: there is nothing left to connect to.
@@ -298,7 +298,7 @@ impl Connection {
             Status::Failed { code: error.code, message: error.message }
         };
         held.told = status.word();
-        self.socket.tell(&Server::status(&change.stream, &status)).await?;
+        self.socket.tell(&Server::status(&self.state.site, &change.stream, &status)).await?;
         if status.is_final() {
             self.held.remove(&change.stream);
         } else {

@@ -1,6 +1,7 @@
 //! The messages of `/signal`, one JSON object each; `type` names it.
 
 use crate::base::id::StreamName;
+use crate::http::client::Site;
 use crate::http::error::ApiError;
 use crate::http::recordings;
 use crate::ingest::status::Status;
@@ -151,12 +152,12 @@ pub struct Recording<'a> {
 
 impl<'a> Recording<'a> {
     /// Of its manifest.
-    pub fn of(manifest: &'a Manifest) -> Self {
+    pub fn of(site: &Site, manifest: &'a Manifest) -> Self {
         Self {
             id: manifest.id.as_str(),
             stream: manifest.stream.as_str(),
             file: &manifest.file,
-            url: recordings::url(&manifest.file),
+            url: recordings::url(site, &manifest.file),
             bytes: manifest.bytes,
             duration_ms: manifest.duration_ms,
         }
@@ -165,14 +166,14 @@ impl<'a> Recording<'a> {
 
 impl<'a> Server<'a> {
     /// The message for a status.
-    pub fn status(stream: &'a StreamName, status: &'a Status) -> Self {
+    pub fn status(site: &Site, stream: &'a StreamName, status: &'a Status) -> Self {
         let word = status.word();
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
             Status::Pending | Status::Publishing => {}
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
-                recording = sealed.as_deref().map(Recording::of);
+                recording = sealed.as_deref().map(|manifest| Recording::of(site, manifest));
             }
             Status::Failed { code, message: what } => {
                 reason = Some(code);

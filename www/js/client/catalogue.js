@@ -42,7 +42,7 @@ export async function liveStream(session, name) {
 export async function sealedRecording(session, id) {
   const manifest = await ask(session, `api/recordings/${encodeURIComponent(id)}`);
   if (!manifest || manifest.state === "recording" || !manifest.file) return null;
-  const fields = { ...manifest, url: manifest.url ?? `/recordings/${encodeURIComponent(manifest.file)}` };
+  const fields = { ...manifest, url: manifest.url ?? `recordings/${encodeURIComponent(manifest.file)}` };
   return { info: new RecordInfo(fields, session.address("")), end_reason: manifest.end_reason };
 }
 
