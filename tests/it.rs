@@ -41,5 +41,7 @@ mod network;
 mod repair;
 #[path = "it/s3.rs"]
 mod s3;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/wire.rs"]
 mod wire;

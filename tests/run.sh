@@ -7,7 +7,8 @@ say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
 # ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
-# repaired, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock.
+# repaired, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock,
+# nginx stands in front.
 packages=(
   chromium
   chromium-driver
@@ -19,6 +20,7 @@ packages=(
   iproute2
   libfaketime
   mkvtoolnix
+  nginx
   procps
 )
 missing=()

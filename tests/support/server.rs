@@ -14,7 +14,7 @@ const START: Duration = Duration::from_secs(20);
 /// A running server; dropping it kills it.
 pub struct Server {
     child: Child,
-    /// `http://127.0.0.1:PORT`, no slash at the end.
+    /// `http://127.0.0.1:PORT`, or with TLS `https://localhost:PORT`; no slash at the end.
     pub base: String,
     folder: Arc<TempDir>,
     environment: Environment,
@@ -175,9 +175,10 @@ fn collect(from: impl Read + Send + 'static, output: Arc<Mutex<String>>, mut fou
     });
 }
 
-/// `http://HOST:PORT` in a line of the banner.
+/// `http://HOST:PORT` in a line of the banner, or `https://HOST:PORT`.
 fn address_in(line: &str) -> Option<String> {
-    let url = &line[line.find("http://")?..];
-    let end = url["http://".len()..].find(|c: char| c == '/' || c.is_whitespace()).map(|at| at + 7);
+    let url = &line[line.find("http://").or_else(|| line.find("https://"))?..];
+    let host = url.find("://")? + 3;
+    let end = url[host..].find(|c: char| c == '/' || c.is_whitespace()).map(|at| at + host);
     Some(url[..end.unwrap_or(url.len())].to_owned())
 }

@@ -3,8 +3,10 @@
 
 mod camera;
 mod embedded;
+mod encrypted;
 mod ladder;
 mod pages;
+mod proxied;
 mod publish;
 mod record;
 mod trouble;
