@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod id;
 pub mod metrics;
+pub mod pulse;
 pub mod reason;
 pub mod tasks;
 pub mod units;
