@@ -9,6 +9,7 @@
 //! an image, or when its publisher goes on another way.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -104,7 +105,11 @@ impl Mjpeg {
         if self.take(name, token, &picture, size)? {
             return Ok(None);
         }
-        self.inner.begin(name, token, picture, size).map(Some)
+        let begun = self.inner.begin(name, token, picture, size).map(Some);
+        if let Err(refusal) = &begun {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        begun
     }
 
     /// Whether there was a stream that took it.

@@ -39,6 +39,17 @@ pub enum Way {
     Mjpeg,
 }
 
+impl Way {
+    /// The API's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webrtc => "webrtc",
+            Self::Chunks => "chunks",
+            Self::Mjpeg => "mjpeg",
+        }
+    }
+}
+
 /// Names one session, which is one connection that brings media; unguessable, usable in a URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(pub(crate) Secret);

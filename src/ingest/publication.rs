@@ -7,13 +7,14 @@
 
 use crate::base::clock::{Anchor, as_millis};
 use crate::base::id::{RecordingId, Secret, StreamName};
+use crate::base::metrics::{Counter, metrics};
 use crate::base::reason::EndReason;
 use crate::ingest::publications::Inner;
 use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::media::{Codec, Event, Track};
+use crate::media::{Codec, Event, Frame, Track};
 use crate::record::{self, ByteSink, Manifest, Progress, Recording};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// The code of one whose sessions never came up.
+const NEVER_CONNECTED: &str = "session_not_found";
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
 const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
 
@@ -75,6 +78,26 @@ struct State {
     last_media: Option<Instant>,
     /// Counts connections, so that a grace that ran out knows whether anybody came.
     generation: u64,
+    flow: Flow,
+    /// Why it was ended, if somebody said so.
+    ended: Option<EndReason>,
+}
+
+/// Where its frames are counted.
+#[derive(Debug, Default)]
+struct Flow {
+    /// By the stream's track.
+    frames: Vec<Counter>,
+    bytes: Counter,
+}
+
+impl Flow {
+    fn count(&self, frame: &Frame) {
+        if let Some(frames) = self.frames.get(frame.track) {
+            frames.inc();
+        }
+        self.bytes.inc_by(frame.data.len() as u64);
+    }
 }
 
 impl Publication {
@@ -250,6 +273,8 @@ impl Publication {
             state.recording = Some(recording);
         }
         state.timeline = Timeline::new(tracks.len());
+        let frames = |track: &Track| metrics().media.frames.of([track.codec.as_str()]);
+        state.flow.frames = tracks.iter().map(frames).collect();
         state.stream = Some(stream);
         Ok(())
     }
@@ -271,11 +296,32 @@ impl Publication {
         state.last_media = Some(now);
         let is_frame = matches!(event, Event::Frame(_));
         let mut keyframe_wanted = false;
-        state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
+        state.timeline.place(event, |event| {
+            if let Event::Frame(frame) = &event {
+                state.flow.count(frame);
+            }
+            keyframe_wanted |= stream.push(&event, now);
+        });
         if is_frame && !self.record {
             self.publishing();
         }
         keyframe_wanted
+    }
+
+    /// A session was refused before it could try.
+    pub(super) fn refused(&self, session: &SessionId, refusal: &Refusal) {
+        self.gave_up(session, refusal.code(), &refusal.to_string());
+    }
+
+    /// A session will not connect; it was the publication's last hope unless others try, or have.
+    fn gave_up(&self, session: &SessionId, code: &'static str, message: &str) {
+        let mut state = self.lock();
+        state.pending.retain(|pending| pending != session);
+        let hopeless = state.pending.is_empty() && state.generation == 0;
+        drop(state);
+        if hopeless {
+            self.finish(Status::Failed { code, message: message.to_owned() });
+        }
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.
@@ -283,18 +329,13 @@ impl Publication {
         let Some(owner) = self.owner.upgrade() else { return };
         let mut state = self.lock();
         if state.session.as_ref() != Some(session) {
-            state.pending.retain(|pending| pending != session);
-            let hopeless = state.pending.is_empty() && state.generation == 0;
             drop(state);
-            if hopeless {
-                self.finish(Status::Failed {
-                    code: "session_not_found",
-                    message: "no media connection came about within 15 s: check that UDP reaches the server \
-                              (webrtc.udp_bind, webrtc.advertise, firewalls)"
-                        .to_owned(),
-                });
-            }
-            return;
+            return self.gave_up(
+                session,
+                NEVER_CONNECTED,
+                "no media connection came about within 15 s: check that UDP reaches the server \
+                 (webrtc.udp_bind, webrtc.advertise, firewalls)",
+            );
         }
         state.up = false;
         let lost = state.generation;
@@ -329,6 +370,7 @@ impl Publication {
         if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
             return;
         }
+        state.ended = Some(reason);
         let (stream, bytes, recorded) = (state.stream.take(), state.bytes.take(), state.recording.is_some());
         drop(state);
         if let Some(stream) = &stream {
@@ -410,7 +452,11 @@ impl Publication {
         // A recorder that failed has left its stream open.
         let mut state = self.lock();
         (state.stream, state.bytes) = (None, None);
+        let ended = state.ended;
         drop(state);
+        if first {
+            metrics().publications.ended.inc([ending(&self.status.borrow(), ended)]);
+        }
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
             owner.release(&self.name, &self.resume);
@@ -420,6 +466,11 @@ impl Publication {
     /// Its media, while it has any: for viewers.
     pub(super) fn stream(&self) -> Option<Stream> {
         self.lock().stream.clone()
+    }
+
+    /// How its media comes in, once it has; `None` once it is over.
+    pub(super) fn way(&self) -> Option<Option<Way>> {
+        (!self.is_over()).then(|| self.lock().way)
     }
 
     pub(super) fn info(&self) -> StreamInfo {
@@ -442,6 +493,13 @@ impl Publication {
 impl State {
     /// A session is up; returns the one it replaces.
     fn connect(&mut self, session: &SessionId, way: Way, now: Instant) -> Option<SessionId> {
+        let counts = &metrics().publications;
+        if self.generation == 0 {
+            counts.connected.inc([way.as_str()]);
+        } else if self.session.as_ref() != Some(session) {
+            counts.reconnected.inc([way.as_str()]);
+        }
+        self.flow.bytes = metrics().media.bytes.of([way.as_str()]);
         (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
         self.way = Some(way);
         self.session.replace(session.clone()).filter(|old| old != session)
@@ -458,5 +516,16 @@ impl State {
         if let Some(bytes) = self.bytes.take() {
             bytes.end(reason);
         }
+    }
+}
+
+/// The last word, as it is counted: whoever ended it has the better reason for an empty recording.
+fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
+    match status {
+        Status::Unpublished { reason, .. } => reason.as_str(),
+        Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
+        Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
+        Status::Failed { code, .. } => code,
+        Status::Pending | Status::Publishing => "internal",
     }
 }

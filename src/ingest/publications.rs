@@ -1,10 +1,11 @@
 //! All publications: who has which name, who may come back, who is refused.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::{Scrape, metrics};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::ingest::publication::{Publication, StreamInfo};
-use crate::ingest::{Refusal, SessionId};
+use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
 use crate::record::{self, Recordings};
 use std::collections::HashMap;
@@ -79,6 +80,7 @@ impl Publications {
         let owner = Arc::downgrade(&self.inner);
         let publication = Arc::new(Publication::new(name.clone(), record, bearer, owner));
         maps.secrets.insert(publication.resume().clone(), publication.clone());
+        metrics().publications.begun.inc();
         Ok(publication)
     }
 
@@ -111,6 +113,24 @@ impl Publications {
         let held = self.inner.lock().names.get(name).filter(|held| !held.is_over()).cloned();
         held.ok_or(Refusal::SessionNotFound)?.end(EndReason::Kicked, Instant::now());
         Ok(())
+    }
+
+    /// What there is at present.
+    pub fn gauges(&self, scrape: &mut Scrape) {
+        let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
+        let ways: Vec<_> = all.iter().filter_map(|publication| publication.way()).collect();
+        let of = |way: Option<Way>| ways.iter().filter(|other| **other == way).count() as u64;
+        let values = [
+            (Way::Webrtc.as_str(), of(Some(Way::Webrtc))),
+            (Way::Chunks.as_str(), of(Some(Way::Chunks))),
+            (Way::Mjpeg.as_str(), of(Some(Way::Mjpeg))),
+            ("none", of(None)),
+        ];
+        let help = "Publications by way in; none: they have not connected yet";
+        scrape.gauges("streams", help, "way", values);
+        let most = all.iter().filter_map(|publication| publication.stream()).map(|stream| stream.backlog());
+        let help = "Bytes that wait for a recorder to write them: the most of all streams";
+        scrape.gauge("recorder_queue_max_bytes", help, most.max().unwrap_or(0) as u64);
     }
 
     /// Takes no more offers.
@@ -174,7 +194,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::Way;
     use crate::ingest::status::Status;
     use crate::media::Track;
     use crate::record;

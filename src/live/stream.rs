@@ -77,6 +77,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that the slowest lossless reader has before it.
+    pub fn backlog(&self) -> usize {
+        self.lock().iter().map(|tap| tap.bytes()).max().unwrap_or(0)
+    }
+
     /// A lossless reader of what is pushed from now on.
     pub fn tap(&self) -> Tap {
         let queue = Arc::new(Queue::default());

@@ -123,6 +123,12 @@ impl Queue {
         }
     }
 
+    /// What the reader has not written yet.
+    pub(super) fn bytes(&self) -> usize {
+        let state = self.lock();
+        state.bytes + state.held
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

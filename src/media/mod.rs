@@ -52,6 +52,19 @@ impl Codec {
         }
     }
 
+    /// Its name in manifests and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vp8 => "vp8",
+            Self::Vp9 => "vp9",
+            Self::Av1 => "av1",
+            Self::H264 => "h264",
+            Self::Mjpeg => "mjpeg",
+            Self::Opus => "opus",
+            Self::Aac => "aac",
+        }
+    }
+
     /// Ticks of its RTP clock in a second.
     pub fn clock_rate(self) -> u32 {
         match self.kind() {
@@ -139,6 +152,19 @@ pub enum GapReason {
     Overrun,
     /// The file was damaged there.
     Damage,
+}
+
+impl GapReason {
+    /// The manifest's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Reconnect => "reconnect",
+            Self::Silence => "silence",
+            Self::Overrun => "overrun",
+            Self::Damage => "damage",
+        }
+    }
 }
 
 /// A hole in a track: nothing was received, or nothing decodable.

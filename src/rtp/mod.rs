@@ -4,6 +4,8 @@
 //! packet ─▶ reorder (holes wait, are asked for) ─▶ red, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
 //! ```
 //!
+//! It counts what became of packets ([`Counts`]); whoever owns it adds that up.
+//!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
 mod keyframe;
@@ -17,6 +19,7 @@ mod vp8;
 
 use crate::media::{self, Event, Frame, Gap, GapReason, Track};
 use crate::rtp::keyframe::Keyframes;
+pub use crate::rtp::keyframe::Reason as KeyframeReason;
 use crate::rtp::reorder::{Item, Reorder};
 use crate::rtp::sequence::Timestamps;
 use crate::rtp::sync::Timeline;
@@ -78,6 +81,29 @@ pub struct Config {
     pub reorder_window: Duration,
     /// The age at which the newest keyframe asks for the next.
     pub keyframe_interval: Duration,
+}
+
+/// What became of one track's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets that came, repetitions too.
+    pub received: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Packets that were asked for and came.
+    pub retransmitted: u64,
+    /// Packets that came as a copy in another (RED) only.
+    pub copied: u64,
+    /// Packets that were overtaken, and not asked for.
+    pub reordered: u64,
+    /// Duplicates, and packets that came too late.
+    pub late: u64,
+    /// Packets asked for; each time counts.
+    pub asked: u64,
+    /// Pictures that came whole and could not be decoded.
+    pub withheld: u64,
+    /// Keyframes asked for, in the order of [`KeyframeReason`].
+    pub keyframe_requests: [u64; 4],
 }
 
 /// One track on its way.
@@ -149,6 +175,7 @@ impl Pipeline {
         let at = self.micros(arrived);
         let lane = &mut self.lanes[track];
         lane.heard = Some(arrived);
+        lane.reorder.counts.received += 1;
         if packet.red {
             let Some((payload, copies)) = red::unpack(&packet.payload) else { return };
             for copy in copies {
@@ -158,7 +185,7 @@ impl Pipeline {
                 if lane.reorder.wants(sequence) {
                     let copy =
                         Packet { sequence, timestamp, marker: false, payload: copy.payload, red: false };
-                    lane.reorder.push(copy, arrived);
+                    lane.reorder.push_copy(copy, arrived);
                 }
             }
             let media = lane.timestamps.micros(packet.timestamp);
@@ -219,6 +246,20 @@ impl Pipeline {
         self.events.pop_front()
     }
 
+    /// What became of each track's packets since it was last asked.
+    pub fn take_counts(&mut self) -> impl Iterator<Item = (media::Kind, Counts)> {
+        self.lanes.iter_mut().map(|lane| {
+            let mut counts = std::mem::take(&mut lane.reorder.counts);
+            match &mut lane.kind {
+                LaneKind::Video { assembler, .. } => {
+                    counts.withheld = std::mem::take(&mut assembler.withheld);
+                    (media::Kind::Video, counts)
+                }
+                LaneKind::Audio { .. } => (media::Kind::Audio, counts),
+            }
+        })
+    }
+
     /// The next thing to tell the publisher.
     pub fn poll_feedback(&mut self) -> Option<Feedback> {
         self.feedback.pop_front()
@@ -275,7 +316,8 @@ impl Pipeline {
             if assembler.needs_keyframe() {
                 keyframes.lost(now);
             }
-            if keyframes.ask(now) {
+            if let Some(reason) = keyframes.ask(now) {
+                lane.reorder.counts.keyframe_requests[reason as usize] += 1;
                 self.feedback.push_back(Feedback::KeyframeRequest { track });
             }
         }

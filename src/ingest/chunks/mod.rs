@@ -14,6 +14,7 @@ mod protocol;
 mod task;
 
 use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::metrics::metrics;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::ingest::Refusal;
@@ -179,6 +180,14 @@ impl Chunks {
     ///
     /// The name is taken, the secret's time is over, or the server takes no more.
     pub async fn register(&self, register: Register) -> Result<Upload, Fault> {
+        let registered = self.attach(register).await;
+        if let Err(Fault::Refused(refusal)) = &registered {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        registered
+    }
+
+    async fn attach(&self, register: Register) -> Result<Upload, Fault> {
         let commands = match register {
             Register::Again(uid) => {
                 let known = self.inner.lock().get(&uid).cloned();

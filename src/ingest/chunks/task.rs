@@ -1,6 +1,7 @@
 //! One upload's task: obeys its sockets, keeps its time, feeds its publication.
 
 use crate::base::id::Secret;
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
@@ -188,6 +189,7 @@ impl Task {
         self.choose(&bytes)?;
         if let Sink::Mp4(sink, walker) = &mut self.sink {
             walker.push(&bytes);
+            metrics().media.bytes.add([Way::Chunks.as_str()], bytes.len() as u64);
             let written = sink.write(bytes).await;
             return match written {
                 _ if walker.is_broken() => Err(Fault::BadBlob("these bytes are no MP4".into())),

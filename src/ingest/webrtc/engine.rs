@@ -6,11 +6,13 @@
 //! may be now. Sessions do no I/O: the loop feeds them datagrams and time, and carries off their
 //! frames, datagrams and deadlines.
 
+use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
 use crate::ingest::publication::Publication;
 use crate::ingest::webrtc::route::{Kind, Transaction};
 use crate::ingest::webrtc::session::{Answer, Event, Gone, Session};
 use crate::ingest::webrtc::socket::Socket;
+use crate::ingest::webrtc::tally::Tally;
 use crate::ingest::webrtc::{Candidate, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
 use bytes::BytesMut;
@@ -127,10 +129,11 @@ pub(super) struct Engine {
     by_transaction: HashMap<Transaction, Key>,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
+    tally: Tally,
 }
 
 impl Engine {
-    pub fn new(socket: Socket) -> Self {
+    pub fn new(socket: Socket, pulse: Pulse) -> Self {
         Self {
             socket,
             sessions: HashMap::new(),
@@ -142,6 +145,7 @@ impl Engine {
             by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
+            tally: Tally::new(pulse),
         }
     }
 
@@ -149,38 +153,62 @@ impl Engine {
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let mut rest = false;
-            let next = self.timers.peek().map(|Reverse((at, _))| *at);
+            let due = self.timers.peek().map_or(self.tally.beat, |Reverse((at, _))| self.tally.beat.min(*at));
+            let began;
             tokio::select! {
                 biased;
-                command = commands.recv() => match command {
-                    Some(command) => self.command(command, Instant::now()),
-                    None => return,
-                },
-                () = sleep_until(next) => {}
-                ready = self.socket.readable() => match ready {
-                    Ok(()) => {
-                        self.receive();
-                        rest = self.sessions.len() >= COALESCE_FROM;
+                command = commands.recv() => {
+                    began = Instant::now();
+                    match command {
+                        Some(command) => self.command(command, began),
+                        None => return,
                     }
-                    Err(error) => tracing::error!(%error, "the media socket"),
-                },
+                }
+                () = tokio::time::sleep_until(due.into()) => began = Instant::now(),
+                ready = self.socket.readable() => {
+                    began = Instant::now();
+                    match ready {
+                        Ok(()) => {
+                            self.receive();
+                            rest = self.sessions.len() >= COALESCE_FROM;
+                        }
+                        Err(error) => tracing::error!(%error, "the media socket"),
+                    }
+                }
             }
             let now = Instant::now();
             self.expire(now);
             self.settle(now);
+            let ended = Instant::now();
+            self.tally.turned(due, began, ended);
+            if self.tally.beats(ended) {
+                self.add_up();
+            }
             if rest {
                 tokio::time::sleep(COALESCE).await;
             }
         }
     }
 
+    /// Hands over what the sessions have counted.
+    fn add_up(&mut self) {
+        for entry in self.sessions.values_mut() {
+            let forged = entry.session.take_forged();
+            self.tally.add(entry.session.take_counts(), forged);
+        }
+    }
+
     fn receive(&mut self) {
         for _ in 0..BATCHES {
             let now = Instant::now();
-            let Self { socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, .. } = self;
+            let Self {
+                socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, tally, ..
+            } = self;
             let more = socket.receive(|datagram| {
                 let mut proven = true;
-                let key = match Kind::of(datagram.data) {
+                tally.datagram(datagram.data.len());
+                let kind = Kind::of(datagram.data);
+                let key = match kind {
                     Kind::Request(ufrag) => by_ufrag.get(ufrag),
                     Kind::Response(transaction) => by_transaction.get(transaction),
                     Kind::Media(source) => by_address.get(&datagram.from).or_else(|| {
@@ -190,11 +218,12 @@ impl Engine {
                     Kind::Other => by_address.get(&datagram.from),
                 };
                 let Some((key, entry)) = key.and_then(|key| Some((*key, sessions.get_mut(key)?))) else {
-                    return;
+                    return tally.unknown(&kind);
                 };
                 if proven {
                     entry.session.handle(now, datagram.from, datagram.to, BytesMut::from(datagram.data));
                 } else {
+                    tally.unproven();
                     entry.session.suspect(now, datagram.from, datagram.to);
                 }
                 if !std::mem::replace(&mut entry.dirty, true) {
@@ -322,6 +351,8 @@ impl Engine {
         while let Some(transmit) = entry.session.poll_transmit(now) {
             self.socket.send(transmit.from, transmit.to, &transmit.data);
         }
+        let forged = entry.session.take_forged();
+        self.tally.add(entry.session.take_counts(), forged);
         entry.span.in_scope(|| info!(?over, "the session is over"));
         self.by_id.remove(&entry.id);
         for ufrag in &entry.ufrags {
@@ -466,13 +497,6 @@ fn bounded<T: PartialEq>(list: &mut VecDeque<T>, new: T, forget: impl FnOnce(T))
 fn unmap<T: std::hash::Hash + Eq>(map: &mut HashMap<T, Key>, route: T, key: Key) {
     if map.get(&route) == Some(&key) {
         map.remove(&route);
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,8 +9,11 @@ pub mod route;
 pub mod session;
 mod socket;
 mod sources;
+mod tally;
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
 use crate::base::units;
 use crate::ingest::publication::{Publication, StreamInfo};
@@ -157,6 +160,7 @@ pub struct WebRtc {
     config: Arc<Config>,
     candidates: Arc<[SocketAddr]>,
     local_addr: SocketAddr,
+    pulse: Pulse,
 }
 
 impl WebRtc {
@@ -173,11 +177,17 @@ impl WebRtc {
         let local_addr = socket.local_addr()?;
         let candidates = socket.addresses.told().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
-        let engine = Engine::new(socket);
+        let pulse = Pulse::new("media engine");
+        let engine = Engine::new(socket, pulse.clone());
         std::thread::Builder::new()
             .name("webrtc".to_owned())
             .spawn(move || runtime.block_on(engine.run(receiver)))?;
-        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr })
+        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr, pulse })
+    }
+
+    /// Whether the engine turns.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// The media socket's address.
@@ -192,6 +202,14 @@ impl WebRtc {
 
     /// Answers an offer.
     pub async fn accept(&self, offer: Offer) -> Result<Accepted, Refusal> {
+        let answered = self.answer(offer).await;
+        if let Err(refusal) = &answered {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        answered
+    }
+
+    async fn answer(&self, offer: Offer) -> Result<Accepted, Refusal> {
         let mut known = offer.session;
         if let Some(held) =
             offer.resume.as_ref().and_then(|resume| self.publications.find(&offer.stream, resume))
@@ -229,7 +247,7 @@ impl WebRtc {
         let (session, answer) = match Session::accept(&offer.sdp, &config, Instant::now()) {
             Ok(accepted) => accepted,
             Err(refusal) => {
-                publication.lost(&id, Instant::now());
+                publication.refused(&id, &refusal);
                 return Err(refusal);
             }
         };

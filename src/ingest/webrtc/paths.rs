@@ -67,6 +67,8 @@ pub(super) struct Paths {
     pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// How long the last answered check took.
     pub round_trip: Option<Duration>,
+    /// Requests and answers that the peer can't have signed.
+    pub forged: u64,
     /// Addresses proven since the last look.
     pub proven: VecDeque<SocketAddr>,
 }
@@ -103,6 +105,7 @@ impl Paths {
             suspected: None,
             outgoing: VecDeque::new(),
             round_trip: None,
+            forged: 0,
             proven: VecDeque::new(),
         })
     }
@@ -140,6 +143,7 @@ impl Paths {
         }
         if message.typ == BINDING_REQUEST {
             *authentic = self.is_from_peer(&mut message);
+            self.forged += u64::from(!*authentic);
             if *authentic { self.request(from, to, &message, now) } else { Inbound::Done }
         } else if message.typ == BINDING_SUCCESS {
             self.response(from, &mut message, now, authentic)
@@ -257,6 +261,7 @@ impl Paths {
             return Inbound::Done;
         };
         if MessageIntegrity::check(message, self.remote.pwd.as_bytes(), self.crypto.crypto()).is_err() {
+            self.forged += 1;
             return Inbound::Done;
         }
         *authentic = true;

@@ -374,6 +374,16 @@ impl Session {
         }
     }
 
+    /// What became of the packets of each track since this was last asked.
+    pub fn take_counts(&mut self) -> impl Iterator<Item = (Kind, rtp::Counts)> {
+        self.pipeline.take_counts()
+    }
+
+    /// STUN messages since then that were not the peer's, though they named it.
+    pub fn take_forged(&mut self) -> u64 {
+        std::mem::take(&mut self.paths.forged)
+    }
+
     fn take_media(&mut self) {
         while let Some(event) = self.pipeline.poll_event() {
             self.events.push_back(Event::Media(event));
