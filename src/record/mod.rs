@@ -18,6 +18,7 @@ mod interleave;
 mod lock;
 mod manifest;
 mod names;
+mod probe;
 mod recorder;
 mod recover;
 mod repair;
@@ -32,15 +33,18 @@ pub use manifest::{
 };
 
 pub use bytes::ByteSink;
+pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::live::Stream;
 use catalog::Catalog;
 use disk::Disk;
+use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
@@ -172,6 +176,7 @@ struct Shared {
     tasks: Tasks,
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
+    probe: Arc<Probe>,
     /// What the last run left, until [`Recordings::recover`] takes it.
     leftovers: Mutex<Vec<Leftover>>,
 }
@@ -225,8 +230,20 @@ impl Recordings {
         let config = Config { dir, ..config };
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
-        let shared =
-            Shared { config, mode, hook_configured, catalog, disk, space, events, tasks, active, leftovers };
+        let probe = Arc::new(Probe::new(&config.dir, space.clone()));
+        let shared = Shared {
+            config,
+            mode,
+            hook_configured,
+            catalog,
+            disk,
+            space,
+            events,
+            tasks,
+            active,
+            probe,
+            leftovers,
+        };
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
@@ -325,6 +342,18 @@ impl Recordings {
     /// Sealed recordings whose hook has not come to an end, oldest first: what the last run left.
     pub fn hooks_due(&self) -> Vec<Manifest> {
         self.shared.catalog.hooks_due()
+    }
+
+    /// The state of the folder, as of some seconds ago at most.
+    pub async fn condition(&self) -> Condition {
+        self.shared.probe.look().await
+    }
+
+    /// What there is at present.
+    pub fn gauges(&self, scrape: &mut Scrape) {
+        let help = "Recordings under way, those being sealed too";
+        scrape.gauge("recordings_open", help, *self.shared.active.borrow() as u64);
+        self.shared.disk.gauges(scrape);
     }
 
     /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and
