@@ -20,12 +20,14 @@ pub use repair::repair;
 pub use replay::replay;
 
 use crate::auth;
+use crate::base::pulse::{self, Pulse};
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::http;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
+use crate::http::ops::Inside;
 use crate::http::state::{Sockets, State};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
@@ -98,6 +100,28 @@ async fn lock(dir: &Path) -> Result<FolderLock, Error> {
     })
 }
 
+/// What the operator is told, from all over the server.
+fn inside(
+    webrtc: &WebRtc,
+    publications: &Publications,
+    recordings: &Recordings,
+    hooks: Option<&Hooks>,
+    tasks: &Tasks,
+) -> Inside {
+    let runtime = Pulse::new("runtime");
+    tasks.spawn("runtime probe", pulse::probe(runtime.clone(), tasks.stop_token()));
+    let mut inside = Inside { pulses: vec![webrtc.pulse().clone(), runtime], ..Inside::default() };
+    let (publications, recordings) = (publications.clone(), recordings.clone());
+    inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
+    inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
+    if let Some(queue) = hooks.map(Hooks::queue) {
+        let full = queue.clone();
+        inside.hooks_full = Some(Box::new(move || full.is_full()));
+        inside.owners.push(Box::new(move |scrape| queue.gauges(scrape)));
+    }
+    inside
+}
+
 /// The running server.
 struct Server {
     grace: Duration,
@@ -137,7 +161,7 @@ impl Server {
             Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
-        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
+        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications.clone())
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
         let listener = TcpListener::bind(config.server.bind)
@@ -146,6 +170,7 @@ impl Server {
         let bound = listener.local_addr()?;
         lock.serves(bound);
         let ready = Arc::new(AtomicBool::new(false));
+        let inside = inside(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
         let state = State {
             ingest: Arc::new(webrtc.clone()),
             chunks,
@@ -157,6 +182,7 @@ impl Server {
             ready: ready.clone(),
             sockets: Sockets::default(),
             viewers: Viewers::new(config.limits.max_viewers, config.live.cache),
+            inside,
         };
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();
@@ -199,6 +225,6 @@ impl Server {
         self.ingest.stop(FAREWELL).await;
         self.hook_tasks.stop(FAREWELL).await;
         self.http_stop.cancel();
-        self.http_tasks.drain(HTTP_END).await;
+        self.http_tasks.stop(HTTP_END).await;
     }
 }

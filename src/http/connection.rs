@@ -1,5 +1,6 @@
 //! Connections: how much of a live answer may lie between us and a viewer, and for how long.
 
+use crate::base::metrics::Open;
 use axum::Extension;
 use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
@@ -38,7 +39,7 @@ impl<S> Accept<TcpStream, S> for Acceptor {
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
         let connection = Connection::default();
         let service = Extension(connection.clone()).layer(service);
-        ready(Ok((Patient { socket, connection, stuck: None }, service)))
+        ready(Ok((Patient { socket, connection, stuck: None, _open: Open::connection() }, service)))
     }
 }
 
@@ -64,6 +65,7 @@ pub(super) struct Patient {
     connection: Connection,
     /// Runs while a write waits.
     stuck: Option<Pin<Box<Sleep>>>,
+    _open: Open,
 }
 
 impl Patient {

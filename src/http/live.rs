@@ -5,6 +5,7 @@
 //! by the stream, not kept for it.
 
 use crate::base::id::StreamName;
+use crate::base::metrics::Scrape;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
 use crate::http::socket::{End, Socket};
@@ -22,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -40,21 +42,55 @@ const HTTP_QUEUE: usize = 2;
 pub struct Viewers {
     places: Arc<Semaphore>,
     cache: usize,
+    /// In the order of [`Kind`].
+    seated: [Arc<AtomicU64>; 3],
+}
+
+/// How somebody watches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    WebSocket,
+    Http,
+    Mjpeg,
+}
+
+/// A viewer's place, free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _place: OwnedSemaphorePermit,
+    seated: Arc<AtomicU64>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.seated.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Viewers {
     /// At most so many viewers, of streams with so many bytes of cache.
     pub fn new(max_viewers: usize, cache: u64) -> Self {
         let places = Arc::new(Semaphore::new(max_viewers.min(Semaphore::MAX_PERMITS)));
-        Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX) }
+        Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX), seated: Default::default() }
     }
 
-    /// A place for one more, of whatever kind of stream, free again when dropped.
-    pub(super) fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
+    /// A place for one more, of whatever kind.
+    pub(super) fn enter(&self, kind: Kind) -> Result<Place, ApiError> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
             let message = "the server has reached limits.max_viewers: try again later";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
-        })
+        })?;
+        let seated = self.seated[kind as usize].clone();
+        seated.fetch_add(1, Ordering::Relaxed);
+        Ok(Place { _place: place, seated })
+    }
+
+    /// What there is at present.
+    pub(super) fn gauges(&self, scrape: &mut Scrape) {
+        let of = |kind: Kind| self.seated[kind as usize].load(Ordering::Relaxed);
+        let values =
+            [("websocket", of(Kind::WebSocket)), ("http", of(Kind::Http)), ("mjpeg", of(Kind::Mjpeg))];
+        scrape.gauges("viewers", "Viewers of live streams, by how they watch", "kind", values);
     }
 }
 
@@ -104,7 +140,7 @@ fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
 /// An endless file.
 async fn file(state: Arc<State>, name: StreamName, connection: &Connection) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(Kind::Http)?;
     let mut viewer = stream.view(state.viewers.cache);
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
@@ -163,7 +199,7 @@ impl Screen {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let _place = self.state.viewers.enter()?;
+        let _place = self.state.viewers.enter(Kind::WebSocket)?;
         let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
             tokio::select! {

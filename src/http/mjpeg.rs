@@ -4,6 +4,7 @@ use crate::base::id::{Secret, StreamName};
 use crate::http::body::{self, expect_type};
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
+use crate::http::live::Kind;
 use crate::http::signal::wire;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -101,7 +102,7 @@ pub async fn stream(
 
 fn stream_of(state: &State, name: &StreamName, connection: &Connection) -> Result<Response, ApiError> {
     let viewer = state.mjpeg.view(name).ok_or_else(|| not_found(state, name))?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(Kind::Mjpeg)?;
     connection.cut_if_stuck(STUCK);
     let parts = stream::unfold((viewer, place), |(mut viewer, place)| async move {
         let part = viewer.next().await?;

@@ -11,8 +11,9 @@ pub mod error;
 pub mod guard;
 pub mod live;
 mod mjpeg;
-mod ops;
+pub mod ops;
 mod origin;
+mod process;
 mod recordings;
 pub mod signal;
 mod socket;
@@ -25,7 +26,7 @@ mod whip;
 use crate::base::units;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, patch, post};
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
@@ -102,11 +103,14 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/recordings/{file}", get(recordings::download))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         // Routes that take a body bound it themselves, with the contract's error.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(state.clone(), guard::check))
+        // Outside the guard: what it refuses counts, too.
+        .layer(from_fn(ops::count))
         .with_state(state)
 }
 

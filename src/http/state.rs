@@ -3,12 +3,14 @@
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::error::ApiError;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
+use crate::http::ops::Inside;
 use crate::http::signal::Timing;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
@@ -16,7 +18,7 @@ use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use crate::ingest::{Refusal, SessionId};
 use crate::live::Stream;
-use crate::record::{Error, Manifest, Recordings};
+use crate::record::{Condition, Error, Manifest, Recordings};
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub struct State {
     pub sockets: Sockets,
     /// Who watches.
     pub viewers: Viewers,
+    /// What the operator is told.
+    pub inside: Inside,
 }
 
 /// Notes durably that a recording's hook is to run, and queues it.
@@ -88,6 +92,12 @@ impl Sockets {
     /// None yet.
     pub fn new(timing: Timing) -> Self {
         Self { tasks: Tasks::new(), timing, places: Arc::new(Semaphore::new(MAX_SOCKETS)) }
+    }
+
+    /// What there is at present.
+    pub(super) fn gauges(&self, scrape: &mut Scrape) {
+        let open = (MAX_SOCKETS - self.places.available_permits()) as u64;
+        scrape.gauge("websockets", "WebSockets that are open", open);
     }
 
     /// A place for one more socket, free again when dropped.
@@ -171,6 +181,8 @@ pub trait Catalogue: Send + Sync {
     fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)>;
     /// Removes a recording's file.
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>>;
+    /// The state of the folder.
+    fn condition(&self) -> BoxFuture<'_, Condition>;
 }
 
 impl Catalogue for Recordings {
@@ -188,5 +200,9 @@ impl Catalogue for Recordings {
 
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
         Box::pin(self.delete(id))
+    }
+
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        Box::pin(self.condition())
     }
 }

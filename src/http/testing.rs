@@ -8,6 +8,7 @@ use crate::http::Config;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
+use crate::http::ops::Inside;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::ingest::chunks::{self, Chunks};
@@ -18,7 +19,7 @@ use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
+use crate::record::{self, Condition, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -139,9 +140,15 @@ fn init() -> Candidate {
 pub struct FakeCatalogue {
     pub folder: PathBuf,
     pub list: Mutex<Vec<Manifest>>,
+    pub condition: Mutex<Condition>,
 }
 
 impl Catalogue for FakeCatalogue {
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        let condition = *self.condition.lock().unwrap();
+        async move { condition }.boxed()
+    }
+
     fn list(&self) -> Vec<Manifest> {
         self.list.lock().unwrap().clone()
     }
@@ -198,6 +205,7 @@ pub struct Setup {
     pub assets: Option<PathBuf>,
     pub hook: bool,
     pub max_viewers: usize,
+    pub inside: Inside,
 }
 
 impl Default for Setup {
@@ -210,6 +218,7 @@ impl Default for Setup {
             assets: None,
             hook: true,
             max_viewers: 10,
+            inside: Inside::default(),
         }
     }
 }
@@ -238,7 +247,11 @@ impl Server {
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ingest = Arc::new(FakeIngest { ice_servers: setup.ice_servers, ..FakeIngest::default() });
-        let catalogue = Arc::new(FakeCatalogue { folder: folder.path().to_owned(), list: Mutex::default() });
+        let catalogue = Arc::new(FakeCatalogue {
+            folder: folder.path().to_owned(),
+            list: Mutex::default(),
+            condition: Mutex::new(Condition::FINE),
+        });
         let config = Config { cors_origins: setup.origins, ..Config::default() };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
@@ -259,6 +272,7 @@ impl Server {
             ready: Arc::new(AtomicBool::new(true)),
             sockets: Sockets::new(setup.timing),
             viewers: Viewers::new(setup.max_viewers, 1 << 20),
+            inside: setup.inside,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =

@@ -1,13 +1,18 @@
 //! The routes as clients see them, over real sockets.
 
 use crate::auth;
+use crate::base::pulse::{self, Pulse};
 use crate::http::END_TIME;
+use crate::http::ops::Inside;
 use crate::http::testing::{Server, Setup, error_of, manifest};
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::IceServer;
-use crate::record::RecordingState;
+use crate::record::{Condition, RecordingState};
 use reqwest::header;
 use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
@@ -390,6 +395,37 @@ async fn a_stopping_server_is_alive_but_not_ready() {
     let ended = tokio::time::timeout(std::time::Duration::from_secs(8), server.ended).await;
     ended.expect("an idle connection held the server").unwrap().unwrap();
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_readyz() {
+    let hung = Instant::now().checked_sub(pulse::STUCK).unwrap();
+    let pulses = vec![Pulse::since("media engine", hung), Pulse::new("runtime")];
+    let (engine, full) = (pulses[0].clone(), Arc::new(AtomicBool::new(true)));
+    let hooks_full = full.clone();
+    let hooks_full: Box<dyn Fn() -> bool + Send + Sync> =
+        Box::new(move || hooks_full.load(Ordering::Relaxed));
+    let inside = Inside { pulses, hooks_full: Some(hooks_full), ..Inside::default() };
+    let server = Server::start(Setup { inside, ..Setup::default() }).await;
+    let answer = ask(&server, "GET /healthz", &[], "").await;
+    assert_eq!(answer.status(), 503);
+    let told: Value = answer.json().await.unwrap();
+    assert_eq!(told["stuck"], serde_json::json!(["media engine"]), "{told}");
+    engine.beat(Instant::now());
+    assert_eq!(ask(&server, "GET /healthz", &[], "").await.status(), 200);
+
+    let reasons = async || {
+        let told: Value = ask(&server, "GET /readyz", &[], "").await.json().await.unwrap();
+        let reasons = told["reasons"].as_array().cloned().unwrap_or_default();
+        reasons.iter().map(|reason| reason["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let silent = Condition { writable: false, room: false, space: None };
+    *server.catalogue.condition.lock().unwrap() = silent;
+    server.not_ready();
+    assert_eq!(reasons().await, ["not_running", "not_writable", "hook_queue_full"]);
+    *server.catalogue.condition.lock().unwrap() = Condition { writable: true, ..silent };
+    full.store(false, Ordering::Relaxed);
+    assert_eq!(reasons().await, ["not_running", "disk_full"]);
 }
 
 #[tokio::test]
