@@ -33,6 +33,8 @@ mod hooks;
 mod life;
 #[path = "it/live.rs"]
 mod live;
+#[path = "it/metrics.rs"]
+mod metrics;
 #[path = "it/mjpeg.rs"]
 mod mjpeg;
 #[path = "it/network/mod.rs"]

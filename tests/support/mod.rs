@@ -18,6 +18,7 @@ pub mod judge;
 pub mod live;
 pub mod media;
 pub mod network;
+pub mod openmetrics;
 pub mod peer;
 pub mod proof;
 pub mod publisher;
