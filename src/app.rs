@@ -24,6 +24,7 @@ use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::http;
 use crate::http::assets::Assets;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::state::{Sockets, State};
@@ -130,11 +131,13 @@ impl Server {
             }
         };
 
-        recordings.recover();
-
         let grace = config.record.reconnect_grace;
         let publications =
             Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
+        let sockets = Sockets::default();
+        // Before the first change: what is repaired is told too.
+        let feed = Feed::start(publications.changes(), recordings.changes(), &sockets.tasks);
+        recordings.recover();
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
@@ -155,8 +158,9 @@ impl Server {
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
-            sockets: Sockets::default(),
+            sockets,
             viewers: Viewers::new(config.limits.max_viewers, config.live.cache),
+            feed,
         };
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();

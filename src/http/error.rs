@@ -7,6 +7,7 @@ use crate::base::id::BadName;
 use crate::http::state::NoReplay;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::Fault;
+use crate::ingest::publication::NoControl;
 use crate::record;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -136,6 +137,18 @@ impl From<NoReplay> for ApiError {
     }
 }
 
+impl From<NoControl> for ApiError {
+    fn from(error: NoControl) -> Self {
+        let (status, code) = match error {
+            NoControl::NotLive => (StatusCode::NOT_FOUND, "stream_not_found"),
+            NoControl::NotRecorded => (StatusCode::NOT_FOUND, "recording_not_found"),
+            NoControl::Whole => (StatusCode::UNPROCESSABLE_ENTITY, "unsupported_codec"),
+            NoControl::Record(error) => return error.into(),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<BadName> for ApiError {
     fn from(bad: BadName) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_name", bad.to_string())
@@ -184,6 +197,10 @@ mod tests {
             (std::io::Error::other("/secret/path").into_api(), 500, "internal"),
             (NoReplay::NoHook.into(), 400, "bad_request"),
             (NoReplay::QueueFull.into(), 503, "limit_reached"),
+            (NoControl::NotLive.into(), 404, "stream_not_found"),
+            (NoControl::NotRecorded.into(), 404, "recording_not_found"),
+            (NoControl::Whole.into(), 422, "unsupported_codec"),
+            (NoControl::Record(record::Error::DiskFull).into(), 507, "disk_full"),
             (BadName::Length(0).into(), 400, "bad_name"),
         ];
         for (error, status, code) in table {

@@ -8,6 +8,8 @@ mod body;
 mod chunks;
 mod connection;
 pub mod error;
+mod events;
+pub mod feed;
 pub mod guard;
 pub mod live;
 mod mjpeg;
@@ -96,6 +98,8 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/live/{name}", get(live::watch))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{name}", delete(streams::kick))
+        .route("/api/streams/{name}/recording", post(streams::begin_file).delete(streams::stop_recording))
+        .route("/api/events", get(events::open))
         .route("/api/recordings", get(recordings::list))
         .route("/api/recordings/{id}", get(recordings::get).delete(recordings::delete))
         .route("/api/recordings/{id}/hook", post(recordings::replay_hook))

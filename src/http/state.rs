@@ -7,16 +7,17 @@ use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
 use crate::http::error::ApiError;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::StreamInfo;
+use crate::ingest::publication::{NoControl, StreamInfo};
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use crate::ingest::{Refusal, SessionId};
 use crate::live::Stream;
-use crate::record::{Error, Manifest, Recordings};
+use crate::record::{Begun, Error, Manifest, Recordings};
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct State {
     pub sockets: Sockets,
     /// Who watches.
     pub viewers: Viewers,
+    /// What happens, for `/api/events`.
+    pub feed: Feed,
 }
 
 /// Notes durably that a recording's hook is to run, and queues it.
@@ -115,6 +118,10 @@ pub trait Ingest: Send + Sync {
     fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>>;
     /// Ends a publication by name.
     fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// A stream's media goes to a new file from now on.
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl>;
+    /// A stream is recorded no longer, and goes on; gives the file that was written.
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl>;
     /// All publications.
     fn streams(&self) -> Vec<StreamInfo>;
     /// The media of one of them, for viewers.
@@ -146,6 +153,14 @@ impl Ingest for WebRtc {
 
     fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(std::future::ready(self.kick(stream)))
+    }
+
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+        self.begin_file(stream)
+    }
+
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+        self.stop_recording(stream)
     }
 
     fn streams(&self) -> Vec<StreamInfo> {

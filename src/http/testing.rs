@@ -6,19 +6,20 @@ use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::Config;
 use crate::http::assets::Assets;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::StreamInfo;
+use crate::ingest::publication::{self, NoControl, Picture, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
+use crate::record::{self, Begun, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Takes every offer (or refuses as told), notes every call.
@@ -111,15 +112,29 @@ impl Ingest for FakeIngest {
         self.note(format!("kick {stream}"), ())
     }
 
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+        self.calls.lock().unwrap().push(format!("begin file {stream}"));
+        let id = |ms| RecordingId::new(Timestamp::from_millisecond(ms).unwrap());
+        match stream.as_str() {
+            "cam" => Ok(Begun { recording: id(1), continues: None, waits: false }),
+            "taped" => Ok(Begun { recording: id(2), continues: Some(id(1)), waits: true }),
+            "mp4" => Err(NoControl::Whole),
+            "full" => Err(NoControl::Record(Error::DiskFull)),
+            _ => Err(NoControl::NotLive),
+        }
+    }
+
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+        self.calls.lock().unwrap().push(format!("stop recording {stream}"));
+        match stream.as_str() {
+            "taped" => Ok(RecordingId::new(Timestamp::UNIX_EPOCH)),
+            "cam" => Err(NoControl::NotRecorded),
+            _ => Err(NoControl::NotLive),
+        }
+    }
+
     fn streams(&self) -> Vec<StreamInfo> {
-        vec![StreamInfo {
-            stream: "cam".parse().unwrap(),
-            status: Status::Publishing.word(),
-            via: Some(Way::Webrtc),
-            started_at: Timestamp::UNIX_EPOCH,
-            recording: None,
-            tracks: vec![crate::media::Codec::Vp8],
-        }]
+        vec![cam()]
     }
 
     fn stream(&self, name: &StreamName) -> Option<Stream> {
@@ -128,6 +143,24 @@ impl Ingest for FakeIngest {
 
     fn ice_servers(&self) -> &[IceServer] {
         &self.ice_servers
+    }
+}
+
+/// The one stream that lives.
+pub fn cam() -> StreamInfo {
+    let codec = crate::media::Codec::Vp8;
+    StreamInfo {
+        stream: "cam".parse().unwrap(),
+        status: Status::Publishing.word(),
+        via: Some(Way::Webrtc),
+        started_at: Timestamp::UNIX_EPOCH,
+        recording: None,
+        tracks: vec![codec],
+        video: Some(Picture { codec, width: Some(640), height: Some(360), frames: 30 }),
+        bytes: 100_000,
+        frames: 30,
+        lost: 0,
+        viewers: 0,
     }
 }
 
@@ -228,6 +261,9 @@ pub struct Server {
     pub catalogue: Arc<FakeCatalogue>,
     pub ready: Arc<AtomicBool>,
     pub replayed: Arc<Mutex<Vec<RecordingId>>>,
+    /// What happens.
+    pub streams: broadcast::Sender<publication::Change>,
+    pub recordings: broadcast::Sender<record::Change>,
     pub shutdown: CancellationToken,
     pub ended: tokio::task::JoinHandle<std::io::Result<()>>,
     pub client: reqwest::Client,
@@ -245,6 +281,8 @@ impl Server {
         let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
         let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
         let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
+        let sockets = Sockets::new(setup.timing);
+        let (streams, recordings) = (broadcast::Sender::new(1024), broadcast::Sender::new(1024));
         let state = State {
             ingest: ingest.clone(),
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
@@ -257,7 +295,8 @@ impl Server {
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
-            sockets: Sockets::new(setup.timing),
+            feed: Feed::start(streams.subscribe(), recordings.subscribe(), &sockets.tasks),
+            sockets,
             viewers: Viewers::new(setup.max_viewers, 1 << 20),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -265,7 +304,19 @@ impl Server {
             (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
         let ended = tokio::spawn(crate::http::serve(listener, Arc::new(state), shutdown.clone()));
         let client = reqwest::Client::new();
-        Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
+        Self {
+            address,
+            ingest,
+            catalogue,
+            ready,
+            replayed,
+            streams,
+            recordings,
+            shutdown,
+            ended,
+            client,
+            folder,
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

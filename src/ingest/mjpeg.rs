@@ -147,6 +147,11 @@ impl Mjpeg {
         Some(self.inner.live(name)?.pictures.viewer())
     }
 
+    /// How many look on.
+    pub fn viewers(&self, name: &StreamName) -> usize {
+        self.inner.live(name).map_or(0, |source| source.pictures.viewers())
+    }
+
     /// The newest image.
     pub fn newest(&self, name: &StreamName) -> Option<Picture> {
         Some(self.inner.live(name)?.pictures.newest())

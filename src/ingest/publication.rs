@@ -5,7 +5,13 @@
 //! it. A publisher that vanishes keeps it for `record.reconnect_grace`, and goes on in the same
 //! recording if it comes back.
 
-use crate::base::clock::{Anchor, as_millis};
+mod control;
+mod info;
+
+pub use control::NoControl;
+pub use info::{Change, Picture, StreamInfo, What};
+
+use crate::base::clock::Anchor;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::ingest::publications::Inner;
@@ -13,9 +19,9 @@ use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::media::{Codec, Event, Track};
+use crate::media::{Event, Track};
 use crate::record::{self, ByteSink, Manifest, Progress, Recording};
-use serde::Serialize;
+use info::Tally;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -23,24 +29,6 @@ use tokio::sync::watch;
 
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
 const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
-
-/// A live stream, for the list.
-#[derive(Clone, Debug, Serialize)]
-pub struct StreamInfo {
-    /// Its name.
-    pub stream: StreamName,
-    /// The contract's status word.
-    pub status: &'static str,
-    /// When its publisher was first accepted.
-    #[serde(serialize_with = "as_millis")]
-    pub started_at: jiff::Timestamp,
-    /// What it is recorded to.
-    pub recording: Option<RecordingId>,
-    /// How it comes in; `null` before it has.
-    pub via: Option<Way>,
-    /// What it carries.
-    pub tracks: Vec<Codec>,
-}
 
 /// One publisher's claim.
 #[derive(Debug)]
@@ -68,9 +56,21 @@ struct State {
     stream: Option<Stream>,
     /// Where bytes go that are kept as they come, in place of a stream.
     bytes: Option<ByteSink>,
+    /// Whether what comes is recorded: as the publisher wished, until an operator says otherwise.
+    record: bool,
+    /// The recording that its media goes to.
     recording: Option<Recording>,
-    /// What an earlier recording came to, if the publisher came back with other tracks.
-    earlier: Option<Box<Manifest>>,
+    /// Recordings that have not come to their end, this one too.
+    unsettled: usize,
+    /// The newest file there is so far.
+    kept: Option<Box<Manifest>>,
+    /// What ended the recording that its media went to last, if nothing else has.
+    last: Option<Progress>,
+    /// Why it is over.
+    reason: Option<EndReason>,
+    tally: Tally,
+    /// A new file waits for a keyframe.
+    wants_keyframe: bool,
     timeline: Timeline,
     last_media: Option<Instant>,
     /// Counts connections, so that a grace that ran out knows whether anybody came.
@@ -88,7 +88,7 @@ impl Publication {
             owner,
             status: watch::Sender::new(Status::Pending),
             over: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(State { record, ..State::default() }),
         }
     }
 
@@ -193,8 +193,8 @@ impl Publication {
                 return Err(Refusal::DiskFull);
             }
         };
-        self.watch(&owner, recording.clone());
-        (state.recording, state.bytes) = (Some(recording), Some(sink.clone()));
+        self.watch(&owner, state, recording);
+        state.bytes = Some(sink.clone());
         state.connect(session, way, now);
         Ok(sink)
     }
@@ -216,21 +216,18 @@ impl Publication {
         }
     }
 
-    fn fail_to_begin(&self, state: MutexGuard<'_, State>, failed: Status) {
+    fn fail_to_begin(&self, mut state: MutexGuard<'_, State>, failed: Progress) {
         self.over.store(true, Ordering::Release);
-        // An earlier recording's end is the last word; without one, this is.
-        let nothing_recorded = state.recording.is_none();
-        drop(state);
-        if nothing_recorded {
-            self.finish(failed);
-        }
+        // An earlier file is the last word; without one, this is.
+        state.last = Some(failed);
+        self.finish_if_settled(state);
     }
 
-    fn cannot_start(&self, error: &record::Error) -> Status {
+    fn cannot_start(&self, error: &record::Error) -> Progress {
         tracing::error!(stream = %self.name, %error, "a recording can't start");
         let full = matches!(error, record::Error::DiskFull);
         let code = if full { "disk_full" } else { "write_error" };
-        Status::Failed { code, message: format!("nothing can be recorded: {error}") }
+        Progress::Failed { code, message: format!("nothing can be recorded: {error}") }
     }
 
     /// Begins a stream, and its recording; one with other tracks can't go on in the same file.
@@ -241,13 +238,12 @@ impl Publication {
         session: &SessionId,
         tracks: &[Track],
         now: Instant,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Progress> {
         state.end_file(session, now);
         let stream = Stream::new(self.name.clone(), tracks.to_vec());
-        if self.record {
+        if state.record {
             let recording = owner.recordings.start(&stream).map_err(|error| self.cannot_start(&error))?;
-            self.watch(owner, recording.clone());
-            state.recording = Some(recording);
+            self.watch(owner, state, recording);
         }
         state.timeline = Timeline::new(tracks.len());
         state.stream = Some(stream);
@@ -270,12 +266,25 @@ impl Publication {
         };
         state.last_media = Some(now);
         let is_frame = matches!(event, Event::Frame(_));
+        let is_keyframe = state.tally.count(&event, stream.tracks());
         let mut keyframe_wanted = false;
         state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
-        if is_frame && !self.record {
-            self.publishing();
+        // Asked for until it comes: a publisher is spared those that are wished right after another.
+        state.wants_keyframe &= !is_keyframe;
+        keyframe_wanted |= state.wants_keyframe;
+        if is_frame && !state.record {
+            self.publishing(state);
         }
         keyframe_wanted
+    }
+
+    /// Bytes of a session that are kept as they come.
+    pub(super) fn kept_bytes(&self, session: &SessionId, bytes: u64, now: Instant) {
+        let mut state = self.lock();
+        if state.session.as_ref() == Some(session) {
+            state.last_media = Some(now);
+            state.tally.bytes += bytes;
+        }
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.
@@ -329,76 +338,90 @@ impl Publication {
         if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (stream, bytes, recorded) = (state.stream.take(), state.bytes.take(), state.recording.is_some());
-        drop(state);
+        let (stream, bytes) = (state.stream.take(), state.bytes.take());
+        state.reason = Some(reason);
         if let Some(stream) = &stream {
             stream.end(reason, now);
         }
         if let Some(bytes) = bytes {
             bytes.end(reason);
         }
-        if recorded {
-            return; // Its recorder has the last word.
+        if stream.is_none() && self.record && state.last.is_none() {
+            state.last = Some(Progress::Empty(reason));
         }
-        self.finish(if stream.is_some() || !self.record {
-            Status::Unpublished { recording: None, reason }
-        } else {
-            Status::Failed {
-                code: "bad_request",
-                message: "it ended before any media came: nothing was recorded".to_owned(),
-            }
-        });
+        // Its recorders have the last word, if there are any.
+        self.finish_if_settled(state);
     }
 
-    fn publishing(&self) {
-        self.status.send_if_modified(|status| {
+    fn publishing(&self, state: &State) {
+        let first = self.status.send_if_modified(|status| {
             let first = matches!(status, Status::Pending);
             if first {
                 *status = Status::Publishing;
             }
             first
         });
+        if let (true, Some(owner)) = (first, self.owner.upgrade()) {
+            owner.tell(What::Live, self.info_of(state));
+        }
     }
 
-    /// Follows the recorder and translates.
-    fn watch(self: &Arc<Self>, owner: &Arc<Inner>, recording: Recording) {
-        let (publication, mut progress) = (self.clone(), recording.progress);
+    /// The recording is the one that media goes to from now on; follows its recorder.
+    fn watch(self: &Arc<Self>, owner: &Arc<Inner>, state: &mut State, recording: Recording) {
+        state.unsettled += 1;
+        let (publication, id, mut progress) =
+            (self.clone(), recording.id.clone(), recording.progress.clone());
+        state.recording = Some(recording);
         owner.tasks.spawn("publication", async move {
             loop {
                 let step = progress.borrow_and_update().clone();
-                if matches!(step, Progress::Writing) {
-                    publication.publishing();
-                }
-                if let Some(last) = Status::last(step) {
-                    return publication.recorded(&recording.id, last);
+                match step {
+                    Progress::Waiting => {}
+                    Progress::Writing => publication.publishing(&publication.lock()),
+                    last => return publication.recorded(&id, last),
                 }
                 if progress.changed().await.is_err() {
                     let message = "the server failed to record: its log says why".to_owned();
-                    return publication.recorded(&recording.id, Status::Failed { code: "internal", message });
+                    return publication.recorded(&id, Progress::Failed { code: "internal", message });
                 }
             }
         });
     }
 
-    /// A recording has come to its end. The newest one's is the publication's, unless only an earlier
-    /// one left a file.
-    fn recorded(&self, id: &RecordingId, mut last: Status) {
+    /// A recording has come to its end. If nobody ended it, there is nothing to go on with: the
+    /// publication is over.
+    fn recorded(&self, id: &RecordingId, last: Progress) {
         let mut state = self.lock();
-        if state.recording.as_ref().is_some_and(|newest| newest.id != *id) {
-            if let Status::Unpublished { recording, .. } = last {
-                state.earlier = recording;
-            }
+        state.unsettled -= 1;
+        if let Progress::Sealed(kept) = &last
+            && state.kept.as_ref().is_none_or(|newest| newest.id < kept.id)
+        {
+            state.kept = Some(kept.clone());
+        }
+        if state.recording.as_ref().is_some_and(|open| open.id == *id) {
+            self.over.store(true, Ordering::Release);
+            // A recorder that failed has left its stream open.
+            (state.stream, state.bytes) = (None, None);
+            state.last = Some(last);
+        }
+        if self.is_over() {
+            self.finish_if_settled(state);
+        }
+    }
+
+    /// Gives the last word, unless a recorder may still have a file to add to it.
+    fn finish_if_settled(&self, state: MutexGuard<'_, State>) {
+        if state.unsettled > 0 {
             return;
         }
-        if let (Status::Failed { .. }, Some(earlier)) = (&last, state.earlier.take()) {
-            last = Status::unpublished(earlier);
-        }
+        let last = state.last_word(self.record);
         drop(state);
         self.finish(last);
     }
 
     /// Gives the last word, frees the name, and is forgotten a minute later.
     fn finish(&self, status: Status) {
+        let was_live = matches!(*self.status.borrow(), Status::Publishing);
         let first = self.status.send_if_modified(|current| {
             let first = !current.is_final();
             if first {
@@ -407,13 +430,16 @@ impl Publication {
             first
         });
         self.over.store(true, Ordering::Release);
-        // A recorder that failed has left its stream open.
         let mut state = self.lock();
         (state.stream, state.bytes) = (None, None);
+        let info = self.info_of(&state);
         drop(state);
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
             owner.release(&self.name, &self.resume);
+            if was_live {
+                owner.tell(What::Ended, info);
+            }
         }
     }
 
@@ -423,15 +449,7 @@ impl Publication {
     }
 
     pub(super) fn info(&self) -> StreamInfo {
-        let state = self.lock();
-        StreamInfo {
-            stream: self.name.clone(),
-            status: self.status.borrow().word(),
-            started_at: self.began.wall,
-            recording: state.recording.as_ref().map(|recording| recording.id.clone()),
-            via: state.way,
-            tracks: state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect(),
-        }
+        self.info_of(&self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -445,6 +463,27 @@ impl State {
         (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
         self.way = Some(way);
         self.session.replace(session.clone()).filter(|old| old != session)
+    }
+
+    /// What becomes of a publication whose recorders are done. `wanted` says whether its publisher counts
+    /// on a file.
+    fn last_word(&self, wanted: bool) -> Status {
+        let reason = self.reason.unwrap_or(EndReason::Stopped);
+        match (&self.last, &self.kept) {
+            (Some(Progress::Sealed(last)), Some(kept)) if last.id == kept.id => {
+                let reason = kept.end_reason.unwrap_or(reason);
+                Status::Unpublished { recording: Some(kept.clone()), reason }
+            }
+            (_, Some(kept)) => Status::Unpublished { recording: Some(kept.clone()), reason },
+            (Some(Progress::Failed { code, message }), None) => {
+                Status::Failed { code, message: message.clone() }
+            }
+            (Some(Progress::Empty(_)), None) if wanted => Status::Failed {
+                code: "bad_request",
+                message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
+            },
+            _ => Status::Unpublished { recording: None, reason },
+        }
     }
 
     /// What comes next doesn't fit into the file: it is sealed. A session that goes on by itself has

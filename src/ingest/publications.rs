@@ -1,18 +1,22 @@
 //! All publications: who has which name, who may come back, who is refused.
 
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::ingest::publication::{Publication, StreamInfo};
+use crate::ingest::publication::{Change, NoControl, Publication, StreamInfo, What};
 use crate::ingest::{Refusal, SessionId};
 use crate::live::Stream;
-use crate::record::{self, Recordings};
+use crate::record::{self, Begun, Recordings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
 
 /// A `resume` secret tells what became of its publication for this long after the end.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// Changes that may wait for somebody who looks on; one that is further behind learns that it missed
+/// some, and reads the list again.
+const CHANGES: usize = 256;
 
 /// All publications. Cheap to clone.
 ///
@@ -29,6 +33,7 @@ pub(super) struct Inner {
     pub(super) grace: Duration,
     max_streams: usize,
     maps: Mutex<Maps>,
+    changes: broadcast::Sender<Change>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +48,9 @@ struct Maps {
 impl Publications {
     /// No publications yet.
     pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, max_streams: usize) -> Self {
-        Self { inner: Arc::new(Inner { recordings, tasks, grace, max_streams, maps: Mutex::default() }) }
+        let changes = broadcast::Sender::new(CHANGES);
+        let maps = Mutex::default();
+        Self { inner: Arc::new(Inner { recordings, tasks, grace, max_streams, maps, changes }) }
     }
 
     /// Reserves a name for a publisher who makes an offer, or finds the publication it had.
@@ -113,6 +120,25 @@ impl Publications {
         Ok(())
     }
 
+    /// Who begins and ends from now on, for whoever looks on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.inner.changes.subscribe()
+    }
+
+    /// A stream's media goes to a new file from now on.
+    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, NoControl> {
+        self.live(name)?.begin_file()
+    }
+
+    /// A stream is recorded no longer, and goes on.
+    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, NoControl> {
+        self.live(name)?.stop_recording()
+    }
+
+    fn live(&self, name: &StreamName) -> Result<Arc<Publication>, NoControl> {
+        self.inner.lock().names.get(name).cloned().ok_or(NoControl::NotLive)
+    }
+
     /// Takes no more offers.
     pub fn refuse(&self) {
         self.inner.lock().stopping = true;
@@ -150,6 +176,11 @@ impl Inner {
         }
     }
 
+    /// An error only means that nobody looks on.
+    pub(super) fn tell(&self, what: What, info: StreamInfo) {
+        let _ = self.changes.send(Change { what, info });
+    }
+
     /// Frees the name at once and the secret after a while.
     pub(super) fn release(self: &Arc<Self>, name: &StreamName, resume: &Secret) {
         let mut maps = self.lock();
@@ -176,10 +207,12 @@ mod tests {
     use super::*;
     use crate::ingest::Way;
     use crate::ingest::status::Status;
-    use crate::media::Track;
+    use crate::media::{self, Codec, Frame, Track};
     use crate::record;
+    use bytes::Bytes;
 
     const TRACKS: [Track; 1] = [Track::opus(2)];
+    const PICTURES: Track = Track::video(Codec::Mjpeg);
 
     fn publications(dir: &std::path::Path) -> Publications {
         let config = record::Config { dir: dir.to_owned(), min_free: 0, ..Default::default() };
@@ -265,5 +298,112 @@ mod tests {
         all.waiting_for(&session).unwrap().end(EndReason::Stopped, Instant::now());
         assert_eq!(word(&publication), "UNPUBLISHED");
         assert!(all.waiting_for(&session).is_none() && all.list().is_empty());
+    }
+
+    /// A picture that stands for itself.
+    fn picture(publication: &Publication, session: &SessionId, ms: u64) {
+        let (time, data) = (Duration::from_millis(ms), Bytes::from_static(b"picture"));
+        let frame = Frame { track: 0, time, keyframe: true, size: None, data };
+        publication.media(session, media::Event::Frame(frame), Instant::now());
+    }
+
+    /// On air with pictures, and what becomes of it.
+    fn on_air(all: &Publications, record: bool) -> (Arc<Publication>, SessionId) {
+        let (publication, session) = offered(all, record);
+        publication.connected(&session, Way::Mjpeg, &[PICTURES], Instant::now()).unwrap();
+        picture(&publication, &session, 0);
+        (publication, session)
+    }
+
+    async fn last(publication: &Publication) -> Status {
+        let mut status = publication.status();
+        let wait = status.wait_for(Status::is_final);
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap().unwrap().clone()
+    }
+
+    fn kept(status: &Status) -> Option<(&RecordingId, EndReason)> {
+        let Status::Unpublished { recording, reason } = status else { panic!("{status:?}") };
+        recording.as_ref().map(|recording| (&recording.id, *reason))
+    }
+
+    #[tokio::test]
+    async fn recording_begins_and_stops_at_the_operators_word_and_the_last_file_is_told_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = publications(dir.path());
+        let name = "name".parse().unwrap();
+        assert!(matches!(all.begin_file(&name), Err(NoControl::NotLive)));
+        let mut changes = all.changes();
+        let (publication, session) = on_air(&all, false);
+        assert!(matches!(all.stop_recording(&name), Err(NoControl::NotRecorded)));
+        let first = all.begin_file(&name).unwrap();
+        assert_eq!((first.continues, first.waits), (None, false));
+        assert_eq!(all.list()[0].recording, Some(first.recording.clone()));
+        picture(&publication, &session, 100);
+        assert_eq!(all.stop_recording(&name).unwrap(), first.recording);
+        assert!(matches!(all.stop_recording(&name), Err(NoControl::NotRecorded)));
+        assert_eq!((all.list()[0].recording.clone(), word(&publication)), (None, "PUBLISHING"));
+        picture(&publication, &session, 200);
+        let second = all.begin_file(&name).unwrap();
+        assert_eq!((second.continues, second.waits), (None, false), "the first one is another recording");
+        picture(&publication, &session, 300);
+        all.stop_recording(&name).unwrap();
+        all.kick(&name).unwrap();
+        let last = last(&publication).await;
+        assert_eq!(kept(&last), Some((&second.recording, EndReason::Kicked)));
+        assert!(all.list().is_empty() && matches!(all.begin_file(&name), Err(NoControl::NotLive)));
+        let told: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok())
+            .map(|change| (change.what, change.info.recording))
+            .collect();
+        assert_eq!(told, [(What::Live, None), (What::Ended, Some(second.recording))]);
+    }
+
+    #[tokio::test]
+    async fn what_is_begun_and_comes_to_nothing_is_no_failure_of_who_wished_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = publications(dir.path());
+        let (publication, _) = on_air(&all, false);
+        all.begin_file(publication.name()).unwrap();
+        publication.end(EndReason::Stopped, Instant::now());
+        assert_eq!(kept(&last(&publication).await), None);
+    }
+
+    #[tokio::test]
+    async fn words_that_come_all_at_once_lose_no_picture() {
+        for round in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let all = publications(dir.path());
+            let (publication, session) = on_air(&all, true);
+            let publisher = {
+                let (publication, session) = (publication.clone(), session.clone());
+                std::thread::spawn(move || (1..=400).for_each(|n| picture(&publication, &session, n * 10)))
+            };
+            let operators: Vec<_> = (0..3)
+                .map(|_| {
+                    let (all, name) = (all.clone(), publication.name().clone());
+                    std::thread::spawn(move || {
+                        for _ in 0..5 {
+                            let _ = all.begin_file(&name);
+                        }
+                    })
+                })
+                .collect();
+            for thread in operators {
+                thread.join().unwrap();
+            }
+            publisher.join().unwrap();
+            if round % 2 == 0 {
+                let _ = all.stop_recording(publication.name());
+            }
+            publication.end(EndReason::Stopped, Instant::now());
+            let last = last(&publication).await;
+            all.inner.recordings.drained().await;
+            let files = all.inner.recordings.list();
+            let pictures: u64 = files.iter().map(|file| file.tracks[0].frames).sum();
+            assert_eq!(pictures, 401, "in {} files", files.len());
+            assert_eq!(kept(&last).map(|(id, _)| id), Some(&files[0].id), "the newest one is told");
+            for pair in files.windows(2) {
+                assert_eq!(pair[0].continues.as_ref(), Some(&pair[1].id));
+            }
+        }
     }
 }

@@ -89,6 +89,11 @@ impl Stream {
         self.seats.0.join(cache, Instant::now())
     }
 
+    /// How many watch.
+    pub fn viewers(&self) -> usize {
+        self.seats.0.viewers()
+    }
+
     pub(super) fn audience(&self) -> &Arc<Audience> {
         &self.seats.0
     }

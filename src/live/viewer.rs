@@ -158,6 +158,11 @@ impl Audience {
         }
     }
 
+    /// How many look on.
+    pub fn viewers(&self) -> usize {
+        self.lock().viewers
+    }
+
     /// Gives what waits for a successor that does not come.
     fn quiet(&self, now: Instant) {
         let mut state = self.lock();

@@ -11,7 +11,9 @@
 
 mod bytes;
 mod catalog;
+mod changes;
 mod close;
+mod control;
 mod disk;
 mod file;
 mod interleave;
@@ -32,6 +34,8 @@ pub use manifest::{
 };
 
 pub use bytes::ByteSink;
+pub use changes::{Change, What};
+pub use control::Begun;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 
 use crate::base::id::{RecordingId, StreamName};
@@ -40,6 +44,7 @@ use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::live::Stream;
 use catalog::Catalog;
+use control::{Control, Files};
 use disk::Disk;
 use recorder::Recorder;
 use recover::Leftover;
@@ -48,8 +53,8 @@ use space::Space;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc, watch};
 use tracing::Instrument;
 
 /// Section `record` of the configuration.
@@ -122,6 +127,27 @@ pub struct Recording {
     pub id: RecordingId,
     /// How far it has come.
     pub progress: watch::Receiver<Progress>,
+    /// Bytes that are kept as they come take no words.
+    control: Option<Control>,
+}
+
+impl Recording {
+    /// The file that is being written: `id`, until the recording goes on in another one.
+    pub fn current(&self) -> RecordingId {
+        self.control.as_ref().map_or_else(|| self.id.clone(), Control::current)
+    }
+
+    /// Goes on in a new file from the next keyframe on; no frame falls between. `None` if it can't.
+    pub fn cut(&self, now: Instant) -> Option<Begun> {
+        self.control.as_ref().map(|control| control.cut(now))
+    }
+
+    /// Ends it behind what was pushed up to now, while its stream goes on.
+    pub fn stop(&self, reason: EndReason, now: Instant) {
+        if let Some(control) = &self.control {
+            control.stop(reason, now);
+        }
+    }
 }
 
 /// Why a recording can't start, or a request about one can't be served.
@@ -251,10 +277,23 @@ impl Recordings {
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
     /// recording go on in further files, its progress ends with the last one.
     pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
+        self.start_at(stream, None)
+    }
+
+    /// The same for a stream that is under way: the file begins with the next picture that can begin
+    /// one, or with sound where no pictures come.
+    pub fn join(&self, stream: &Stream) -> Result<Recording, Error> {
+        self.start_at(stream, Some(Instant::now()))
+    }
+
+    fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, Error> {
         self.room()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
-        let recorder = Recorder::new(self.shared.clone(), stream, id.clone(), sender);
+        let files = Files::new(id.clone());
+        let recorder = Recorder::new(self.shared.clone(), stream, files.clone(), id.clone(), joined, sender);
+        let catalog = self.shared.catalog.clone();
+        let control = Some(Control { files, stopper: recorder.stopper(), catalog });
         let active = self.shared.active();
         let span = tracing::info_span!("recording", stream = %stream.name(), %id);
         let task = async move {
@@ -262,7 +301,7 @@ impl Recordings {
             drop(active);
         };
         self.shared.tasks.spawn("recorder", task.instrument(span));
-        Ok(Recording { id, progress })
+        Ok(Recording { id, progress, control })
     }
 
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
@@ -278,7 +317,7 @@ impl Recordings {
             drop(active);
         };
         self.shared.tasks.spawn("recorder", task.instrument(span));
-        Ok((Recording { id, progress }, sink))
+        Ok((Recording { id, progress, control: None }, sink))
     }
 
     /// All recordings but the deleted ones, newest first.
@@ -302,6 +341,11 @@ impl Recordings {
     /// The absolute path of a recording's file.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
         self.shared.catalog.path(manifest)
+    }
+
+    /// What happens to recordings from now on, for whoever looks on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.shared.catalog.changes()
     }
 
     /// Removes a recording's file; the manifest stays, saying `deleted`.

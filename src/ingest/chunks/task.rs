@@ -188,7 +188,9 @@ impl Task {
         self.choose(&bytes)?;
         if let Sink::Mp4(sink, walker) = &mut self.sink {
             walker.push(&bytes);
+            let length = bytes.len() as u64;
             let written = sink.write(bytes).await;
+            self.publication.kept_bytes(&self.session, length, Instant::now());
             return match written {
                 _ if walker.is_broken() => Err(Fault::BadBlob("these bytes are no MP4".into())),
                 true => Ok(()),

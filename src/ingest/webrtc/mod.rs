@@ -10,10 +10,10 @@ pub mod session;
 mod socket;
 mod sources;
 
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::ingest::publication::{Publication, StreamInfo};
+use crate::ingest::publication::{NoControl, Publication, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::engine::{Command, Engine};
@@ -21,6 +21,7 @@ use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
 use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::{Refusal, SessionId};
 use crate::live::Stream;
+use crate::record::Begun;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -270,6 +271,16 @@ impl WebRtc {
     /// The media of one of them, for viewers.
     pub fn stream(&self, name: &StreamName) -> Option<Stream> {
         self.publications.stream(name)
+    }
+
+    /// A stream's media goes to a new file from now on.
+    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, NoControl> {
+        self.publications.begin_file(name)
+    }
+
+    /// A stream is recorded no longer, and goes on.
+    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, NoControl> {
+        self.publications.stop_recording(name)
     }
 
     /// Ends a stream on the operator's word; [`Refusal::SessionNotFound`] if there is none of this name.
