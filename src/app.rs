@@ -75,6 +75,12 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Prints the OpenAPI document.
+pub fn openapi() -> io::Result<()> {
+    let document = serde_json::to_string_pretty(&http::openapi::document())?;
+    writeln!(io::stdout(), "{document}")
+}
+
 /// Runs the server until it is told to stop (SIGTERM, SIGINT); a second signal ends it at once.
 pub async fn run(config: Config, dev: bool) -> Result<(), Error> {
     let server = Server::start(config, dev).await?;

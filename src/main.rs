@@ -36,6 +36,8 @@ enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Prints the HTTP API's OpenAPI document, the one at /api/openapi.json
+    Openapi,
     /// What concerns the hook, on_record_hook
     #[command(subcommand)]
     Hook(HookCommand),
@@ -98,6 +100,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        Some(Command::Openapi) => match app::openapi() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, error),
+        },
         Some(Command::Hook(HookCommand::Replay { ids, settings })) => {
             replay(before.settings.sources(settings), &ids)
         }

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 /// A stream's name: UTF-8, 1 to 128 bytes, no control characters, no `/` or `\`, no leading `.` or
 /// `-`. It can't hold a path, and it can't be taken for an option by a script.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = r"^[^./\\-][^/\\]*$", example = "interview 7")]
 pub struct StreamName(String);
 
 /// What is wrong with a name.
@@ -85,8 +87,9 @@ pub fn random_suffix() -> String {
 /// A recording's identifier: a ULID in lower case (48 bits of milliseconds, 80 random bits), so
 /// that sorting by id sorts by time. What one folder gives out also rises where the wall clock was set
 /// back: the order of recordings is that of their ids, not of their wall times.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[0-9a-hjkmnp-tv-z]{26}$", example = "01kax3v5m0e8d2rk6w7c9ynzqt")]
 pub struct RecordingId(String);
 
 impl RecordingId {

@@ -1,9 +1,10 @@
 //! Why a recording ended.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The manifest's `end_reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The publisher said stop.

@@ -13,6 +13,7 @@ pub mod feed;
 pub mod guard;
 pub mod live;
 mod mjpeg;
+pub mod openapi;
 mod ops;
 mod origin;
 mod recordings;
@@ -73,6 +74,48 @@ fn percent_encode(text: &str, set: &'static AsciiSet) -> String {
     utf8_percent_encode(text, set).to_string()
 }
 
+/// Every route and method, as the OpenAPI document names them; tests compare it with [`router`].
+pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("GET", "/publish"),
+    ("GET", "/record"),
+    ("GET", "/camera"),
+    ("GET", "/recordings"),
+    ("GET", "/watch/{name}"),
+    ("GET", "/js/{*path}"),
+    ("GET", "/css/{*path}"),
+    ("GET", "/img/{*path}"),
+    ("GET", "/dev/reload"),
+    ("GET", "/signal"),
+    ("GET", "/chunks"),
+    ("POST", "/whip/{name}"),
+    ("OPTIONS", "/whip/{name}"),
+    ("PATCH", "/whip/{name}/{session}"),
+    ("DELETE", "/whip/{name}/{session}"),
+    ("OPTIONS", "/whip/{name}/{session}"),
+    ("POST", "/upload"),
+    ("DELETE", "/upload"),
+    ("POST", "/upload/{name}"),
+    ("DELETE", "/upload/{name}"),
+    ("GET", "/stream"),
+    ("GET", "/stream/{name}"),
+    ("GET", "/snapshot/{file}"),
+    ("GET", "/live/{name}"),
+    ("GET", "/api/streams"),
+    ("DELETE", "/api/streams/{name}"),
+    ("POST", "/api/streams/{name}/recording"),
+    ("DELETE", "/api/streams/{name}/recording"),
+    ("GET", "/api/events"),
+    ("GET", "/api/openapi.json"),
+    ("GET", "/api/recordings"),
+    ("GET", "/api/recordings/{id}"),
+    ("DELETE", "/api/recordings/{id}"),
+    ("POST", "/api/recordings/{id}/hook"),
+    ("GET", "/recordings/{file}"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+];
+
 /// The whole route table.
 pub fn router(state: Arc<State>) -> Router {
     Router::new()
@@ -100,6 +143,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/streams/{name}", delete(streams::kick))
         .route("/api/streams/{name}/recording", post(streams::begin_file).delete(streams::stop_recording))
         .route("/api/events", get(events::open))
+        .route("/api/openapi.json", get(openapi::answer))
         .route("/api/recordings", get(recordings::list))
         .route("/api/recordings/{id}", get(recordings::get).delete(recordings::delete))
         .route("/api/recordings/{id}/hook", post(recordings::replay_hook))

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use tower_http::services::ServeFile;
+use utoipa::ToSchema;
 
 /// Recordings in one answer without `limit`, and with any: a manifest is about 1 KiB. The rest is
 /// reached with `before`.
@@ -27,11 +28,13 @@ pub fn url(file: &str) -> String {
 }
 
 /// A manifest, and where its file is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recording)]
 pub struct Listed {
     #[serde(flatten)]
     manifest: Manifest,
     /// Path of the download; `null` while there is nothing to download.
+    #[schema(required)]
     url: Option<String>,
 }
 

@@ -12,6 +12,7 @@ use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// `GET /api/streams`.
 pub async fn list(Extract(state): Extract<Arc<State>>) -> Json<Vec<StreamInfo>> {
@@ -39,11 +40,12 @@ pub async fn kick(
 }
 
 /// The file that a stream is recorded to.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct File {
     /// Its identifier.
     recording: RecordingId,
     /// The file it goes on from.
+    #[schema(required)]
     continues: Option<RecordingId>,
 }
 
@@ -59,7 +61,7 @@ pub async fn begin_file(
 }
 
 /// The file that is sealed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Stopped {
     /// Its identifier.
     recording: RecordingId,

@@ -10,6 +10,7 @@ pub mod webrtc;
 
 use crate::base::id::{Secret, StreamName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Section `limits` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -28,7 +29,7 @@ impl Default for Limits {
 }
 
 /// How media comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     /// RTP, negotiated over `/signal` or WHIP.

@@ -4,14 +4,16 @@
 
 use crate::record::manifest::{Manifest, RecordingState};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Changes that may wait for somebody who looks on; one that is further behind learns that it missed
 /// some, and reads the list again.
 pub(super) const CHANGES: usize = 256;
 
 /// What has happened to a recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RecordingChange)]
 pub enum What {
     /// It has its first frame, or is to be repaired.
     Started,

@@ -7,24 +7,30 @@ use crate::ingest::publication::{Publication, State};
 use crate::media::{Codec, Event, Kind, Size, Track};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A live stream, for the list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StreamInfo {
     /// Its name.
     pub stream: StreamName,
     /// The contract's status word.
+    #[schema(value_type = String, example = "PUBLISHING")]
     pub status: &'static str,
     /// When its publisher was first accepted.
     #[serde(serialize_with = "as_millis")]
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// The file that is being written; of a stream that has ended, the last one.
+    #[schema(required)]
     pub recording: Option<RecordingId>,
     /// How it comes in; `null` before it has.
+    #[schema(required)]
     pub via: Option<Way>,
     /// What it carries.
     pub tracks: Vec<Codec>,
     /// Its pictures; `null` if it has none, or is kept byte for byte.
+    #[schema(required)]
     pub video: Option<Picture>,
     /// Bytes of media so far.
     pub bytes: u64,
@@ -37,21 +43,24 @@ pub struct StreamInfo {
 }
 
 /// The pictures of a live stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Picture {
     /// Their codec.
     pub codec: Codec,
     /// Pixels in a row, as of the newest keyframe; `null` if it doesn't say.
+    #[schema(required)]
     pub width: Option<u32>,
     /// Rows.
+    #[schema(required)]
     pub height: Option<u32>,
     /// Pictures so far.
     pub frames: u64,
 }
 
 /// What has happened to a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = StreamChange)]
 pub enum What {
     /// Its media flows.
     Live,
