@@ -15,6 +15,8 @@ mod browser;
 mod chunks;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/control.rs"]
+mod control;
 #[path = "it/disk.rs"]
 mod disk;
 #[path = "it/doors.rs"]

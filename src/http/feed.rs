@@ -213,3 +213,77 @@ impl Reader {
         format!("{}-{}", self.inner.run, self.next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{cam, manifest};
+    use std::time::Duration;
+    use tokio::sync::broadcast;
+
+    fn live() -> stream::Change {
+        stream::Change { what: stream::What::Live, info: cam() }
+    }
+
+    async fn next(reader: &mut Reader) -> (String, &'static str) {
+        match tokio::time::timeout(Duration::from_secs(60), reader.next()).await.unwrap().unwrap() {
+            (id, Next::Reset) => (id, "reset"),
+            (id, Next::Entry(entry)) => (id, entry.kind()),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_goes_on_and_who_was_away_too_long_is_told() {
+        let (streams, recordings) = (broadcast::Sender::new(8), broadcast::Sender::new(8));
+        let feed = Feed::start(streams.subscribe(), recordings.subscribe(), &Tasks::new());
+        let mut reader = feed.reader(None);
+        assert_eq!(next(&mut reader).await.1, "reset", "who is new reads the lists");
+        streams.send(live()).unwrap();
+        let (first, kind) = next(&mut reader).await;
+        assert_eq!(kind, "stream");
+        let sealed = record::Change { what: record::What::Sealed, manifest: manifest("cam", "a.webm", 1) };
+        recordings.send(sealed).unwrap();
+        let (second, kind) = next(&mut reader).await;
+        assert_eq!(kind, "recording");
+        let mut again = feed.reader(Some(&first));
+        assert_eq!(next(&mut again).await, (second.clone(), "recording"), "neither twice nor not at all");
+
+        // More than is remembered comes while both read nothing.
+        for _ in 0..REMEMBERED {
+            feed.inner.add(Entry::Stream(live()));
+        }
+        let mut kept = feed.reader(Some(&second));
+        assert_eq!(next(&mut kept).await.1, "stream", "all of it is remembered");
+        assert_eq!(next(&mut feed.reader(Some(&first))).await.1, "reset");
+        feed.inner.add(Entry::Stream(live()));
+        assert_eq!(next(&mut again).await.1, "reset", "a slow reader costs nobody anything");
+        feed.inner.add(Entry::Stream(live()));
+        assert_eq!(next(&mut again).await.1, "stream");
+        assert!(feed.inner.lock().entries.len() <= REMEMBERED);
+        for unknown in ["", "7", "run-7", &format!("{second}0000")] {
+            assert_eq!(next(&mut feed.reader(Some(unknown))).await.1, "reset", "{unknown:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn events_that_came_too_fast_to_be_noted_are_not_passed_over_in_silence() {
+        let (streams, recordings) = (broadcast::Sender::new(2), broadcast::channel(2).1);
+        let feed = Feed::start(streams.subscribe(), recordings, &Tasks::new());
+        let mut reader = feed.reader(None);
+        next(&mut reader).await;
+        // The task that notes them has had no turn yet.
+        for _ in 0..5 {
+            streams.send(live()).unwrap();
+        }
+        assert_eq!(next(&mut reader).await.1, "reset");
+    }
+
+    #[test]
+    fn an_event_has_what_the_list_has() {
+        let entry = Entry::Stream(live());
+        let told: serde_json::Value = serde_json::from_str(&entry.json().unwrap()).unwrap();
+        let mut listed = serde_json::to_value(cam()).unwrap();
+        listed["change"] = "live".into();
+        assert_eq!((told, entry.stream().as_str()), (listed, "cam"));
+    }
+}

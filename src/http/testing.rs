@@ -13,7 +13,7 @@ use crate::http::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::{self, NoControl, Picture, StreamInfo};
+use crate::ingest::publication::{NoControl, Picture, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
@@ -261,9 +261,6 @@ pub struct Server {
     pub catalogue: Arc<FakeCatalogue>,
     pub ready: Arc<AtomicBool>,
     pub replayed: Arc<Mutex<Vec<RecordingId>>>,
-    /// What happens.
-    pub streams: broadcast::Sender<publication::Change>,
-    pub recordings: broadcast::Sender<record::Change>,
     pub shutdown: CancellationToken,
     pub ended: tokio::task::JoinHandle<std::io::Result<()>>,
     pub client: reqwest::Client,
@@ -282,7 +279,7 @@ impl Server {
         let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
         let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
         let sockets = Sockets::new(setup.timing);
-        let (streams, recordings) = (broadcast::Sender::new(1024), broadcast::Sender::new(1024));
+        let (streams, recordings) = (broadcast::channel(1).1, broadcast::channel(1).1);
         let state = State {
             ingest: ingest.clone(),
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
@@ -295,7 +292,7 @@ impl Server {
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
-            feed: Feed::start(streams.subscribe(), recordings.subscribe(), &sockets.tasks),
+            feed: Feed::start(streams, recordings, &sockets.tasks),
             sockets,
             viewers: Viewers::new(setup.max_viewers, 1 << 20),
         };
@@ -304,19 +301,7 @@ impl Server {
             (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
         let ended = tokio::spawn(crate::http::serve(listener, Arc::new(state), shutdown.clone()));
         let client = reqwest::Client::new();
-        Self {
-            address,
-            ingest,
-            catalogue,
-            ready,
-            replayed,
-            streams,
-            recordings,
-            shutdown,
-            ended,
-            client,
-            folder,
-        }
+        Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
     }
 
     pub fn url(&self, path: &str) -> String {

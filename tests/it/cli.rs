@@ -43,6 +43,17 @@ fn check_says_that_all_is_well_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn openapi_prints_the_document_the_server_answers_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = onrecord(folder.path(), &["openapi"], &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/api/streams/{name}/recording"]["post"].is_object());
+    assert_eq!(files_in(folder.path()), Vec::<String>::new(), "it leaves nothing behind");
+}
+
+#[test]
 fn check_names_every_port_in_use_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let (http, media) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());

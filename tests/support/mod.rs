@@ -14,6 +14,7 @@
 pub mod bucket;
 pub mod chromium;
 pub mod chunks;
+pub mod events;
 pub mod judge;
 pub mod live;
 pub mod media;

@@ -3,6 +3,7 @@
 
 mod camera;
 mod embedded;
+mod home;
 mod ladder;
 mod pages;
 mod publish;

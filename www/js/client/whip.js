@@ -46,6 +46,13 @@ export class Whip extends Way {
     this.#peer?.silence();
     if (!this.#location) return this.host.ended(null);
     this.#timers.after("stop", STOP_DEADLINE, () => this.#fail(unreachable()));
+    this.#end();
+  }
+
+  async #end() {
+    // An operator may have cut the recording: the file that ends now is the one to tell of.
+    const live = this.#recording ? await liveStream(this.host.session, this.host.name()) : null;
+    if (live?.recording) this.#recording = live.recording;
     this.#delete().catch(() => {}); // the media's end says it too
     this.#follow();
   }
@@ -145,7 +152,12 @@ export class Whip extends Way {
   async #repair() {
     const { host } = this;
     if (this.#peer?.state === "connected" || this.stopping) return;
-    const sealed = this.#recording ? await sealedRecording(host.session, this.#recording) : null;
+    let sealed = this.#recording ? await sealedRecording(host.session, this.#recording) : null;
+    if (sealed) {
+      // An operator may have cut it, or stopped it while the stream goes on.
+      const live = await liveStream(host.session, host.name());
+      if (live?.status === STREAM_STATUS.PUBLISHING) [sealed, this.#recording] = [null, live.recording];
+    }
     if (this.#closed) return;
     if (sealed && !UNWANTED.includes(sealed.end_reason)) return host.ended(sealed.info, sealed.end_reason);
     if (sealed) {

@@ -21,7 +21,12 @@ import { el, formatBitrate, formatDuration } from "../ui.js";
 
 /** @typedef {"cut" | "stop-recording" | "start-recording" | "end"} Action */
 
+/** JPEG is said by the way already. */
+const CODECS = { vp8: "VP8", vp9: "VP9", av1: "AV1", h264: "H.264", opus: "Opus", aac: "AAC", mjpeg: "" };
 const WAYS = { webrtc: "WebRTC", chunks: "chunks", mjpeg: "JPEG" };
+
+/** In seconds: what came in less is no rate. */
+const SHORTEST = 1;
 
 export class Card {
   /** The list's element. */
@@ -32,6 +37,8 @@ export class Card {
   rate = 0;
   /** @type {{at: number, live: LiveStream} | null} */
   #before = null;
+  /** @type {{bits: number, pictures: number} | null} */
+  #rates = null;
   #age = el("span");
   #facts = el("p", { className: "facts tabular" });
   #state = el("p", { className: "state-badge" });
@@ -76,13 +83,12 @@ export class Card {
    * @param {number} [now]
    */
   show(live, now = performance.now()) {
-    const rates = this.#rates(live, now);
+    const rates = this.#count(live, now);
     this.rate = rates?.bits ?? 0;
-    this.#before = { at: now, live };
     this.#started = Date.parse(live.started_at);
     const { video, via, tracks, viewers, lost } = live;
     Object.assign(this.frame, { jpeg: via === "mjpeg", live: video !== null });
-    const codecs = tracks.map((codec) => codec.toUpperCase()).join(" + ");
+    const codecs = tracks.map((codec) => CODECS[/** @type {keyof typeof CODECS} */ (codec)] ?? codec).join(" + ");
     const facts = [
       via && WAYS[via],
       video?.width ? `${video.width}×${video.height}` : tracks.length && !video ? "sound only" : "",
@@ -117,17 +123,20 @@ export class Card {
   }
 
   /**
-   * What came since the look before.
+   * What came since a look before, in a second; null before the second one.
    * @param {LiveStream} live
    * @param {number} now
    */
-  #rates(live, now) {
+  #count(live, now) {
     const before = this.#before;
     // One that has begun anew under the name counts from nothing.
-    if (!before || before.live.started_at !== live.started_at || live.bytes < before.live.bytes) return null;
-    const seconds = (now - before.at) / 1000;
-    if (seconds < 0.5) return null;
-    const pictures = (live.video?.frames ?? 0) - (before.live.video?.frames ?? 0);
-    return { bits: ((live.bytes - before.live.bytes) * 8) / seconds, pictures: Math.max(0, pictures) / seconds };
+    const anew = before && before.live.started_at !== live.started_at;
+    const seconds = before ? (now - before.at) / 1000 : 0;
+    // An event may make the page look twice in a moment, which says nothing.
+    if (before && !anew && seconds < SHORTEST) return this.#rates;
+    this.#before = { at: now, live };
+    if (!before || anew) return (this.#rates = null);
+    const came = (/** @type {(live: LiveStream) => number} */ of) => Math.max(0, of(live) - of(before.live)) / seconds;
+    return (this.#rates = { bits: came(({ bytes }) => bytes * 8), pictures: came(({ video }) => video?.frames ?? 0) });
   }
 }

@@ -16,8 +16,11 @@ export class Chart {
   #top = el("span", { className: "top-value" });
   #svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
 
-  /** @param {HTMLElement} box */
+  #box;
+
+  /** @param {HTMLElement} box  Hidden while there is nothing to show. */
   constructor(box) {
+    this.#box = box;
     const grid = [0, 0.5, 1].map((share) => shape("line", { class: "grid", x1: 0, x2: WIDTH, y1: y(share), y2: y(share) }));
     this.#svg.append(...grid, this.#area, this.#line);
     const axis = el("p", { className: "axis small muted tabular" }, el("span", {}, "5 min ago"), el("span", {}, "now"));
@@ -31,7 +34,8 @@ export class Chart {
   add(rate, at = performance.now()) {
     this.#samples.push({ at, rate });
     this.#samples = this.#samples.filter((sample) => sample.at > at - WINDOW_MS - HOLE_MS);
-    this.#draw(at);
+    this.#box.hidden = this.#samples.every((sample) => sample.rate === 0);
+    if (!this.#box.hidden) this.#draw(at);
   }
 
   /** @param {number} now */
