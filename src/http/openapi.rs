@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use operations::{Body, OPERATIONS, Operation};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 use utoipa::openapi::schema::{Components, ComponentsBuilder};
 
 /// What there is to know before the first request.
@@ -103,7 +104,13 @@ pub async fn answer() -> Response {
 }
 
 fn components() -> Value {
+    // Those that the schemas below are made of.
+    let mut parts = Vec::new();
+    Listed::schemas(&mut parts);
+    StreamInfo::schemas(&mut parts);
+    File::schemas(&mut parts);
     let schemas: Components = ComponentsBuilder::new()
+        .schemas_from_iter(parts)
         .schema_from::<Listed>()
         .schema_from::<StreamInfo>()
         .schema_from::<ingest::publication::What>()
@@ -197,7 +204,8 @@ fn describe(operation: &Operation) -> Value {
 fn id_of(operation: &Operation) -> String {
     let words = operation.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    operation.method.to_lowercase() + &words.map(capital).collect::<String>()
+    let words: String = words.map(capital).collect();
+    operation.method.to_lowercase() + if words.is_empty() { "Home" } else { &words }
 }
 
 fn parameters(operation: &Operation) -> Vec<Value> {
