@@ -95,7 +95,8 @@ function newCard(stream) {
 function summarize(streams) {
   const rate = [...cards.values()].reduce((sum, card) => sum + card.rate, 0);
   const viewers = streams.reduce((sum, stream) => sum + stream.viewers, 0);
-  chart.add(rate);
+  // The first look at a stream says nothing of its rate.
+  if (rate > 0 || streams.length === 0) chart.add(rate);
   const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
   const words = [count(streams.length, "stream"), formatBitrate(rate), count(viewers, "viewer")];
   byId("total", HTMLElement).textContent = streams.length ? words.join(" · ") : "";
