@@ -22,7 +22,7 @@ pub enum Entry {
     /// To a stream.
     Stream(stream::Change),
     /// To a recording.
-    Recording(record::Change),
+    Recording(Box<record::Change>),
 }
 
 /// What has happened, and the thing it happened to as the API lists it.
@@ -130,7 +130,7 @@ impl Inner {
         loop {
             let next = tokio::select! {
                 change = streams.recv() => change.map(Entry::Stream),
-                change = recordings.recv() => change.map(Entry::Recording),
+                change = recordings.recv() => change.map(|change| Entry::Recording(Box::new(change))),
             };
             match next {
                 Ok(entry) => self.add(entry),
