@@ -267,8 +267,8 @@ mod tests {
 
     #[tokio::test]
     async fn events_that_came_too_fast_to_be_noted_are_not_passed_over_in_silence() {
-        let (streams, recordings) = (broadcast::Sender::new(2), broadcast::channel(2).1);
-        let feed = Feed::start(streams.subscribe(), recordings, &Tasks::new());
+        let (streams, recordings) = (broadcast::Sender::new(2), broadcast::Sender::new(2));
+        let feed = Feed::start(streams.subscribe(), recordings.subscribe(), &Tasks::new());
         let mut reader = feed.reader(None);
         next(&mut reader).await;
         // The task that notes them has had no turn yet.

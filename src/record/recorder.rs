@@ -167,7 +167,8 @@ impl Recorder {
     /// alone would be seen as a hole in the pictures.
     fn is_too_early(&mut self, frame: &Frame, at: Instant) -> bool {
         let Some(joined) = self.joined else { return false };
-        let is_picture = self.tracks[frame.track].codec.kind() == Kind::Video && frame.keyframe;
+        let of_pictures = |track: &Track| track.codec.kind() == Kind::Video;
+        let is_picture = frame.keyframe && self.tracks.get(frame.track).is_some_and(of_pictures);
         if is_picture || at >= joined + NO_PICTURES {
             self.joined = None;
         }

@@ -89,7 +89,8 @@ async fn a_recording_of_a_stream_under_way_begins_with_a_picture_and_lacks_nothi
 
     let stream = crate::live::Stream::new("sound".parse().unwrap(), vec![OPUS]);
     let recording = bench.recordings.join(&stream).unwrap();
-    push(&stream, &mixed(&[&sound]));
+    let alone: Vec<_> = sound.iter().cloned().map(|frame| Frame { track: 0, ..frame }).collect();
+    push(&stream, &mixed(&[&alone]));
     stream.end(EndReason::Stopped, Instant::now());
     assert_eq!(sealed(recording).await.tracks[0].frames, sound.len() as u64, "sound alone begins at once");
 
