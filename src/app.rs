@@ -11,6 +11,7 @@
 //! stays in the manifests.
 
 mod check;
+mod files;
 mod hooks;
 mod repair;
 mod replay;
@@ -26,7 +27,8 @@ use crate::http;
 use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
-use crate::http::state::{Sockets, State};
+use crate::http::signal::Timing;
+use crate::http::state::{Sockets, State, connections};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
@@ -116,6 +118,7 @@ struct Server {
 
 impl Server {
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
+        let limits = files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
@@ -133,8 +136,7 @@ impl Server {
         recordings.recover();
 
         let grace = config.record.reconnect_grace;
-        let publications =
-            Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
+        let publications = Publications::new(recordings.clone(), ingest.clone(), grace, &config.limits);
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
         let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
@@ -155,8 +157,9 @@ impl Server {
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
-            sockets: Sockets::default(),
-            viewers: Viewers::new(config.limits.max_viewers, config.live.cache),
+            connections: connections(&limits),
+            sockets: Sockets::new(Timing::default(), &limits),
+            viewers: Viewers::new(&limits, config.live.cache),
         };
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod id;
 pub mod metrics;
+pub mod places;
 pub mod reason;
 pub mod tasks;
 pub mod units;

@@ -24,8 +24,7 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     hooks(config, &mut problems);
     problems.number("mjpeg.max_frame", config.mjpeg.max_frame, 1 << 10..=8 << 20);
     problems.duration("mjpeg.idle_timeout", config.mjpeg.idle_timeout, 100 * MS..=HOUR);
-    problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
-    problems.number("limits.max_viewers", config.limits.max_viewers as u64, 0..=1_000_000);
+    limits(config, &mut problems);
     problems.number("live.cache", config.live.cache, 64 << 10..=1 << 30);
     problems.add("log.level", config.log.filter().map(drop));
     problems.0
@@ -203,6 +202,25 @@ fn record(config: &Config, problems: &mut Problems) {
         );
         problems.add("record.mode", Err(expected));
     }
+}
+
+fn limits(config: &Config, problems: &mut Problems) {
+    let limits = &config.limits;
+    for (key, least, found) in [
+        ("limits.max_streams", 1, limits.max_streams),
+        ("limits.max_streams_per_address", 0, limits.max_streams_per_address),
+        ("limits.max_handshakes", 1, limits.max_handshakes),
+        ("limits.max_viewers", 0, limits.max_viewers),
+        ("limits.max_viewers_per_address", 0, limits.max_viewers_per_address),
+        ("limits.max_viewers_per_stream", 0, limits.max_viewers_per_stream),
+        ("limits.max_connections", 32, limits.max_connections),
+        ("limits.max_connections_per_address", 0, limits.max_connections_per_address),
+        ("limits.max_sockets", 1, limits.max_sockets),
+        ("limits.max_sockets_per_address", 0, limits.max_sockets_per_address),
+    ] {
+        problems.number(key, found as u64, least..=1_000_000);
+    }
+    problems.off_or("limits.max_duration", limits.max_duration, SECOND..=365 * DAY);
 }
 
 fn hooks(config: &Config, problems: &mut Problems) {

@@ -142,7 +142,7 @@ pub async fn reload(
     state: Extract<Arc<State>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Assets::Dev(folder) = state.assets.clone() else { return Err(error::no_route().await) };
-    let place = state.sockets.enter()?;
+    let place = state.sockets.enter(None)?;
     let stop = state.sockets.tasks.stop_token();
     let seen = newest(folder.clone()).await;
     let changes = stream::unfold((folder, seen, place), |(folder, seen, place)| async move {

@@ -5,6 +5,10 @@
 //! `chunks.resume_grace`.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
+use crate::http::caller::Caller;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::signal::wire::Recording;
 use crate::http::socket::{End, Socket};
@@ -12,6 +16,7 @@ use crate::http::state::State;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::{Fault, Register, Upload};
 use crate::ingest::status::Status;
+use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -72,17 +77,19 @@ enum Server<'a> {
 /// `GET /chunks`.
 pub async fn open(
     Extract(state): Extract<Arc<State>>,
+    Caller(client): Caller,
+    unfinished: Extension<Unfinished>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /chunks as a WebSocket")
     })?;
-    let place = state.sockets.enter()?;
+    let place = state.sockets.enter(client)?;
     let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
     Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("chunks socket", async move {
-            let socket = Socket::new(socket, &state.sockets);
-            Connection { socket, state, upload: None, errors: 0 }.run().await;
+            let socket = Socket::new(socket, &state.sockets, unfinished);
+            Connection { socket, state, client, upload: None, errors: 0 }.run().await;
             drop(place);
         });
     }))
@@ -101,6 +108,7 @@ enum Bad {
 struct Connection {
     socket: Socket,
     state: Arc<State>,
+    client: Option<Party>,
     upload: Option<Upload>,
     errors: u32,
 }
@@ -145,7 +153,7 @@ impl Connection {
     async fn received(&mut self, message: Message) -> Result<(), End> {
         let most = self.state.chunks.config().max_message as usize;
         let done = match message {
-            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(ApiError::too_large(most))),
+            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(too_large(most))),
             Message::Binary(bytes) => self.bytes(bytes).await,
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(message) => self.act(message, most).await,
@@ -179,7 +187,7 @@ impl Connection {
             Client::Blob { blob } => {
                 let bytes = bytes_of(&blob).map_err(Bad::Stream)?;
                 if bytes.len() > most {
-                    return Err(Bad::Stream(ApiError::too_large(most)));
+                    return Err(Bad::Stream(too_large(most)));
                 }
                 self.bytes(bytes.into()).await
             }
@@ -222,7 +230,7 @@ impl Connection {
             }
             _ => return Err(bad("register with either name or name_prefix, or with uid")),
         };
-        let upload = match timeout(CALL_TIME, self.state.chunks.register(register)).await {
+        let upload = match timeout(CALL_TIME, self.state.chunks.register(register, self.client)).await {
             Ok(Ok(upload)) => upload,
             Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => return Err(Bad::Stream(fault.into())),
             Ok(Err(fault)) => return Err(Bad::Message(fault.into())),
@@ -271,6 +279,7 @@ impl Connection {
         if self.errors < MAX_ERRORS {
             return Ok(());
         }
+        metrics().refused("errors of a socket");
         Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
     }
 
@@ -289,6 +298,11 @@ impl From<Fault> for Bad {
             Fault::BadBlob(_) | Fault::UnsupportedCodec(_) | Fault::Refused(_) => Self::Upload(error),
         }
     }
+}
+
+fn too_large(most: usize) -> ApiError {
+    metrics().refused("chunks.max_message");
+    ApiError::too_large(most)
 }
 
 /// Resolves when the upload is over, or (`None`) another socket has it; never without one.

@@ -20,6 +20,10 @@ use tower_layer::Layer;
 /// megabytes, and a viewer on a slow line would see what was live a minute ago.
 const UNSENT: u32 = 128 << 10;
 
+/// A peer that takes nothing of an answer for so long is gone. A player that was paused for longer asks
+/// again with a range; nginx is as patient, and everybody's players live with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Takes connections; a handler finds its own as [`Extension<Connection>`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acceptor;
@@ -37,6 +41,7 @@ impl<S> Accept<TcpStream, S> for Acceptor {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
         let connection = Connection::default();
+        connection.cut_if_stuck(PATIENCE);
         let service = Extension(connection.clone()).layer(service);
         ready(Ok((Patient { socket, connection, stuck: None }, service)))
     }

@@ -4,6 +4,7 @@
 //! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
 
 use crate::base::id::BadName;
+use crate::base::places::Full;
 use crate::http::state::NoReplay;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::Fault;
@@ -71,7 +72,7 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             // RFC 9110 section 15.5.2 demands a challenge.
@@ -93,10 +94,17 @@ impl From<Refusal> for ApiError {
             Refusal::ResumeExpired => StatusCode::GONE,
             Refusal::SessionNotFound => StatusCode::NOT_FOUND,
             Refusal::StaleEtag => StatusCode::PRECONDITION_FAILED,
+            Refusal::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::LimitReached(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(full: Full) -> Self {
+        Refusal::from(full).into()
     }
 }
 
@@ -171,6 +179,9 @@ mod tests {
             (Refusal::SessionNotFound.into(), 404, "session_not_found"),
             (Refusal::StaleEtag.into(), 412, "bad_request"),
             (Refusal::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
+            (Refusal::RateLimited("limits.max_streams_per_address").into(), 429, "rate_limited"),
+            (Full::All("limits.max_viewers").into(), 503, "limit_reached"),
+            (Full::Own("limits.max_viewers_per_address").into(), 429, "rate_limited"),
             (Refusal::Stopping.into(), 503, "limit_reached"),
             (Refusal::DiskFull.into(), 507, "disk_full"),
             (Fault::BadRequest("this is out of turn").into(), 400, "bad_request"),
@@ -191,7 +202,7 @@ mod tests {
             assert_eq!(error.close_code(), 4000 + status);
             assert!(!error.message.contains("/secret"), "a detail got out: {error:?}");
             let retry = error.into_response().headers().contains_key(header::RETRY_AFTER);
-            assert_eq!(retry, status == 503, "Retry-After on {status}");
+            assert_eq!(retry, status == 503 || status == 429, "Retry-After on {status}");
         }
     }
 

@@ -5,11 +5,15 @@
 //! by the stream, not kept for it.
 
 use crate::base::id::StreamName;
+use crate::base::places::{Bound, Full, Party, Place, Places};
+use crate::http::caller::Caller;
 use crate::http::connection::Connection;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::http::streams::stream_name;
+use crate::ingest::Limits;
 use crate::live::{Segment, Stream, View, Viewer};
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -23,7 +27,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// A reader that takes nothing for this long is gone: its place is free again, its connection cut.
@@ -38,23 +42,33 @@ const HTTP_QUEUE: usize = 2;
 
 /// Who watches, and what they share.
 pub struct Viewers {
-    places: Arc<Semaphore>,
+    places: Places,
+    streams: Places<StreamName>,
     cache: usize,
 }
 
+/// A viewer's place, among all and at its stream.
+pub(super) type Seat = (Place, Place<StreamName>);
+
 impl Viewers {
-    /// At most so many viewers, of streams with so many bytes of cache.
-    pub fn new(max_viewers: usize, cache: u64) -> Self {
-        let places = Arc::new(Semaphore::new(max_viewers.min(Semaphore::MAX_PERMITS)));
-        Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX) }
+    /// Nobody yet; streams have so many bytes of cache.
+    pub fn new(limits: &Limits, cache: u64) -> Self {
+        let all = Bound("limits.max_viewers", limits.max_viewers);
+        let each = Bound("limits.max_viewers_per_address", limits.max_viewers_per_address);
+        let stream = Bound("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
+        Self {
+            places: Places::new(all, each),
+            streams: Places::new(all, stream),
+            cache: usize::try_from(cache).unwrap_or(usize::MAX),
+        }
     }
 
     /// A place for one more, of whatever kind of stream, free again when dropped.
-    pub(super) fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "the server has reached limits.max_viewers: try again later";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
-        })
+    pub(super) fn enter(&self, client: Option<Party>, stream: &StreamName) -> Result<Seat, ApiError> {
+        let place = self.places.enter(client)?;
+        // A stream's viewers are many clients: that it has all it may have is nobody's own doing.
+        let full = |(Full::Own(limit) | Full::All(limit)): Full| Full::All(limit);
+        Ok((place, self.streams.enter(Some(stream.clone())).map_err(full)?))
     }
 }
 
@@ -62,18 +76,19 @@ impl Viewers {
 pub(super) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
-    connection: Extension<Connection>,
+    Caller(client): Caller,
+    (connection, unfinished): (Extension<Connection>, Extension<Unfinished>),
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     match upgrade {
         Ok(upgrade) => {
             let name = stream_name(name)?;
-            let place = state.sockets.enter()?;
+            let place = state.sockets.enter(client)?;
             let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
-                    let socket = Socket::new(opened, &state.sockets);
-                    Screen { socket, state, name }.run().await;
+                    let socket = Socket::new(opened, &state.sockets, unfinished);
+                    Screen { socket, state, name, client }.run().await;
                     drop(place);
                 });
             }))
@@ -87,8 +102,8 @@ pub(super) async fn watch(
                     "bad_request",
                     "open /live/{name} as a WebSocket, or get /live/{name}.webm",
                 )),
-                Ok(Some(name)) => file(state, stream_name(Ok(name))?, &connection).await,
-                Err(bad) => file(state, stream_name(Err(bad))?, &connection).await,
+                Ok(Some(name)) => file(state, stream_name(Ok(name))?, client, &connection).await,
+                Err(bad) => file(state, stream_name(Err(bad))?, client, &connection).await,
             }
         }
     }
@@ -102,9 +117,14 @@ fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
 }
 
 /// An endless file.
-async fn file(state: Arc<State>, name: StreamName, connection: &Connection) -> Result<Response, ApiError> {
+async fn file(
+    state: Arc<State>,
+    name: StreamName,
+    client: Option<Party>,
+    connection: &Connection,
+) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(client, &name)?;
     let mut viewer = stream.view(state.viewers.cache);
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
@@ -154,6 +174,7 @@ struct Screen {
     socket: Socket,
     state: Arc<State>,
     name: StreamName,
+    client: Option<Party>,
 }
 
 impl Screen {
@@ -163,7 +184,7 @@ impl Screen {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let _place = self.state.viewers.enter()?;
+        let _place = self.state.viewers.enter(self.client, &self.name)?;
         let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
             tokio::select! {

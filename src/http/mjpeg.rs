@@ -1,7 +1,9 @@
 //! JPEG streams over plain HTTP: an image a POST in, `multipart/x-mixed-replace` out.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::places::Party;
 use crate::http::body::{self, expect_type};
+use crate::http::caller::Caller;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
 use crate::http::signal::wire;
@@ -36,18 +38,30 @@ type State_ = Extract<Arc<State>>;
 type Name = Result<Path<String>, PathRejection>;
 
 /// `POST /upload`: an image of the stream `default`.
-pub async fn upload_default(state: State_, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    upload_to(&state, &default_name()?, &headers, body).await
+pub async fn upload_default(
+    state: State_,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    upload_to(&state, &default_name()?, caller.0, &headers, body).await
 }
 
 /// `POST /upload/{name}`: one image. The answer comes when every reader of the stream has it.
-pub async fn upload(state: State_, name: Name, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    upload_to(&state, &stream_name(name)?, &headers, body).await
+pub async fn upload(
+    state: State_,
+    name: Name,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    upload_to(&state, &stream_name(name)?, caller.0, &headers, body).await
 }
 
 async fn upload_to(
     state: &State,
     name: &StreamName,
+    client: Option<Party>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -56,7 +70,7 @@ async fn upload_to(
     let (length, size) = jpeg::measure(&image)
         .map_err(|bad| ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", bad.to_string()))?;
     image.truncate(length);
-    let first = state.mjpeg.post(name, token(headers).as_ref(), Picture::new(&image), size)?;
+    let first = state.mjpeg.post(name, token(headers).as_ref(), Picture::new(&image), size, client)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(secret) = first.and_then(|secret| HeaderValue::try_from(secret.reveal()).ok()) {
         response.headers_mut().insert(RESUME, secret);
@@ -85,8 +99,12 @@ async fn end_of(state: &State, name: StreamName, headers: &HeaderMap) -> Result<
 }
 
 /// `GET /stream`: the stream `default`.
-pub async fn stream_default(state: State_, connection: Extension<Connection>) -> Result<Response, ApiError> {
-    stream_of(&state, &default_name()?, &connection)
+pub async fn stream_default(
+    state: State_,
+    caller: Caller,
+    connection: Extension<Connection>,
+) -> Result<Response, ApiError> {
+    stream_of(&state, &default_name()?, caller, &connection)
 }
 
 /// `GET /stream/{name}`: every picture from the newest on, until the stream ends. A viewer that is slow
@@ -94,14 +112,20 @@ pub async fn stream_default(state: State_, connection: Extension<Connection>) ->
 pub async fn stream(
     state: State_,
     name: Name,
+    caller: Caller,
     connection: Extension<Connection>,
 ) -> Result<Response, ApiError> {
-    stream_of(&state, &stream_name(name)?, &connection)
+    stream_of(&state, &stream_name(name)?, caller, &connection)
 }
 
-fn stream_of(state: &State, name: &StreamName, connection: &Connection) -> Result<Response, ApiError> {
+fn stream_of(
+    state: &State,
+    name: &StreamName,
+    Caller(client): Caller,
+    connection: &Connection,
+) -> Result<Response, ApiError> {
     let viewer = state.mjpeg.view(name).ok_or_else(|| not_found(state, name))?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(client, name)?;
     connection.cut_if_stuck(STUCK);
     let parts = stream::unfold((viewer, place), |(mut viewer, place)| async move {
         let part = viewer.next().await?;

@@ -5,10 +5,14 @@
 
 pub mod assets;
 mod body;
+mod caller;
 mod chunks;
 mod connection;
+mod door;
 pub mod error;
 pub mod guard;
+#[cfg(test)]
+mod limit_tests;
 pub mod live;
 mod mjpeg;
 mod ops;
@@ -28,6 +32,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, patch, post};
 use axum_server::Handle;
+use door::Door;
 use hyper_util::rt::TokioTimer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -116,6 +121,10 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Bytes of an answer that may wait for the socket, besides the piece that went past it; of a request's
 /// head, too. Live pictures that wait here are old when they come, so it is little.
 const BUFFER: usize = 64 << 10;
+/// Headers of a request; a browser sends some twenty, and a proxy or two add theirs.
+const HEADERS: usize = 100;
+/// Requests of one HTTP/2 connection at a time: a page with a hundred pictures.
+const STREAMS: u32 = 100;
 /// After the word to end, requests under way have this long; a download that takes longer is cut
 /// and goes on with a range request.
 const END_TIME: Duration = Duration::from_secs(5);
@@ -131,9 +140,11 @@ pub async fn serve(
     let handle = Handle::new();
     let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(handle.clone());
     let mut http1 = server.http_builder().http1();
-    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
-    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME);
+    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER).max_headers(HEADERS);
+    let mut http2 = server.http_builder().http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(STREAMS);
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let door = Door::new(connection::Acceptor, state.connections.clone());
     let ending = async {
         shutdown.cancelled().await;
         handle.graceful_shutdown(Some(END_TIME));
@@ -141,7 +152,7 @@ pub async fn serve(
             tracing::warn!("some WebSockets did not close in time");
         }
     };
-    let (served, ()) = tokio::join!(server.acceptor(connection::Acceptor).serve(app), ending);
+    let (served, ()) = tokio::join!(server.acceptor(door).serve(app), ending);
     served
 }
 

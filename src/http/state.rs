@@ -3,6 +3,7 @@
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::places::{Bound, Party, Place, Places};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
@@ -14,15 +15,13 @@ use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
-use crate::ingest::{Refusal, SessionId};
+use crate::ingest::{Limits, Refusal, SessionId};
 use crate::live::Stream;
 use crate::record::{Error, Manifest, Recordings};
-use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Everything the routes need; `app` fills it in.
 pub struct State {
@@ -42,6 +41,8 @@ pub struct State {
     pub assets: Assets,
     /// Whether `/readyz` says yes: true once everything runs, false from the first word of a stop.
     pub ready: Arc<AtomicBool>,
+    /// How many connections there may be.
+    pub connections: Places,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Who watches.
@@ -65,9 +66,11 @@ pub enum NoReplay {
     Record(#[from] Error),
 }
 
-/// WebSockets at the same time. Each costs a task and some 10 KiB; a client over the bound gets
-/// `limit_reached` before its upgrade.
-const MAX_SOCKETS: usize = 4096;
+/// The places for connections.
+pub fn connections(limits: &Limits) -> Places {
+    let all = Bound("limits.max_connections", limits.max_connections);
+    Places::new(all, Bound("limits.max_connections_per_address", limits.max_connections_per_address))
+}
 
 /// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
 pub struct Sockets {
@@ -75,27 +78,21 @@ pub struct Sockets {
     pub tasks: Tasks,
     /// Their deadlines.
     pub timing: Timing,
-    places: Arc<Semaphore>,
-}
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self::new(Timing::default())
-    }
+    places: Places,
 }
 
 impl Sockets {
     /// None yet.
-    pub fn new(timing: Timing) -> Self {
-        Self { tasks: Tasks::new(), timing, places: Arc::new(Semaphore::new(MAX_SOCKETS)) }
+    pub fn new(timing: Timing, limits: &Limits) -> Self {
+        let all = Bound("limits.max_sockets", limits.max_sockets);
+        let each = Bound("limits.max_sockets_per_address", limits.max_sockets_per_address);
+        Self { tasks: Tasks::new(), timing, places: Places::new(all, each) }
     }
 
-    /// A place for one more socket, free again when dropped.
-    pub fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "the server has no place for another WebSocket: try again later";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
-        })
+    /// A place for one more socket, free again when dropped; a client over its bound is told before
+    /// its upgrade.
+    pub fn enter(&self, client: Option<Party>) -> Result<Place, ApiError> {
+        Ok(self.places.enter(client)?)
     }
 }
 

@@ -9,14 +9,14 @@ use crate::http::assets::Assets;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
 use crate::http::signal::Timing;
-use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
+use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State, connections};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publication::StreamInfo;
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
-use crate::ingest::{Refusal, SessionId, Way};
+use crate::ingest::{Limits, Refusal, SessionId, Way};
 use crate::live::Stream;
 use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
 use axum::http::StatusCode;
@@ -197,7 +197,7 @@ pub struct Setup {
     pub timing: Timing,
     pub assets: Option<PathBuf>,
     pub hook: bool,
-    pub max_viewers: usize,
+    pub limits: Limits,
 }
 
 impl Default for Setup {
@@ -209,15 +209,15 @@ impl Default for Setup {
             timing: Timing::default(),
             assets: None,
             hook: true,
-            max_viewers: 10,
+            limits: Limits::default(),
         }
     }
 }
 
-fn no_jpeg_streams(folder: &Path) -> Mjpeg {
+fn no_jpeg_streams(folder: &Path, limits: &Limits) -> Mjpeg {
     let config = record::Config { dir: folder.join("records"), ..Default::default() };
     let (recordings, _) = Recordings::open(config, false, Tasks::new()).unwrap();
-    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), 10);
+    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), limits);
     Mjpeg::new(Default::default(), publications, Tasks::new())
 }
 
@@ -244,12 +244,12 @@ impl Server {
         let (noted, hook) = (replayed.clone(), setup.hook);
         let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
         let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
-        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
+        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, &setup.limits);
         let state = State {
             ingest: ingest.clone(),
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
-            mjpeg: no_jpeg_streams(folder.path()),
+            mjpeg: no_jpeg_streams(folder.path(), &setup.limits),
             guard: Guard::new(&config, &auth::Config { mode: setup.mode, ..Default::default() }).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
@@ -257,8 +257,9 @@ impl Server {
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
-            sockets: Sockets::new(setup.timing),
-            viewers: Viewers::new(setup.max_viewers, 1 << 20),
+            connections: connections(&setup.limits),
+            sockets: Sockets::new(setup.timing, &setup.limits),
+            viewers: Viewers::new(&setup.limits, 1 << 20),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =

@@ -6,6 +6,7 @@
 
 use crate::base::reason::EndReason;
 use crate::http::body::{self, expect_type};
+use crate::http::caller::Caller;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -32,6 +33,7 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 pub async fn publish(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
+    Caller(client): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -40,7 +42,7 @@ pub async fn publish(
     let sdp = text(body).await?;
     let bearer = bearer(&headers);
     let path = format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT));
-    let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None };
+    let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None, client };
     let accepted = state.ingest.accept(offer).await?;
 
     let mut response = (StatusCode::CREATED, accepted.answer).into_response();

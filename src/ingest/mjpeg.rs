@@ -9,6 +9,7 @@
 //! an image, or when its publisher goes on another way.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::places::Party;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -96,6 +97,7 @@ impl Mjpeg {
         token: Option<&Secret>,
         picture: Picture,
         size: Size,
+        client: Option<Party>,
     ) -> Result<Option<Secret>, Refusal> {
         if self.take(name, token, &picture, size)? {
             return Ok(None);
@@ -104,7 +106,7 @@ impl Mjpeg {
         if self.take(name, token, &picture, size)? {
             return Ok(None);
         }
-        self.inner.begin(name, token, picture, size).map(Some)
+        self.inner.begin(name, token, (picture, size), client).map(Some)
     }
 
     /// Whether there was a stream that took it.
@@ -167,10 +169,10 @@ impl Inner {
         self: &Arc<Self>,
         name: &StreamName,
         token: Option<&Secret>,
-        picture: Picture,
-        size: Size,
+        (picture, size): (Picture, Size),
+        client: Option<Party>,
     ) -> Result<Secret, Refusal> {
-        let publication = match self.publications.reserve(name, self.config.record, token, None) {
+        let publication = match self.publications.reserve(name, self.config.record, token, None, client) {
             // The name lives, so the secret is somebody else's rather than old.
             Err(Refusal::ResumeExpired) if self.publications.stream(name).is_some() => {
                 return Err(Refusal::StreamBusy(name.clone()));

@@ -7,7 +7,10 @@
 
 use crate::base::clock::{Anchor, as_millis};
 use crate::base::id::{RecordingId, Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Place;
 use crate::base::reason::EndReason;
+use crate::ingest::limits::{KEPT, Meter};
 use crate::ingest::publications::Inner;
 use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
@@ -56,7 +59,7 @@ pub struct Publication {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Sessions that are answered and not yet connected, the newest last.
     pending: Vec<SessionId>,
@@ -73,12 +76,21 @@ struct State {
     earlier: Option<Box<Manifest>>,
     timeline: Timeline,
     last_media: Option<Instant>,
+    /// Its place among the streams, until it is over.
+    place: Option<Place>,
+    meter: Meter,
     /// Counts connections, so that a grace that ran out knows whether anybody came.
     generation: u64,
 }
 
 impl Publication {
-    pub(super) fn new(name: StreamName, record: bool, bearer: Option<String>, owner: Weak<Inner>) -> Self {
+    pub(super) fn new(
+        name: StreamName,
+        record: bool,
+        bearer: Option<String>,
+        owner: Weak<Inner>,
+        (place, meter): (Place, Meter),
+    ) -> Self {
         Self {
             name,
             resume: Secret::new(),
@@ -88,7 +100,7 @@ impl Publication {
             owner,
             status: watch::Sender::new(Status::Pending),
             over: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(place, meter)),
         }
     }
 
@@ -265,17 +277,37 @@ impl Publication {
     pub fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (true, Some(stream)) = (state.session.as_ref() == Some(session), &state.stream) else {
+        if state.session.as_ref() != Some(session) || state.stream.is_none() {
             return false;
-        };
+        }
         state.last_media = Some(now);
-        let is_frame = matches!(event, Event::Frame(_));
+        let bytes = if let Event::Frame(frame) = &event { Some(frame.data.len()) } else { None };
+        let exceeded = bytes.and_then(|bytes| state.measure(bytes, now));
         let mut keyframe_wanted = false;
-        state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
-        if is_frame && !self.record {
+        if let Some(stream) = &state.stream {
+            state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
+        }
+        if bytes.is_some() && !self.record {
             self.publishing();
         }
+        drop(guard);
+        self.ends_at(exceeded, now);
         keyframe_wanted
+    }
+
+    /// Counts bytes that are kept as they come.
+    pub(super) fn bytes(&self, bytes: usize, now: Instant) {
+        let exceeded = self.lock().measure(bytes, now);
+        self.ends_at(exceeded, now);
+    }
+
+    fn ends_at(&self, limit: Option<&'static str>, now: Instant) {
+        let Some(limit) = limit else { return };
+        if !self.is_over() {
+            tracing::warn!(stream = %self.name, limit, "the publication exceeds a limit: it ends here");
+            metrics().refused(limit);
+            self.end(EndReason::Limit, now);
+        }
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.
@@ -329,6 +361,7 @@ impl Publication {
         if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
             return;
         }
+        state.place = None;
         let (stream, bytes, recorded) = (state.stream.take(), state.bytes.take(), state.recording.is_some());
         drop(state);
         if let Some(stream) = &stream {
@@ -409,7 +442,7 @@ impl Publication {
         self.over.store(true, Ordering::Release);
         // A recorder that failed has left its stream open.
         let mut state = self.lock();
-        (state.stream, state.bytes) = (None, None);
+        (state.stream, state.bytes, state.place) = (None, None, None);
         drop(state);
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
@@ -440,6 +473,30 @@ impl Publication {
 }
 
 impl State {
+    fn new(place: Place, meter: Meter) -> Self {
+        Self {
+            pending: Vec::new(),
+            session: None,
+            way: None,
+            up: false,
+            stream: None,
+            bytes: None,
+            recording: None,
+            earlier: None,
+            timeline: Timeline::default(),
+            last_media: None,
+            place: Some(place),
+            meter,
+            generation: 0,
+        }
+    }
+
+    /// Counts media; the limit that it exceeds.
+    fn measure(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
+        let kept = if self.way == Some(Way::Chunks) { KEPT } else { Duration::ZERO };
+        self.meter.take(bytes, kept, now)
+    }
+
     /// A session is up; returns the one it replaces.
     fn connect(&mut self, session: &SessionId, way: Way, now: Instant) -> Option<SessionId> {
         (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));

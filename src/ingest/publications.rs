@@ -1,18 +1,25 @@
 //! All publications: who has which name, who may come back, who is refused.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::places::{Party, Place, Places};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
+use crate::ingest::limits::Meter;
 use crate::ingest::publication::{Publication, StreamInfo};
-use crate::ingest::{Refusal, SessionId};
+use crate::ingest::{Limits, Refusal, SessionId};
 use crate::live::Stream;
 use crate::record::{self, Recordings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// A `resume` secret tells what became of its publication for this long after the end.
 const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// So many ended publications are remembered; of more than that in a minute, which nobody has without
+/// wanting to fill our memory, the next ones are forgotten at once.
+const MEMORY: usize = 2000;
 
 /// All publications. Cheap to clone.
 ///
@@ -27,7 +34,11 @@ pub(super) struct Inner {
     pub(super) recordings: Recordings,
     pub(super) tasks: Tasks,
     pub(super) grace: Duration,
-    max_streams: usize,
+    pub(super) limits: Limits,
+    streams: Places,
+    handshakes: Places,
+    /// One for each secret that is remembered after the end.
+    memory: Arc<Semaphore>,
     maps: Mutex<Maps>,
 }
 
@@ -42,8 +53,17 @@ struct Maps {
 
 impl Publications {
     /// No publications yet.
-    pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, max_streams: usize) -> Self {
-        Self { inner: Arc::new(Inner { recordings, tasks, grace, max_streams, maps: Mutex::default() }) }
+    pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, limits: &Limits) -> Self {
+        let places = |(all, each)| Places::new(all, each);
+        let (streams, handshakes) = (places(limits.streams()), places(limits.handshakes()));
+        let (limits, memory, maps) = (limits.clone(), Arc::new(Semaphore::new(MEMORY)), Mutex::default());
+        let inner = Inner { recordings, tasks, grace, limits, streams, handshakes, memory, maps };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A place for a WebRTC session that has yet to connect.
+    pub(super) fn handshake(&self, client: Option<Party>) -> Result<Place, Refusal> {
+        Ok(self.inner.handshakes.enter(client)?)
     }
 
     /// Reserves a name for a publisher who makes an offer, or finds the publication it had.
@@ -53,6 +73,7 @@ impl Publications {
         record: bool,
         resume: Option<&Secret>,
         bearer: Option<String>,
+        client: Option<Party>,
     ) -> Result<Arc<Publication>, Refusal> {
         // A call to the operating system, so before the lock.
         let room = if record { self.inner.recordings.room() } else { Ok(()) };
@@ -68,16 +89,14 @@ impl Publications {
             let may = held.may_be_taken_over(bearer.as_deref());
             return if may { Ok(held.clone()) } else { Err(Refusal::StreamBusy(name.clone())) };
         }
-        if maps.secrets.values().filter(|publication| !publication.is_over()).count()
-            >= self.inner.max_streams
-        {
-            return Err(Refusal::LimitReached("limits.max_streams"));
-        }
+        let place = self.inner.streams.enter(client)?;
         if matches!(room, Err(record::Error::DiskFull)) {
             return Err(Refusal::DiskFull);
         }
         let owner = Arc::downgrade(&self.inner);
-        let publication = Arc::new(Publication::new(name.clone(), record, bearer, owner));
+        let meter = Meter::new(&self.inner.limits, Instant::now());
+        let publication = Publication::new(name.clone(), record, bearer, owner, (place, meter));
+        let publication = Arc::new(publication);
         maps.secrets.insert(publication.resume().clone(), publication.clone());
         Ok(publication)
     }
@@ -156,6 +175,10 @@ impl Inner {
         if maps.names.get(name).is_some_and(|held| held.resume() == resume) {
             maps.names.remove(name);
         }
+        let Ok(remembered) = self.memory.clone().try_acquire_owned() else {
+            maps.secrets.remove(resume);
+            return;
+        };
         let (inner, resume, stop) = (self.clone(), resume.clone(), self.tasks.stop_token());
         self.tasks.spawn("forget a publication", async move {
             tokio::select! {
@@ -163,6 +186,7 @@ impl Inner {
                 () = stop.cancelled() => {}
             }
             inner.lock().secrets.remove(&resume);
+            drop(remembered);
         });
     }
 
@@ -176,7 +200,7 @@ mod tests {
     use super::*;
     use crate::ingest::Way;
     use crate::ingest::status::Status;
-    use crate::media::Track;
+    use crate::media::{Event, Frame, Track};
     use crate::record;
 
     const TRACKS: [Track; 1] = [Track::opus(2)];
@@ -185,7 +209,8 @@ mod tests {
         let config = record::Config { dir: dir.to_owned(), min_free: 0, ..Default::default() };
         let (recordings, events) = Recordings::open(config, false, Tasks::new()).unwrap();
         drop(events);
-        Publications::new(recordings, Tasks::new(), Duration::from_secs(3600), 10)
+        let limits = Limits { max_streams: 10, max_streams_per_address: 3, ..Limits::default() };
+        Publications::new(recordings, Tasks::new(), Duration::from_secs(3600), &limits)
     }
 
     fn session() -> SessionId {
@@ -194,7 +219,7 @@ mod tests {
 
     /// One that has made an offer, and its session.
     fn offered(all: &Publications, record: bool) -> (Arc<Publication>, SessionId) {
-        let publication = all.reserve(&"name".parse().unwrap(), record, None, None).unwrap();
+        let publication = all.reserve(&"name".parse().unwrap(), record, None, None, None).unwrap();
         let session = session();
         publication.offered(&session);
         (publication, session)
@@ -239,7 +264,7 @@ mod tests {
         let (first, session) = offered(&all, true);
         first.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         let name = first.name().clone();
-        assert!(matches!(all.reserve(&name, true, None, None), Err(Refusal::StreamBusy(_))));
+        assert!(matches!(all.reserve(&name, true, None, None, None), Err(Refusal::StreamBusy(_))));
         all.kick(&name).unwrap();
         assert_eq!(all.kick(&name), Err(Refusal::SessionNotFound), "kicked twice");
         // Its recorder has not run yet.
@@ -247,7 +272,8 @@ mod tests {
         let (second, session) = offered(&all, true);
         second.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
         let _ = first.status().wait_for(Status::is_final).await.unwrap();
-        assert!(matches!(all.reserve(&name, true, None, None), Err(Refusal::StreamBusy(_))), "it was freed");
+        let again = all.reserve(&name, true, None, None, None);
+        assert!(matches!(again, Err(Refusal::StreamBusy(_))), "it was freed");
     }
 
     #[tokio::test]
@@ -265,5 +291,54 @@ mod tests {
         all.waiting_for(&session).unwrap().end(EndReason::Stopped, Instant::now());
         assert_eq!(word(&publication), "UNPUBLISHED");
         assert!(all.waiting_for(&session).is_none() && all.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn streams_are_bounded_in_all_and_for_one_client_until_they_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = publications(dir.path());
+        let client = Party::of("198.51.100.1".parse().unwrap());
+        let reserve =
+            |n: usize, client| all.reserve(&format!("name {n}").parse().unwrap(), false, None, None, client);
+        let mut held: Vec<_> = (0..3).map(|n| reserve(n, client).unwrap()).collect();
+        assert_eq!(reserve(3, client).unwrap_err(), Refusal::RateLimited("limits.max_streams_per_address"));
+        held.extend((3..10).map(|n| reserve(n, None).unwrap()));
+        assert_eq!(reserve(10, None).unwrap_err(), Refusal::LimitReached("limits.max_streams"));
+        held[0].end(EndReason::Stopped, Instant::now());
+        reserve(11, client).unwrap();
+    }
+
+    #[tokio::test]
+    async fn publications_that_end_by_the_thousand_are_not_all_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = publications(dir.path());
+        let mut last = None;
+        for _ in 0..2 * MEMORY {
+            let (publication, _) = offered(&all, false);
+            publication.end(EndReason::Stopped, Instant::now());
+            last = Some(publication);
+        }
+        let (last, kept) = (last.unwrap(), all.inner.lock().secrets.len());
+        assert_eq!((kept, all.inner.streams.taken()), (MEMORY, 0), "remembered, places taken");
+        assert!(all.find(last.name(), last.resume()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_exceeds_a_limit_ends_with_that_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = record::Config { dir: dir.path().to_owned(), min_free: 0, ..Default::default() };
+        let (recordings, _events) = Recordings::open(config, false, Tasks::new()).unwrap();
+        let limits = Limits { max_bytes: 1000, ..Limits::default() };
+        let all = Publications::new(recordings, Tasks::new(), Duration::ZERO, &limits);
+        let (publication, session) = offered(&all, false);
+        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        for _ in 0..11 {
+            assert!(!publication.is_over());
+            let data = vec![0; 100].into();
+            let frame = Frame { track: 0, time: Duration::ZERO, keyframe: true, size: None, data };
+            publication.media(&session, Event::Frame(frame), Instant::now());
+        }
+        let status = publication.status().borrow().clone();
+        assert!(matches!(status, Status::Unpublished { reason: EndReason::Limit, .. }), "{status:?}");
     }
 }

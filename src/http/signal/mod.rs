@@ -7,13 +7,18 @@
 pub(in crate::http) mod wire;
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
 use crate::base::reason::EndReason;
+use crate::http::caller::Caller;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, Offer};
 use crate::ingest::{Refusal, SessionId};
+use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -67,17 +72,19 @@ impl Default for Timing {
 /// `GET /signal`.
 pub async fn open(
     Extract(state): Extract<Arc<State>>,
+    Caller(client): Caller,
+    unfinished: Extension<Unfinished>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /signal as a WebSocket")
     })?;
-    let place = state.sockets.enter()?;
+    let place = state.sockets.enter(client)?;
     let upgrade = upgrade.max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
     Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("signal", async move {
-            let socket = Socket::new(socket, &state.sockets);
-            Connection::new(socket, state).run().await;
+            let socket = Socket::new(socket, &state.sockets, unfinished);
+            Connection::new(socket, state, client).run().await;
             drop(place);
         });
     }))
@@ -104,6 +111,7 @@ struct Change {
 struct Connection {
     socket: Socket,
     state: Arc<State>,
+    client: Option<Party>,
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
     watchers: u64,
@@ -111,10 +119,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, state: Arc<State>) -> Self {
+    fn new(socket: Socket, state: Arc<State>, client: Option<Party>) -> Self {
         Self {
             socket,
             state,
+            client,
             held: BTreeMap::new(),
             changes: FuturesUnordered::new(),
             watchers: 0,
@@ -153,6 +162,7 @@ impl Connection {
             return Err(ApiError::bad_request("a message is text, one JSON object").into());
         };
         if text.len() > MAX_MESSAGE {
+            metrics().refused("signal message");
             return Err(End::Refused(ApiError::too_large(MAX_MESSAGE)));
         }
         match Client::parse(&text) {
@@ -209,6 +219,7 @@ impl Connection {
     ) -> Result<Accepted, ApiError> {
         let held = self.held.get(stream);
         if held.is_none() && self.held.len() >= MAX_PUBLICATIONS {
+            metrics().refused("publications of a socket");
             return Err(Refusal::LimitReached("the publications of one socket").into());
         }
         let session = held.map(|held| held.session.clone());
@@ -221,6 +232,7 @@ impl Connection {
             resume: resume.clone(),
             bearer: None,
             session,
+            client: self.client,
         };
         let again = session.is_some();
         match within(self.state.ingest.accept(offer(session))).await {
@@ -314,6 +326,7 @@ impl Connection {
         if self.errors < MAX_ERRORS {
             return Ok(());
         }
+        metrics().refused("errors of a socket");
         Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
     }
 

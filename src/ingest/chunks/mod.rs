@@ -14,6 +14,7 @@ mod protocol;
 mod task;
 
 use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::places::Party;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::ingest::Refusal;
@@ -27,10 +28,14 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use task::Task;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Names made of a prefix that are tried: two visitors' meet once in a billion.
 const TRIES: usize = 8;
+
+/// So many ended uploads tell what became of them; of more than that in a minute, which nobody has
+/// without wanting to fill our memory, the next ones are forgotten at once.
+const MEMORY: usize = 1000;
 
 /// Section `chunks` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -125,6 +130,8 @@ struct Inner {
     config: Config,
     /// By secret, until a minute after the end.
     uploads: Mutex<HashMap<Secret, mpsc::Sender<Command>>>,
+    /// One for each that is over.
+    memory: Semaphore,
 }
 
 impl Inner {
@@ -165,7 +172,8 @@ enum Command {
 impl Chunks {
     /// None yet.
     pub fn new(publications: Publications, tasks: Tasks, config: Config) -> Self {
-        Self { inner: Arc::new(Inner { publications, tasks, config, uploads: Mutex::default() }) }
+        let (uploads, memory) = (Mutex::default(), Semaphore::new(MEMORY));
+        Self { inner: Arc::new(Inner { publications, tasks, config, uploads, memory }) }
     }
 
     /// The configuration.
@@ -178,26 +186,26 @@ impl Chunks {
     /// # Errors
     ///
     /// The name is taken, the secret's time is over, or the server takes no more.
-    pub async fn register(&self, register: Register) -> Result<Upload, Fault> {
+    pub async fn register(&self, register: Register, client: Option<Party>) -> Result<Upload, Fault> {
         let commands = match register {
             Register::Again(uid) => {
                 let known = self.inner.lock().get(&uid).cloned();
                 known.ok_or(Refusal::ResumeExpired)?
             }
             Register::Name(name, resume) => {
-                self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None)?)
+                self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None, client)?)
             }
-            Register::Prefix(prefix) => self.begin(self.reserve_with(&prefix)?),
+            Register::Prefix(prefix) => self.begin(self.reserve_with(&prefix, client)?),
         };
         ask(&commands, |reply| Command::Attach { reply, commands: commands.clone() }).await
     }
 
-    fn reserve_with(&self, prefix: &str) -> Result<Arc<Publication>, Fault> {
+    fn reserve_with(&self, prefix: &str, client: Option<Party>) -> Result<Arc<Publication>, Fault> {
         let mut tried = Err(Refusal::LimitReached("all names of this prefix"));
         for _ in 0..TRIES {
             let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
             let Ok(name) = name else { return Err(Fault::BadRequest("name_prefix makes no stream name")) };
-            tried = self.inner.publications.reserve(&name, true, None, None);
+            tried = self.inner.publications.reserve(&name, true, None, None, client);
             if !matches!(tried, Err(Refusal::StreamBusy(_))) {
                 break;
             }

@@ -6,6 +6,7 @@
 //! may be now. Sessions do no I/O: the loop feeds them datagrams and time, and carries off their
 //! frames, datagrams and deadlines.
 
+use crate::base::places::Place;
 use crate::base::reason::EndReason;
 use crate::ingest::publication::Publication;
 use crate::ingest::webrtc::route::{Kind, Transaction};
@@ -50,6 +51,7 @@ pub(super) enum Command {
         id: SessionId,
         session: Box<Session>,
         publication: Arc<Publication>,
+        handshake: Place,
     },
     Candidate {
         id: SessionId,
@@ -82,6 +84,8 @@ struct Entry {
     id: SessionId,
     session: Box<Session>,
     publication: Arc<Publication>,
+    /// Its place among those that have yet to connect.
+    handshake: Option<Place>,
     /// ICE user fragments, addresses and media sources routed here.
     ufrags: VecDeque<String>,
     addresses: VecDeque<SocketAddr>,
@@ -267,6 +271,7 @@ impl Engine {
                 }
                 Event::Connected => {
                     entry.span.in_scope(|| info!("connected"));
+                    entry.handshake = None;
                     match entry.publication.connected(&entry.id, Way::Webrtc, &entry.session.tracks(), now) {
                         Ok(old) => replaced = old,
                         Err(_) => over = Some(Over::Refused),
@@ -346,12 +351,11 @@ impl Engine {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Add { id, session, publication } => self.add(id, session, publication),
+            Command::Add { id, session, publication, handshake } => {
+                self.add(id, session, publication, handshake);
+            }
             Command::Candidate { id, candidate, reply } => {
-                let result = self.with(&id, |entry| {
-                    entry.session.add_candidate(&candidate.candidate);
-                    Ok(())
-                });
+                let result = self.with(&id, |entry| entry.session.add_candidate(&candidate.candidate));
                 let _ = reply.send(result);
             }
             Command::Reoffer { id, sdp, reply } => {
@@ -381,7 +385,7 @@ impl Engine {
         }
     }
 
-    fn add(&mut self, id: SessionId, session: Box<Session>, publication: Arc<Publication>) {
+    fn add(&mut self, id: SessionId, session: Box<Session>, publication: Arc<Publication>, handshake: Place) {
         let key = self.next_key;
         self.next_key += 1;
         let ufrag = session.ufrag().to_owned();
@@ -392,6 +396,7 @@ impl Engine {
             id,
             session,
             publication,
+            handshake: Some(handshake),
             ufrags: VecDeque::from([ufrag]),
             addresses: VecDeque::new(),
             sources: VecDeque::new(),
@@ -446,7 +451,7 @@ fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched
         return Err(Refusal::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {
-        session.add_candidate(&candidate);
+        session.add_candidate(&candidate)?;
     }
     Ok(Patched::Trickled)
 }

@@ -11,6 +11,7 @@ mod socket;
 mod sources;
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::places::Party;
 use crate::base::reason::EndReason;
 use crate::base::units;
 use crate::ingest::publication::{Publication, StreamInfo};
@@ -107,6 +108,8 @@ pub struct Offer {
     pub bearer: Option<String>,
     /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
     pub session: Option<SessionId>,
+    /// Whose share of the limits it takes.
+    pub client: Option<Party>,
 }
 
 /// The publication is accepted.
@@ -213,8 +216,10 @@ impl WebRtc {
                 Err(refusal) => return Err(refusal),
             }
         }
+        let handshake = self.publications.handshake(offer.client)?;
+        let Offer { record, resume, bearer, client, .. } = offer;
         let publication =
-            self.publications.reserve(&offer.stream, offer.record, offer.resume.as_ref(), offer.bearer)?;
+            self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
         let config = SessionConfig {
             candidates: self.candidates.to_vec(),
             pipeline: crate::rtp::Config {
@@ -234,7 +239,7 @@ impl WebRtc {
             }
         };
         let accepted = accepted(id.clone(), answer, &publication);
-        let add = Command::Add { id, session: Box::new(session), publication };
+        let add = Command::Add { id, session: Box::new(session), publication, handshake };
         self.commands.send(add).await.map_err(|_| Refusal::Stopping)?;
         Ok(accepted)
     }

@@ -5,7 +5,7 @@
 
 mod negotiation;
 
-use negotiation::negotiate;
+use negotiation::{Restarts, negotiate};
 
 use crate::base::id::Secret;
 use crate::ingest::webrtc::Candidate;
@@ -115,6 +115,9 @@ pub struct Session {
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
+    /// Candidates of the peer in this ICE generation.
+    candidates: usize,
+    restarts: Restarts,
     began: Instant,
     connected: bool,
     /// Last packet that only the peer can have sent.
