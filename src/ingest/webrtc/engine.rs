@@ -149,7 +149,9 @@ impl Engine {
         }
     }
 
-    /// Runs until every handle that can send commands is gone.
+    /// Runs until every handle that can send commands is gone. A command, what has come from the network
+    /// and what is due get their turn each time, whichever it was that woke the loop: none of them can
+    /// keep the others waiting by coming without end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let mut rest = false;
@@ -162,13 +164,11 @@ impl Engine {
                 },
                 () = sleep_until(next) => {}
                 ready = self.socket.readable() => match ready {
-                    Ok(()) => {
-                        self.receive();
-                        rest = self.sessions.len() >= COALESCE_FROM;
-                    }
+                    Ok(()) => rest = self.sessions.len() >= COALESCE_FROM,
                     Err(error) => tracing::error!(%error, "the media socket"),
                 },
             }
+            rest &= self.receive();
             let now = Instant::now();
             self.expire(now);
             self.settle(now);
@@ -178,7 +178,8 @@ impl Engine {
         }
     }
 
-    fn receive(&mut self) {
+    /// Returns whether all that had come is taken.
+    fn receive(&mut self) -> bool {
         for _ in 0..BATCHES {
             let now = Instant::now();
             let Self { socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, .. } = self;
@@ -207,13 +208,14 @@ impl Engine {
             });
             match more {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => return true,
                 Err(error) => {
                     tracing::debug!(%error, "receiving media");
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     /// Hands each session whose deadline has passed the time.
