@@ -29,6 +29,8 @@ mod hook_faults;
 mod hook_replay;
 #[path = "it/hooks.rs"]
 mod hooks;
+#[path = "it/hostile/mod.rs"]
+mod hostile;
 #[path = "it/life.rs"]
 mod life;
 #[path = "it/live.rs"]
