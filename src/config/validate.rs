@@ -98,6 +98,9 @@ fn server(config: &Config, problems: &mut Problems) {
     for entry in &server.cors_origins {
         problems.add("server.cors_origins", origin(entry));
     }
+    for entry in &server.frame_ancestors {
+        problems.add("server.frame_ancestors", origin(entry));
+    }
     problems.duration("server.shutdown_grace", server.shutdown_grace, Duration::ZERO..=HOUR);
 }
 

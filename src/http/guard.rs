@@ -9,6 +9,7 @@ use crate::auth;
 use crate::http::Config;
 use crate::http::error::ApiError;
 use crate::http::origin::{self, Origins};
+use crate::http::policy::Policy;
 use crate::http::state::State;
 use axum::extract::{ConnectInfo, Request, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
@@ -36,27 +37,31 @@ pub struct Guard {
     local_only: bool,
     origins: Origins,
     public: Option<Origin>,
-    csp: HeaderValue,
+    policy: Policy,
 }
 
 impl Guard {
     /// Reads the settings it needs; the error lists every one that can't be used.
     pub fn new(config: &Config, auth: &auth::Config) -> Result<Self, Vec<String>> {
         let public = public_origin(&config.public_url);
-        let (origins, mut problems) = match Origins::parse(&config.cors_origins) {
-            Ok(origins) => (origins, Vec::new()),
-            Err(problems) => (Origins::default(), problems),
+        let mut problems = Vec::new();
+        let mut listed = |key: &str, entries: &[String]| {
+            Origins::parse(key, entries).unwrap_or_else(|bad| {
+                problems.extend(bad);
+                Origins::default()
+            })
         };
+        let origins = listed("server.cors_origins", &config.cors_origins);
+        let ancestors = listed("server.frame_ancestors", &config.frame_ancestors);
         if public.is_none() && !config.public_url.is_empty() {
             problems.push(format!(
                 "server.public_url: expected \"https://record.example.org\", found {:?}",
                 config.public_url
             ));
         }
-        let csp = HeaderValue::try_from(csp(&origins));
-        match csp {
-            Ok(csp) if problems.is_empty() => {
-                Ok(Self { local_only: auth.mode == auth::Mode::Off, origins, public, csp })
+        match Policy::new(&ancestors, &origins) {
+            Some(policy) if problems.is_empty() => {
+                Ok(Self { local_only: auth.mode == auth::Mode::Off, origins, public, policy })
             }
             _ => Err(problems),
         }
@@ -111,12 +116,9 @@ impl Guard {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
-        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        set(headers, header::REFERRER_POLICY, "same-origin");
+        self.policy.dress(headers);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if kind.starts_with(b"text/html") {
-            headers.insert(header::CONTENT_SECURITY_POLICY, self.csp.clone());
-        } else if kind.starts_with(b"application/json") {
+        if kind.starts_with(b"application/json") {
             set(headers, header::CACHE_CONTROL, "no-store");
         }
     }
@@ -202,17 +204,6 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 fn public_origin(url: &str) -> Option<Origin> {
     let url = Url::parse(url).ok()?;
     origin::web_origin(&url.origin().ascii_serialization())
-}
-
-/// Scripts and styles only from files of ours, media also from memory; whoever may publish from an
-/// own page may also frame ours.
-fn csp(origins: &Origins) -> String {
-    format!(
-        "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; \
-         connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'self'; \
-         frame-ancestors 'self'{}",
-        origins.csp_sources()
-    )
 }
 
 #[cfg(test)]
@@ -326,9 +317,11 @@ mod tests {
         let config = Config {
             public_url: "record.example.org".to_owned(),
             cors_origins: vec!["*".to_owned(), "https://ok.example".to_owned()],
+            frame_ancestors: vec!["https://*".to_owned()],
             ..Config::default()
         };
         let problems = Guard::new(&config, &auth::Config::default()).err().unwrap();
-        assert_eq!(problems.len(), 2, "{problems:#?}");
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems[1].starts_with("server.frame_ancestors: "), "{problems:#?}");
     }
 }

@@ -5,7 +5,7 @@
 
 pub mod assets;
 mod body;
-mod chunks;
+pub(crate) mod chunks;
 mod connection;
 pub mod error;
 pub mod guard;
@@ -13,6 +13,7 @@ pub mod live;
 mod mjpeg;
 mod ops;
 mod origin;
+mod policy;
 mod recordings;
 pub mod signal;
 mod socket;
@@ -48,6 +49,8 @@ pub struct Config {
     pub public_url: String,
     /// Foreign origins that may publish: exact, `https://*.example.org`, or a bare host.
     pub cors_origins: Vec<String>,
+    /// Origins whose pages may show ours in a frame, written in the same ways.
+    pub frame_ancestors: Vec<String>,
     /// How long recordings and hooks may take to finish at shutdown.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_grace: Duration,
@@ -59,6 +62,7 @@ impl Default for Config {
             bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             cors_origins: Vec::new(),
+            frame_ancestors: Vec::new(),
             shutdown_grace: Duration::from_secs(30),
         }
     }

@@ -193,6 +193,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
 pub struct Setup {
     pub mode: auth::Mode,
     pub origins: Vec<String>,
+    pub ancestors: Vec<String>,
     pub ice_servers: Vec<IceServer>,
     pub timing: Timing,
     pub assets: Option<PathBuf>,
@@ -205,6 +206,7 @@ impl Default for Setup {
         Self {
             mode: auth::Mode::Off,
             origins: Vec::new(),
+            ancestors: Vec::new(),
             ice_servers: Vec::new(),
             timing: Timing::default(),
             assets: None,
@@ -239,7 +241,8 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let ingest = Arc::new(FakeIngest { ice_servers: setup.ice_servers, ..FakeIngest::default() });
         let catalogue = Arc::new(FakeCatalogue { folder: folder.path().to_owned(), list: Mutex::default() });
-        let config = Config { cors_origins: setup.origins, ..Config::default() };
+        let config =
+            Config { cors_origins: setup.origins, frame_ancestors: setup.ancestors, ..Config::default() };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
         let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };

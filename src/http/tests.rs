@@ -429,7 +429,7 @@ async fn pages_come_with_a_policy_and_are_sent_once() {
         let page = ask(&server, &format!("GET {path}"), &[], "").await;
         assert_eq!(page.status(), 200);
         assert_eq!(head(&page, "content-type"), "text/html; charset=utf-8");
-        assert!(head(&page, "content-security-policy").contains("default-src 'self'"), "{page:?}");
+        assert!(head(&page, "content-security-policy").contains("script-src 'self'"), "{page:?}");
         assert_eq!(
             (head(&page, "x-content-type-options"), head(&page, "referrer-policy")),
             ("nosniff", "same-origin")
