@@ -82,6 +82,7 @@ impl fmt::Display for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_star_stands_for_any_characters() {
@@ -105,6 +106,26 @@ mod tests {
         for (pattern, name, matches) in table {
             let pattern: Pattern = pattern.parse().unwrap();
             assert_eq!(pattern.matches(&name.parse().unwrap()), matches, "{pattern} {name}");
+        }
+    }
+
+    /// What a star means, said as plainly as can be.
+    fn matches_by_definition(pattern: &[char], name: &[char]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some(('*', rest)) => (0..=name.len()).any(|at| matches_by_definition(rest, &name[at..])),
+            Some((c, rest)) => name.first() == Some(c) && matches_by_definition(rest, &name[1..]),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn a_pattern_matches_what_its_definition_says(pattern in "[aбc*]{1,9}", name in "[aбc]{1,12}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            let expected = matches_by_definition(&chars(&pattern), &chars(&name));
+            let matched = pattern.parse::<Pattern>().unwrap().matches(&name.parse().unwrap());
+            prop_assert_eq!(matched, expected, "{} {}", pattern, name);
         }
     }
 }

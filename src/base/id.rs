@@ -185,6 +185,7 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_name_cannot_hold_a_path_or_pass_for_an_option() {
@@ -220,5 +221,30 @@ mod tests {
         // The last one of all, should somebody leave such a file.
         let end = "z".repeat(26).parse().unwrap();
         assert_eq!(RecordingId::later_than(&end, at(0)).as_str().len(), 26);
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_taken_by_its_rules_and_comes_back_as_it_was(text in "\\PC{0,130}|[\\x00-\\x7f]{0,8}") {
+            let good = (1..=128).contains(&text.len())
+                && !text.starts_with(['.', '-'])
+                && !text.contains(['/', '\\'])
+                && !text.chars().any(char::is_control);
+            let json = serde_json::to_string(&text).unwrap();
+            let read: Option<StreamName> = serde_json::from_str(&json).ok();
+            prop_assert_eq!(read.as_ref().map(StreamName::as_str), good.then_some(&*text));
+            if let Some(name) = read {
+                prop_assert_eq!(name.to_string().parse(), Ok(name.clone()));
+                prop_assert_eq!(serde_json::to_string(&name).unwrap(), json);
+            }
+        }
+
+        #[test]
+        fn an_id_is_26_digits_and_nothing_else(text in "[0-9a-zA-Z_./-]{20,30}|[0-9a-hjkmnp-tv-z]{26}") {
+            let good = text.len() == 26 && text.chars().all(|c| c.is_ascii_digit() || "abcdefghjkmnpqrstvwxyz".contains(c));
+            let read = text.parse::<RecordingId>();
+            prop_assert_eq!(read.is_ok(), good);
+            prop_assert!(read.is_err() || read.unwrap().as_str() == text);
+        }
     }
 }

@@ -193,3 +193,27 @@ fn gone(manifest: &Manifest) -> ApiError {
     let message = format!("the file of recording {} {why}", manifest.id);
     ApiError::new(StatusCode::GONE, "recording_not_found", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_download_is_saved_under_its_name_whatever_it_is(file in "\\PC{1,80}|[\\x00-\\xff\"\\\\;%'*]{1,40}") {
+            let header = disposition("attachment", &file);
+            prop_assert!(HeaderValue::try_from(&header).is_ok() && header.is_ascii(), "{header:?}");
+            // Read by the grammar of RFC 6266: two parameters, a quoted string without escapes and an
+            // RFC 8187 value.
+            let rest = header.strip_prefix("attachment; filename=\"").unwrap();
+            let (plain, rest) = rest.split_once('"').unwrap();
+            prop_assert!(plain.chars().all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c)), "{plain:?}");
+            prop_assert_eq!(plain.len(), file.chars().count());
+            let value = rest.strip_prefix("; filename*=UTF-8\'\'").unwrap();
+            prop_assert!(value.chars().all(|c| c.is_ascii_alphanumeric() || "%-._~".contains(c)), "{value:?}");
+            prop_assert_eq!(percent_decode_str(value).decode_utf8().unwrap(), file);
+        }
+    }
+}

@@ -157,3 +157,40 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
         headers.insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::StreamName;
+    use crate::http::testing::{Server, Setup};
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::TestRunner;
+
+    /// Requests are slow beside what one case of a property usually costs.
+    const NAMES: usize = 200;
+
+    #[tokio::test]
+    async fn every_name_comes_back_from_its_url_and_its_location() {
+        let server = Server::start(Setup::default()).await;
+        let mut runner = TestRunner::deterministic();
+        let names = "\\PC{1,40}|[ -~]{1,30}|[%+?#&;:@. /\\\\]{1,10}";
+        for _ in 0..NAMES {
+            let name = names.new_tree(&mut runner).unwrap().current();
+            let path = format!("/whip/{}", percent_encode(&name, PATH_SEGMENT));
+            let request = || server.request("POST", &path).header("content-type", SDP).body("v=0");
+            let answer = request().send().await.unwrap();
+            if name.parse::<StreamName>().is_err() {
+                assert!(answer.status().is_client_error(), "{name:?}: {answer:?}");
+                continue;
+            }
+            assert_eq!(answer.status(), 201, "{name:?}");
+            let calls = server.ingest.calls();
+            let call = calls.last().unwrap();
+            assert!(call.starts_with(&format!("accept {name} sdp=v=0 ")), "{name:?} became {call:?}");
+            // What a client resolves against the request's address, as RFC 9725 has it.
+            let location = str::from_utf8(answer.headers()["location"].as_bytes()).unwrap();
+            let absolute = answer.url().join(location).unwrap();
+            assert!(absolute.path().starts_with(&format!("{path}/")), "{name:?} at {location}");
+        }
+    }
+}
