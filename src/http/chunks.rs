@@ -40,7 +40,7 @@ const SEAL_TIME: Duration = Duration::from_secs(10);
 /// What a client says.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event")]
-enum Client {
+pub(crate) enum Client {
     #[serde(rename = "register")]
     Register {
         name: Option<String>,
@@ -302,7 +302,7 @@ async fn watched(upload: &mut Option<Upload>) -> Option<Status> {
 }
 
 /// The bytes of a binary string: a character each.
-fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
     blob.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<_, _>>().map_err(|_| {
         let message = "a blob is a binary string, one character a byte: read it with readAsBinaryString, \
                        or send the Blob itself as a binary message";

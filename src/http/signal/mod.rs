@@ -4,7 +4,7 @@
 //! arrives while its offer is being answered waits in the socket, after the offer. Losing the
 //! socket ends nothing: a publication ends with its media, or by `stop`.
 
-pub(in crate::http) mod wire;
+pub(crate) mod wire;
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::reason::EndReason;
