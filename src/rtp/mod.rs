@@ -88,6 +88,8 @@ struct Lane {
     /// The last frame's time, to tell where a gap begins.
     last: Option<Duration>,
     heard: Option<Instant>,
+    /// It was not silent when it was looked at last.
+    flows: bool,
     kind: LaneKind,
 }
 
@@ -124,6 +126,7 @@ impl Pipeline {
             timestamps: Timestamps::new(setup.track.codec.clock_rate()),
             last: None,
             heard: None,
+            flows: false,
             // Offers are answered with VP8 and Opus only: the one payload format of each kind.
             kind: match setup.track.codec.kind() {
                 media::Kind::Video => LaneKind::Video {
@@ -204,9 +207,10 @@ impl Pipeline {
     pub fn deadline(&self) -> Option<Instant> {
         let of = |lane: &Lane| {
             let keyframe = match &lane.kind {
-                LaneKind::Video { keyframes, .. } => {
-                    keyframes.deadline().filter(|at| lane.heard.is_some_and(|heard| *at < heard + SILENT))
-                }
+                // One that passed while the track fell silent waits for its next packet.
+                LaneKind::Video { keyframes, .. } => keyframes
+                    .deadline()
+                    .filter(|at| lane.flows && lane.heard.is_some_and(|heard| *at < heard + SILENT)),
                 LaneKind::Audio { .. } => None,
             };
             lane.reorder.deadline().into_iter().chain(keyframe).min()
@@ -268,9 +272,9 @@ impl Pipeline {
         if !sequences.is_empty() {
             self.feedback.push_back(Feedback::Nack { track, sequences });
         }
-        let flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
+        lane.flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
         if let LaneKind::Video { assembler, keyframes } = &mut lane.kind
-            && flows
+            && lane.flows
         {
             if assembler.needs_keyframe() {
                 keyframes.lost(now);
