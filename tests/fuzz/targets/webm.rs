@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use onrecord::fuzzing;
-use onrecord::media::{h264, opus, vp9};
+use onrecord::media::{Codec, Track, h264, opus, vp9};
 use onrecord::webm::{
     Block, Clusters, Head, Index, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, head, seal,
     tick_of, tracks_of,
@@ -135,7 +135,13 @@ fn sealed(file: &[u8]) {
     out.extend_from_slice(&seal.append);
     patch(&mut out, &seal.patches);
     is_seekable(&out, frames.len() as u64);
-    assert!(Own::find(&out).is_some(), "our own head isn't known again");
+    // Sound with a header of its own kind (more than two channels) is mended by a copy, as a stranger's.
+    let plain = |track: &Track| {
+        let head = &track.private;
+        track.codec != Codec::Opus || head.is_empty() || (head[9] == track.channels && head[18] == 0)
+    };
+    let known = Own::find(&out).is_some() || !tracks.iter().all(plain);
+    assert!(known, "our own head isn't known again");
 }
 
 /// Read as a stranger's file.
