@@ -11,24 +11,33 @@
 //! stays in the manifests.
 
 mod check;
+mod files;
 mod hooks;
 mod repair;
 mod replay;
 mod retention;
+mod token;
 
 pub use check::check;
 pub use repair::repair;
 pub use replay::replay;
 pub use retention::retention;
+pub use token::{NewArgs, SignArgs, new_token, sign_token};
 
-use crate::auth;
+use crate::auth::{self, Auth};
+use crate::base::pulse::{self, Pulse};
 use crate::base::tasks::Tasks;
 use crate::config::Config;
-use crate::http;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
-use crate::http::state::{Sockets, State};
+use crate::http::ops::Inside;
+use crate::http::signal::Timing;
+use crate::http::state::{Sockets, State, connections};
+use crate::http::tls::Tls;
+use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::publications::Publications;
@@ -57,8 +66,11 @@ const PAGES: &str = "www";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The HTTP address.
-    #[error("can't listen on {0} (server.bind): {1}")]
-    Bind(SocketAddr, #[source] io::Error),
+    #[error("can't listen on {1} ({0}): {2}")]
+    Bind(&'static str, String, #[source] io::Error),
+    /// The certificate.
+    #[error("{0}")]
+    Tls(String),
     /// The media socket.
     #[error("can't open the media socket {0} (webrtc.udp_bind, webrtc.advertise): {1}")]
     Media(String, #[source] io::Error),
@@ -74,6 +86,12 @@ pub enum Error {
     /// Anything else.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Prints the OpenAPI document.
+pub fn openapi() -> io::Result<()> {
+    let document = serde_json::to_string_pretty(&http::openapi::document())?;
+    writeln!(io::stdout(), "{document}")
 }
 
 /// Runs the server until it is told to stop (SIGTERM, SIGINT); a second signal ends it at once.
@@ -100,6 +118,50 @@ async fn lock(dir: &Path) -> Result<FolderLock, Error> {
     })
 }
 
+/// What the operator is told, from all over the server.
+fn inside(
+    webrtc: &WebRtc,
+    publications: &Publications,
+    recordings: &Recordings,
+    hooks: Option<&Hooks>,
+    tasks: &Tasks,
+) -> Inside {
+    let runtime = Pulse::new("runtime");
+    tasks.spawn("runtime probe", pulse::probe(runtime.clone(), tasks.stop_token()));
+    let mut inside = Inside { pulses: vec![webrtc.pulse().clone(), runtime], ..Inside::default() };
+    let (publications, recordings) = (publications.clone(), recordings.clone());
+    inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
+    inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
+    if let Some(queue) = hooks.map(Hooks::queue) {
+        let full = queue.clone();
+        inside.hooks_full = Some(Box::new(move || full.is_full()));
+        inside.owners.push(Box::new(move |scrape| queue.gauges(scrape)));
+    }
+    inside
+}
+
+async fn doors(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
+    let listen = async |key, address: String| {
+        TcpListener::bind(&address).await.map_err(|error| Error::Bind(key, address, error))
+    };
+    let main = listen("server.bind", config.server.bind.to_string()).await?;
+    let redirect = match config.server.tls.redirect_bind.as_str() {
+        "" => None,
+        address => Some(listen("server.tls.redirect_bind", address.to_owned()).await?),
+    };
+    Ok(Doors { main, tls, redirect })
+}
+
+/// Says in the log and to people that the server is there, where, and for whom.
+fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
+    info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
+    if config.auth.mode == auth::Mode::Open {
+        warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
+    }
+    // The banner is for people; a closed standard output is no reason to stop.
+    let _ = io::stdout().write_all(config.banner(bound).as_bytes()).and_then(|()| io::stdout().flush());
+}
+
 /// The running server.
 struct Server {
     grace: Duration,
@@ -118,9 +180,11 @@ struct Server {
 
 impl Server {
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
+        let limits = files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
+        let tls = Tls::open(&config.server, &dir).map_err(Error::Tls)?;
         let hook = config.hook_script.clone();
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
@@ -132,50 +196,50 @@ impl Server {
             }
         };
 
+        let grace = config.record.reconnect_grace;
+        let publications = Publications::new(recordings.clone(), ingest.clone(), grace, &limits);
+        let sockets = Sockets::new(Timing::default(), &limits);
+        // Before the first change: what is repaired is told too.
+        let feed = Feed::start(publications.changes(), recordings.changes(), &sockets.tasks);
         recordings.recover();
         recordings.keep_to(config.retention.clone());
-
-        let grace = config.record.reconnect_grace;
-        let publications =
-            Publications::new(recordings.clone(), ingest.clone(), grace, config.limits.max_streams);
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
-        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications)
+        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications.clone())
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
-        let listener = TcpListener::bind(config.server.bind)
-            .await
-            .map_err(|error| Error::Bind(config.server.bind, error))?;
-        let bound = listener.local_addr()?;
-        lock.serves(bound);
+        let doors = doors(&config, tls).await?;
+        let bound = doors.main.local_addr()?;
+        lock.serves(bound, doors.tls.is_some(), config.server.base());
         let ready = Arc::new(AtomicBool::new(false));
+        let inside = inside(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
         let state = State {
             ingest: Arc::new(webrtc.clone()),
             chunks,
             recordings: Arc::new(recordings.clone()),
             mjpeg,
+            site: Site::new(&config.server),
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
+            auth: Auth::open(config.auth.clone(), &config.record.dir).map_err(Error::Guard)?,
             replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
-            sockets: Sockets::default(),
-            viewers: Viewers::new(config.limits.max_viewers, config.live.cache),
+            connections: connections(&limits),
+            sockets,
+            viewers: Viewers::new(&limits, config.live.cache),
+            inside,
+            feed,
         };
         let http_stop = CancellationToken::new();
         let stop = http_stop.clone();
         http_tasks.spawn("http", async move {
-            if let Err(error) = http::serve(listener, Arc::new(state), stop).await {
+            if let Err(error) = http::serve(doors, Arc::new(state), stop).await {
                 error!(%error, "HTTP ended");
             }
         });
 
-        info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
-        if config.auth.mode == auth::Mode::Open {
-            warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
-        }
         ready.store(true, Ordering::Release);
-        // The banner is for people; a closed standard output is no reason to stop.
-        let _ = io::stdout().write_all(config.banner(bound).as_bytes()).and_then(|()| io::stdout().flush());
+        announce(&config, bound, &webrtc);
         Ok(Self {
             grace: config.server.shutdown_grace,
             ready,
@@ -202,6 +266,6 @@ impl Server {
         self.ingest.stop(FAREWELL).await;
         self.hook_tasks.stop(FAREWELL).await;
         self.http_stop.cancel();
-        self.http_tasks.drain(HTTP_END).await;
+        self.http_tasks.stop(HTTP_END).await;
     }
 }

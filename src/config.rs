@@ -16,11 +16,12 @@ pub use log::{Format, Log};
 
 use crate::hook::Script;
 use crate::{auth, hook, http, ingest, live, record};
+use jiff::Timestamp;
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Everything the server can be told.
@@ -125,10 +126,14 @@ impl Config {
         let typed = typed::check(&layers);
         problems.extend(typed.problems);
         let mut config = typed.config;
+        config.auth.begin_at(&layers.folder);
         // A key with a problem has its default here: a second complaint about that would mislead.
         let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
+        // Nor can it be said who is served where what says so can't be read.
+        let blurred = known.iter().any(|key| key.starts_with("auth."));
         for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
-            if !known.contains(&problem.key) {
+            let misleading = known.contains(&problem.key) || blurred && problem.key == "auth.mode";
+            if !misleading {
                 let origin = layers.origin(&problem.key);
                 problems.push(problem.at(origin.as_deref()));
             }
@@ -136,10 +141,16 @@ impl Config {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
+        for file in [&mut config.server.tls.cert, &mut config.server.tls.key] {
+            if !file.as_os_str().is_empty() {
+                *file = under(&layers.folder, file);
+            }
+        }
         let absolute = std::path::absolute(&config.record.dir).map_err(|error| {
             Problems(vec![Problem::new("record.dir", format!("expected a folder, but: {error}"))])
         });
         config.record.dir = absolute?;
+        config.warnings.extend(config.auth.warnings(Timestamp::now()));
         Ok(config)
     }
 
@@ -181,23 +192,39 @@ impl Config {
 
     /// What the start says on standard output; `bound` is the address that was bound.
     pub fn banner(&self, bound: SocketAddr) -> String {
-        let port = bound.port();
-        let open = match self.server.public_url.trim_end_matches('/') {
+        let (port, base) = (bound.port(), self.server.base());
+        let scheme = if self.server.tls.is_on() { "https" } else { "http" };
+        let public = self.server.public_url.trim_end_matches('/');
+        let open = match public.strip_suffix(base).unwrap_or(public) {
             // Browsers give the camera to localhost, but not to a plain-HTTP address.
             "" if bound.ip().is_loopback() || bound.ip().is_unspecified() => {
-                format!("http://localhost:{port}/publish")
+                format!("{scheme}://localhost:{port}{base}/publish")
             }
-            "" => format!("http://{bound}/publish"),
-            public => format!("{public}/publish"),
+            "" => format!("{scheme}://{bound}{base}/publish"),
+            public => format!("{public}{base}/publish"),
         };
+        // By plain HTTP a browser elsewhere would not give the camera.
+        let on_lan = scheme == "https" && public.is_empty() && bound.ip().is_unspecified();
+        let lan = on_lan.then(lan_address).flatten().map(|ip| {
+            let address = SocketAddr::new(ip, port);
+            format!("  on the LAN  {scheme}://{address}{base}/publish\n")
+        });
         let hook = self.hook_script.as_ref().map(|path| path.display().to_string());
         format!(
-            "onrecord {}\n  open        {open}\n  recordings  {}\n  hook        {}\n",
+            "onrecord {}\n  open        {open}\n{}  recordings  {}\n  hook        {}\n",
             env!("CARGO_PKG_VERSION"),
+            lan.unwrap_or_default(),
             self.record.dir.display(),
             hook.as_deref().unwrap_or("none (see hooks.on_record)"),
         )
     }
+}
+
+/// This machine's first address that others may reach.
+fn lan_address() -> Option<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let mut addresses = interfaces.iter().map(if_addrs::Interface::ip);
+    addresses.find(|ip| matches!(ip, IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local()))
 }
 
 /// `path`, beginning at `folder` if it is relative; absolute and without `..` where possible.

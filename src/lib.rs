@@ -19,7 +19,7 @@
 //!
 //! | layer | modules | what |
 //! | --- | --- | --- |
-//! | L6 | `main` `app` `config` | assembly: the only place that knows everything |
+//! | L6 | `main` `app` `config` | assembly: the only place that knows everything (and `fuzzing`, doors for `tests/fuzz`) |
 //! | L5 | `http` | axum handlers: parse, authorise, call, map the error |
 //! | L4 | `ingest` | who pushes frames in |
 //! | L3 | `record` | frames → files → catalogue; emits events, knows no hook |
@@ -40,6 +40,9 @@ pub mod app;
 pub mod auth;
 pub mod base;
 pub mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hook;
 pub mod http;
 pub mod ingest;

@@ -44,9 +44,27 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Prints the HTTP API's OpenAPI document, the one at /api/openapi.json
+    Openapi,
     /// What concerns the hook, on_record_hook
     #[command(subcommand)]
     Hook(HookCommand),
+    /// What callers show, if the server asks them who they are
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Makes a token and its entry for the configuration, which only keeps a hash of it
+    New(app::NewArgs),
+    /// Signs a short-lived token (JWT) with auth.jwt.secret
+    Sign {
+        #[command(flatten)]
+        sign: app::SignArgs,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Subcommand)]
@@ -109,8 +127,19 @@ fn main() -> ExitCode {
         Some(Command::Retention { dry_run, settings }) => {
             brief(before.settings.sources(settings), async |config| app::retention(config, dry_run).await)
         }
+        Some(Command::Openapi) => match app::openapi() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, error),
+        },
         Some(Command::Hook(HookCommand::Replay { ids, settings })) => {
             brief(before.settings.sources(settings), async |config| app::replay(config, &ids).await)
+        }
+        Some(Command::Token(TokenCommand::New(new))) => told(app::new_token(new)),
+        Some(Command::Token(TokenCommand::Sign { sign, settings })) => {
+            match Config::load(&before.settings.sources(settings)) {
+                Ok(config) => told(app::sign_token(&config, sign)),
+                Err(problems) => fail(MISUSE, problems),
+            }
         }
     }
 }
@@ -164,6 +193,10 @@ fn check(sources: Sources) -> ExitCode {
         let _ = writeln!(out, "{line}");
     }
     if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn told(done: Result<(), String>) -> ExitCode {
+    done.map_or_else(|reason| fail(MISUSE, reason), |()| ExitCode::SUCCESS)
 }
 
 fn fail(code: u8, reason: impl Display) -> ExitCode {

@@ -15,10 +15,14 @@ mod browser;
 mod chunks;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/control.rs"]
+mod control;
 #[path = "it/disk.rs"]
 mod disk;
 #[path = "it/doors.rs"]
 mod doors;
+#[path = "it/doors_auth.rs"]
+mod doors_auth;
 #[path = "it/faults/mod.rs"]
 mod faults;
 #[path = "it/harness.rs"]
@@ -29,12 +33,16 @@ mod hook_faults;
 mod hook_replay;
 #[path = "it/hooks.rs"]
 mod hooks;
+#[path = "it/hostile/mod.rs"]
+mod hostile;
 #[path = "it/installs.rs"]
 mod installs;
 #[path = "it/life.rs"]
 mod life;
 #[path = "it/live.rs"]
 mod live;
+#[path = "it/metrics.rs"]
+mod metrics;
 #[path = "it/mjpeg.rs"]
 mod mjpeg;
 #[path = "it/network/mod.rs"]
@@ -45,6 +53,8 @@ mod repair;
 mod retention;
 #[path = "it/s3.rs"]
 mod s3;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/webhook.rs"]
 mod webhook;
 #[path = "it/wire.rs"]

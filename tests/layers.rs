@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ingest", &["base", "media", "rtp", "webm", "live", "record"]),
     ("http", &["base", "auth", "media", "live", "record", "ingest"]),
     ("config", &["base", "auth", "live", "hook", "record", "ingest", "http"]),
+    ("fuzzing", &["base", "media", "webm", "ingest", "http"]),
     ("app", &["base", "auth", "media", "live", "hook", "record", "ingest", "http", "config"]),
 ];
 
@@ -86,4 +87,25 @@ fn every_import_points_down() {
         }
     }
     assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));
+}
+
+/// The compiler forbids it; this holds who might want to change that, and what has a manifest of its own.
+#[test]
+fn no_code_of_ours_is_unsafe() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
+    assert!(manifest.contains("\nunsafe_code = \"forbid\"\n"), "Cargo.toml no longer forbids unsafe code");
+    let mut files = Vec::new();
+    for folder in ["src", "benches", "tests/it", "tests/support", "tests/fuzz/targets"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let forms = ["{", "fn ", "impl ", "extern ", "trait ", "_code)"].map(|rest| {
+        let space = if rest.starts_with('_') { "" } else { " " };
+        format!("unsafe{space}{rest}")
+    });
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let found = forms.iter().find(|form| text.contains(*form));
+        assert!(found.is_none(), "{}: {}", path.display(), found.expect("it is there"));
+    }
 }

@@ -7,19 +7,22 @@ say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
 # ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
-# repaired, coturn relays, curl uploads, iproute2 shapes real networks, libfaketime sets a server's clock.
+# repaired, coturn relays, curl uploads, g++ builds the fuzzer, iproute2 shapes real networks, libfaketime
+# sets a server's clock, nginx stands in front.
 packages=(
   chromium
   chromium-driver
   coturn
   curl
   ffmpeg
+  g++
   gstreamer1.0-plugins-base
   gstreamer1.0-plugins-good
   gstreamer1.0-tools
   iproute2
   libfaketime
   mkvtoolnix
+  nginx
   procps
 )
 missing=()
@@ -45,8 +48,16 @@ cargo fmt --check
 say "lints"
 cargo clippy --release --all-targets --locked -- -D warnings
 
+say "licences, versions, sources"
+# Advisories are checked where their database can be reached: .github/workflows/ci.yml.
+command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+cargo deny --locked check --hide-inclusion-graph licenses bans sources
+
 say "tests"
 # With what each has measured.
 cargo test --release --locked -- --show-output
+
+say "fuzzing"
+tests/fuzz.sh
 
 say "all green"

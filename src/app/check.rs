@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::hook::Script;
+use crate::http::tls::Tls;
 use crate::ingest::webrtc::probe::{self, Answer};
 use crate::record;
 use std::io;
@@ -25,6 +26,9 @@ pub fn check(config: &Config) -> Report {
     }
     report.problems.extend(records(&config.record.dir, config.record.min_free));
     report.problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
+    if !config.server.tls.self_signed {
+        report.problems.extend(Tls::open(&config.server, &config.record.dir).err());
+    }
     if let Err(error) = TcpListener::bind(config.server.bind) {
         report.problems.push(format!(
             "server.bind: can't listen on {}: {error}; stop what uses it, or choose another port",

@@ -2,26 +2,30 @@
 
 use crate::app::hooks::{self, Notes};
 use crate::app::{Error, lock};
+use crate::auth::{Auth, Grant};
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::hook::{self, Job, Script, State};
+use crate::http;
 use crate::record::{Held, HookState, Manifest, RecordingState, Recordings};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::COOKIE;
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// A server answers when the manifest is written.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A session for one command.
+const SESSION: SignedDuration = SignedDuration::from_mins(10);
 /// A manifest with ten attempts' output is far smaller.
 const ANSWER_MAX: usize = 1 << 20;
 /// Updates of one attempt; more than there are.
@@ -34,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// output on the standard output, and no server can start in the folder meanwhile.
 pub async fn replay(config: &Config, ids: &[String]) -> Result<bool, Error> {
     match lock(&config.record.dir).await {
-        Err(Error::Held(held)) => Ok(ask(&held, ids).await),
+        Err(Error::Held(held)) => Ok(ask(config, &held, ids).await),
         Err(error) => Err(error),
         Ok(_lock) => here(config, ids).await,
     }
@@ -55,25 +59,97 @@ fn say(id: &str, result: Result<impl Display, impl Display>) -> bool {
     }
 }
 
-async fn ask(held: &Held, ids: &[String]) -> bool {
-    // Another replay, or a server that is only starting. What listens on `server.bind` then may be anybody.
-    let Some(http) = held.http else {
-        return ids.iter().fold(true, |_, id| say(id, Err::<&str, _>(held)));
+async fn ask(config: &Config, held: &Held, ids: &[String]) -> bool {
+    let server = match Running::of(config, held) {
+        Ok(server) => server,
+        Err(why) => return ids.iter().fold(true, |_, id| say(id, Err::<&str, _>(&why))),
     };
-    let address = reachable(http);
     let mut all = true;
     for id in ids {
-        let answer = timeout(ANSWER_LIMIT, post(address, id)).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}")));
-        let result = match answer {
-            Ok(answer) => answer.map(|()| format!("queued: the server at {address} runs its hook")),
+        let result = match server.replay(id).await {
+            Ok(answer) => answer.map(|()| format!("queued: the server at {} runs its hook", server.url)),
             Err(error) => {
-                Err(format!("the server at {address}, which uses record.dir, can't be asked: {error}"))
+                Err(format!("the server at {}, which uses record.dir, can't be asked: {error}", server.url))
             }
         };
         all &= say(id, result);
     }
     all
+}
+
+/// The server that works in the folder.
+struct Running {
+    url: String,
+    client: Client,
+    /// A session as who may do everything; empty if nobody is asked.
+    session: String,
+}
+
+impl Running {
+    fn of(config: &Config, held: &Held) -> Result<Self, String> {
+        // Another replay, or a server that is only starting. What listens on `server.bind` then may be anybody.
+        let http = held.http.ok_or_else(|| held.to_string())?;
+        let scheme = if held.tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}{}", reachable(http), held.base);
+        // The address is from the lock of a folder of this machine, and is this machine's; a certificate is
+        // for the name by which others reach it, so here it says nothing.
+        let client = Client::builder()
+            .timeout(ANSWER_LIMIT)
+            .no_proxy()
+            .redirect(Policy::none())
+            .tls_danger_accept_invalid_certs(held.tls)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { url, client, session: session(config)? })
+    }
+
+    /// Asks for one; the inner error is the server's own word.
+    async fn replay(&self, id: &str) -> Result<Result<(), String>, String> {
+        if id.parse::<RecordingId>().is_err() {
+            return Ok(Err(unknown(id)));
+        }
+        let mut request = self.client.post(format!("{}/api/recordings/{id}/hook", self.url));
+        if !self.session.is_empty() {
+            request = request.header(COOKIE, http::login::cookies(&self.session));
+        }
+        let mut response = request.send().await.map_err(whole)?;
+        let (accepted, unknown_there) =
+            (response.status().is_success(), response.status() == StatusCode::UNAUTHORIZED);
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(whole)? {
+            body.extend_from_slice(&piece);
+            if body.len() > ANSWER_MAX {
+                return Err(format!("it answers more than {} KiB", ANSWER_MAX >> 10));
+            }
+        }
+        if accepted {
+            return Ok(Ok(()));
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        let message = answer["message"].as_str().unwrap_or("refused without a word");
+        // What the server vouches for ends with each change of its tokens: this command has others.
+        let hint =
+            if unknown_there { ". Give this command the configuration that the server has" } else { "" };
+        Ok(Err(format!("{message}{hint}")))
+    }
+}
+
+/// Whoever can read the server's key owns the recordings anyway, and may run their hooks: signs a session
+/// with the key and under the settings that the server has.
+fn session(config: &Config) -> Result<String, String> {
+    let auth = Auth::open(config.auth.clone(), &config.record.dir).map_err(|problems| problems.join("; "))?;
+    if !auth.asks() {
+        return Ok(String::new());
+    }
+    let until = Timestamp::now() + SESSION;
+    Ok(auth.seal_session(&Grant::everything("onrecord hook replay"), until))
+}
+
+/// An error with what caused it.
+fn whole(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Where a server that listens on this address is reached from its own machine.
@@ -84,38 +160,6 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, bound.port())
-}
-
-/// Asks for one; the inner error is the server's own word.
-async fn post(address: SocketAddr, id: &str) -> Result<Result<(), String>, String> {
-    if id.parse::<RecordingId>().is_err() {
-        return Ok(Err(unknown(id)));
-    }
-    let problem = |error: &dyn Display| error.to_string();
-    let stream = TcpStream::connect(address).await.map_err(|error| problem(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| problem(&error))?;
-    let request = hyper::Request::post(format!("/api/recordings/{id}/hook"))
-        .header(hyper::header::HOST, address.to_string())
-        .body(Empty::<&[u8]>::new())
-        .map_err(|error| problem(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| problem(&error))?;
-        let accepted = response.status().is_success();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| problem(&error))?.to_bytes();
-        if accepted {
-            return Ok(Ok(()));
-        }
-        let answer: serde_json::Value = serde_json::from_slice(&body).map_err(|error| problem(&error))?;
-        Ok(Err(answer["message"].as_str().unwrap_or("refused without a word").to_owned()))
-    };
-    tokio::select! {
-        biased;
-        answer = exchange => answer,
-        // The connection only carries the exchange; should it end first, the exchange says why.
-        Err(error) = connection => Err(error.to_string()),
-    }
 }
 
 fn unknown(id: &str) -> String {

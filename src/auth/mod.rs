@@ -3,62 +3,44 @@
 //! A *credential* is what a caller shows: a token of `auth.tokens`, a signed token, whatever `auth.url`
 //! knows. It is traded for a [`Grant`]: permissions, for streams of some names, until some time.
 //! Nothing here knows HTTP: where a credential comes from and what a denial looks like is `http`'s.
+//!
+//! Rules: a credential is compared in constant time or by its hash; neither it nor a key is in a log, in
+//! an error or in `Debug`; who can't be asked allows nothing.
 
+mod cache;
+mod config;
+mod external;
+mod failures;
+mod grant;
+mod jwt;
+mod keys;
 mod permission;
+mod signer;
+mod token;
 
 pub use crate::base::pattern::{BadPattern, Pattern};
+pub use config::{Config, Jwt, Mode, Token};
+pub use grant::Grant;
+pub use jwt::sign;
 pub use permission::Permission;
+pub use token::NewToken;
 
+use crate::base::clock::Anchor;
 use crate::base::id::StreamName;
+use crate::base::metrics::metrics;
+use external::External;
+use failures::Failures;
 use jiff::Timestamp;
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use jwt::{Signed, looks_signed};
+use signer::Signer;
 use std::net::IpAddr;
-use std::sync::Arc;
-use subtle::ConstantTimeEq;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use token::Tokens;
 
-/// Section `auth` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Who is served without a credential.
-    pub mode: Mode,
-    /// Long-lived tokens, kept as hashes.
-    pub tokens: Vec<Token>,
-}
-
-impl Config {
-    /// Whether callers have to show a credential.
-    pub fn asks(&self) -> bool {
-        self.mode != Mode::Open && !self.tokens.is_empty()
-    }
-}
-
-/// Who is served without a credential.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Requests from this machine only, and as soon as there are tokens to show, nobody.
-    #[default]
-    Off,
-    /// Everybody, by the operator's explicit word.
-    Open,
-}
-
-/// One entry of `auth.tokens`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Token {
-    /// Whose it is, for the log.
-    pub name: String,
-    /// `sha256:` and the hash of the token, in hexadecimal digits.
-    pub hash: String,
-    /// What it allows.
-    pub permissions: Vec<Permission>,
-    /// With which streams; all if there are none.
-    #[serde(default)]
-    pub streams: Vec<Pattern>,
-}
+/// The longest credential, in bytes. Signed tokens with all their claims are half of it; hashing more,
+/// or sending it to `auth.url`, would be work for nothing.
+const CREDENTIAL_MAX: usize = 4096;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
@@ -96,73 +78,149 @@ pub enum Denied {
     Unavailable,
 }
 
-/// What a caller may do.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grant {
-    /// Whose it is, for the log: never the credential.
-    pub who: Arc<str>,
-    /// What it allows.
-    pub permissions: Vec<Permission>,
-    /// With which streams.
-    pub streams: Vec<Pattern>,
-    /// Until when; `None` for ever.
-    pub expires: Option<Timestamp>,
-}
-
-impl Grant {
-    /// All there is, for callers who need no credential.
-    pub fn everything(who: &str) -> Self {
-        Self {
-            who: who.into(),
-            permissions: vec![Permission::Admin],
-            streams: vec![Pattern::any()],
-            expires: None,
+impl Denied {
+    /// In a word, for the count.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Forbidden => "forbidden",
+            Self::TooMany(_) => "too_many",
+            Self::Unavailable => "unavailable",
         }
-    }
-
-    /// Whether it is good for this. Without a stream: for some stream at least.
-    pub fn allows(&self, permission: Permission, stream: Option<&StreamName>) -> bool {
-        let permitted = |held: &Permission| matches!(held, Permission::Admin) || *held == permission;
-        self.permissions.iter().any(permitted)
-            && stream.is_none_or(|name| self.streams.iter().any(|pattern| pattern.matches(name)))
     }
 }
 
 /// Who may do what. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Auth {
-    config: Arc<Config>,
+pub struct Auth(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    asks: bool,
+    tokens: Tokens,
+    signed: Option<Signed>,
+    external: Option<External>,
+    failures: Mutex<Failures>,
+    signer: Signer,
 }
 
 impl Auth {
-    /// Reads the settings; the error lists every one that can't be used.
+    /// Reads the settings; the error lists every one that can't be used. What it signs is good until the
+    /// process ends.
     pub fn new(config: Config) -> Result<Self, Vec<String>> {
-        Ok(Self { config: Arc::new(config) })
+        Self::build(config, Signer::passing)
+    }
+
+    /// The same with the server's key, which lies in `record.dir`, so that links and sessions outlive the
+    /// process. Blocking; for the one process that has the folder locked.
+    pub fn open(config: Config, dir: &Path) -> Result<Self, Vec<String>> {
+        // Where nobody is asked there is nothing to sign for.
+        let asks = config.asks();
+        Self::build(
+            config,
+            |settings| if asks { Signer::of(dir, settings) } else { Signer::passing(settings) },
+        )
+    }
+
+    fn build(config: Config, signer: impl FnOnce(&[u8]) -> Signer) -> Result<Self, Vec<String>> {
+        let told = |(key, expected): (&str, String)| format!("{key}: {expected}");
+        let problems: Vec<_> = config.problems().into_iter().map(told).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self(Arc::new(Inner {
+            asks: config.asks(),
+            tokens: Tokens::new(&config.tokens),
+            signed: Signed::new(&config.jwt).map_err(|all| all.into_iter().map(told).collect::<Vec<_>>())?,
+            external: External::new(&config).map_err(|expected| vec![told(("auth.url", expected))])?,
+            failures: Mutex::new(Failures::new(config.max_failures)),
+            signer: signer(&config.identity()),
+        })))
     }
 
     /// Whether callers have to show a credential.
     pub fn asks(&self) -> bool {
-        self.config.asks()
+        self.0.asks
     }
 
-    /// What this caller may do, if it may do what it asks.
+    /// What this caller may do, if it may do what it asks. A grant may be good for no more than that:
+    /// who asks for something else, or for a stream whose name it didn't know before, asks again.
     pub async fn authorise(&self, asked: Asked<'_>) -> Result<Grant, Denied> {
-        let credential = asked.credential.ok_or(Denied::Missing)?;
-        let grant = self.token(credential).ok_or(Denied::Unknown)?;
-        if grant.allows(asked.permission, asked.stream) { Ok(grant) } else { Err(Denied::Forbidden) }
+        let decided = self.decide(asked, Anchor::now()).await;
+        if let Err(denied) = &decided {
+            metrics().auth.failures.inc([denied.reason()]);
+        }
+        decided
     }
 
-    fn token(&self, credential: &str) -> Option<Grant> {
-        let hash = format!("sha256:{:x}", Sha256::digest(credential));
-        // All are compared, each in constant time, so that the time tells nothing of any.
-        let same = |token: &&Token| bool::from(token.hash.as_bytes().ct_eq(hash.as_bytes()));
-        let token = self.config.tokens.iter().filter(same).next_back()?;
-        let streams = if token.streams.is_empty() { vec![Pattern::any()] } else { token.streams.clone() };
-        Some(Grant {
-            who: token.name.as_str().into(),
-            permissions: token.permissions.clone(),
-            streams,
-            expires: None,
-        })
+    async fn decide(&self, asked: Asked<'_>, now: Anchor) -> Result<Grant, Denied> {
+        let credential = asked.credential.ok_or(Denied::Missing)?;
+        let wait = || self.failures().wait(asked.from, now.instant);
+        let found = match self.known(credential, now).await {
+            Ok(grant) if grant.allows(asked.permission, asked.stream) => Ok(grant),
+            Ok(_) => Err(Denied::Forbidden),
+            Err(Denied::Unknown) => match &self.0.external {
+                Some(external) if credential.len() <= CREDENTIAL_MAX => {
+                    external.ask(credential, asked, now, || wait().is_some()).await
+                }
+                _ => Err(Denied::Unknown),
+            },
+            Err(denied) => Err(denied),
+        };
+        // Whoever shows something good is served, whoever else fails behind the same address.
+        if found != Err(Denied::Unknown) {
+            return found;
+        }
+        if let Some(seconds) = wait() {
+            metrics().refused("auth.max_failures");
+            return Err(Denied::TooMany(seconds));
+        }
+        self.failures().note(asked.from, now.instant);
+        found
+    }
+
+    /// What is known here of a credential, without asking anybody.
+    async fn known(&self, credential: &str, now: Anchor) -> Result<Grant, Denied> {
+        if credential.len() > CREDENTIAL_MAX {
+            return Err(Denied::Unknown);
+        }
+        match (self.0.tokens.find(credential), &self.0.signed) {
+            (Some(grant), _) if grant.expired(now.wall) => Err(Denied::Expired),
+            (Some(grant), _) => Ok(grant.clone()),
+            (None, Some(signed)) if looks_signed(credential) => signed.verify(credential, now).await,
+            (None, _) => Err(Denied::Unknown),
+        }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token for a link that opens this one file, for a day.
+    pub fn sign_file(&self, file: &str, now: Timestamp) -> String {
+        self.0.signer.sign_file(file, now)
+    }
+
+    /// Whether this is such a token, for this file, and its day not over.
+    pub fn opens_file(&self, file: &str, token: &str, now: Timestamp) -> bool {
+        self.0.signer.opens_file(file, token, now)
+    }
+
+    /// The value of a cookie that stands for this grant, without the credential, until this time or the
+    /// grant's own end, whichever is first. At most 4 KiB of letters, digits, `-`, `_` and `.`. A change
+    /// of `auth.tokens`, `auth.jwt` or `auth.url` ends all sessions.
+    pub fn seal_session(&self, grant: &Grant, until: Timestamp) -> String {
+        self.0.signer.seal_session(grant, until)
+    }
+
+    /// The grant of a session: [`Denied::Expired`] if its time is over, [`Denied::Unknown`] if it isn't
+    /// one of ours. What it allows is for [`Grant::allows`] to say.
+    pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, Denied> {
+        self.0.signer.open_session(session, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 /// A stream's name: UTF-8, 1 to 128 bytes, no control characters, no `/` or `\`, no leading `.` or
 /// `-`. It can't hold a path, and it can't be taken for an option by a script.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = r"^[^./\\-][^/\\]*$", example = "interview 7")]
 pub struct StreamName(String);
 
 /// What is wrong with a name.
@@ -85,8 +87,9 @@ pub fn random_suffix() -> String {
 /// A recording's identifier: a ULID in lower case (48 bits of milliseconds, 80 random bits), so
 /// that sorting by id sorts by time. What one folder gives out also rises where the wall clock was set
 /// back: the order of recordings is that of their ids, not of their wall times.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[0-9a-hjkmnp-tv-z]{26}$", example = "01kax3v5m0e8d2rk6w7c9ynzqt")]
 pub struct RecordingId(String);
 
 impl RecordingId {
@@ -185,6 +188,7 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_name_cannot_hold_a_path_or_pass_for_an_option() {
@@ -220,5 +224,30 @@ mod tests {
         // The last one of all, should somebody leave such a file.
         let end = "z".repeat(26).parse().unwrap();
         assert_eq!(RecordingId::later_than(&end, at(0)).as_str().len(), 26);
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_taken_by_its_rules_and_comes_back_as_it_was(text in "\\PC{0,130}|[\\x00-\\x7f]{0,8}") {
+            let good = (1..=128).contains(&text.len())
+                && !text.starts_with(['.', '-'])
+                && !text.contains(['/', '\\'])
+                && !text.chars().any(char::is_control);
+            let json = serde_json::to_string(&text).unwrap();
+            let read: Option<StreamName> = serde_json::from_str(&json).ok();
+            prop_assert_eq!(read.as_ref().map(StreamName::as_str), good.then_some(&*text));
+            if let Some(name) = read {
+                prop_assert_eq!(name.to_string().parse(), Ok(name.clone()));
+                prop_assert_eq!(serde_json::to_string(&name).unwrap(), json);
+            }
+        }
+
+        #[test]
+        fn an_id_is_26_digits_and_nothing_else(text in "[0-9a-zA-Z_./-]{20,30}|[0-9a-hjkmnp-tv-z]{26}") {
+            let good = text.len() == 26 && text.chars().all(|c| c.is_ascii_digit() || "abcdefghjkmnpqrstvwxyz".contains(c));
+            let read = text.parse::<RecordingId>();
+            prop_assert_eq!(read.is_ok(), good);
+            prop_assert!(read.is_err() || read.unwrap().as_str() == text);
+        }
     }
 }

@@ -4,6 +4,8 @@ pub mod clock;
 pub mod id;
 pub mod metrics;
 pub mod pattern;
+pub mod places;
+pub mod pulse;
 pub mod reason;
 pub mod tasks;
 pub mod units;

@@ -1,9 +1,10 @@
 //! Why a recording ended.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The manifest's `end_reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The publisher said stop.
@@ -30,7 +31,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// The word used in manifests, statuses and the hook's environment.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
             Self::PublisherLost => "publisher_lost",

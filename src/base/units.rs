@@ -1,4 +1,5 @@
-//! Durations written `"1s"`, `"250ms"` and sizes written `"512MiB"`, as configuration has them.
+//! Durations written `"1s"`, `"250ms"`, sizes written `"512MiB"` and bitrates written `"8Mbit/s"`, as
+//! configuration has them.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::time::Duration;
@@ -20,6 +21,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(help()),
     };
     Duration::try_from_secs_f64(number * seconds).map_err(|_| help())
+}
+
+/// Reads `"2500kbit/s"`, `"8Mbit/s"`, `"0"`: bits a second.
+pub fn parse_bitrate(text: &str) -> Result<u64, String> {
+    let help = || format!("expected a bitrate such as \"2500kbit/s\" or \"8Mbit/s\", found {text:?}");
+    let (number, unit) = split(text).ok_or_else(help)?;
+    let factor = match unit.to_ascii_lowercase().trim_end_matches("/s") {
+        "" if number == 0.0 => 0.0,
+        "bit" => 1.0,
+        "kbit" => 1e3,
+        "mbit" => 1e6,
+        "gbit" => 1e9,
+        _ => return Err(help()),
+    };
+    let bits = number * factor;
+    if bits < u64::MAX as f64 { Ok(bits as u64) } else { Err(help()) }
 }
 
 /// Reads `"512MiB"`, `"4GB"`, `"64KiB"`, `"100"` (bytes).
@@ -59,6 +76,11 @@ pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     parse_size(&text(from)?).map_err(D::Error::custom)
 }
 
+/// For `#[serde(deserialize_with)]` on bits a second.
+pub fn bitrate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    parse_bitrate(&text(from)?).map_err(D::Error::custom)
+}
+
 /// A string, or the bare number that environment variables and `--set` may give.
 fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
@@ -86,6 +108,12 @@ mod tests {
         assert_eq!(parse_size("4GB"), Ok(4_000_000_000));
         for bad in ["", "5", "s", "-1s", "1 fortnight", "1e400s"] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was taken for a duration");
+        }
+        assert_eq!(parse_bitrate("2500kbit/s"), Ok(2_500_000));
+        assert_eq!(parse_bitrate("8 Mbit"), Ok(8_000_000));
+        assert_eq!(parse_bitrate("0"), Ok(0));
+        for bad in ["", "8", "8MB", "8Mbit/h", "-1kbit/s"] {
+            assert!(parse_bitrate(bad).is_err(), "{bad:?} was taken for a bitrate");
         }
         for bad in ["", "MiB", "-1", "1XB", "99999999999TiB"] {
             assert!(parse_size(bad).is_err(), "{bad:?} was taken for a size");

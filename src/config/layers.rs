@@ -110,8 +110,20 @@ fn read_file(path: &Path, required: bool) -> Result<Option<Layer>, Problem> {
         Err(error) => return Err(Problem::new(origin, format!("expected a file of settings: {error}"))),
     };
     parse(&text).map(|values| Some(label(values, &origin))).map_err(|error| {
-        Problem::new(origin, format!("expected TOML: {}", error.trim().replace('\n', "\n    ")))
+        Problem::new(origin, format!("expected TOML: {}", unquoted(error.trim()).replace('\n', "\n    ")))
     })
+}
+
+/// An error of the TOML parser without the line it quotes, if that may hold a secret: a terminal is no
+/// place for one. Where it is stands in the first line.
+fn unquoted(error: &str) -> String {
+    let quotes = |line: &&str| {
+        let behind = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        behind.len() < line.len() && behind.starts_with('|')
+    };
+    let secret = error.lines().filter(quotes).any(super::typed::may_be_secret);
+    let kept: Vec<_> = error.lines().filter(|line| !secret || !quotes(line)).collect();
+    kept.join("\n")
 }
 
 /// TOML as the `config` crate reads it.

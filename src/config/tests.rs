@@ -164,6 +164,17 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.cors_origins=https://a.example.org/path", "no path, no default port"),
         ("server.cors_origins=good.example.org,http://b ad", "found \"http://b ad\""),
         ("server.shutdown_grace=2h", "expected 0 to 1h, found 2h"),
+        ("server.public_url=https://example.org/rec", "set server.base_path = \"/rec\""),
+        ("server.base_path=onrecord", "expected nothing or a path of letters"),
+        ("server.base_path=/a//b", "such as \"/onrecord\", found \"/a//b\""),
+        ("server.base_path=/a/../b", "such as \"/onrecord\""),
+        ("server.base_path=/a b", "such as \"/onrecord\""),
+        ("server.trusted_proxies=10.0.0.0/8,nginx", "expected addresses and networks"),
+        ("server.tls.cert=a.pem", "server.tls.key: expected a PEM file, because server.tls.cert is set"),
+        ("server.tls.key=a.pem", "server.tls.cert: expected a PEM file"),
+        ("server.tls.redirect_bind=127.0.0.1:80", "expected nothing, because there is no https"),
+        ("server.tls.redirect_bind=80", "expected nothing or an address and a port"),
+        ("server.tls.crt=a.pem", "did you mean server.tls.cert?"),
         ("server.bnid=127.0.0.1:1", "server.bnid (--set): there is no such key; did you mean server.bind?"),
         ("server.udp_bind=auto", "did you mean webrtc.udp_bind?"),
         ("sever.bind=127.0.0.1:1", "sever (--set): there is no such section; did you mean server?"),
@@ -174,7 +185,6 @@ fn every_bad_setting_says_what_is_expected() {
         ("server.cors_origins.x=1", "expected a list, found map"),
         ("server=x", "server (--set): expected a section with bind, public_url"),
         ("server", "server (--set): expected section.key=value"),
-        ("auth.mode=closed", "expected `off` or `open`, found `closed`"),
         ("retention.max_age=1s", "expected \"0\" or 60s to 36500d, found 1s"),
         ("retention.streams=[{name=\"\"}]", "a stream pattern has 1 to 128 bytes"),
         ("webrtc.udp_bind=8189", "expected \"auto\" or an address and a port"),
@@ -204,10 +214,50 @@ fn every_bad_setting_says_what_is_expected() {
         ("hooks.timeout=8d", "expected 100ms to 7d"),
         ("hooks.on_record=absent.sh", "config/absent.sh does not exist"),
         ("limits.max_streams=0", "expected 1 to 1000000, found 0"),
+        ("limits.max_connections=1", "expected 32 to 1000000, found 1"),
+        ("limits.max_bitrate=8", "expected a bitrate such as"),
+        ("limits.max_duration=5ms", "expected \"0\" or 1s to 365d, found 5ms"),
         ("log.level=loud", "expected error, warn, info, debug or trace"),
         ("log.level=onrecord=loud", "or EnvFilter directives"),
         ("log.format=xml", "expected `text` or `json`, found `xml`"),
     ];
+    each_says(&table);
+}
+
+#[test]
+fn every_bad_setting_of_auth_says_what_is_expected() {
+    each_says(&[
+        ("auth.mode=closed", "expected one of `off`, `tokens`, `open`, found `closed`"),
+        (
+            "auth.mode=tokens",
+            "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord token new",
+        ),
+        ("auth.tokens=onr_abc", "expected a list"),
+        (
+            "auth.jwt.secret=short",
+            "expected at least 32 bytes, as `openssl rand -hex 32` makes them; it has 5",
+        ),
+        ("auth.jwt.secret_file=absent", "expected a file with the secret: No such file"),
+        ("auth.jwt.jwks=absent.json", "expected a JWKS file, with public keys: No such file"),
+        ("auth.jwt.max_lifetime=1ms", "expected \"0\" or 1s to 365d, found 1ms"),
+        ("auth.jwt=x", "auth.jwt (--set): expected a section with secret, secret_file"),
+        ("auth.url=example.org", "expected a URL such as \"https://example.org/may\""),
+        ("auth.url=https://a:b@example.org", "without name and password"),
+        ("auth.url_timeout=1m", "expected 100ms to 30s"),
+        ("auth.url_cache=1d", "expected 0 to 1h, found 1d"),
+        ("auth.max_failures=0", "expected 1 to 1000000, found 0"),
+        ("auth.tokens=sha256:abc", "expected hash = \"sha256:\" and 64 hexadecimal digits"),
+        (
+            "auth.tokens=[{name=\"a\",permissions=[\"dance\"]}]",
+            "expected one of `publish`, `view`, `recordings`",
+        ),
+        ("auth.tokens=[{name=\"a\",streams=[\"a/b\"]}]", "a stream pattern has 1 to 128 bytes"),
+        ("auth.tokens=[{name=\"a\",until=\"tomorrow\"}]", "expected one of `name`, `hash`"),
+    ]);
+}
+
+/// Each of these by `--set` says this and nothing else.
+fn each_says(table: &[(&str, &str)]) {
     for (setting, expected) in table {
         let problems = Place::new().set(&[setting]).problems();
         assert!(problems.contains(expected), "--set {setting} says\n{problems}\nand not\n  {expected}");
@@ -272,17 +322,87 @@ fn a_secret_is_not_repeated_on_the_terminal() {
 
 #[test]
 fn other_machines_are_served_only_by_the_operators_word() {
-    for (bind, open, taken) in [
-        ("127.0.0.1:1", false, true),
-        ("[::1]:1", false, true),
-        ("0.0.0.0:1", false, false),
-        ("192.0.2.1:1", false, false),
-        ("[::]:1", true, true),
+    let token = format!("auth.tokens=sha256:{}", "0".repeat(64));
+    for (bind, word, taken) in [
+        ("127.0.0.1:1", "auth.mode=off", true),
+        ("[::1]:1", "auth.mode=off", true),
+        ("0.0.0.0:1", "auth.mode=off", false),
+        ("192.0.2.1:1", "auth.mode=off", false),
+        ("0.0.0.0:1", "auth.mode=tokens", false),
+        ("0.0.0.0:1", "auth.tokens=onr_abc", false),
+        ("[::]:1", "auth.mode=open", true),
+        ("[::]:1", &token, true),
     ] {
-        let mode = if open { "auth.mode=open" } else { "auth.mode=off" };
-        let loaded = Place::new().set(&[&format!("server.bind={bind}"), mode]).load();
-        assert_eq!(loaded.is_ok(), taken, "{bind} {mode}: {loaded:?}");
+        let loaded = Place::new().set(&[&format!("server.bind={bind}"), word]).load();
+        assert_eq!(loaded.is_ok(), taken, "{bind} {word}: {loaded:?}");
+        let lines = loaded.map_or_else(|problems| problems.0.len(), |_| 1);
+        assert_eq!(lines, 1, "{bind} {word} is told more than once");
     }
+    let problems = Place::new().set(&["server.bind=0.0.0.0:80"]).problems();
+    for way_out in ["bind \"127.0.0.1:80\"", "`onrecord token new --name me --admin`", "auth.mode = \"open\""]
+    {
+        assert!(problems.contains(way_out), "{way_out} is not in {problems}");
+    }
+    let config = Place::new().set(&[&token, "auth.mode=open"]).loaded();
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("nobody is asked")),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
+fn tokens_are_read_from_files_and_never_shown() {
+    let digits = "5e".repeat(32);
+    let entry = |name| {
+        format!(
+            "[[auth.tokens]]\nname = \"{name}\"\nhash = \"sha256:{digits}\"\npermissions = [\"publish\"]\n\
+             streams = [\"interview-*\"]\nexpires = \"2090-01-31T00:00:00Z\"\n"
+        )
+    };
+    let place = Place::new().file("config/local.toml", &[entry("studio"), entry("stage")].concat());
+    let config = place.loaded();
+    assert_eq!(config.auth.tokens.len(), 2);
+    let token = &config.auth.tokens[0];
+    assert_eq!(
+        (token.name.as_str(), token.permissions.as_slice()),
+        ("studio", &[auth::Permission::Publish][..])
+    );
+    assert!(token.streams[0].matches(&"interview-7".parse().unwrap()));
+    assert_eq!(token.expires, Some("2090-01-31T00:00:00Z".parse().unwrap()));
+    assert!(!format!("{config:?}").contains(&digits));
+
+    for (key, value) in [
+        ("AUTH__TOKENS", "onr_hunter2"),
+        ("AUTH__TOKENS", "[{hash = \"hunter2\"}]"),
+        ("AUTH__JWT__SECRET", "hunter2"),
+        ("AUTH__JWT__SECRET", "[hunter2]"),
+        ("AUTH__URL", "hunter2"),
+        ("AUTH__URL", "https://example.org/#hunter2"),
+    ] {
+        let place = Place::new().env(&format!("ONRECORD__{key}"), value).set(&["server.bind=0.0.0.0:1"]);
+        let problems = place.problems();
+        assert!(problems.contains("auth.") && !problems.contains("hunter2"), "{problems}");
+    }
+    let place = Place::new()
+        .env("ONRECORD__AUTH__JWT__SECRET", &"hunter2 ".repeat(5))
+        .set(&["auth.url=http://192.0.2.1/?key=hunter2"]);
+    let config = place.loaded();
+    assert!(config.auth.asks() && !format!("{config:?}").contains("hunter2"), "{config:?}");
+    assert!(config.warnings.iter().any(|warning| warning.contains("plain HTTP")), "{:?}", config.warnings);
+    for broken in ["secret = \"hunter2", "secret = 'hunter2' 'x'"] {
+        let place = Place::new().file("config/local.toml", &format!("[auth.jwt]\n{broken}\n"));
+        let problems = place.problems();
+        assert!(problems.contains("line 2") && !problems.contains("hunter2"), "{problems}");
+    }
+}
+
+#[test]
+fn files_of_keys_begin_at_the_configurations_folder() {
+    let keys = include_str!("../auth/fixtures/jwks.json");
+    let place = Place::new().file("config/keys.json", keys).file("config/secret", &"s".repeat(32));
+    let place = place.set(&["auth.jwt.jwks=keys.json", "auth.jwt.secret_file=secret"]);
+    assert!(place.loaded().auth.asks());
 }
 
 #[test]
@@ -317,6 +437,22 @@ fn the_shipped_hook_may_be_missing_but_one_that_was_asked_for_may_not() {
 }
 
 #[test]
+fn certificates_begin_at_the_configurations_folder_and_one_source_is_enough() {
+    let place =
+        Place::new().file("config/local.toml", "[server.tls]\ncert = \"../tls/a.pem\"\nkey = \"/b.pem\"");
+    let root = fs::canonicalize(place.folder.path()).unwrap();
+    let tls = place.loaded().server.tls;
+    assert_eq!((tls.cert, tls.key), (root.join("tls/a.pem"), "/b.pem".into()));
+    let both =
+        place.set(&["server.tls.self_signed=true", "server.tls.redirect_bind=127.0.0.1:8080"]).problems();
+    assert!(both.contains("server.tls.self_signed (--set): expected false"), "{both}");
+    assert!(
+        both.contains("server.tls.redirect_bind (--set): expected another port than server.bind"),
+        "{both}"
+    );
+}
+
+#[test]
 fn the_banner_says_where_to_go() {
     let mut config = Place::new().loaded();
     let bound = "127.0.0.1:4711".parse().unwrap();
@@ -330,6 +466,15 @@ fn the_banner_says_where_to_go() {
     config.server.public_url = "https://record.example.org".to_owned();
     config.hook_script = None;
     let banner = config.banner(bound);
-    assert!(banner.contains("https://record.example.org") && banner.contains("none"), "{banner}");
+    assert!(banner.contains("https://record.example.org/publish") && banner.contains("none"), "{banner}");
+    config.server.base_path = "/onrecord/".to_owned();
+    for public in ["https://record.example.org", "https://record.example.org/onrecord/"] {
+        config.server.public_url = public.to_owned();
+        let banner = config.banner(bound);
+        assert!(banner.contains(" https://record.example.org/onrecord/publish\n"), "{banner}");
+    }
+    config.server.public_url.clear();
+    config.server.tls.self_signed = true;
+    assert!(config.banner(bound).contains(" https://localhost:4711/onrecord/publish\n"));
     assert!(Config::default().banner("0.0.0.0:80".parse().unwrap()).contains("http://localhost:80/"));
 }

@@ -75,10 +75,15 @@ fn check_leaf(value: &Value, path: &[&str]) -> Result<Json, String> {
         }
     }
     // Secrets don't belong on a terminal that others may see.
-    let last = path.last().copied().unwrap_or_default();
-    let secret =
-        ["token", "secret", "password", "credential", "ice_servers"].iter().any(|s| last.contains(s));
+    let secret = path == ["auth", "url"] || path.last().is_some_and(|last| may_be_secret(last));
     Err(if secret { error.split(", found").next().unwrap_or_default().to_owned() } else { error })
+}
+
+/// Whether something of this name is no business of who looks over a shoulder.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    ["token", "secret", "password", "credential", "ice_servers", "hash"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// Whether the configuration takes this value at this path and nothing else.

@@ -1,7 +1,8 @@
 //! What a type can't say: ranges, and settings that have to fit each other.
 
 use super::{Config, Problem};
-use crate::auth;
+use crate::auth::Mode;
+use crate::http::client;
 use crate::ingest::webrtc::IceServer;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,6 +19,7 @@ const DAY: Duration = Duration::from_secs(86400);
 pub(super) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
     server(config, &mut problems);
+    auth(config, &mut problems);
     webrtc(config, &mut problems);
     chunks(config, &mut problems);
     record(config, &mut problems);
@@ -28,8 +30,7 @@ pub(super) fn validate(config: &Config) -> Vec<Problem> {
     }
     problems.number("mjpeg.max_frame", config.mjpeg.max_frame, 1 << 10..=8 << 20);
     problems.duration("mjpeg.idle_timeout", config.mjpeg.idle_timeout, 100 * MS..=HOUR);
-    problems.number("limits.max_streams", config.limits.max_streams as u64, 1..=1_000_000);
-    problems.number("limits.max_viewers", config.limits.max_viewers as u64, 0..=1_000_000);
+    limits(config, &mut problems);
     problems.number("live.cache", config.live.cache, 64 << 10..=1 << 30);
     problems.add("log.level", config.log.filter().map(drop));
     problems.0
@@ -84,32 +85,102 @@ fn plain(duration: Duration) -> String {
 
 fn server(config: &Config, problems: &mut Problems) {
     let server = &config.server;
-    if !server.bind.ip().is_loopback() && config.auth.mode == auth::Mode::Off {
+    if !server.bind.ip().is_loopback() && config.auth.mode == Mode::Off && !config.auth.asks() {
         problems.add(
             "auth.mode",
             Err(format!(
                 "expected who is served, because server.bind = \"{}\" can be reached from other machines: \
-                 bind \"127.0.0.1:{}\" to serve this machine only, or write auth.mode = \"open\" to let \
-                 everybody publish, watch and delete",
+                 bind \"127.0.0.1:{}\" to serve this machine only, or run `onrecord token new --name me \
+                 --admin` and put what it prints into config/local.toml to serve who has that token, or \
+                 write auth.mode = \"open\" to let everybody publish, watch and delete",
                 server.bind,
                 server.bind.port(),
             )),
         );
     }
     if !server.public_url.is_empty() {
-        problems.add("server.public_url", public_url(&server.public_url));
+        problems.add("server.public_url", public_url(&server.public_url, server.base()));
     }
+    problems.add("server.base_path", base_path(&server.base_path));
+    for entry in server.trusted_proxies.iter().filter(|entry| client::network(entry).is_none()) {
+        let expected = "expected addresses and networks, such as \"127.0.0.1\" and \"10.0.0.0/8\"";
+        problems.add("server.trusted_proxies", Err(format!("{expected}, found {entry:?}")));
+    }
+    tls(config, problems);
     for entry in &server.cors_origins {
         problems.add("server.cors_origins", origin(entry));
+    }
+    for entry in &server.frame_ancestors {
+        problems.add("server.frame_ancestors", origin(entry));
     }
     problems.duration("server.shutdown_grace", server.shutdown_grace, Duration::ZERO..=HOUR);
 }
 
-fn public_url(text: &str) -> Result<(), String> {
+fn auth(config: &Config, problems: &mut Problems) {
+    let auth = &config.auth;
+    for (key, expected) in auth.problems() {
+        problems.add(key, Err(expected));
+    }
+    problems.off_or("auth.jwt.max_lifetime", auth.jwt.max_lifetime, SECOND..=365 * DAY);
+    // Callers wait so long for their answer.
+    problems.duration("auth.url_timeout", auth.url_timeout, 100 * MS..=30 * SECOND);
+    problems.duration("auth.url_cache", auth.url_cache, Duration::ZERO..=HOUR);
+    problems.number("auth.max_failures", auth.max_failures.into(), 1..=1_000_000);
+}
+
+fn public_url(text: &str, base: &str) -> Result<(), String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match url {
-        Some(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => Ok(()),
-        _ => Err(format!("expected a URL such as \"https://record.example.org\", found {text:?}")),
+    let plain = |url: &Url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    let Some(url) = url.filter(plain) else {
+        return Err(format!("expected a URL such as \"https://record.example.org\", found {text:?}"));
+    };
+    match url.path().trim_end_matches('/') {
+        path if path.is_empty() || path == base => Ok(()),
+        path => Err(format!(
+            "expected a URL with server.base_path or without a path: set server.base_path = {path:?} if that is where the server stands"
+        )),
+    }
+}
+
+/// What a URL keeps as it is, so that one comparison tells whether a path is below.
+fn base_path(text: &str) -> Result<(), String> {
+    let path = text.trim_end_matches('/');
+    let segment = |part: &str| {
+        !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._~".contains(&c))
+    };
+    let good = path
+        .strip_prefix('/')
+        .is_some_and(|path| path.split('/').all(|part| segment(part) && !part.starts_with('.')));
+    if good || path.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "expected nothing or a path of letters, digits, -, . and _ such as \"/onrecord\", found {text:?}"
+    ))
+}
+
+fn tls(config: &Config, problems: &mut Problems) {
+    let tls = &config.server.tls;
+    let (cert, key) = (!tls.cert.as_os_str().is_empty(), !tls.key.as_os_str().is_empty());
+    if cert != key {
+        let (missing, other) = if cert { ("key", "cert") } else { ("cert", "key") };
+        let expected = format!("expected a PEM file, because server.tls.{other} is set: both, or neither");
+        problems.add(&format!("server.tls.{missing}"), Err(expected));
+    }
+    if tls.self_signed && (cert || key) {
+        let expected = "expected false, because server.tls.cert and server.tls.key are set: it is for where there is no certificate";
+        problems.add("server.tls.self_signed", Err(expected.to_owned()));
+    }
+    let redirect = tls.redirect_bind.parse::<SocketAddr>();
+    if !tls.redirect_bind.is_empty()
+        && (redirect.is_err() || !tls.is_on() || redirect == Ok(config.server.bind))
+    {
+        let expected = match redirect {
+            Err(_) => format!("expected nothing or an address and a port, such as \"0.0.0.0:80\", found {:?}", tls.redirect_bind),
+            Ok(_) if tls.is_on() => "expected another port than server.bind, which serves https".to_owned(),
+            Ok(_) => "expected nothing, because there is no https to send anybody on to: set server.tls.cert and server.tls.key, or server.tls.self_signed".to_owned(),
+        };
+        problems.add("server.tls.redirect_bind", Err(expected));
     }
 }
 
@@ -207,6 +278,25 @@ fn record(config: &Config, problems: &mut Problems) {
         );
         problems.add("record.mode", Err(expected));
     }
+}
+
+fn limits(config: &Config, problems: &mut Problems) {
+    let limits = &config.limits;
+    for (key, least, found) in [
+        ("limits.max_streams", 1, limits.max_streams),
+        ("limits.max_streams_per_address", 0, limits.max_streams_per_address),
+        ("limits.max_handshakes", 1, limits.max_handshakes),
+        ("limits.max_viewers", 0, limits.max_viewers),
+        ("limits.max_viewers_per_address", 0, limits.max_viewers_per_address),
+        ("limits.max_viewers_per_stream", 0, limits.max_viewers_per_stream),
+        ("limits.max_connections", 32, limits.max_connections),
+        ("limits.max_connections_per_address", 0, limits.max_connections_per_address),
+        ("limits.max_sockets", 1, limits.max_sockets),
+        ("limits.max_sockets_per_address", 0, limits.max_sockets_per_address),
+    ] {
+        problems.number(key, found as u64, least..=1_000_000);
+    }
+    problems.off_or("limits.max_duration", limits.max_duration, SECOND..=365 * DAY);
 }
 
 fn hooks(config: &Config, problems: &mut Problems) {

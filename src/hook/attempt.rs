@@ -5,6 +5,7 @@ use super::process::{self, Limits, Verdict};
 use super::schedule::Entry;
 use super::survivors::{self, Traces};
 use super::{Attempt, Config, Job, Running, Script, State, Update, Written};
+use crate::base::metrics::metrics;
 use jiff::Timestamp;
 use rand::RngExt;
 use std::time::Duration;
@@ -146,13 +147,30 @@ async fn steps(context: &Context, entry: &mut Entry) -> Option<(Attempt, State, 
     };
     let run = process::Run { script: &context.script, limits: context.limits, job: &entry.job, n, at };
     let (attempt, verdict) = process::run(run, context.sink, &context.halt, started).await;
+    count(&attempt, &verdict);
     let (state, next) = match verdict {
         Verdict::Success => (State::Done, Next::Over),
         Verdict::Interrupted => (State::Queued, Next::Over),
-        Verdict::Failure if n >= entry.last => (State::Failed, Next::Over),
-        Verdict::Failure => (State::Queued, Next::Retry(pause(context.backoff, entry.failures))),
+        Verdict::Failure | Verdict::TimedOut if n >= entry.last => {
+            metrics().hooks.failed.inc();
+            (State::Failed, Next::Over)
+        }
+        Verdict::Failure | Verdict::TimedOut => {
+            (State::Queued, Next::Retry(pause(context.backoff, entry.failures)))
+        }
     };
     Some((attempt, state, next))
+}
+
+fn count(attempt: &Attempt, verdict: &Verdict) {
+    let hooks = &metrics().hooks;
+    hooks.attempts.inc([match verdict {
+        Verdict::Success => "success",
+        Verdict::Failure => "failed",
+        Verdict::TimedOut => "timed_out",
+        Verdict::Interrupted => "interrupted",
+    }]);
+    hooks.duration.note(Duration::from_millis(attempt.ms));
 }
 
 /// Ends what an attempt left that the last server died in, and notes that attempt's end; whether
@@ -183,6 +201,7 @@ async fn begin(context: &Context, entry: &mut Entry) -> bool {
         ms: if survivors > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
         tail: String::new(),
     };
+    metrics().hooks.attempts.inc(["lost"]);
     context.note(entry, Step::over(State::Queued, Some(attempt))).await;
     entry.unfinished = None;
     true

@@ -51,6 +51,8 @@ pub(super) enum Verdict {
     Success,
     /// Anything else of its own doing.
     Failure,
+    /// It took longer than it may: a failure, too.
+    TimedOut,
     /// The server ended it because it stops.
     Interrupted,
 }
@@ -147,7 +149,7 @@ impl Ended {
             }
             Self::TimeLimit(status) => {
                 let why = format!("ended after {:?}, the time limit (hooks.timeout)", limits.time);
-                (status.and_then(|status| status.code()), Some(why), Verdict::Failure)
+                (status.and_then(|status| status.code()), Some(why), Verdict::TimedOut)
             }
             // Finished in the grace it had: no reason to run it again.
             Self::Stopped(Some(status)) if status.success() => (Some(0), None, Verdict::Success),

@@ -2,13 +2,14 @@
 
 use super::attempt::{Context, Next, attempt};
 use super::process;
-use super::schedule::{Entry, Schedule};
+use super::schedule::{Depths, Entry, Schedule};
 use super::{Config, Job, Script, Update};
 use crate::base::id::RecordingId;
+use crate::base::metrics::Scrape;
 use crate::base::tasks::Tasks;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument;
 
@@ -34,6 +35,7 @@ pub struct Queue {
     room: Arc<Semaphore>,
     max_attempts: u32,
     kill_after: Duration,
+    depths: watch::Receiver<Depths>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Queue {
         let (commands, incoming) = mpsc::channel(64);
         let (ended, endings) = mpsc::channel(config.concurrency.max(1));
         let room = Arc::new(Semaphore::new(CAPACITY));
+        let (depths_told, depths) = watch::channel(Depths::default());
         let dispatcher = Dispatcher {
             schedule: Schedule::new(config.concurrency),
             context: Arc::new(Context::new(config, script, updates, process::to_log)),
@@ -61,11 +64,11 @@ impl Queue {
             ended,
             room: room.clone(),
             drain: None,
+            depths: depths_told,
         };
         tasks.spawn("hook queue", dispatcher.run(incoming, endings));
-        let queue =
-            Self { commands, room, max_attempts: config.max_attempts.max(1), kill_after: config.kill_after };
-        (queue, receiver)
+        let (max_attempts, kill_after) = (config.max_attempts.max(1), config.kill_after);
+        (Self { commands, room, max_attempts, kill_after, depths }, receiver)
     }
 
     /// Hands over a job whose manifest already says `queued`. With attempts behind it (after a
@@ -76,6 +79,24 @@ impl Queue {
         let entry = Entry::new(job, self.max_attempts, Some(room));
         // Refused only after a drain: the manifest keeps it.
         let _ = self.commands.send(Command::Add(Box::new(entry))).await;
+    }
+
+    /// Whether it takes no more at present; what is sealed meanwhile waits in its manifest.
+    pub fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
+    }
+
+    /// What there is at present.
+    pub fn gauges(&self, scrape: &mut Scrape) {
+        let Depths { waiting, running, retrying, oldest } = *self.depths.borrow();
+        let help =
+            "Recordings whose hook is to run: waiting for its turn, running, waiting to be tried again";
+        let values =
+            [("waiting", waiting as u64), ("running", running as u64), ("retrying", retrying as u64)];
+        scrape.gauges("hook_queue", help, "state", values);
+        let help = "How long the hook has waited that waits the longest for its first attempt";
+        let age = oldest.map_or(0.0, |came| came.elapsed().as_secs_f64());
+        scrape.fraction("hook_oldest_waiting_seconds", help, age);
     }
 
     /// A place for one more job, to be had before its manifest says `queued`.
@@ -131,6 +152,7 @@ struct Dispatcher {
     ended: mpsc::Sender<(Entry, Next)>,
     room: Arc<Semaphore>,
     drain: Option<Instant>,
+    depths: watch::Sender<Depths>,
 }
 
 impl Dispatcher {
@@ -144,6 +166,7 @@ impl Dispatcher {
         let mut open = true;
         loop {
             self.start_due();
+            self.depths.send_replace(self.schedule.depths());
             if self.schedule.is_idle() && (self.drain.is_some() || !open) {
                 break;
             }

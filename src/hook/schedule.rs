@@ -62,7 +62,20 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Lane {
     busy: bool,
-    entries: VecDeque<Entry>,
+    /// Each with when it came.
+    entries: VecDeque<(Instant, Entry)>,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Depths {
+    /// First attempts that wait for a slot or for their stream's turn.
+    pub(super) waiting: usize,
+    pub(super) running: usize,
+    /// Attempts that wait for their time.
+    pub(super) retrying: usize,
+    /// When the first attempt came that waits the longest.
+    pub(super) oldest: Option<Instant>,
 }
 
 /// The order of everything that waits.
@@ -113,7 +126,7 @@ impl Schedule {
             if !lane.busy && lane.entries.is_empty() {
                 self.ready.push_back(entry.job.stream.clone());
             }
-            lane.entries.push_back(entry);
+            lane.entries.push_back((now, entry));
         } else {
             self.retry(entry, now);
         }
@@ -153,7 +166,7 @@ impl Schedule {
     fn next_first(&mut self) -> Option<Entry> {
         let lane = self.lanes.get_mut(&self.ready.pop_front()?)?;
         lane.busy = true;
-        lane.entries.pop_front()
+        lane.entries.pop_front().map(|(_, entry)| entry)
     }
 
     fn next_retry(&mut self, now: Instant) -> Option<Entry> {
@@ -205,6 +218,17 @@ impl Schedule {
         self.drain();
         self.ready.clear();
         self.lanes.clear();
+    }
+
+    /// How much there is.
+    pub(super) fn depths(&self) -> Depths {
+        let lanes = || self.lanes.values().map(|lane| &lane.entries);
+        Depths {
+            waiting: lanes().map(VecDeque::len).sum(),
+            running: self.running,
+            retrying: self.waiting.len(),
+            oldest: lanes().filter_map(|entries| entries.front()).map(|(came, _)| *came).min(),
+        }
     }
 
     /// Nothing runs or waits.
@@ -274,9 +298,12 @@ mod tests {
         schedule.add(entry("a", true), now);
         schedule.add(entry("a", true), now);
         let failed = schedule.next(now).unwrap();
+        let depths = Depths { waiting: 1, running: 1, retrying: 0, oldest: Some(now) };
+        assert_eq!(schedule.depths(), depths);
         schedule.ended(&failed);
         let (due, id) = (now + Duration::from_secs(5), failed.job.id.clone());
         schedule.retry(failed, due);
+        assert_eq!(schedule.depths(), Depths { running: 0, retrying: 1, ..depths });
         let second = schedule.next(now).unwrap();
         assert_ne!(second.job.id, id);
         schedule.ended(&second);

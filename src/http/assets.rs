@@ -4,8 +4,8 @@
 use crate::http::error::{self, ApiError};
 use crate::http::state::State;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{OriginalUri, Path, State as Extract};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -43,7 +43,11 @@ impl Assets {
             Self::Dev(folder) => {
                 let mut file = std::fs::read(folder.join(path)).ok()?;
                 if path.ends_with(".html") {
-                    file.extend_from_slice(DEV_TAG.as_bytes());
+                    let root = if path == "watch.html" { "../" } else { "" };
+                    file.extend_from_slice(
+                        format!("<script type=\"module\" src=\"{root}{}\"></script>\n", DEV_SCRIPT.0)
+                            .as_bytes(),
+                    );
                 }
                 Some(Cow::Owned(file))
             }
@@ -52,10 +56,9 @@ impl Assets {
 }
 
 /// What `--dev` adds to every page.
-const DEV_TAG: &str = "<script type=\"module\" src=\"/js/dev-reload.js\"></script>\n";
 const DEV_SCRIPT: (&str, &str) = (
     "js/dev-reload.js",
-    "new EventSource(\"/dev/reload\").addEventListener(\"change\", () => location.reload());\n",
+    "new EventSource(new URL(\"../dev/reload\", import.meta.url)).addEventListener(\"change\", () => location.reload());\n",
 );
 
 /// `GET /`.
@@ -83,6 +86,11 @@ pub async fn recordings(state: Extract<Arc<State>>, headers: HeaderMap) -> Respo
     answer(&state.assets, "recordings.html", &headers).await
 }
 
+/// `GET /login`.
+pub async fn login(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
+    answer(&state.assets, "login.html", &headers).await
+}
+
 /// `GET /watch/{name}`.
 pub async fn watch(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
     answer(&state.assets, "watch.html", &headers).await
@@ -91,7 +99,7 @@ pub async fn watch(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
 /// `GET /js/…`, `/css/…`, `/img/…`.
 pub async fn file(
     state: Extract<Arc<State>>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     rest: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
@@ -142,7 +150,7 @@ pub async fn reload(
     state: Extract<Arc<State>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Assets::Dev(folder) = state.assets.clone() else { return Err(error::no_route().await) };
-    let place = state.sockets.enter()?;
+    let place = state.sockets.enter(None)?;
     let stop = state.sockets.tasks.stop_token();
     let seen = newest(folder.clone()).await;
     let changes = stream::unfold((folder, seen, place), |(folder, seen, place)| async move {

@@ -1,5 +1,6 @@
 //! Bodies of requests: of the right type, bounded in bytes and in time.
 
+use crate::base::metrics::metrics;
 use crate::http::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -24,6 +25,7 @@ pub fn expect_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> 
 /// The whole body: at most `max` bytes (413), within `time` (408).
 pub async fn read(body: Body, max: usize, time: Duration) -> Result<Vec<u8>, ApiError> {
     tokio::time::timeout(time, bytes(body, max)).await.map_err(|_| {
+        metrics().refused("time of a body");
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body took too long to arrive")
     })?
 }
@@ -40,5 +42,9 @@ async fn bytes(body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
             break;
         }
     }
-    if seen <= max { Ok(kept) } else { Err(ApiError::too_large(max)) }
+    if seen <= max {
+        return Ok(kept);
+    }
+    metrics().refused("size of a body");
+    Err(ApiError::too_large(max))
 }

@@ -4,7 +4,13 @@
 //! yet taken waits in the socket, and then with the client. Losing the socket ends nothing for
 //! `chunks.resume_grace`.
 
-use crate::base::id::{Secret, StreamName};
+use crate::auth::Permission;
+use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
+use crate::http::access::{Access, SUBPROTOCOL};
+use crate::http::client::Caller;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::signal::wire::Recording;
 use crate::http::socket::{End, Socket};
@@ -12,6 +18,7 @@ use crate::http::state::State;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::{Fault, Register, Upload};
 use crate::ingest::status::Status;
+use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -37,10 +44,13 @@ const CALL_TIME: Duration = Duration::from_secs(10);
 /// How long a client that sent rubbish may wait for the file of what came before.
 const SEAL_TIME: Duration = Duration::from_secs(10);
 
+/// Names made of a prefix that are tried: two visitors' meet once in a billion.
+const TRIES: usize = 8;
+
 /// What a client says.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event")]
-enum Client {
+pub(crate) enum Client {
     #[serde(rename = "register")]
     Register {
         name: Option<String>,
@@ -72,17 +82,21 @@ enum Server<'a> {
 /// `GET /chunks`.
 pub async fn open(
     Extract(state): Extract<Arc<State>>,
+    Extension(access): Extension<Access>,
+    Caller(client): Caller,
+    unfinished: Extension<Unfinished>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /chunks as a WebSocket")
     })?;
-    let place = state.sockets.enter()?;
+    let place = state.sockets.enter(client)?;
     let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
-    Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(async move |socket| {
+    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
+    Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("chunks socket", async move {
-            let socket = Socket::new(socket, &state.sockets);
-            Connection { socket, state, upload: None, errors: 0 }.run().await;
+            let socket = Socket::new(socket, &state.sockets, unfinished);
+            Connection { socket, state, access, client, upload: None, errors: 0 }.run().await;
             drop(place);
         });
     }))
@@ -101,6 +115,8 @@ enum Bad {
 struct Connection {
     socket: Socket,
     state: Arc<State>,
+    access: Access,
+    client: Option<Party>,
     upload: Option<Upload>,
     errors: u32,
 }
@@ -145,7 +161,7 @@ impl Connection {
     async fn received(&mut self, message: Message) -> Result<(), End> {
         let most = self.state.chunks.config().max_message as usize;
         let done = match message {
-            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(ApiError::too_large(most))),
+            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(too_large(most))),
             Message::Binary(bytes) => self.bytes(bytes).await,
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(message) => self.act(message, most).await,
@@ -179,7 +195,7 @@ impl Connection {
             Client::Blob { blob } => {
                 let bytes = bytes_of(&blob).map_err(Bad::Stream)?;
                 if bytes.len() > most {
-                    return Err(Bad::Stream(ApiError::too_large(most)));
+                    return Err(Bad::Stream(too_large(most)));
                 }
                 self.bytes(bytes.into()).await
             }
@@ -212,26 +228,52 @@ impl Connection {
         };
         let name = name.map(|name| name.parse::<StreamName>()).transpose();
         let name = name.map_err(|error| Bad::Message(error.into()))?;
-        let register = match (secret(uid), name, prefix) {
-            (Some(uid), ..) => Register::Again(uid),
-            (None, Some(name), None) => Register::Name(name, secret(resume)),
+        let upload = match (secret(uid), name, prefix) {
+            // Who has a secret need not prove anything else: what was begun under a grant may end it.
+            (Some(uid), ..) => self.attach(Register::Again(uid)).await,
+            (None, Some(name), None) => {
+                let resume = secret(resume);
+                if resume.is_none() {
+                    self.access.asks(Permission::Publish, &name).await.map_err(Bad::Stream)?;
+                }
+                self.attach(Register::Name(name, resume)).await
+            }
             (None, None, Some(prefix)) => {
                 // The rules of a whole name, told before six digits are added.
                 prefix.parse::<StreamName>().map_err(|error| Bad::Message(error.into()))?;
-                Register::Prefix(prefix)
+                self.attach_with(&prefix).await
             }
             _ => return Err(bad("register with either name or name_prefix, or with uid")),
         };
-        let upload = match timeout(CALL_TIME, self.state.chunks.register(register)).await {
-            Ok(Ok(upload)) => upload,
-            Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => return Err(Bad::Stream(fault.into())),
-            Ok(Err(fault)) => return Err(Bad::Message(fault.into())),
-            Err(_) => return Err(Bad::Stream(ApiError::internal("an upload did not answer in time"))),
-        };
+        let upload = upload?;
         let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
         self.upload = Some(upload);
         let told = self.socket.tell(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
         told.map_err(|_| bad("the socket is gone"))
+    }
+
+    async fn attach(&mut self, register: Register) -> Result<Upload, Bad> {
+        match timeout(CALL_TIME, self.state.chunks.register(register, self.client)).await {
+            Ok(Ok(upload)) => Ok(upload),
+            Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => Err(Bad::Stream(fault.into())),
+            Ok(Err(fault)) => Err(Bad::Message(fault.into())),
+            Err(_) => Err(Bad::Stream(ApiError::internal("an upload did not answer in time"))),
+        }
+    }
+
+    /// The same under a name that begins so and is nobody else's; the caller must be allowed that one.
+    async fn attach_with(&mut self, prefix: &str) -> Result<Upload, Bad> {
+        let mut tried = Err(Bad::Message(Refusal::LimitReached("all names of this prefix").into()));
+        for _ in 0..TRIES {
+            let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
+            let name = name.map_err(|error| Bad::Message(error.into()))?;
+            self.access.asks(Permission::Publish, &name).await.map_err(Bad::Stream)?;
+            tried = self.attach(Register::Name(name, None)).await;
+            if !matches!(&tried, Err(Bad::Message(error)) if error.code == "stream_busy") {
+                break;
+            }
+        }
+        tried
     }
 
     /// The upload is over, or will be at once: tells the error, and what became of it.
@@ -245,7 +287,7 @@ impl Connection {
             None => None,
         };
         if let Some(Status::Unpublished { recording: Some(manifest), reason }) = &status {
-            let recording = Some(Recording::of(manifest));
+            let recording = Some(Recording::of(&self.state, manifest));
             self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await?;
         }
         Err(End::Closed(error.close_code(), error.code))
@@ -256,7 +298,7 @@ impl Connection {
         self.upload = None;
         match status {
             Status::Unpublished { recording, reason } => {
-                let recording = recording.as_deref().map(Recording::of);
+                let recording = recording.as_deref().map(|manifest| Recording::of(&self.state, manifest));
                 self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
             Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,
@@ -271,6 +313,7 @@ impl Connection {
         if self.errors < MAX_ERRORS {
             return Ok(());
         }
+        metrics().refused("errors of a socket");
         Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
     }
 
@@ -291,6 +334,11 @@ impl From<Fault> for Bad {
     }
 }
 
+fn too_large(most: usize) -> ApiError {
+    metrics().refused("chunks.max_message");
+    ApiError::too_large(most)
+}
+
 /// Resolves when the upload is over, or (`None`) another socket has it; never without one.
 async fn watched(upload: &mut Option<Upload>) -> Option<Status> {
     let Some(upload) = upload else { return std::future::pending().await };
@@ -302,7 +350,7 @@ async fn watched(upload: &mut Option<Upload>) -> Option<Status> {
 }
 
 /// The bytes of a binary string: a character each.
-fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
     blob.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<_, _>>().map_err(|_| {
         let message = "a blob is a binary string, one character a byte: read it with readAsBinaryString, \
                        or send the Blob itself as a binary message";

@@ -1,8 +1,12 @@
-//! Connections: how much of a live answer may lie between us and a viewer, and for how long.
+//! Connections: how much of a live answer may lie between us and a viewer, and for how long; with TLS
+//! or without.
 
+use crate::base::metrics::Open;
 use axum::Extension;
 use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
+use axum_server::tls_rustls::RustlsAcceptor;
+use futures_util::future::BoxFuture;
 use socket2::SockRef;
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
@@ -13,12 +17,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout};
 use tower_layer::Layer;
 
 /// Bytes that the kernel takes beyond what the peer's window and the network hold. By default it takes
 /// megabytes, and a viewer on a slow line would see what was live a minute ago.
 const UNSENT: u32 = 128 << 10;
+
+/// A peer that takes nothing of an answer for so long is gone. A player that was paused for longer asks
+/// again with a range; nginx is as patient, and everybody's players live with it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Takes connections; a handler finds its own as [`Extension<Connection>`].
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +45,51 @@ impl<S> Accept<TcpStream, S> for Acceptor {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
         let connection = Connection::default();
+        connection.cut_if_stuck(PATIENCE);
         let service = Extension(connection.clone()).layer(service);
-        ready(Ok((Patient { socket, connection, stuck: None }, service)))
+        ready(Ok((Patient { socket, connection, stuck: None, _open: Open::connection() }, service)))
+    }
+}
+
+/// How long a client may take to say its first byte, and again for its handshake.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A TLS record that carries a handshake (RFC 8446 section 5.1): what every client begins with.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Whether a connection to a port that wants TLS is encrypted; elsewhere there is no such extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Encrypted(pub bool);
+
+/// Takes TLS connections: TLS over what [`Acceptor`] makes of a socket, so that its bounds hold for what
+/// is encrypted, too. One that begins with plain HTTP is taken as well, to be told better by
+/// [`crate::http::client::enter`].
+#[derive(Clone, Debug)]
+pub(super) struct TlsAcceptor(pub RustlsAcceptor<Acceptor>);
+
+/// Bytes both ways.
+pub(super) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for TlsAcceptor {
+    type Stream = Box<dyn Line>;
+    type Service = AddExtension<AddExtension<S, Encrypted>, Connection>;
+    type Future = BoxFuture<'static, io::Result<(Box<dyn Line>, Self::Service)>>;
+
+    fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let mut first = [0];
+            timeout(HANDSHAKE, socket.peek(&mut first)).await??;
+            let encrypted = first == [HANDSHAKE_RECORD];
+            let service = Extension(Encrypted(encrypted)).layer(service);
+            if encrypted {
+                let (line, service) = tls.accept(socket, service).await?;
+                return Ok((Box::new(line) as Box<dyn Line>, service));
+            }
+            let (line, service) = Acceptor.accept(socket, service).await?;
+            Ok((Box::new(line) as Box<dyn Line>, service))
+        })
     }
 }
 
@@ -64,6 +115,7 @@ pub(super) struct Patient {
     connection: Connection,
     /// Runs while a write waits.
     stuck: Option<Pin<Box<Sleep>>>,
+    _open: Open,
 }
 
 impl Patient {

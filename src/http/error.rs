@@ -3,10 +3,13 @@
 //! The tables below are the only place where the errors of lower layers become codes and statuses.
 //! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
 
+use crate::auth::Denied;
 use crate::base::id::BadName;
+use crate::base::places::Full;
 use crate::http::state::NoReplay;
 use crate::ingest::Refusal;
 use crate::ingest::chunks::Fault;
+use crate::ingest::publication::NoControl;
 use crate::record;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -27,12 +30,14 @@ pub struct ApiError {
     pub code: &'static str,
     /// What to do.
     pub message: String,
+    /// Seconds after which it may go better, if that is known.
+    pub retry_after: Option<u64>,
 }
 
 impl ApiError {
     /// An error of the contract.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after: None }
     }
 
     /// 400 `bad_request`.
@@ -71,7 +76,7 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             // RFC 9110 section 15.5.2 demands a challenge.
@@ -79,6 +84,9 @@ impl IntoResponse for ApiError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -93,10 +101,31 @@ impl From<Refusal> for ApiError {
             Refusal::ResumeExpired => StatusCode::GONE,
             Refusal::SessionNotFound => StatusCode::NOT_FOUND,
             Refusal::StaleEtag => StatusCode::PRECONDITION_FAILED,
+            Refusal::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::LimitReached(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let (status, code) = match &denied {
+            Denied::Missing | Denied::Unknown | Denied::Expired => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Denied::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Denied::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            // The credential may be good, so a client had better keep it and try again.
+            Denied::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "limit_reached"),
+        };
+        let retry_after = if let Denied::TooMany(seconds) = denied { Some(seconds) } else { None };
+        Self { retry_after, ..Self::new(status, code, denied.to_string()) }
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(full: Full) -> Self {
+        Refusal::from(full).into()
     }
 }
 
@@ -136,6 +165,18 @@ impl From<NoReplay> for ApiError {
     }
 }
 
+impl From<NoControl> for ApiError {
+    fn from(error: NoControl) -> Self {
+        let (status, code) = match error {
+            NoControl::NotLive => (StatusCode::NOT_FOUND, "stream_not_found"),
+            NoControl::NotRecorded => (StatusCode::NOT_FOUND, "recording_not_found"),
+            NoControl::Whole => (StatusCode::UNPROCESSABLE_ENTITY, "unsupported_codec"),
+            NoControl::Record(error) => return error.into(),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<BadName> for ApiError {
     fn from(bad: BadName) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_name", bad.to_string())
@@ -145,6 +186,14 @@ impl From<BadName> for ApiError {
 /// Answers a path no route has.
 pub async fn no_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "bad_request", "there is nothing under this path")
+}
+
+/// Answers a path beside `server.base_path`.
+pub fn outside(base: &str) -> ApiError {
+    let message = format!(
+        "this server lives below {base}/ (server.base_path): a proxy in front has to leave that in the path"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, "bad_request", message)
 }
 
 /// Answers a method the route doesn't have; the router adds `Allow`.
@@ -171,6 +220,9 @@ mod tests {
             (Refusal::SessionNotFound.into(), 404, "session_not_found"),
             (Refusal::StaleEtag.into(), 412, "bad_request"),
             (Refusal::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
+            (Refusal::RateLimited("limits.max_streams_per_address").into(), 429, "rate_limited"),
+            (Full::All("limits.max_viewers").into(), 503, "limit_reached"),
+            (Full::Own("limits.max_viewers_per_address").into(), 429, "rate_limited"),
             (Refusal::Stopping.into(), 503, "limit_reached"),
             (Refusal::DiskFull.into(), 507, "disk_full"),
             (Fault::BadRequest("this is out of turn").into(), 400, "bad_request"),
@@ -184,14 +236,24 @@ mod tests {
             (std::io::Error::other("/secret/path").into_api(), 500, "internal"),
             (NoReplay::NoHook.into(), 400, "bad_request"),
             (NoReplay::QueueFull.into(), 503, "limit_reached"),
+            (NoControl::NotLive.into(), 404, "stream_not_found"),
+            (NoControl::NotRecorded.into(), 404, "recording_not_found"),
+            (NoControl::Whole.into(), 422, "unsupported_codec"),
+            (NoControl::Record(record::Error::DiskFull).into(), 507, "disk_full"),
             (BadName::Length(0).into(), 400, "bad_name"),
+            (Denied::Missing.into(), 401, "unauthorized"),
+            (Denied::Unknown.into(), 401, "unauthorized"),
+            (Denied::Expired.into(), 401, "unauthorized"),
+            (Denied::Forbidden.into(), 403, "forbidden"),
+            (Denied::TooMany(7).into(), 429, "rate_limited"),
+            (Denied::Unavailable.into(), 503, "limit_reached"),
         ];
         for (error, status, code) in table {
             assert_eq!((error.status.as_u16(), error.code), (status, code), "{error:?}");
             assert_eq!(error.close_code(), 4000 + status);
             assert!(!error.message.contains("/secret"), "a detail got out: {error:?}");
             let retry = error.into_response().headers().contains_key(header::RETRY_AFTER);
-            assert_eq!(retry, status == 503, "Retry-After on {status}");
+            assert_eq!(retry, matches!(status, 429 | 503), "Retry-After on {status}");
         }
     }
 

@@ -1,17 +1,22 @@
-//! The one middleware before every route: who is served, and from which pages.
+//! The one middleware before every route: from where one is served, and from which pages.
 //!
-//! With `auth.mode = "off"` a request must come from this machine, ask for this machine, and show
+//! With `auth.mode = "off"` and no tokens a request must come from this machine, ask for this machine, and show
 //! no sign of a proxy: a proxy in front, or a page that points its own name at 127.0.0.1 (DNS
 //! rebinding), must not open the server to the world. In every mode a page of a foreign origin can
-//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes.
+//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes. Who
+//! calls, and what for, is [`crate::http::access`]'s.
 
 use crate::auth;
-use crate::http::Config;
+use crate::http::client::Asked;
 use crate::http::error::ApiError;
 use crate::http::origin::{self, Origins};
+use crate::http::policy::Policy;
+use crate::http::route::Needs;
 use crate::http::state::State;
+use crate::http::{Config, all_routes};
 use axum::extract::{ConnectInfo, Request, State as Extract};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -36,27 +41,36 @@ pub struct Guard {
     local_only: bool,
     origins: Origins,
     public: Option<Origin>,
-    csp: HeaderValue,
+    policy: Policy,
+    /// What probes ask for.
+    probes: Vec<&'static str>,
 }
 
 impl Guard {
     /// Reads the settings it needs; the error lists every one that can't be used.
     pub fn new(config: &Config, auth: &auth::Config) -> Result<Self, Vec<String>> {
         let public = public_origin(&config.public_url);
-        let (origins, mut problems) = match Origins::parse(&config.cors_origins) {
-            Ok(origins) => (origins, Vec::new()),
-            Err(problems) => (Origins::default(), problems),
+        let mut problems = Vec::new();
+        let mut listed = |key: &str, entries: &[String]| {
+            Origins::parse(key, entries).unwrap_or_else(|bad| {
+                problems.extend(bad);
+                Origins::default()
+            })
         };
+        let origins = listed("server.cors_origins", &config.cors_origins);
+        let ancestors = listed("server.frame_ancestors", &config.frame_ancestors);
         if public.is_none() && !config.public_url.is_empty() {
             problems.push(format!(
                 "server.public_url: expected \"https://record.example.org\", found {:?}",
                 config.public_url
             ));
         }
-        let csp = HeaderValue::try_from(csp(&origins));
-        match csp {
-            Ok(csp) if problems.is_empty() => {
-                Ok(Self { local_only: auth.mode == auth::Mode::Off, origins, public, csp })
+        match Policy::new(&ancestors, &origins) {
+            Some(policy) if problems.is_empty() => {
+                let local_only = auth.mode == auth::Mode::Off && !auth.asks();
+                let probes = all_routes().into_iter().filter(|route| route.needs == Needs::Probe);
+                let probes = probes.map(|route| route.path).collect();
+                Ok(Self { local_only, origins, public, policy, probes })
             }
             _ => Err(problems),
         }
@@ -64,16 +78,18 @@ impl Guard {
 
     fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
-        let host = host(request.uri(), headers);
-        if self.local_only && !is_local(peer, host, request) {
+        let asked = Asked::of(request);
+        if self.local_only && !is_local(peer, &asked, request) && !self.probes.contains(&request.uri().path())
+        {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "this server serves only its own machine: open it as http://localhost without a proxy, or \
-                 let its operator set auth.mode = \"open\" to serve everybody",
+                 let its operator set auth.tokens for those who may, or auth.mode = \"open\" to serve everybody",
             ));
         }
-        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(host, headers) {
+        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(&asked, headers)
+        {
             let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
             if !listed {
                 return Err(ApiError::new(
@@ -87,10 +103,36 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether the page that asks was served from here. Behind a TLS proxy only `server.public_url`
-    /// knows the scheme; without it HTTP and HTTPS of the same host and port both count.
-    fn is_own(&self, host: Option<&str>, headers: &HeaderMap) -> bool {
+    /// Whether a request comes from a page of ours, or from an address bar or a link: only then a cookie is
+    /// the word of whoever sits there. Requests of other pages carry it too, if those are of the same site
+    /// (RFC 6265bis section 5.2), such as another port or a sibling domain.
+    pub(super) fn is_ours(&self, request: &Parts) -> bool {
+        let headers = &request.headers;
+        if headers.contains_key(header::ORIGIN) && !self.is_own(&Asked::of_parts(request), headers) {
+            return false;
+        }
+        let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        match said("sec-fetch-site") {
+            // Browsers don't say on plain HTTP.
+            None | Some(b"same-origin" | b"none") => true,
+            Some(_) => {
+                said("sec-fetch-mode") == Some(b"navigate") && said("sec-fetch-dest") == Some(b"document")
+            }
+        }
+    }
+
+    /// Whether browsers reach the server over TLS.
+    pub(super) fn is_https(&self, request: &Parts) -> bool {
+        let public = matches!(&self.public, Some(Origin::Tuple(scheme, ..)) if scheme == "https");
+        public || Asked::of_parts(request).is_encrypted()
+    }
+
+    /// Whether the page that asks was served from here. Behind a TLS proxy that is not trusted only
+    /// `server.public_url` knows the scheme; without it HTTP and HTTPS of the same host and port both count.
+    fn is_own(&self, asked: &Asked, headers: &HeaderMap) -> bool {
         let Some(origin @ Origin::Tuple(scheme, ..)) = &foreign_origin(headers) else { return false };
+        let host = asked.host.as_deref();
+        let scheme = asked.scheme.unwrap_or(scheme);
         let Some(asked) = host.and_then(|host| origin::web_origin(&format!("{scheme}://{host}"))) else {
             return self.public.as_ref() == Some(origin);
         };
@@ -111,12 +153,9 @@ impl Guard {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
-        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        set(headers, header::REFERRER_POLICY, "same-origin");
+        self.policy.dress(headers);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if kind.starts_with(b"text/html") {
-            headers.insert(header::CONTENT_SECURITY_POLICY, self.csp.clone());
-        } else if kind.starts_with(b"application/json") {
+        if kind.starts_with(b"application/json") {
             set(headers, header::CACHE_CONTROL, "no-store");
         }
     }
@@ -144,23 +183,16 @@ pub async fn check(
     response
 }
 
-fn is_local(peer: SocketAddr, host: Option<&str>, request: &Request) -> bool {
-    let proxied = request
+fn is_local(peer: SocketAddr, asked: &Asked, request: &Request) -> bool {
+    let named = request
         .headers()
         .keys()
         .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str()));
     // nginx, as it comes, forwards with a Host of its own and no header that says so, but in
     // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
     let old = request.version() < Version::HTTP_11;
-    peer.ip().to_canonical().is_loopback() && host.is_some_and(origin::is_local_host) && !proxied && !old
-}
-
-/// The one host the request asks for; `None` if it names none, or two (RFC 9112 section 3.2).
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-    let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().ok());
-    let mut hosts = uri.authority().map(|authority| Some(authority.as_str())).into_iter().chain(named);
-    let first = hosts.next()??;
-    hosts.all(|other| other == Some(first)).then_some(first)
+    let here = asked.host.as_deref().is_some_and(origin::is_local_host);
+    peer.ip().to_canonical().is_loopback() && here && !named && !asked.proxied && !old
 }
 
 /// The page's origin; `None` for `null`, for several, and for what isn't a web page.
@@ -202,17 +234,6 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 fn public_origin(url: &str) -> Option<Origin> {
     let url = Url::parse(url).ok()?;
     origin::web_origin(&url.origin().ascii_serialization())
-}
-
-/// Scripts and styles only from files of ours, media also from memory; whoever may publish from an
-/// own page may also frame ours.
-fn csp(origins: &Origins) -> String {
-    format!(
-        "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; \
-         connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'self'; \
-         frame-ancestors 'self'{}",
-        origins.csp_sources()
-    )
 }
 
 #[cfg(test)]
@@ -263,7 +284,11 @@ mod tests {
             (local, "GET /", &[host, ("X-Forwarded-Proto", "https")], false),
             (local, "GET /", &[host, ("x-real-ip", "127.0.0.1")], false),
             (local, "GET /", &[host, ("via", "1.1 proxy")], false),
-            (local, "GET /healthz", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
+            (local, "GET /x", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
+            // Containers are probed from other addresses.
+            ("10.0.0.7:50000", "GET /healthz", &[("host", "10.0.0.8:8080")], true),
+            ("10.0.0.7:50000", "GET /readyz", &[("host", "10.0.0.8:8080")], true),
+            ("10.0.0.7:50000", "GET /healthz/x", &[("host", "10.0.0.8:8080")], false),
         ];
         for (peer, line, headers, served) in cases {
             let expected = (!served).then_some("unauthorized");
@@ -326,9 +351,11 @@ mod tests {
         let config = Config {
             public_url: "record.example.org".to_owned(),
             cors_origins: vec!["*".to_owned(), "https://ok.example".to_owned()],
+            frame_ancestors: vec!["https://*".to_owned()],
             ..Config::default()
         };
         let problems = Guard::new(&config, &auth::Config::default()).err().unwrap();
-        assert_eq!(problems.len(), 2, "{problems:#?}");
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems[1].starts_with("server.frame_ancestors: "), "{problems:#?}");
     }
 }

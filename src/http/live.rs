@@ -5,11 +5,17 @@
 //! by the stream, not kept for it.
 
 use crate::base::id::StreamName;
+use crate::base::metrics::Scrape;
+use crate::base::places::{Bound, Full, Party, Place, Places};
+use crate::http::access::SUBPROTOCOL;
+use crate::http::client::Caller;
 use crate::http::connection::Connection;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
-use crate::http::socket::{End, Socket};
+use crate::http::socket::{self, End, Socket};
 use crate::http::state::State;
 use crate::http::streams::stream_name;
+use crate::ingest::Limits;
 use crate::live::{Segment, Stream, View, Viewer};
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -17,13 +23,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// A reader that takes nothing for this long is gone: its place is free again, its connection cut.
@@ -38,23 +45,71 @@ const HTTP_QUEUE: usize = 2;
 
 /// Who watches, and what they share.
 pub struct Viewers {
-    places: Arc<Semaphore>,
+    places: Places,
+    streams: Places<StreamName>,
     cache: usize,
+    /// In the order of [`Kind`].
+    seated: [Arc<AtomicU64>; 3],
+}
+
+/// How somebody watches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    WebSocket,
+    Http,
+    Mjpeg,
+}
+
+/// A viewer's seat, free again when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    _place: Place,
+    _at_stream: Place<StreamName>,
+    seated: Arc<AtomicU64>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seated.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Viewers {
-    /// At most so many viewers, of streams with so many bytes of cache.
-    pub fn new(max_viewers: usize, cache: u64) -> Self {
-        let places = Arc::new(Semaphore::new(max_viewers.min(Semaphore::MAX_PERMITS)));
-        Self { places, cache: usize::try_from(cache).unwrap_or(usize::MAX) }
+    /// Nobody yet; streams have so many bytes of cache.
+    pub fn new(limits: &Limits, cache: u64) -> Self {
+        let all = Bound("limits.max_viewers", limits.max_viewers);
+        let each = Bound("limits.max_viewers_per_address", limits.max_viewers_per_address);
+        let stream = Bound("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
+        Self {
+            places: Places::new(all, each),
+            streams: Places::new(all, stream),
+            cache: usize::try_from(cache).unwrap_or(usize::MAX),
+            seated: Default::default(),
+        }
     }
 
-    /// A place for one more, of whatever kind of stream, free again when dropped.
-    pub(super) fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "the server has reached limits.max_viewers: try again later";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
-        })
+    /// A seat for one more, free again when dropped.
+    pub(super) fn enter(
+        &self,
+        kind: Kind,
+        client: Option<Party>,
+        stream: &StreamName,
+    ) -> Result<Seat, ApiError> {
+        let place = self.places.enter(client)?;
+        // A stream has many clients: that it has all the viewers it may have is nobody's own doing.
+        let full = |(Full::Own(limit) | Full::All(limit)): Full| Full::All(limit);
+        let at_stream = self.streams.enter(Some(stream.clone())).map_err(full)?;
+        let seated = self.seated[kind as usize].clone();
+        seated.fetch_add(1, Ordering::Relaxed);
+        Ok(Seat { _place: place, _at_stream: at_stream, seated })
+    }
+
+    /// What there is at present.
+    pub(super) fn gauges(&self, scrape: &mut Scrape) {
+        let of = |kind: Kind| self.seated[kind as usize].load(Ordering::Relaxed);
+        let values =
+            [("websocket", of(Kind::WebSocket)), ("http", of(Kind::Http)), ("mjpeg", of(Kind::Mjpeg))];
+        scrape.gauges("viewers", "Viewers of live streams, by how they watch", "kind", values);
     }
 }
 
@@ -62,22 +117,31 @@ impl Viewers {
 pub(super) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
-    connection: Extension<Connection>,
+    Caller(client): Caller,
+    (connection, unfinished): (Extension<Connection>, Extension<Unfinished>),
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     match upgrade {
         Ok(upgrade) => {
             let name = stream_name(name)?;
-            let place = state.sockets.enter()?;
-            let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+            let place = state.sockets.enter(client)?;
+            let upgrade =
+                upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
-                    let socket = Socket::new(opened, &state.sockets);
-                    Screen { socket, state, name }.run().await;
+                    let socket = Socket::new(opened, &state.sockets, unfinished);
+                    Screen { socket, state, name, client }.run().await;
                     drop(place);
                 });
             }))
         }
+        // The name is read here as it was where the caller was admitted.
+        Err(_) if socket::is_wanted(&headers) => Err(ApiError::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "bad_request",
+            "this is no handshake of a WebSocket: see RFC 6455 section 4.1",
+        )),
         Err(_) => {
             let plain =
                 |Path(file): Path<String>| file.strip_suffix(".webm").map(|name| Path(name.to_owned()));
@@ -87,8 +151,8 @@ pub(super) async fn watch(
                     "bad_request",
                     "open /live/{name} as a WebSocket, or get /live/{name}.webm",
                 )),
-                Ok(Some(name)) => file(state, stream_name(Ok(name))?, &connection).await,
-                Err(bad) => file(state, stream_name(Err(bad))?, &connection).await,
+                Ok(Some(name)) => file(state, stream_name(Ok(name))?, client, &connection).await,
+                Err(bad) => file(state, stream_name(Err(bad))?, client, &connection).await,
             }
         }
     }
@@ -102,9 +166,14 @@ fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
 }
 
 /// An endless file.
-async fn file(state: Arc<State>, name: StreamName, connection: &Connection) -> Result<Response, ApiError> {
+async fn file(
+    state: Arc<State>,
+    name: StreamName,
+    client: Option<Party>,
+    connection: &Connection,
+) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(Kind::Http, client, &name)?;
     let mut viewer = stream.view(state.viewers.cache);
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
@@ -154,6 +223,7 @@ struct Screen {
     socket: Socket,
     state: Arc<State>,
     name: StreamName,
+    client: Option<Party>,
 }
 
 impl Screen {
@@ -163,7 +233,7 @@ impl Screen {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let _place = self.state.viewers.enter()?;
+        let _place = self.state.viewers.enter(Kind::WebSocket, self.client, &self.name)?;
         let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
             tokio::select! {

@@ -1,9 +1,12 @@
 //! JPEG streams over plain HTTP: an image a POST in, `multipart/x-mixed-replace` out.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::places::Party;
 use crate::http::body::{self, expect_type};
+use crate::http::client::Caller;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
+use crate::http::live::Kind;
 use crate::http::signal::wire;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -30,24 +33,36 @@ const STUCK: Duration = Duration::from_secs(10);
 /// How long an end waits for its file: sealing takes milliseconds, a loaded disk seconds.
 const SEAL_TIME: Duration = Duration::from_secs(10);
 /// The stream's secret: in the answer to its first image, and in the requests after that.
-const RESUME: HeaderName = HeaderName::from_static("onrecord-resume");
+pub(super) const RESUME: HeaderName = HeaderName::from_static("onrecord-resume");
 
 type State_ = Extract<Arc<State>>;
 type Name = Result<Path<String>, PathRejection>;
 
 /// `POST /upload`: an image of the stream `default`.
-pub async fn upload_default(state: State_, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    upload_to(&state, &default_name()?, &headers, body).await
+pub async fn upload_default(
+    state: State_,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    upload_to(&state, &default_name()?, caller.0, &headers, body).await
 }
 
 /// `POST /upload/{name}`: one image. The answer comes when every reader of the stream has it.
-pub async fn upload(state: State_, name: Name, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    upload_to(&state, &stream_name(name)?, &headers, body).await
+pub async fn upload(
+    state: State_,
+    name: Name,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    upload_to(&state, &stream_name(name)?, caller.0, &headers, body).await
 }
 
 async fn upload_to(
     state: &State,
     name: &StreamName,
+    client: Option<Party>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -56,7 +71,7 @@ async fn upload_to(
     let (length, size) = jpeg::measure(&image)
         .map_err(|bad| ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", bad.to_string()))?;
     image.truncate(length);
-    let first = state.mjpeg.post(name, token(headers).as_ref(), Picture::new(&image), size)?;
+    let first = state.mjpeg.post(name, token(headers).as_ref(), Picture::new(&image), size, client)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(secret) = first.and_then(|secret| HeaderValue::try_from(secret.reveal()).ok()) {
         response.headers_mut().insert(RESUME, secret);
@@ -81,12 +96,16 @@ async fn end_of(state: &State, name: StreamName, headers: &HeaderMap) -> Result<
     let _ = tokio::time::timeout(SEAL_TIME, status.wait_for(Status::is_final)).await;
     let status = status.borrow().clone();
     let code = if status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((code, Json(wire::Server::status(&name, &status))).into_response())
+    Ok((code, Json(wire::Server::status(state, &name, &status))).into_response())
 }
 
 /// `GET /stream`: the stream `default`.
-pub async fn stream_default(state: State_, connection: Extension<Connection>) -> Result<Response, ApiError> {
-    stream_of(&state, &default_name()?, &connection)
+pub async fn stream_default(
+    state: State_,
+    caller: Caller,
+    connection: Extension<Connection>,
+) -> Result<Response, ApiError> {
+    stream_of(&state, &default_name()?, caller, &connection)
 }
 
 /// `GET /stream/{name}`: every picture from the newest on, until the stream ends. A viewer that is slow
@@ -94,14 +113,20 @@ pub async fn stream_default(state: State_, connection: Extension<Connection>) ->
 pub async fn stream(
     state: State_,
     name: Name,
+    caller: Caller,
     connection: Extension<Connection>,
 ) -> Result<Response, ApiError> {
-    stream_of(&state, &stream_name(name)?, &connection)
+    stream_of(&state, &stream_name(name)?, caller, &connection)
 }
 
-fn stream_of(state: &State, name: &StreamName, connection: &Connection) -> Result<Response, ApiError> {
+fn stream_of(
+    state: &State,
+    name: &StreamName,
+    Caller(client): Caller,
+    connection: &Connection,
+) -> Result<Response, ApiError> {
     let viewer = state.mjpeg.view(name).ok_or_else(|| not_found(state, name))?;
-    let place = state.viewers.enter()?;
+    let place = state.viewers.enter(Kind::Mjpeg, client, name)?;
     connection.cut_if_stuck(STUCK);
     let parts = stream::unfold((viewer, place), |(mut viewer, place)| async move {
         let part = viewer.next().await?;
@@ -140,7 +165,7 @@ fn token(headers: &HeaderMap) -> Option<Secret> {
 fn not_found(state: &State, name: &StreamName) -> ApiError {
     let message = if state.mjpeg.is_elsewhere(name) {
         let path = percent_encode(name.as_str(), PATH_SEGMENT);
-        format!("{name} is no JPEG stream: watch it at /watch/{path}")
+        format!("{name} is no JPEG stream: watch it at {}", state.site.path(&format!("/watch/{path}")))
     } else {
         format!("nobody is publishing {name}")
     };

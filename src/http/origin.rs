@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use url::{Host, Origin, Url};
 
-/// The entries of `server.cors_origins`.
+/// The entries of `server.cors_origins` or `server.frame_ancestors`.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<Entry>);
 
@@ -18,15 +18,15 @@ enum Entry {
 }
 
 impl Origins {
-    /// Reads the configured entries; the error lists every one that can't be used.
-    pub fn parse(entries: &[String]) -> Result<Self, Vec<String>> {
+    /// Reads the entries configured as `key`; the error lists every one that can't be used.
+    pub fn parse(key: &str, entries: &[String]) -> Result<Self, Vec<String>> {
         let (read, bad): (Vec<_>, Vec<_>) = entries.iter().map(|text| (text, entry(text))).partition(is_read);
         if bad.is_empty() {
             return Ok(Self(read.into_iter().filter_map(|(_, entry)| entry).collect()));
         }
         let expected = |text: &String| {
             format!(
-                "server.cors_origins: expected \"https://app.example.org\", \"https://*.example.org\" or \
+                "{key}: expected \"https://app.example.org\", \"https://*.example.org\" or \
                  \"app.example.org\", found {text:?}"
             )
         };
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn listed_origins_are_exact_wildcard_or_bare_hosts() {
         let list = ["https://app.example.org", "https://*.example.net", "tool.example", "localhost:3000"];
-        let origins = Origins::parse(&list.map(String::from)).unwrap();
+        let origins = Origins::parse("server.cors_origins", &list.map(String::from)).unwrap();
         let listed = |text: &str| web_origin(text).is_some_and(|origin| origins.lists(&origin));
         for yes in [
             "https://app.example.org",
@@ -173,7 +173,7 @@ mod tests {
     fn every_entry_that_cannot_be_used_is_named() {
         let bad =
             ["*", "*.a.org", "https://", "https://*.*.org", "", "ftp://a.org", "a b", "https://a.org/x"];
-        let errors = Origins::parse(&bad.map(String::from)).unwrap_err();
+        let errors = Origins::parse("server.cors_origins", &bad.map(String::from)).unwrap_err();
         assert_eq!(errors.len(), bad.len(), "{errors:#?}");
         assert!(errors[3].contains("https://*.*.org"), "{}", errors[3]);
     }

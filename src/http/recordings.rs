@@ -1,44 +1,55 @@
 //! The catalogue and the files.
 
+use crate::auth::Permission;
 use crate::base::id::RecordingId;
+use crate::http::access::Access;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::{PATH_SEGMENT, percent_encode};
 use crate::record::{Manifest, RecordingState};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State as Extract};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use tower_http::services::ServeFile;
+use utoipa::ToSchema;
 
 /// Recordings in one answer without `limit`, and with any: a manifest is about 1 KiB. The rest is
 /// reached with `before`.
 const DEFAULT_LIMIT: usize = 1000;
 const MAX_LIMIT: usize = 10_000;
 
-/// The path a sealed file is downloaded from.
-pub fn url(file: &str) -> String {
-    format!("/recordings/{}", percent_encode(file, PATH_SEGMENT))
+/// The path a sealed file is downloaded from. With auth on it carries a token for that one file, so that a
+/// plain link downloads.
+pub fn url(state: &State, file: &str) -> String {
+    let path = state.site.path(&format!("/recordings/{}", percent_encode(file, PATH_SEGMENT)));
+    if !state.auth.asks() {
+        return path;
+    }
+    format!("{path}?token={}", state.auth.sign_file(file, Timestamp::now()))
 }
 
 /// A manifest, and where its file is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recording)]
 pub struct Listed {
     #[serde(flatten)]
     manifest: Manifest,
-    /// Path of the download; `null` while there is nothing to download.
+    /// Where the download is; `null` while there is nothing to download.
+    #[schema(required)]
     url: Option<String>,
 }
 
-impl From<Manifest> for Listed {
-    fn from(manifest: Manifest) -> Self {
+impl Listed {
+    pub(super) fn new(state: &State, manifest: Manifest) -> Self {
         let there = manifest.state == RecordingState::Sealed && manifest.file_present;
-        let url = there.then(|| url(&manifest.file));
+        let url = there.then(|| url(state, &manifest.file));
         Self { manifest, url }
     }
 }
@@ -54,34 +65,42 @@ pub struct Filter {
     before: Option<RecordingId>,
 }
 
-/// `GET /api/recordings`: newest first.
+/// `GET /api/recordings`: newest first, of the streams whose recordings the caller may have.
 pub async fn list(
     Extract(state): Extract<Arc<State>>,
+    access: Extension<Access>,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<Vec<Listed>>, ApiError> {
     let Query(filter) = filter.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
     let wanted = |manifest: &Manifest| {
         filter.stream.as_deref().is_none_or(|stream| stream == manifest.stream.as_str())
             && filter.before.as_ref().is_none_or(|before| manifest.id < *before)
+            && access.may(Permission::Recordings, &manifest.stream)
     };
     let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    Ok(Json(state.recordings.list().into_iter().filter(wanted).take(limit).map(Listed::from).collect()))
+    let found = state.recordings.list().into_iter().filter(wanted).take(limit);
+    Ok(Json(found.map(|manifest| Listed::new(&state, manifest)).collect()))
 }
 
 /// `GET /api/recordings/{id}`.
 pub async fn get(
     Extract(state): Extract<Arc<State>>,
+    access: Extension<Access>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Listed>, ApiError> {
-    Ok(Json(find(&state, id)?.into()))
+    let manifest = find(&state, id)?;
+    access.asks(Permission::Recordings, &manifest.stream).await?;
+    Ok(Json(Listed::new(&state, manifest)))
 }
 
 /// `DELETE /api/recordings/{id}`: the file goes, the manifest says `deleted`.
 pub async fn delete(
     Extract(state): Extract<Arc<State>>,
+    access: Extension<Access>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let manifest = find(&state, id)?;
+    access.asks(Permission::Admin, &manifest.stream).await?;
     state.recordings.delete(&manifest.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -89,9 +108,11 @@ pub async fn delete(
 /// `POST /api/recordings/{id}/hook`: runs the hook again; answers with the manifest as it is then.
 pub async fn replay_hook(
     Extract(state): Extract<Arc<State>>,
+    access: Extension<Access>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let manifest = find(&state, id)?;
+    access.asks(Permission::Admin, &manifest.stream).await?;
     match manifest.state {
         RecordingState::Recording => return Err(crate::record::Error::Busy(manifest.id).into()),
         RecordingState::Sealed if manifest.file_present => {}
@@ -99,18 +120,20 @@ pub async fn replay_hook(
     }
     (state.replay)(manifest.id.clone()).await?;
     let now = state.recordings.get(&manifest.id).unwrap_or(manifest);
-    Ok((StatusCode::ACCEPTED, Json(Listed::from(now))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Listed::new(&state, now))).into_response())
 }
 
 /// `GET /recordings/{file}`: a sealed, catalogued file, with ranges and validators; to be saved, or
 /// with `?inline` to be shown.
 pub async fn download(
     Extract(state): Extract<Arc<State>>,
+    access: Extension<Access>,
     file: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let Path(file) = file.map_err(|_| unknown("this file"))?;
     let (manifest, path) = state.recordings.by_file(&file).ok_or_else(|| unknown(&file))?;
+    access.asks(Permission::Recordings, &manifest.stream).await?;
     // The catalogue only knows plain names in its own folder; this holds even if it were wrong.
     if path.file_name() != Some(file.as_ref()) || file.starts_with('.') {
         return Err(unknown(&file));
@@ -192,4 +215,28 @@ fn gone(manifest: &Manifest) -> ApiError {
     };
     let message = format!("the file of recording {} {why}", manifest.id);
     ApiError::new(StatusCode::GONE, "recording_not_found", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_download_is_saved_under_its_name_whatever_it_is(file in "\\PC{1,80}|[\\x00-\\xff\"\\\\;%'*]{1,40}") {
+            let header = disposition("attachment", &file);
+            prop_assert!(HeaderValue::try_from(&header).is_ok() && header.is_ascii(), "{header:?}");
+            // Read by the grammar of RFC 6266: two parameters, a quoted string without escapes and an
+            // RFC 8187 value.
+            let rest = header.strip_prefix("attachment; filename=\"").unwrap();
+            let (plain, rest) = rest.split_once('"').unwrap();
+            prop_assert!(plain.chars().all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c)), "{plain:?}");
+            prop_assert_eq!(plain.len(), file.chars().count());
+            let value = rest.strip_prefix("; filename*=UTF-8\'\'").unwrap();
+            prop_assert!(value.chars().all(|c| c.is_ascii_alphanumeric() || "%-._~".contains(c)), "{value:?}");
+            prop_assert_eq!(percent_decode_str(value).decode_utf8().unwrap(), file);
+        }
+    }
 }

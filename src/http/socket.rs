@@ -1,8 +1,11 @@
 //! A WebSocket with deadlines: what `/signal`, `/chunks` and `/live` have in common.
 
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::state::Sockets;
+use axum::Extension;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::time::Duration;
@@ -14,6 +17,11 @@ use tokio_util::sync::CancellationToken;
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Whether a request means to become a WebSocket.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
 
 /// Why a socket ends.
 #[derive(Debug)]
@@ -39,15 +47,17 @@ pub(super) struct Socket {
     ping: Interval,
     silence: Duration,
     heard: Instant,
+    unfinished: Unfinished,
 }
 
 impl Socket {
-    pub fn new(socket: WebSocket, sockets: &Sockets) -> Self {
+    pub fn new(socket: WebSocket, sockets: &Sockets, Extension(unfinished): Extension<Unfinished>) -> Self {
+        unfinished.count();
         let timing = sockets.timing;
         let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = sockets.tasks.stop_token();
-        Self { socket, stop, ping, silence: timing.silence, heard: Instant::now() }
+        Self { socket, stop, ping, silence: timing.silence, heard: Instant::now(), unfinished }
     }
 
     /// The peer's next message, text or bytes. Pings the peer meanwhile, and ends if it is silent for
@@ -64,6 +74,7 @@ impl Socket {
                     self.heard = Instant::now();
                     // Pings are answered by the library; after a closing handshake nothing comes.
                     if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                        self.unfinished.taken();
                         return Ok(message);
                     }
                 }

@@ -2,27 +2,31 @@
 //!
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
+use crate::auth::Auth;
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::Scrape;
+use crate::base::places::{Bound, Party, Place, Places};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
 use crate::http::error::ApiError;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
+use crate::http::ops::Inside;
 use crate::http::signal::Timing;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::StreamInfo;
+use crate::ingest::publication::{NoControl, StreamInfo};
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
-use crate::ingest::{Refusal, SessionId};
+use crate::ingest::{Limits, Refusal, SessionId};
 use crate::live::Stream;
-use crate::record::{Error, Manifest, Recordings};
-use axum::http::StatusCode;
+use crate::record::{Begun, Condition, Error, Manifest, Recordings};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Everything the routes need; `app` fills it in.
 pub struct State {
@@ -34,18 +38,28 @@ pub struct State {
     pub recordings: Arc<dyn Catalogue>,
     /// The JPEG streams.
     pub mjpeg: Mjpeg,
-    /// Who is served.
+    /// Where the server stands for the world.
+    pub site: Site,
+    /// From where one is served.
     pub guard: Guard,
+    /// Who may do what.
+    pub auth: Auth,
     /// Runs a recording's hook again.
     pub replay: Replay,
     /// Pages, scripts, styles.
     pub assets: Assets,
     /// Whether `/readyz` says yes: true once everything runs, false from the first word of a stop.
     pub ready: Arc<AtomicBool>,
+    /// How many connections there may be.
+    pub connections: Places,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Who watches.
     pub viewers: Viewers,
+    /// What the operator is told.
+    pub inside: Inside,
+    /// What happens, for `/api/events`.
+    pub feed: Feed,
 }
 
 /// Notes durably that a recording's hook is to run, and queues it.
@@ -65,9 +79,11 @@ pub enum NoReplay {
     Record(#[from] Error),
 }
 
-/// WebSockets at the same time. Each costs a task and some 10 KiB; a client over the bound gets
-/// `limit_reached` before its upgrade.
-const MAX_SOCKETS: usize = 4096;
+/// The places for connections.
+pub fn connections(limits: &Limits) -> Places {
+    let all = Bound("limits.max_connections", limits.max_connections);
+    Places::new(all, Bound("limits.max_connections_per_address", limits.max_connections_per_address))
+}
 
 /// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
 pub struct Sockets {
@@ -75,27 +91,26 @@ pub struct Sockets {
     pub tasks: Tasks,
     /// Their deadlines.
     pub timing: Timing,
-    places: Arc<Semaphore>,
-}
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self::new(Timing::default())
-    }
+    places: Places,
 }
 
 impl Sockets {
     /// None yet.
-    pub fn new(timing: Timing) -> Self {
-        Self { tasks: Tasks::new(), timing, places: Arc::new(Semaphore::new(MAX_SOCKETS)) }
+    pub fn new(timing: Timing, limits: &Limits) -> Self {
+        let all = Bound("limits.max_sockets", limits.max_sockets);
+        let each = Bound("limits.max_sockets_per_address", limits.max_sockets_per_address);
+        Self { tasks: Tasks::new(), timing, places: Places::new(all, each) }
     }
 
-    /// A place for one more socket, free again when dropped.
-    pub fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "the server has no place for another WebSocket: try again later";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", message)
-        })
+    /// What there is at present.
+    pub(super) fn gauges(&self, scrape: &mut Scrape) {
+        scrape.gauge("websockets", "WebSockets that are open", self.places.taken() as u64);
+    }
+
+    /// A place for one more socket, free again when dropped; a client over its bound is told before
+    /// its upgrade.
+    pub fn enter(&self, client: Option<Party>) -> Result<Place, ApiError> {
+        Ok(self.places.enter(client)?)
     }
 }
 
@@ -115,6 +130,10 @@ pub trait Ingest: Send + Sync {
     fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>>;
     /// Ends a publication by name.
     fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// A stream's media goes to a new file from now on.
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl>;
+    /// A stream is recorded no longer, and goes on; gives the file that was written.
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl>;
     /// All publications.
     fn streams(&self) -> Vec<StreamInfo>;
     /// The media of one of them, for viewers.
@@ -148,6 +167,14 @@ impl Ingest for WebRtc {
         Box::pin(std::future::ready(self.kick(stream)))
     }
 
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+        self.begin_file(stream)
+    }
+
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+        self.stop_recording(stream)
+    }
+
     fn streams(&self) -> Vec<StreamInfo> {
         self.streams()
     }
@@ -171,6 +198,8 @@ pub trait Catalogue: Send + Sync {
     fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)>;
     /// Removes a recording's file.
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>>;
+    /// The state of the folder.
+    fn condition(&self) -> BoxFuture<'_, Condition>;
 }
 
 impl Catalogue for Recordings {
@@ -188,5 +217,9 @@ impl Catalogue for Recordings {
 
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
         Box::pin(self.delete(id))
+    }
+
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        Box::pin(self.condition())
     }
 }

@@ -1,24 +1,29 @@
 //! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
 
-use crate::auth;
+use crate::auth::{self, Auth};
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::http::Config;
 use crate::http::assets::Assets;
+use crate::http::client::Site;
+use crate::http::feed::Feed;
 use crate::http::guard::Guard;
 use crate::http::live::Viewers;
+use crate::http::ops::Inside;
 use crate::http::signal::Timing;
-use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State};
+use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State, connections};
+use crate::http::{Config, Doors};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::StreamInfo;
+use crate::ingest::publication::{NoControl, Picture, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
-use crate::ingest::{Refusal, SessionId, Way};
+use crate::ingest::{Limits, Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::record::{self, Error, HookRecord, HookState, Manifest, RecordingState, Recordings};
+use crate::record::{
+    self, Begun, Condition, Error, HookRecord, HookState, Manifest, RecordingState, Recordings,
+};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -29,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Takes every offer (or refuses as told), notes every call.
@@ -111,15 +116,29 @@ impl Ingest for FakeIngest {
         self.note(format!("kick {stream}"), ())
     }
 
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+        self.calls.lock().unwrap().push(format!("begin file {stream}"));
+        let id = |ms| RecordingId::new(Timestamp::from_millisecond(ms).unwrap());
+        match stream.as_str() {
+            "cam" => Ok(Begun { recording: id(1), continues: None, waits: false }),
+            "taped" => Ok(Begun { recording: id(2), continues: Some(id(1)), waits: true }),
+            "mp4" => Err(NoControl::Whole),
+            "full" => Err(NoControl::Record(Error::DiskFull)),
+            _ => Err(NoControl::NotLive),
+        }
+    }
+
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+        self.calls.lock().unwrap().push(format!("stop recording {stream}"));
+        match stream.as_str() {
+            "taped" => Ok(RecordingId::new(Timestamp::UNIX_EPOCH)),
+            "cam" => Err(NoControl::NotRecorded),
+            _ => Err(NoControl::NotLive),
+        }
+    }
+
     fn streams(&self) -> Vec<StreamInfo> {
-        vec![StreamInfo {
-            stream: "cam".parse().unwrap(),
-            status: Status::Publishing.word(),
-            via: Some(Way::Webrtc),
-            started_at: Timestamp::UNIX_EPOCH,
-            recording: None,
-            tracks: vec![crate::media::Codec::Vp8],
-        }]
+        vec![cam()]
     }
 
     fn stream(&self, name: &StreamName) -> Option<Stream> {
@@ -131,6 +150,24 @@ impl Ingest for FakeIngest {
     }
 }
 
+/// The one stream that lives.
+pub fn cam() -> StreamInfo {
+    let codec = crate::media::Codec::Vp8;
+    StreamInfo {
+        stream: "cam".parse().unwrap(),
+        status: Status::Publishing.word(),
+        via: Some(Way::Webrtc),
+        started_at: Timestamp::UNIX_EPOCH,
+        recording: None,
+        tracks: vec![codec],
+        video: Some(Picture { codec, width: Some(640), height: Some(360), frames: 30 }),
+        bytes: 100_000,
+        frames: 30,
+        lost: 0,
+        viewers: 0,
+    }
+}
+
 fn init() -> Candidate {
     Candidate { sdp_mid: Some("0".into()), sdp_m_line_index: Some(0), ..Candidate::default() }
 }
@@ -139,9 +176,15 @@ fn init() -> Candidate {
 pub struct FakeCatalogue {
     pub folder: PathBuf,
     pub list: Mutex<Vec<Manifest>>,
+    pub condition: Mutex<Condition>,
 }
 
 impl Catalogue for FakeCatalogue {
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        let condition = *self.condition.lock().unwrap();
+        async move { condition }.boxed()
+    }
+
     fn list(&self) -> Vec<Manifest> {
         self.list.lock().unwrap().clone()
     }
@@ -191,33 +234,41 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
 
 /// What a test wants different from the defaults.
 pub struct Setup {
-    pub mode: auth::Mode,
+    pub auth: auth::Config,
     pub origins: Vec<String>,
+    pub ancestors: Vec<String>,
     pub ice_servers: Vec<IceServer>,
     pub timing: Timing,
     pub assets: Option<PathBuf>,
     pub hook: bool,
-    pub max_viewers: usize,
+    pub limits: Limits,
+    pub inside: Inside,
+    pub base_path: &'static str,
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            mode: auth::Mode::Off,
+            auth: auth::Config::default(),
             origins: Vec::new(),
+            ancestors: Vec::new(),
             ice_servers: Vec::new(),
             timing: Timing::default(),
             assets: None,
             hook: true,
-            max_viewers: 10,
+            limits: Limits::default(),
+            inside: Inside::default(),
+            base_path: "",
+            trusted_proxies: Vec::new(),
         }
     }
 }
 
-fn no_jpeg_streams(folder: &Path) -> Mjpeg {
+fn no_jpeg_streams(folder: &Path, limits: &Limits) -> Mjpeg {
     let config = record::Config { dir: folder.join("records"), ..Default::default() };
     let (recordings, _) = Recordings::open(config, false, Tasks::new()).unwrap();
-    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), 10);
+    let publications = Publications::new(recordings, Tasks::new(), Duration::from_secs(10), limits);
     Mjpeg::new(Default::default(), publications, Tasks::new())
 }
 
@@ -238,32 +289,50 @@ impl Server {
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ingest = Arc::new(FakeIngest { ice_servers: setup.ice_servers, ..FakeIngest::default() });
-        let catalogue = Arc::new(FakeCatalogue { folder: folder.path().to_owned(), list: Mutex::default() });
-        let config = Config { cors_origins: setup.origins, ..Config::default() };
+        let catalogue = Arc::new(FakeCatalogue {
+            folder: folder.path().to_owned(),
+            list: Mutex::default(),
+            condition: Mutex::new(Condition::FINE),
+        });
+        let config = Config {
+            cors_origins: setup.origins,
+            frame_ancestors: setup.ancestors,
+            base_path: setup.base_path.to_owned(),
+            trusted_proxies: setup.trusted_proxies,
+            ..Config::default()
+        };
         let replayed = Arc::new(Mutex::new(Vec::new()));
         let (noted, hook) = (replayed.clone(), setup.hook);
         let record = record::Config { dir: folder.path().join("chunks"), min_free: 0, ..Default::default() };
         let (recordings, _) = Recordings::open(record, false, Tasks::new()).unwrap();
-        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, 10);
+        let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, &setup.limits);
+        let sockets = Sockets::new(setup.timing, &setup.limits);
+        let (streams, recordings) = (broadcast::channel(1).1, broadcast::channel(1).1);
         let state = State {
             ingest: ingest.clone(),
             chunks: Chunks::new(publications, Tasks::new(), chunks::Config::default()),
             recordings: catalogue.clone(),
-            mjpeg: no_jpeg_streams(folder.path()),
-            guard: Guard::new(&config, &auth::Config { mode: setup.mode, ..Default::default() }).unwrap(),
+            mjpeg: no_jpeg_streams(folder.path(), &setup.limits),
+            site: Site::new(&config),
+            guard: Guard::new(&config, &setup.auth).unwrap(),
+            auth: Auth::new(setup.auth).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
                 async move { hook.then_some(()).ok_or(NoReplay::NoHook) }.boxed()
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
-            sockets: Sockets::new(setup.timing),
-            viewers: Viewers::new(setup.max_viewers, 1 << 20),
+            connections: connections(&setup.limits),
+            feed: Feed::start(streams, recordings, &sockets.tasks),
+            sockets,
+            viewers: Viewers::new(&setup.limits, 1 << 20),
+            inside: setup.inside,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =
             (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
-        let ended = tokio::spawn(crate::http::serve(listener, Arc::new(state), shutdown.clone()));
+        let doors = Doors { main: listener, tls: None, redirect: None };
+        let ended = tokio::spawn(crate::http::serve(doors, Arc::new(state), shutdown.clone()));
         let client = reqwest::Client::new();
         Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
     }

@@ -1,13 +1,18 @@
 //! The routes as clients see them, over real sockets.
 
 use crate::auth;
+use crate::base::pulse::{self, Pulse};
 use crate::http::END_TIME;
+use crate::http::ops::Inside;
 use crate::http::testing::{Server, Setup, error_of, manifest};
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::IceServer;
-use crate::record::RecordingState;
+use crate::record::{Condition, RecordingState};
 use reqwest::header;
 use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
@@ -187,16 +192,97 @@ async fn a_listed_page_passes_the_preflight_and_may_read_the_session() {
 async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
     let server = Server::start(Setup::default()).await;
     for headers in [&[("host", "evil.example")], &[("x-forwarded-for", "1.2.3.4")]] {
-        for line in ["GET /", "GET /nothing", "GET /healthz", "POST /whip/cam", "GET /recordings/x.webm"] {
+        for line in ["GET /", "GET /nothing", "GET /login", "POST /whip/cam", "GET /recordings/x.webm"] {
             let answer = ask(&server, line, headers, "").await;
             assert_eq!(head(&answer, "www-authenticate"), "Bearer");
             assert_eq!(error_of(answer).await, (401, "unauthorized".to_owned()), "{line} {headers:?}");
         }
     }
-    let old = raw(&server, "GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 401"), "{old}");
-    let open = Server::start(Setup { mode: auth::Mode::Open, ..Setup::default() }).await;
+    let old = |path: &str| format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let told = raw(&server, &old("/")).await;
+    assert!(told.starts_with("HTTP/1.0 401"), "{told}");
+    let probe = raw(&server, &old("/healthz")).await;
+    assert!(probe.starts_with("HTTP/1.0 200"), "containers are probed by whatever there is: {probe}");
+    let open = Server::start(Setup {
+        auth: auth::Config { mode: auth::Mode::Open, ..Default::default() },
+        ..Setup::default()
+    })
+    .await;
     assert_eq!(ask(&open, "GET /healthz", &[("host", "record.example.org")], "").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_on_this_machine_makes_nobody_local() {
+    let trusted_proxies = vec!["127.0.0.1".to_owned()];
+    let server = Server::start(Setup { trusted_proxies, ..Setup::default() }).await;
+    let local = ("host", "localhost");
+    let cases: [Headers<'_>; 4] = [
+        &[local, ("x-forwarded-for", "127.0.0.1"), ("x-forwarded-host", "localhost")],
+        &[local, ("forwarded", "for=127.0.0.1;host=localhost")],
+        &[local, ("x-forwarded-proto", "https")],
+        // It may say nothing of whom it brings.
+        &[local],
+    ];
+    for headers in cases {
+        let answer = ask(&server, "GET /api/recordings", headers, "").await;
+        assert_eq!(error_of(answer).await, (401, "unauthorized".to_owned()), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_ones_own_pages_are_known_by_what_it_says() {
+    let trusted = || Setup { trusted_proxies: vec!["127.0.0.0/8".to_owned()], ..Setup::default() };
+    let server = Server::start(Setup {
+        auth: auth::Config { mode: auth::Mode::Open, ..Default::default() },
+        ..trusted()
+    })
+    .await;
+    let open = Server::start(Setup {
+        auth: auth::Config { mode: auth::Mode::Open, ..Default::default() },
+        ..Setup::default()
+    })
+    .await;
+    let (https, host) = (("x-forwarded-proto", "https"), ("x-forwarded-host", "rec.example.org"));
+    for (server, headers, expected) in [
+        (&server, [https, host, ("origin", "https://rec.example.org")], 404),
+        (&server, [https, host, ("origin", "http://rec.example.org")], 403),
+        (&server, [https, host, ("origin", "https://evil.example")], 403),
+        (&open, [https, host, ("origin", "https://rec.example.org")], 403),
+    ] {
+        let answer = ask(server, "DELETE /api/recordings/x", &headers, "").await;
+        assert_eq!(answer.status(), expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn below_a_base_path_every_address_begins_with_it() {
+    let server = Server::start(Setup { base_path: "/a/onrecord/", ..Setup::default() }).await;
+    server.add(manifest("a", "a 1.webm", 1_000), b"content");
+    let list = ask(&server, "GET /a/onrecord/api/recordings", &[], "").await;
+    let list: Value = list.json().await.unwrap();
+    let url = list[0]["url"].as_str().unwrap();
+    assert_eq!(url, "/a/onrecord/recordings/a%201.webm");
+    assert_eq!(ask(&server, &format!("GET {url}?inline"), &[], "").await.text().await.unwrap(), "content");
+    let created = ask(&server, "POST /a/onrecord/whip/cam", &[SDP], "v=0").await;
+    assert_eq!(head(&created, "location"), "/a/onrecord/whip/cam/session-cam");
+    assert_eq!(ask(&server, "DELETE /a/onrecord/whip/cam/session-cam", &[], "").await.status(), 200);
+    for path in ["/", "/publish", "/watch/a", "/js/onrecord.js", "/js/client/session.js", "/healthz"] {
+        assert_eq!(ask(&server, &format!("GET /a/onrecord{path}"), &[], "").await.status(), 200, "{path}");
+        let beside = ask(&server, &format!("GET {path}"), &[], "").await;
+        assert_eq!(beside.status(), 404, "{path}");
+        assert!(beside.text().await.unwrap().contains("below /a/onrecord/"), "{path}");
+    }
+    let bare =
+        raw(&server, "GET /a/onrecord?x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(bare.contains("308") && bare.to_lowercase().contains("location: /a/onrecord/?x=1"), "{bare}");
+    // A proxy may ask with the whole address; the host in it counts as any.
+    for (host, status) in [("localhost", "200"), ("evil.example", "401")] {
+        let line = format!(
+            "GET http://{host}/a/onrecord/healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = raw(&server, &line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -393,6 +479,37 @@ async fn a_stopping_server_is_alive_but_not_ready() {
 }
 
 #[tokio::test]
+async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_readyz() {
+    let hung = Instant::now().checked_sub(pulse::STUCK).unwrap();
+    let pulses = vec![Pulse::since("media engine", hung), Pulse::new("runtime")];
+    let (engine, full) = (pulses[0].clone(), Arc::new(AtomicBool::new(true)));
+    let hooks_full = full.clone();
+    let hooks_full: Box<dyn Fn() -> bool + Send + Sync> =
+        Box::new(move || hooks_full.load(Ordering::Relaxed));
+    let inside = Inside { pulses, hooks_full: Some(hooks_full), ..Inside::default() };
+    let server = Server::start(Setup { inside, ..Setup::default() }).await;
+    let answer = ask(&server, "GET /healthz", &[], "").await;
+    assert_eq!(answer.status(), 503);
+    let told: Value = answer.json().await.unwrap();
+    assert_eq!(told["stuck"], serde_json::json!(["media engine"]), "{told}");
+    engine.beat(Instant::now());
+    assert_eq!(ask(&server, "GET /healthz", &[], "").await.status(), 200);
+
+    let reasons = async || {
+        let told: Value = ask(&server, "GET /readyz", &[], "").await.json().await.unwrap();
+        let reasons = told["reasons"].as_array().cloned().unwrap_or_default();
+        reasons.iter().map(|reason| reason["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let silent = Condition { writable: false, room: false, space: None };
+    *server.catalogue.condition.lock().unwrap() = silent;
+    server.not_ready();
+    assert_eq!(reasons().await, ["not_running", "not_writable", "hook_queue_full"]);
+    *server.catalogue.condition.lock().unwrap() = Condition { writable: true, ..silent };
+    full.store(false, Ordering::Relaxed);
+    assert_eq!(reasons().await, ["not_running", "disk_full"]);
+}
+
+#[tokio::test]
 async fn a_stalled_download_is_cut_so_that_the_server_ends() {
     let server = Server::start(Setup::default()).await;
     server.add(manifest("a", "a.webm", 1_000_000), b"");
@@ -429,7 +546,7 @@ async fn pages_come_with_a_policy_and_are_sent_once() {
         let page = ask(&server, &format!("GET {path}"), &[], "").await;
         assert_eq!(page.status(), 200);
         assert_eq!(head(&page, "content-type"), "text/html; charset=utf-8");
-        assert!(head(&page, "content-security-policy").contains("default-src 'self'"), "{page:?}");
+        assert!(head(&page, "content-security-policy").contains("script-src 'self'"), "{page:?}");
         assert_eq!(
             (head(&page, "x-content-type-options"), head(&page, "referrer-policy")),
             ("nosniff", "same-origin")
@@ -454,7 +571,7 @@ async fn in_development_open_pages_reload_when_a_file_changes() {
     let folder = site();
     let server = Server::start(Setup { assets: Some(folder.path().to_owned()), ..Setup::default() }).await;
     let page = ask(&server, "GET /", &[], "").await.text().await.unwrap();
-    assert!(page.contains("/js/dev-reload.js"), "{page}");
+    assert!(page.contains(" src=\"js/dev-reload.js\""), "{page}");
     assert_eq!(ask(&server, "GET /js/dev-reload.js", &[], "").await.status(), 200);
     let mut events = ask(&server, "GET /dev/reload", &[], "").await;
     assert_eq!(events.headers()[header::CONTENT_TYPE], "text/event-stream");

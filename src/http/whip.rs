@@ -1,11 +1,14 @@
 //! WHIP, RFC 9725: a publisher over plain HTTP.
 //!
 //! The endpoint takes an offer; the session it creates lives under `Location` until a DELETE, or
-//! until its media ends. Signalling with feedback is `/signal`; WHIP clients learn the recording
+//! until its media ends. That its id is known to nobody else is what binds it to its stream: a caller who may
+//! publish the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients learn the recording
 //! from `/api/recordings`.
 
 use crate::base::reason::EndReason;
+use crate::http::access::bearer;
 use crate::http::body::{self, expect_type};
+use crate::http::client::Caller;
 use crate::http::error::ApiError;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -32,6 +35,7 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 pub async fn publish(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
+    Caller(client): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -39,8 +43,8 @@ pub async fn publish(
     expect_type(&headers, SDP)?;
     let sdp = text(body).await?;
     let bearer = bearer(&headers);
-    let path = format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT));
-    let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None };
+    let path = state.site.path(&format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT)));
+    let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None, client };
     let accepted = state.ingest.accept(offer).await?;
 
     let mut response = (StatusCode::CREATED, accepted.answer).into_response();
@@ -127,12 +131,6 @@ async fn text(body: Body) -> Result<String, ApiError> {
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
-}
-
 /// `Link` values for one server (RFC 9725 section 4.6): one for each of its URLs.
 fn links(server: &IceServer) -> Vec<String> {
     let mut parameters = String::from("; rel=\"ice-server\"");
@@ -155,5 +153,42 @@ fn quoted(text: &str) -> String {
 fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::StreamName;
+    use crate::http::testing::{Server, Setup};
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::TestRunner;
+
+    /// Requests are slow beside what one case of a property usually costs.
+    const NAMES: usize = 200;
+
+    #[tokio::test]
+    async fn every_name_comes_back_from_its_url_and_its_location() {
+        let server = Server::start(Setup::default()).await;
+        let mut runner = TestRunner::deterministic();
+        let names = "\\PC{1,40}|[ -~]{1,30}|[%+?#&;:@. /\\\\]{1,10}";
+        for _ in 0..NAMES {
+            let name = names.new_tree(&mut runner).unwrap().current();
+            let path = format!("/whip/{}", percent_encode(&name, PATH_SEGMENT));
+            let request = || server.request("POST", &path).header("content-type", SDP).body("v=0");
+            let answer = request().send().await.unwrap();
+            if name.parse::<StreamName>().is_err() {
+                assert!(answer.status().is_client_error(), "{name:?}: {answer:?}");
+                continue;
+            }
+            assert_eq!(answer.status(), 201, "{name:?}");
+            let calls = server.ingest.calls();
+            let call = calls.last().unwrap();
+            assert!(call.starts_with(&format!("accept {name} sdp=v=0 ")), "{name:?} became {call:?}");
+            // What a client resolves against the request's address, as RFC 9725 has it.
+            let location = str::from_utf8(answer.headers()["location"].as_bytes()).unwrap();
+            let absolute = answer.url().join(location).unwrap();
+            assert!(absolute.path().starts_with(&format!("{path}/")), "{name:?} at {location}");
+        }
     }
 }

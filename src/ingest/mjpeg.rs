@@ -9,6 +9,8 @@
 //! an image, or when its publisher goes on another way.
 
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -96,6 +98,7 @@ impl Mjpeg {
         token: Option<&Secret>,
         picture: Picture,
         size: Size,
+        client: Option<Party>,
     ) -> Result<Option<Secret>, Refusal> {
         if self.take(name, token, &picture, size)? {
             return Ok(None);
@@ -104,7 +107,11 @@ impl Mjpeg {
         if self.take(name, token, &picture, size)? {
             return Ok(None);
         }
-        self.inner.begin(name, token, picture, size).map(Some)
+        let begun = self.inner.begin(name, token, (picture, size), client).map(Some);
+        if let Err(refusal) = &begun {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        begun
     }
 
     /// Whether there was a stream that took it.
@@ -147,9 +154,19 @@ impl Mjpeg {
         Some(self.inner.live(name)?.pictures.viewer())
     }
 
+    /// How many look on.
+    pub fn viewers(&self, name: &StreamName) -> usize {
+        self.inner.live(name).map_or(0, |source| source.pictures.viewers())
+    }
+
     /// The newest image.
     pub fn newest(&self, name: &StreamName) -> Option<Picture> {
         Some(self.inner.live(name)?.pictures.newest())
+    }
+
+    /// Whether this is the secret of the stream's publisher, by whatever way it came last.
+    pub fn is_held_by(&self, name: &StreamName, token: &Secret) -> bool {
+        self.inner.publications.find(name, token).is_some()
     }
 
     /// Whether somebody publishes this stream another way.
@@ -167,10 +184,10 @@ impl Inner {
         self: &Arc<Self>,
         name: &StreamName,
         token: Option<&Secret>,
-        picture: Picture,
-        size: Size,
+        (picture, size): (Picture, Size),
+        client: Option<Party>,
     ) -> Result<Secret, Refusal> {
-        let publication = match self.publications.reserve(name, self.config.record, token, None) {
+        let publication = match self.publications.reserve(name, self.config.record, token, None, client) {
             // The name lives, so the secret is somebody else's rather than old.
             Err(Refusal::ResumeExpired) if self.publications.stream(name).is_some() => {
                 return Err(Refusal::StreamBusy(name.clone()));

@@ -1,6 +1,7 @@
 //! L4: who pushes frames in.
 
 pub mod chunks;
+mod limits;
 pub mod mjpeg;
 pub mod publication;
 pub mod publications;
@@ -8,27 +9,15 @@ pub mod status;
 mod timeline;
 pub mod webrtc;
 
+pub use limits::Limits;
+
 use crate::base::id::{Secret, StreamName};
-use serde::{Deserialize, Serialize};
-
-/// Section `limits` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Publications at the same time.
-    pub max_streams: usize,
-    /// Viewers at the same time, of all streams together, JPEG streams too.
-    pub max_viewers: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_streams: 500, max_viewers: 1000 }
-    }
-}
+use crate::base::places::Full;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How media comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     /// RTP, negotiated over `/signal` or WHIP.
@@ -37,6 +26,17 @@ pub enum Way {
     Chunks,
     /// JPEG images, over `/upload`.
     Mjpeg,
+}
+
+impl Way {
+    /// The API's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webrtc => "webrtc",
+            Self::Chunks => "chunks",
+            Self::Mjpeg => "mjpeg",
+        }
+    }
 }
 
 /// Names one session, which is one connection that brings media; unguessable, usable in a URL.
@@ -79,6 +79,9 @@ pub enum Refusal {
     /// A limit of the server; try later.
     #[error("the server has reached {0}: try again later")]
     LimitReached(&'static str),
+    /// The client's own share of it.
+    #[error("you have reached {0}: end something first, or try again later")]
+    RateLimited(&'static str),
     /// No space to record.
     #[error("the server's disk is full: nothing can be recorded until space is freed")]
     DiskFull,
@@ -98,7 +101,17 @@ impl Refusal {
             Self::SessionNotFound => "session_not_found",
             Self::StaleEtag => "bad_request",
             Self::LimitReached(_) | Self::Stopping => "limit_reached",
+            Self::RateLimited(_) => "rate_limited",
             Self::DiskFull => "disk_full",
+        }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Own(limit) => Self::RateLimited(limit),
+            Full::All(limit) => Self::LimitReached(limit),
         }
     }
 }

@@ -5,17 +5,27 @@
 //! it. A publisher that vanishes keeps it for `record.reconnect_grace`, and goes on in the same
 //! recording if it comes back.
 
-use crate::base::clock::{Anchor, as_millis};
-use crate::base::id::{RecordingId, Secret, StreamName};
+mod control;
+mod end;
+mod info;
+
+pub use control::NoControl;
+pub use info::{Change, Picture, StreamInfo, What};
+
+use crate::base::clock::Anchor;
+use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::{Counter, metrics};
+use crate::base::places::Place;
 use crate::base::reason::EndReason;
+use crate::ingest::limits::{KEPT, Meter};
 use crate::ingest::publications::Inner;
 use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::media::{Codec, Event, Track};
+use crate::media::{Event, Frame, Track};
 use crate::record::{self, ByteSink, Manifest, Progress, Recording};
-use serde::Serialize;
+use info::Tally;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -23,24 +33,8 @@ use tokio::sync::watch;
 
 /// WHIP has no `resume`: the same bearer may take over a session that is silent for this long.
 const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
-
-/// A live stream, for the list.
-#[derive(Clone, Debug, Serialize)]
-pub struct StreamInfo {
-    /// Its name.
-    pub stream: StreamName,
-    /// The contract's status word.
-    pub status: &'static str,
-    /// When its publisher was first accepted.
-    #[serde(serialize_with = "as_millis")]
-    pub started_at: jiff::Timestamp,
-    /// What it is recorded to.
-    pub recording: Option<RecordingId>,
-    /// How it comes in; `null` before it has.
-    pub via: Option<Way>,
-    /// What it carries.
-    pub tracks: Vec<Codec>,
-}
+/// The code of one whose sessions never came up.
+const NEVER_CONNECTED: &str = "session_not_found";
 
 /// One publisher's claim.
 #[derive(Debug)]
@@ -56,7 +50,7 @@ pub struct Publication {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Sessions that are answered and not yet connected, the newest last.
     pending: Vec<SessionId>,
@@ -68,17 +62,56 @@ struct State {
     stream: Option<Stream>,
     /// Where bytes go that are kept as they come, in place of a stream.
     bytes: Option<ByteSink>,
+    /// Whether what comes is recorded: as the publisher wished, until an operator says otherwise.
+    record: bool,
+    /// The recording that its media goes to.
     recording: Option<Recording>,
-    /// What an earlier recording came to, if the publisher came back with other tracks.
-    earlier: Option<Box<Manifest>>,
+    /// Recordings that have not come to their end, this one too.
+    unsettled: usize,
+    /// The newest file there is so far.
+    kept: Option<Box<Manifest>>,
+    /// What ended the recording that its media went to last, if nothing else has.
+    last: Option<Progress>,
+    /// Why it is over.
+    reason: Option<EndReason>,
+    tally: Tally,
+    /// A new file waits for a keyframe.
+    wants_keyframe: bool,
     timeline: Timeline,
     last_media: Option<Instant>,
+    /// Its place among the streams, until it is over.
+    place: Option<Place>,
+    meter: Meter,
+    flow: Flow,
     /// Counts connections, so that a grace that ran out knows whether anybody came.
     generation: u64,
 }
 
+/// Where its frames are counted.
+#[derive(Debug, Default)]
+struct Flow {
+    /// By the stream's track.
+    frames: Vec<Counter>,
+    bytes: Counter,
+}
+
+impl Flow {
+    fn count(&self, frame: &Frame) {
+        if let Some(frames) = self.frames.get(frame.track) {
+            frames.inc();
+        }
+        self.bytes.inc_by(frame.data.len() as u64);
+    }
+}
+
 impl Publication {
-    pub(super) fn new(name: StreamName, record: bool, bearer: Option<String>, owner: Weak<Inner>) -> Self {
+    pub(super) fn new(
+        name: StreamName,
+        record: bool,
+        bearer: Option<String>,
+        owner: Weak<Inner>,
+        (place, meter): (Place, Meter),
+    ) -> Self {
         Self {
             name,
             resume: Secret::new(),
@@ -88,7 +121,7 @@ impl Publication {
             owner,
             status: watch::Sender::new(Status::Pending),
             over: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(record, place, meter)),
         }
     }
 
@@ -193,8 +226,8 @@ impl Publication {
                 return Err(Refusal::DiskFull);
             }
         };
-        self.watch(&owner, recording.clone());
-        (state.recording, state.bytes) = (Some(recording), Some(sink.clone()));
+        self.watch(&owner, state, recording);
+        state.bytes = Some(sink.clone());
         state.connect(session, way, now);
         Ok(sink)
     }
@@ -216,21 +249,18 @@ impl Publication {
         }
     }
 
-    fn fail_to_begin(&self, state: MutexGuard<'_, State>, failed: Status) {
+    fn fail_to_begin(&self, mut state: MutexGuard<'_, State>, failed: Progress) {
         self.over.store(true, Ordering::Release);
-        // An earlier recording's end is the last word; without one, this is.
-        let nothing_recorded = state.recording.is_none();
-        drop(state);
-        if nothing_recorded {
-            self.finish(failed);
-        }
+        // An earlier file is the last word; without one, this is.
+        state.last = Some(failed);
+        self.finish_if_settled(state);
     }
 
-    fn cannot_start(&self, error: &record::Error) -> Status {
+    fn cannot_start(&self, error: &record::Error) -> Progress {
         tracing::error!(stream = %self.name, %error, "a recording can't start");
         let full = matches!(error, record::Error::DiskFull);
         let code = if full { "disk_full" } else { "write_error" };
-        Status::Failed { code, message: format!("nothing can be recorded: {error}") }
+        Progress::Failed { code, message: format!("nothing can be recorded: {error}") }
     }
 
     /// Begins a stream, and its recording; one with other tracks can't go on in the same file.
@@ -241,15 +271,16 @@ impl Publication {
         session: &SessionId,
         tracks: &[Track],
         now: Instant,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Progress> {
         state.end_file(session, now);
         let stream = Stream::new(self.name.clone(), tracks.to_vec());
-        if self.record {
+        if state.record {
             let recording = owner.recordings.start(&stream).map_err(|error| self.cannot_start(&error))?;
-            self.watch(owner, recording.clone());
-            state.recording = Some(recording);
+            self.watch(owner, state, recording);
         }
         state.timeline = Timeline::new(tracks.len());
+        let frames = |track: &Track| metrics().media.frames.of([track.codec.as_str()]);
+        state.flow.frames = tracks.iter().map(frames).collect();
         state.stream = Some(stream);
         Ok(())
     }
@@ -265,17 +296,70 @@ impl Publication {
     pub fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (true, Some(stream)) = (state.session.as_ref() == Some(session), &state.stream) else {
+        if state.session.as_ref() != Some(session) || state.stream.is_none() {
             return false;
-        };
-        state.last_media = Some(now);
-        let is_frame = matches!(event, Event::Frame(_));
-        let mut keyframe_wanted = false;
-        state.timeline.place(event, |event| keyframe_wanted |= stream.push(&event, now));
-        if is_frame && !self.record {
-            self.publishing();
         }
+        state.last_media = Some(now);
+        let bytes = if let Event::Frame(frame) = &event { Some(frame.data.len()) } else { None };
+        let exceeded = bytes.and_then(|bytes| state.measure(bytes, now));
+        let mut keyframe_wanted = false;
+        if let Some(stream) = &state.stream {
+            let is_keyframe = state.tally.count(&event, stream.tracks());
+            state.timeline.place(event, |event| {
+                if let Event::Frame(frame) = &event {
+                    state.flow.count(frame);
+                }
+                keyframe_wanted |= stream.push(&event, now);
+            });
+            // Asked for until it comes: a publisher is spared those that are wished right after another.
+            state.wants_keyframe &= !is_keyframe;
+            keyframe_wanted |= state.wants_keyframe;
+        }
+        if bytes.is_some() && !state.record {
+            self.publishing(state);
+        }
+        drop(guard);
+        self.ends_at(exceeded, now);
         keyframe_wanted
+    }
+
+    /// Bytes of a session that are kept as they come.
+    pub(super) fn kept_bytes(&self, session: &SessionId, bytes: usize, now: Instant) {
+        let mut state = self.lock();
+        if state.session.as_ref() != Some(session) {
+            return;
+        }
+        state.last_media = Some(now);
+        state.tally.bytes += bytes as u64;
+        state.flow.bytes.inc_by(bytes as u64);
+        let exceeded = state.measure(bytes, now);
+        drop(state);
+        self.ends_at(exceeded, now);
+    }
+
+    fn ends_at(&self, limit: Option<&'static str>, now: Instant) {
+        let Some(limit) = limit else { return };
+        if !self.is_over() {
+            tracing::warn!(stream = %self.name, limit, "the publication exceeds a limit: it ends here");
+            metrics().refused(limit);
+            self.end(EndReason::Limit, now);
+        }
+    }
+
+    /// A session was refused before it could try.
+    pub(super) fn refused(&self, session: &SessionId, refusal: &Refusal) {
+        self.gave_up(session, refusal.code(), &refusal.to_string());
+    }
+
+    /// A session will not connect; it was the publication's last hope unless others try, or have.
+    fn gave_up(&self, session: &SessionId, code: &'static str, message: &str) {
+        let mut state = self.lock();
+        state.pending.retain(|pending| pending != session);
+        let hopeless = state.pending.is_empty() && state.generation == 0;
+        drop(state);
+        if hopeless {
+            self.finish(Status::Failed { code, message: message.to_owned() });
+        }
     }
 
     /// A session ended without its publisher's word: the name and the file wait for its return.
@@ -283,18 +367,13 @@ impl Publication {
         let Some(owner) = self.owner.upgrade() else { return };
         let mut state = self.lock();
         if state.session.as_ref() != Some(session) {
-            state.pending.retain(|pending| pending != session);
-            let hopeless = state.pending.is_empty() && state.generation == 0;
             drop(state);
-            if hopeless {
-                self.finish(Status::Failed {
-                    code: "session_not_found",
-                    message: "no media connection came about within 15 s: check that UDP reaches the server \
-                              (webrtc.udp_bind, webrtc.advertise, firewalls)"
-                        .to_owned(),
-                });
-            }
-            return;
+            return self.gave_up(
+                session,
+                NEVER_CONNECTED,
+                "no media connection came about within 15 s: check that UDP reaches the server \
+                 (webrtc.udp_bind, webrtc.advertise, firewalls)",
+            );
         }
         state.up = false;
         let lost = state.generation;
@@ -329,91 +408,31 @@ impl Publication {
         if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (stream, bytes, recorded) = (state.stream.take(), state.bytes.take(), state.recording.is_some());
-        drop(state);
+        let (stream, bytes) = (state.stream.take(), state.bytes.take());
+        (state.reason, state.place) = (Some(reason), None);
         if let Some(stream) = &stream {
             stream.end(reason, now);
         }
         if let Some(bytes) = bytes {
             bytes.end(reason);
         }
-        if recorded {
-            return; // Its recorder has the last word.
+        if stream.is_none() && self.record && state.last.is_none() {
+            state.last = Some(Progress::Empty(reason));
         }
-        self.finish(if stream.is_some() || !self.record {
-            Status::Unpublished { recording: None, reason }
-        } else {
-            Status::Failed {
-                code: "bad_request",
-                message: "it ended before any media came: nothing was recorded".to_owned(),
-            }
-        });
+        // Its recorders have the last word, if there are any.
+        self.finish_if_settled(state);
     }
 
-    fn publishing(&self) {
-        self.status.send_if_modified(|status| {
+    fn publishing(&self, state: &State) {
+        let first = self.status.send_if_modified(|status| {
             let first = matches!(status, Status::Pending);
             if first {
                 *status = Status::Publishing;
             }
             first
         });
-    }
-
-    /// Follows the recorder and translates.
-    fn watch(self: &Arc<Self>, owner: &Arc<Inner>, recording: Recording) {
-        let (publication, mut progress) = (self.clone(), recording.progress);
-        owner.tasks.spawn("publication", async move {
-            loop {
-                let step = progress.borrow_and_update().clone();
-                if matches!(step, Progress::Writing) {
-                    publication.publishing();
-                }
-                if let Some(last) = Status::last(step) {
-                    return publication.recorded(&recording.id, last);
-                }
-                if progress.changed().await.is_err() {
-                    let message = "the server failed to record: its log says why".to_owned();
-                    return publication.recorded(&recording.id, Status::Failed { code: "internal", message });
-                }
-            }
-        });
-    }
-
-    /// A recording has come to its end. The newest one's is the publication's, unless only an earlier
-    /// one left a file.
-    fn recorded(&self, id: &RecordingId, mut last: Status) {
-        let mut state = self.lock();
-        if state.recording.as_ref().is_some_and(|newest| newest.id != *id) {
-            if let Status::Unpublished { recording, .. } = last {
-                state.earlier = recording;
-            }
-            return;
-        }
-        if let (Status::Failed { .. }, Some(earlier)) = (&last, state.earlier.take()) {
-            last = Status::unpublished(earlier);
-        }
-        drop(state);
-        self.finish(last);
-    }
-
-    /// Gives the last word, frees the name, and is forgotten a minute later.
-    fn finish(&self, status: Status) {
-        let first = self.status.send_if_modified(|current| {
-            let first = !current.is_final();
-            if first {
-                *current = status;
-            }
-            first
-        });
-        self.over.store(true, Ordering::Release);
-        // A recorder that failed has left its stream open.
-        let mut state = self.lock();
-        (state.stream, state.bytes) = (None, None);
-        drop(state);
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
-            tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
-            owner.release(&self.name, &self.resume);
+            owner.tell(What::Live, self.info_of(state));
         }
     }
 
@@ -422,16 +441,13 @@ impl Publication {
         self.lock().stream.clone()
     }
 
+    /// How its media comes in, once it has; `None` once it is over.
+    pub(super) fn way(&self) -> Option<Option<Way>> {
+        (!self.is_over()).then(|| self.lock().way)
+    }
+
     pub(super) fn info(&self) -> StreamInfo {
-        let state = self.lock();
-        StreamInfo {
-            stream: self.name.clone(),
-            status: self.status.borrow().word(),
-            started_at: self.began.wall,
-            recording: state.recording.as_ref().map(|recording| recording.id.clone()),
-            via: state.way,
-            tracks: state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect(),
-        }
+        self.info_of(&self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -440,8 +456,46 @@ impl Publication {
 }
 
 impl State {
+    fn new(record: bool, place: Place, meter: Meter) -> Self {
+        Self {
+            pending: Vec::new(),
+            session: None,
+            way: None,
+            up: false,
+            stream: None,
+            bytes: None,
+            record,
+            recording: None,
+            unsettled: 0,
+            kept: None,
+            last: None,
+            reason: None,
+            tally: Tally::default(),
+            wants_keyframe: false,
+            timeline: Timeline::default(),
+            last_media: None,
+            place: Some(place),
+            meter,
+            flow: Flow::default(),
+            generation: 0,
+        }
+    }
+
+    /// Counts media; the limit that it exceeds.
+    fn measure(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
+        let kept = if self.way == Some(Way::Chunks) { KEPT } else { Duration::ZERO };
+        self.meter.take(bytes, kept, now)
+    }
+
     /// A session is up; returns the one it replaces.
     fn connect(&mut self, session: &SessionId, way: Way, now: Instant) -> Option<SessionId> {
+        let counts = &metrics().publications;
+        if self.generation == 0 {
+            counts.connected.inc([way.as_str()]);
+        } else if self.session.as_ref() != Some(session) {
+            counts.reconnected.inc([way.as_str()]);
+        }
+        self.flow.bytes = metrics().media.bytes.of([way.as_str()]);
         (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
         self.way = Some(way);
         self.session.replace(session.clone()).filter(|old| old != session)

@@ -64,6 +64,11 @@ impl Pictures {
         self.0.borrow().clone()
     }
 
+    /// How many look on.
+    pub fn viewers(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     /// Somebody who looks on.
     pub fn viewer(&self) -> Viewer {
         Viewer { pictures: self.0.subscribe(), stage: Stage::Opening }

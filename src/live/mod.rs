@@ -11,7 +11,7 @@ mod viewer;
 
 pub use mux::Segment;
 pub use stream::Stream;
-pub use tap::{Item, Tap};
+pub use tap::{Item, Stopper, Tap};
 pub use viewer::{View, Viewer};
 
 use crate::base::units;

@@ -77,6 +77,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that the slowest lossless reader has before it.
+    pub fn backlog(&self) -> usize {
+        self.lock().iter().map(|tap| tap.bytes()).max().unwrap_or(0)
+    }
+
     /// A lossless reader of what is pushed from now on.
     pub fn tap(&self) -> Tap {
         let queue = Arc::new(Queue::default());
@@ -87,6 +92,11 @@ impl Stream {
     /// A lossy reader. All of them share `cache` bytes of clusters (`live.cache`).
     pub fn view(&self, cache: usize) -> Viewer {
         self.seats.0.join(cache, Instant::now())
+    }
+
+    /// How many watch.
+    pub fn viewers(&self) -> usize {
+        self.seats.0.viewers()
     }
 
     pub(super) fn audience(&self) -> &Arc<Audience> {

@@ -3,7 +3,7 @@
 use crate::base::reason::EndReason;
 use crate::media::{Event, Frame, Gap, GapReason};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -52,6 +52,11 @@ impl Tap {
         Arc::strong_count(&self.queue) == 1
     }
 
+    /// What ends this reader alone, while the stream goes on.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { queue: Arc::downgrade(&self.queue) }
+    }
+
     /// Resolves when there is a reason to drain before the reader's own timer: the first item, the
     /// end, or a quarter of the bound.
     pub async fn woken(&self) {
@@ -63,6 +68,22 @@ impl Drop for Tap {
     fn drop(&mut self) {
         self.queue.lock().unread = true;
         self.queue.room.notify_waiters();
+    }
+}
+
+/// Ends one reader from outside: it still reads all that was pushed before.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    /// Weak, for a reader counts who holds its queue to see whether the stream is gone.
+    queue: Weak<Queue>,
+}
+
+impl Stopper {
+    /// Nothing is pushed to the reader after this.
+    pub fn stop(&self, reason: EndReason, now: Instant) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.push(Item::End(reason), now);
+        }
     }
 }
 
@@ -82,6 +103,8 @@ struct State {
     held: usize,
     /// The reader is gone.
     unread: bool,
+    /// The end was pushed.
+    ended: bool,
     seen_any: bool,
     /// Last time taken of each track, and whether frames have been refused since.
     tracks: HashMap<usize, (Duration, bool)>,
@@ -90,6 +113,10 @@ struct State {
 impl Queue {
     pub(super) fn push(&self, item: Item, now: Instant) {
         let mut state = self.lock();
+        if state.ended {
+            return;
+        }
+        state.ended = matches!(item, Item::End(_));
         let before = state.bytes;
         let wake = match item {
             Item::Media(Event::Frame(frame)) => {
@@ -121,6 +148,12 @@ impl Queue {
             }
             noted.await;
         }
+    }
+
+    /// What the reader has not written yet.
+    pub(super) fn bytes(&self) -> usize {
+        let state = self.lock();
+        state.bytes + state.held
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -164,6 +197,20 @@ mod tests {
             size: None,
             data,
         }))
+    }
+
+    #[test]
+    fn a_reader_that_is_stopped_has_all_up_to_then_and_nothing_after() {
+        let queue = Arc::new(Queue::default());
+        let tap = Tap::new(queue.clone());
+        let now = Instant::now();
+        queue.push(frame(0, true, 1), now);
+        tap.stopper().stop(EndReason::Stopped, now);
+        queue.push(frame(33, false, 1), now);
+        queue.push(Item::End(EndReason::Kicked), now);
+        let items: Vec<_> = tap.drain().into_iter().map(|(_, item)| item).collect();
+        assert_eq!(items, [frame(0, true, 1), Item::End(EndReason::Stopped)]);
+        assert!(!tap.orphaned());
     }
 
     #[test]

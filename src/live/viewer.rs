@@ -4,6 +4,7 @@
 //! whatever their number. Who falls out of it goes on at the newest keyframe and learns how many frames
 //! it missed. While nobody watches there is no log, and a frame costs a glance at a flag.
 
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::live::Stream;
 use crate::live::mux::{Cluster, Mux, Segment};
@@ -158,6 +159,11 @@ impl Audience {
         }
     }
 
+    /// How many look on.
+    pub fn viewers(&self) -> usize {
+        self.lock().viewers
+    }
+
     /// Gives what waits for a successor that does not come.
     fn quiet(&self, now: Instant) {
         let mut state = self.lock();
@@ -289,6 +295,8 @@ impl Viewer {
         let (frames, end) = (cluster.frames_before + cluster.frames, cluster.end);
         let missed = self.seen.map_or(0, |(_, seen)| cluster.frames_before.saturating_sub(seen));
         if missed > 0 {
+            metrics().viewers.skips.inc();
+            metrics().viewers.skipped_frames.inc_by(missed);
             self.ready.push_back(View::Skipped(missed));
         }
         if self.segment.as_ref().is_none_or(|segment| !Arc::ptr_eq(segment, &cluster.segment)) {

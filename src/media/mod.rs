@@ -12,9 +12,10 @@ pub mod vp9;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// What a track carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Pictures.
@@ -24,7 +25,7 @@ pub enum Kind {
 }
 
 /// A codec we record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// RFC 6386; RTP payload RFC 7741.
@@ -49,6 +50,19 @@ impl Codec {
         match self {
             Self::Vp8 | Self::Vp9 | Self::Av1 | Self::H264 | Self::Mjpeg => Kind::Video,
             Self::Opus | Self::Aac => Kind::Audio,
+        }
+    }
+
+    /// Its name in manifests and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vp8 => "vp8",
+            Self::Vp9 => "vp9",
+            Self::Av1 => "av1",
+            Self::H264 => "h264",
+            Self::Mjpeg => "mjpeg",
+            Self::Opus => "opus",
+            Self::Aac => "aac",
         }
     }
 
@@ -126,7 +140,7 @@ pub struct Frame {
 }
 
 /// Why a part of a track is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
     /// Packets were lost and not repaired in time.
@@ -139,6 +153,19 @@ pub enum GapReason {
     Overrun,
     /// The file was damaged there.
     Damage,
+}
+
+impl GapReason {
+    /// The manifest's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Reconnect => "reconnect",
+            Self::Silence => "silence",
+            Self::Overrun => "overrun",
+            Self::Damage => "damage",
+        }
+    }
 }
 
 /// A hole in a track: nothing was received, or nothing decodable.

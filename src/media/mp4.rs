@@ -64,7 +64,7 @@ impl Walker {
             };
             self.at += taken as u64;
             bytes = &bytes[taken..];
-            if let Some((kind, end, _)) = self.open.filter(|open| open.1 == self.at) {
+            if let Some((kind, end, _)) = self.open.filter(|open| open.1 == self.at && !self.broken) {
                 self.open = None;
                 self.ended(kind, end);
                 self.pending.clear();
@@ -318,6 +318,10 @@ mod tests {
         walker.push(&file());
         walker.push(&[0, 0, 0, 3, b'm', b'o', b'o', b'f', 9, 9, 9]);
         assert!(walker.is_broken() && walker.whole() == file().len() as u64);
+        let mut empty = Walker::default();
+        empty.push(&file());
+        empty.push(&[0, 0, 0, 8, 0, 0, 0, 0]);
+        assert!(empty.is_broken() && empty.whole() == file().len() as u64, "an empty box of no kind");
         let mut rubbish = Walker::default();
         rubbish.push(&boxed(b"mdat", &[0; 10]));
         assert!(rubbish.is_broken() && rubbish.whole() == 0, "it has to begin with ftyp");

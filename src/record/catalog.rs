@@ -1,6 +1,7 @@
 //! The catalogue: what the manifests say, kept in memory (S4).
 
 use crate::base::id::RecordingId;
+use crate::record::changes::{CHANGES, Change};
 use crate::record::disk::Disk;
 use crate::record::file::{is_temporary, replace, sync_dir};
 use crate::record::manifest::{HookState, Manifest, ManifestGap, RecordingState};
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
+use tokio::sync::broadcast;
 
 /// The folder, inside the recordings', of what could not be repaired.
 pub(super) const QUARANTINE: &str = "quarantine";
@@ -25,6 +27,7 @@ pub(super) struct Catalog {
     entries: Mutex<BTreeMap<RecordingId, Entry>>,
     /// The last id given out.
     last_id: Mutex<Option<RecordingId>>,
+    changes: broadcast::Sender<Change>,
 }
 
 /// What a recording under way has lost so far.
@@ -62,7 +65,23 @@ impl Catalog {
             entries.insert(manifest.id.clone(), Entry::new(manifest));
         }
         let last_id = Mutex::new(entries.last_key_value().map(|(id, _)| id.clone()));
-        Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries), last_id })
+        let changes = broadcast::Sender::new(CHANGES);
+        Ok(Self { dir: dir.to_owned(), mode, disk, space, entries: Mutex::new(entries), last_id, changes })
+    }
+
+    /// What changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// An error only means that nobody looks on.
+    fn tell(&self, change: Change) {
+        let _ = self.changes.send(change);
+    }
+
+    fn add(&self, manifest: Manifest) {
+        self.lock().insert(manifest.id.clone(), Entry::new(manifest.clone()));
+        self.tell(Change::new(manifest));
     }
 
     /// An id for a recording that begins now, by whatever the wall clock says: later than all there are.
@@ -77,23 +96,23 @@ impl Catalog {
     /// Adds a recording that begins, if there is space. Blocking, durable.
     pub fn insert(&self, manifest: Manifest) -> io::Result<()> {
         self.space.grow(|| self.replace(&manifest))?;
-        self.lock().insert(manifest.id.clone(), Entry::new(manifest));
+        self.add(manifest);
         Ok(())
     }
 
     /// Adds one whose file is there already. Blocking, durable.
     pub fn adopt(&self, manifest: Manifest) -> io::Result<()> {
         self.write(&manifest)?;
-        self.lock().insert(manifest.id.clone(), Entry::new(manifest));
+        self.add(manifest);
         Ok(())
     }
 
     /// Forgets a recording that came to nothing. Blocking.
     pub fn remove(&self, id: &RecordingId) -> io::Result<()> {
-        match self.lock().remove(id) {
-            Some(entry) => fs::remove_file(self.dir.join(manifest_name(&entry.manifest.file))),
-            None => Ok(()),
-        }
+        let Some(Entry { manifest, .. }) = self.lock().remove(id) else { return Ok(()) };
+        let file = self.dir.join(manifest_name(&manifest.file));
+        self.tell(Change::nothing(manifest));
+        fs::remove_file(file)
     }
 
     /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording
@@ -128,12 +147,17 @@ impl Catalog {
         let catalog = self.clone();
         let work = move || {
             let _turn = turn;
+            let before = manifest.clone();
             change(&mut manifest)?;
             catalog.write(&manifest)?;
             if let Some(entry) = catalog.lock().get_mut(&manifest.id) {
                 entry.manifest = manifest.clone();
             }
-            after(&catalog, &manifest)?;
+            let done = after(&catalog, &manifest);
+            if let Some(change) = Change::between(&before, &manifest) {
+                catalog.tell(change);
+            }
+            done?;
             Ok(manifest)
         };
         self.disk.sync(work).await?

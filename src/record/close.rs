@@ -1,6 +1,7 @@
 //! The end of a file: sealed, kept in the catalogue, announced; or nothing left behind.
 
 use crate::base::id::RecordingId;
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::record::file::is_full;
 use crate::record::manifest::Manifest;
@@ -121,6 +122,7 @@ impl Closing {
 
     /// Announces a sealed file, after those before it on its stream.
     pub async fn tell(self, outcome: Progress) {
+        count(&outcome);
         if let Some(previous) = self.previous {
             // An error means that its task is gone, and with it what there was to wait for.
             let _ = previous.await;
@@ -129,6 +131,19 @@ impl Closing {
             // Waits while the receiver is far behind; if it is gone, the manifest still says `queued`.
             let _ = self.shared.events.send(Event::Sealed(manifest)).await;
         }
+    }
+}
+
+fn count(outcome: &Progress) {
+    let counts = &metrics().recordings;
+    match outcome {
+        Progress::Sealed(manifest) => {
+            let reason = manifest.end_reason.unwrap_or(EndReason::Stopped);
+            counts.sealed.inc([reason.as_str()]);
+        }
+        Progress::Failed { code, .. } => counts.failed.inc([code]),
+        Progress::Empty(_) => drop(counts.empty.inc()),
+        Progress::Waiting | Progress::Writing => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`super::disk`].
 
+use crate::base::metrics::metrics;
 use crate::record::space::{Space, allocate_ahead};
 use crate::webm::{Patch, Seal};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -119,6 +120,7 @@ impl PartFile {
             return Err(error);
         }
         self.len += bytes.len() as u64;
+        metrics().recordings.bytes.inc_by(bytes.len() as u64);
         Ok(())
     }
 
@@ -162,11 +164,14 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
 
 /// Bytes that may still be written where `path` is, as far as its file system counts them.
 pub(super) fn free_space(path: &Path) -> io::Result<u64> {
+    Ok(space_of(path)?.map_or(u64::MAX, |(free, _)| free))
+}
+
+/// The same with the size of all; `None` where the file system does not say.
+pub(super) fn space_of(path: &Path) -> io::Result<Option<(u64, u64)>> {
     let stat = rustix::fs::statvfs(path)?;
-    if stat.f_blocks == 0 {
-        return Ok(u64::MAX);
-    }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((stat.f_blocks > 0).then(|| (bytes(stat.f_bavail), bytes(stat.f_blocks))))
 }
 
 /// Whether an error means that there is no space.

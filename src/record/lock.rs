@@ -30,6 +30,10 @@ pub struct Held {
     pub pid: Option<u32>,
     /// Where that one serves HTTP, if it is a server that does already.
     pub http: Option<SocketAddr>,
+    /// Whether it does so by TLS.
+    pub tls: bool,
+    /// What its paths begin with: nothing, or `/onrecord`.
+    pub base: String,
 }
 
 /// Why a folder can't be locked.
@@ -74,17 +78,18 @@ impl FolderLock {
             sleep(AGAIN).await;
         }
         let mut lock = Self { file };
-        lock.tell(None);
+        lock.tell("");
         Ok(lock)
     }
 
-    /// Tells those who find the folder locked where this process serves HTTP.
-    pub fn serves(&mut self, http: SocketAddr) {
-        self.tell(Some(http));
+    /// Tells those who find the folder locked where this process serves HTTP, by TLS or not, and what
+    /// paths begin with there.
+    pub fn serves(&mut self, http: SocketAddr, tls: bool, base: &str) {
+        let scheme = if tls { "https" } else { "http" };
+        self.tell(&format!("{scheme}://{http}{base}"));
     }
 
-    fn tell(&mut self, http: Option<SocketAddr>) {
-        let address = http.map(|http| http.to_string()).unwrap_or_default();
+    fn tell(&mut self, address: &str) {
         let text = format!("{}\n{address}\n", std::process::id());
         let write = |file: &mut File| {
             file.rewind()?;
@@ -118,7 +123,12 @@ fn held(dir: &Path, mut file: &File) -> Held {
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let mut lines = text.lines();
     let pid = lines.next().and_then(|pid| pid.parse().ok());
-    Held { dir: dir.to_owned(), pid, http: lines.next().and_then(|http| http.parse().ok()) }
+    let url = lines.next().unwrap_or_default();
+    // A bare address is plain HTTP.
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (http, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (tls, base) = (scheme == "https", base.to_owned());
+    Held { dir: dir.to_owned(), pid, http: http.parse().ok(), tls, base }
 }
 
 #[cfg(test)]
@@ -132,13 +142,23 @@ mod tests {
         assert_eq!(holder(&dir), None);
         let mut lock = FolderLock::take(&dir).await.unwrap();
         let at = "127.0.0.1:8080".parse().unwrap();
-        lock.serves(at);
+        lock.serves(at, true, "/base");
         let Err(LockError::Held(held)) = FolderLock::take(&dir).await else { panic!("two at a time") };
         assert_eq!((held.pid, held.http), (Some(std::process::id()), Some(at)));
+        assert_eq!((held.tls, held.base.as_str()), (true, "/base"));
         assert!(held.to_string().contains("record.dir"), "{held}");
         assert_eq!(holder(&dir), Some(held));
         drop(lock);
         assert_eq!(holder(&dir), None);
         drop(FolderLock::take(&dir).await.unwrap());
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_is_plain_http() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"12\n[::1]:8080\n").unwrap();
+        let held = held(Path::new("x"), &file);
+        assert_eq!((held.pid, held.http), (Some(12), "[::1]:8080".parse().ok()));
+        assert_eq!((held.tls, held.base.as_str()), (false, ""));
     }
 }

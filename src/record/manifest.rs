@@ -7,9 +7,10 @@ use crate::media::{Codec, GapReason, Kind};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// Where a recording stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingState {
     /// Its file is a `.part`.
@@ -23,7 +24,7 @@ pub enum RecordingState {
 }
 
 /// One track, as recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestTrack {
     /// Video or audio.
     pub kind: Kind,
@@ -42,7 +43,7 @@ pub struct ManifestTrack {
 }
 
 /// A hole in a track.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestGap {
     /// The Matroska track number: the position in `tracks`, counted from 1.
     pub track: usize,
@@ -63,7 +64,7 @@ pub(super) fn cut_gaps(gaps: &mut Vec<ManifestGap>, duration_ms: u64) {
 }
 
 /// Where the hook stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HookState {
     /// No hook is configured.
@@ -79,14 +80,16 @@ pub enum HookState {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookAttempt {
     /// Counted from 1, growing over restarts and replays.
     pub n: u32,
     /// When it began.
     #[serde(serialize_with = "as_millis")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Exit code; `null` if it could not start or was killed.
+    #[schema(required)]
     pub exit: Option<i32>,
     /// Why there is no exit code, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,12 +102,13 @@ pub struct HookAttempt {
 
 /// The attempt that runs. A manifest that says so when the server starts tells of one that the last
 /// server died in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookRunning {
     /// Its number.
     pub n: u32,
     /// When it began.
     #[serde(serialize_with = "as_millis")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The script's process group, once it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +119,7 @@ pub struct HookRunning {
 }
 
 /// What the manifest says of the hook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookRecord {
     /// Where it stands.
     pub state: HookState,
@@ -134,7 +138,7 @@ impl HookRecord {
 }
 
 /// A recording's manifest, beside the file: its name with `.json` for a suffix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Manifest {
     /// Identifier.
     pub id: RecordingId,
@@ -148,9 +152,11 @@ pub struct Manifest {
     pub state: RecordingState,
     /// Wall time of the first frame.
     #[serde(serialize_with = "as_millis")]
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// Wall time of the end; `null` while recording.
     #[serde(serialize_with = "as_some_millis")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub ended_at: Option<Timestamp>,
     /// Size of the file.
     pub bytes: u64,
@@ -159,12 +165,14 @@ pub struct Manifest {
     /// Whether the file is (still) there.
     pub file_present: bool,
     /// The recording this one goes on from.
+    #[schema(required)]
     pub continues: Option<RecordingId>,
     /// Tracks in the file's order.
     pub tracks: Vec<ManifestTrack>,
     /// Holes.
     pub gaps: Vec<ManifestGap>,
     /// Why it ended; `null` while recording.
+    #[schema(required)]
     pub end_reason: Option<EndReason>,
     /// Why it is in quarantine, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]

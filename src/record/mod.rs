@@ -11,13 +11,16 @@
 
 mod bytes;
 mod catalog;
+mod changes;
 mod close;
+mod control;
 mod disk;
 mod file;
 mod interleave;
 mod lock;
 mod manifest;
 mod names;
+mod probe;
 mod recorder;
 mod recover;
 mod repair;
@@ -33,16 +36,22 @@ pub use manifest::{
 };
 
 pub use bytes::ByteSink;
+pub use changes::{Change, What};
+pub use control::Begun;
+pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 pub use retention::{Removal, Retention, Rule, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::live::Stream;
 use catalog::Catalog;
+use control::{Control, Files};
 use disk::Disk;
+use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
@@ -50,8 +59,8 @@ use space::Space;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc, watch};
 use tracing::Instrument;
 
 /// Section `record` of the configuration.
@@ -124,6 +133,27 @@ pub struct Recording {
     pub id: RecordingId,
     /// How far it has come.
     pub progress: watch::Receiver<Progress>,
+    /// Bytes that are kept as they come take no words.
+    control: Option<Control>,
+}
+
+impl Recording {
+    /// The file that is being written: `id`, until the recording goes on in another one.
+    pub fn current(&self) -> RecordingId {
+        self.control.as_ref().map_or_else(|| self.id.clone(), Control::current)
+    }
+
+    /// Goes on in a new file from the next keyframe on; no frame falls between. `None` if it can't.
+    pub fn cut(&self, now: Instant) -> Option<Begun> {
+        self.control.as_ref().map(|control| control.cut(now))
+    }
+
+    /// Ends it behind what was pushed up to now, while its stream goes on.
+    pub fn stop(&self, reason: EndReason, now: Instant) {
+        if let Some(control) = &self.control {
+            control.stop(reason, now);
+        }
+    }
 }
 
 /// Why a recording can't start, or a request about one can't be served.
@@ -174,6 +204,7 @@ struct Shared {
     tasks: Tasks,
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
+    probe: Arc<Probe>,
     /// What the last run left, until [`Recordings::recover`] takes it.
     leftovers: Mutex<Vec<Leftover>>,
 }
@@ -227,8 +258,20 @@ impl Recordings {
         let config = Config { dir, ..config };
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
-        let shared =
-            Shared { config, mode, hook_configured, catalog, disk, space, events, tasks, active, leftovers };
+        let probe = Arc::new(Probe::new(&config.dir, space.clone()));
+        let shared = Shared {
+            config,
+            mode,
+            hook_configured,
+            catalog,
+            disk,
+            space,
+            events,
+            tasks,
+            active,
+            probe,
+            leftovers,
+        };
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
@@ -253,10 +296,23 @@ impl Recordings {
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
     /// recording go on in further files, its progress ends with the last one.
     pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
+        self.start_at(stream, None)
+    }
+
+    /// The same for a stream that is under way: the file begins with the next picture that can begin
+    /// one, or with sound where no pictures come.
+    pub fn join(&self, stream: &Stream) -> Result<Recording, Error> {
+        self.start_at(stream, Some(Instant::now()))
+    }
+
+    fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, Error> {
         self.room()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
-        let recorder = Recorder::new(self.shared.clone(), stream, id.clone(), sender);
+        let files = Files::new(id.clone());
+        let recorder = Recorder::new(self.shared.clone(), stream, files.clone(), id.clone(), joined, sender);
+        let catalog = self.shared.catalog.clone();
+        let control = Some(Control { files, stopper: recorder.stopper(), catalog });
         let active = self.shared.active();
         let span = tracing::info_span!("recording", stream = %stream.name(), %id);
         let task = async move {
@@ -264,7 +320,7 @@ impl Recordings {
             drop(active);
         };
         self.shared.tasks.spawn("recorder", task.instrument(span));
-        Ok(Recording { id, progress })
+        Ok(Recording { id, progress, control })
     }
 
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
@@ -280,7 +336,7 @@ impl Recordings {
             drop(active);
         };
         self.shared.tasks.spawn("recorder", task.instrument(span));
-        Ok((Recording { id, progress }, sink))
+        Ok((Recording { id, progress, control: None }, sink))
     }
 
     /// All recordings but the deleted ones, newest first.
@@ -306,6 +362,11 @@ impl Recordings {
         self.shared.catalog.path(manifest)
     }
 
+    /// What happens to recordings from now on, for whoever looks on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.shared.catalog.changes()
+    }
+
     /// Removes a recording's file; the manifest stays, saying `deleted`.
     pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, Error> {
         self.shared.catalog.delete(id).await
@@ -327,6 +388,18 @@ impl Recordings {
     /// Sealed recordings whose hook has not come to an end, oldest first: what the last run left.
     pub fn hooks_due(&self) -> Vec<Manifest> {
         self.shared.catalog.hooks_due()
+    }
+
+    /// The state of the folder, as of some seconds ago at most.
+    pub async fn condition(&self) -> Condition {
+        self.shared.probe.look().await
+    }
+
+    /// What there is at present.
+    pub fn gauges(&self, scrape: &mut Scrape) {
+        let help = "Recordings under way, those being sealed too";
+        scrape.gauge("recordings_open", help, *self.shared.active.borrow() as u64);
+        self.shared.disk.gauges(scrape);
     }
 
     /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and

@@ -116,5 +116,25 @@ mod tests {
             let (a, b) = (format!("{}{a}", "x".repeat(100)), format!("{}{b}", "x".repeat(100)));
             prop_assert!(!differ || encode(&a) != encode(&b), "{a:?} and {b:?}");
         }
+
+        #[test]
+        fn names_that_need_no_change_are_kept_in_nfc(name in "[\\p{L}\\p{N} _.,()'$-]{1,40}") {
+            let kept: String = name.nfc().collect();
+            let plain = !kept.starts_with(['.', '-']) && kept.len() <= MAX_NAME;
+            prop_assert!(!plain || encode(&name) == kept, "{:?} became {:?}", kept, encode(&name));
+            prop_assert_eq!(encode(&encode(&name)), encode(&name));
+        }
+
+        #[test]
+        fn a_recordings_file_tells_its_name_its_start_and_its_id(name in "\\PC{1,128}", seconds in 0..4_000_000_000i64) {
+            let Ok(name) = name.parse::<StreamName>() else { return Ok(()) };
+            let start = Timestamp::from_second(seconds).unwrap();
+            let (id, other) = (RecordingId::new(start), RecordingId::new(start));
+            let file = format!("{}.webm", stem(&name, start, &id));
+            let (read, at) = parts_of(&file).unwrap();
+            prop_assert_eq!((read.as_str(), at), (&*encode(name.as_str()), start));
+            prop_assert_eq!(id_of(&file), Some(id.clone()));
+            prop_assert_ne!(stem(&name, start, &other), stem(&name, start, &id), "of the same second");
+        }
     }
 }

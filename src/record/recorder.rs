@@ -6,9 +6,10 @@
 use crate::base::clock::Anchor;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
-use crate::live::{Item, Stream, Tap};
-use crate::media::{Event as MediaEvent, Track};
+use crate::live::{Item, Stopper, Stream, Tap};
+use crate::media::{Event as MediaEvent, Frame, Kind, Track};
 use crate::record::close::{Closing, End, Stage, end_of};
+use crate::record::control::Files;
 use crate::record::interleave::{Held, Interleaver};
 use crate::record::take::{Opening, Take};
 use crate::record::{Progress, Shared};
@@ -42,6 +43,9 @@ pub(super) struct Recorder {
     /// Packets of each track that never came, since the current file began.
     lost: Vec<u64>,
     stage: Stage,
+    files: Arc<Files>,
+    /// When it joined a stream under way, until the picture comes that it begins with.
+    joined: Option<Instant>,
     /// The file before this one, while it is being sealed.
     previous: Option<oneshot::Receiver<()>>,
 }
@@ -50,9 +54,12 @@ impl Recorder {
     pub fn new(
         shared: Arc<Shared>,
         stream: &Stream,
+        files: Arc<Files>,
         id: RecordingId,
+        joined: Option<Instant>,
         progress: watch::Sender<Progress>,
     ) -> Self {
+        let pictures = stream.tracks().iter().any(|track| track.codec.kind() == Kind::Video);
         Self {
             shared,
             stream: stream.name().clone(),
@@ -63,8 +70,15 @@ impl Recorder {
             queue: Interleaver::new(stream.tracks()),
             lost: vec![0; stream.tracks().len()],
             stage: Stage::Waiting(id),
+            files,
+            joined: joined.filter(|_| pictures),
             previous: None,
         }
+    }
+
+    /// What ends this recording alone.
+    pub fn stopper(&self) -> Stopper {
+        self.tap.stopper()
     }
 
     /// Records until the stream ends, or writing does.
@@ -129,20 +143,36 @@ impl Recorder {
                 Item::Media(MediaEvent::Frame(frame)) => {
                     // A publisher's clock may run ahead of ours (in a simulation); age counts from now.
                     let at = at.min(now);
+                    if self.is_too_early(&frame, at) {
+                        continue;
+                    }
                     if self.queue.push(at, frame) && matches!(self.stage, Stage::Waiting(_)) {
                         self.begin(at);
                     }
                 }
                 Item::Media(MediaEvent::Gap(gap)) => self.queue.gap(gap),
-                Item::Media(MediaEvent::Lost { track, packets }) => {
+                Item::Media(MediaEvent::Lost { track, packets }) if self.joined.is_none() => {
                     if let Some(lost) = self.lost.get_mut(track) {
                         *lost += u64::from(packets);
                     }
                 }
+                Item::Media(MediaEvent::Lost { .. }) => {}
                 Item::End(reason) => return Some(reason),
             }
         }
         None
+    }
+
+    /// Whether a frame comes before the picture that a recording of a stream under way begins with: sound
+    /// alone would be seen as a hole in the pictures.
+    fn is_too_early(&mut self, frame: &Frame, at: Instant) -> bool {
+        let Some(joined) = self.joined else { return false };
+        let of_pictures = |track: &Track| track.codec.kind() == Kind::Video;
+        let is_picture = frame.keyframe && self.tracks.get(frame.track).is_some_and(of_pictures);
+        if is_picture || at >= joined + NO_PICTURES {
+            self.joined = None;
+        }
+        self.joined.is_some()
     }
 
     /// The first frame is there: says so, and starts the manifest on its way while more frames come.
@@ -158,6 +188,7 @@ impl Recorder {
             let _ = done.send(inserted);
         });
         self.stage = Stage::Opening(opening, Some(written));
+        self.files.begin();
         self.progress.send_replace(Progress::Writing);
     }
 
@@ -182,7 +213,9 @@ impl Recorder {
     fn next_due(&self, now: Instant) -> Instant {
         let oldest = self.queue.oldest().unwrap_or(now);
         match &self.stage {
-            Stage::Waiting(_) if self.queue.is_waiting_for_keyframe() => now + LOOK_AGAIN,
+            Stage::Waiting(_) if self.joined.is_some() || self.queue.is_waiting_for_keyframe() => {
+                now + LOOK_AGAIN
+            }
             Stage::Waiting(_) => now + LOOK_FOR_ORPHANS,
             Stage::Opening(..) => oldest + HEAD_AFTER.min(self.hold()),
             _ => oldest + self.hold(),
@@ -216,11 +249,16 @@ impl Recorder {
     fn fill(&mut self, limit: Duration, now: Instant) -> Option<bool> {
         let Stage::Writing(take) = &mut self.stage else { return None };
         let config = &self.shared.config;
+        let cut = self.files.cut_since();
         let mut any = false;
         while let Some(next) = self.queue.peek(limit) {
+            let wished = cut.is_some_and(|since| next.at >= since);
             let long = !config.max_duration.is_zero() && take.time_of(next.frame.time) >= config.max_duration;
             let large = config.max_bytes > 0 && take.bytes() >= config.max_bytes;
-            if (long || large) && take.has_frames() && can_begin(next, &self.tracks, &self.queue, now) {
+            if (wished || long || large)
+                && take.has_frames()
+                && can_begin(next, &self.tracks, &self.queue, now)
+            {
                 return Some(true);
             }
             if let Some(held) = self.queue.pop(limit) {
@@ -274,7 +312,7 @@ impl Recorder {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
         let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
-        let id = self.shared.catalog.new_id(self.anchor.wall_at(at));
+        let id = self.files.next(|| self.shared.catalog.new_id(self.anchor.wall_at(at)));
         let opening = self.opening(id, at, Some(old_id));
         let (catalog, manifest) = (self.shared.catalog.clone(), opening.manifest());
         self.shared.disk.sync(move || catalog.insert(manifest)).await??;
@@ -285,6 +323,7 @@ impl Recorder {
             self.shared.disk.sync(move || catalog.remove(&id)).await??;
             return created.map(|_| ());
         };
+        self.files.goes_on(take.manifest.id.clone());
         tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
         if !self.queue.has_pictures(at, NO_PICTURES) {
@@ -351,7 +390,7 @@ impl Recorder {
 /// Whether a file can begin with this frame: with a keyframe, or with sound where no pictures come.
 fn can_begin(next: &Held, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
     match tracks[next.frame.track].codec.kind() {
-        crate::media::Kind::Video => next.frame.keyframe,
-        crate::media::Kind::Audio => !queue.has_pictures(now, NO_PICTURES),
+        Kind::Video => next.frame.keyframe,
+        Kind::Audio => !queue.has_pictures(now, NO_PICTURES),
     }
 }

@@ -10,6 +10,7 @@
 //! next start finds the same file, or the next step's.
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::media::{GapReason, Kind};
 use crate::record::catalog::{Catalog, QUARANTINE, manifest_name};
@@ -177,8 +178,11 @@ pub(super) async fn run(shared: Arc<Shared>, leftovers: Vec<Leftover>) {
         }
         let (id, file) = (leftover.manifest.id.clone(), leftover.manifest.file.clone());
         tracing::info!(%id, file, number = done + 1, of = all, "repairing what the last run left");
+        let counts = &metrics().recordings;
         match one(&shared, leftover, &stop).await {
             Ok(Some(manifest)) => {
+                counts.repaired.inc();
+                counts.sealed.inc([EndReason::ServerCrashed.as_str()]);
                 let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
                 tracing::info!(%id, file, bytes, duration_ms, "repaired");
                 tokio::select! {
@@ -187,9 +191,12 @@ pub(super) async fn run(shared: Arc<Shared>, leftovers: Vec<Leftover>) {
                     () = stop.cancelled() => return,
                 }
             }
-            Ok(None) => {}
+            Ok(None) => drop(counts.quarantined.inc()),
             Err(Failed::Repair(RepairError::Stopped)) => return,
-            Err(error) => tracing::error!(%id, file, %error, "not repaired; the next start tries again"),
+            Err(error) => {
+                counts.repair_failed.inc();
+                tracing::error!(%id, file, %error, "not repaired; the next start tries again");
+            }
         }
     }
 }

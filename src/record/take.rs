@@ -1,6 +1,7 @@
 //! A take: one file being written, and what its manifest will say.
 
 use crate::base::id::{RecordingId, StreamName};
+use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::media::{Gap, Track};
 use crate::record::catalog::Note;
@@ -158,6 +159,7 @@ impl Take {
             return; // It lies before the file.
         }
         self.unnoted = true;
+        metrics().recordings.gaps.inc([gap.reason.as_str()]);
         let full = self.gaps.len() >= MAX_GAPS;
         let last = self.gaps.iter_mut().rev().find(|known| known.track == track);
         match last {

@@ -11,6 +11,19 @@ const WANTED: Duration = Duration::from_secs(1);
 /// A loss right after a request may have hit the keyframe that was on its way, but hardly sooner.
 const AFTER_LOSS: Duration = Duration::from_millis(100);
 
+/// Why a keyframe is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// None has come yet.
+    Start,
+    /// Nothing can be decoded without one.
+    Loss,
+    /// The newest is old: files should seek.
+    Interval,
+    /// Somebody would like to begin to watch.
+    Viewer,
+}
+
 /// One video track's keyframes.
 #[derive(Debug)]
 pub(super) struct Keyframes {
@@ -20,13 +33,23 @@ pub(super) struct Keyframes {
     pause: Duration,
     /// Ask now.
     due: bool,
+    /// Why the newest request was made.
+    reason: Reason,
     /// Nothing can be decoded without one.
     needed: bool,
 }
 
 impl Keyframes {
     pub fn new(interval: Duration) -> Self {
-        Self { interval, newest: None, asked: None, pause: REPEAT, due: false, needed: true }
+        Self {
+            interval,
+            newest: None,
+            asked: None,
+            pause: REPEAT,
+            due: false,
+            reason: Reason::Start,
+            needed: true,
+        }
     }
 
     /// A keyframe has come.
@@ -59,17 +82,29 @@ impl Keyframes {
         }
     }
 
-    /// Whether to ask now.
-    pub fn ask(&mut self, now: Instant) -> bool {
+    /// Why to ask now, if it is time to.
+    pub fn ask(&mut self, now: Instant) -> Option<Reason> {
         let first = self.needed && self.asked.is_none();
         if !self.due && !first && self.deadline().is_none_or(|at| now < at) {
-            return false;
+            return None;
         }
+        self.reason = self.why();
         if self.asked.is_some() && !self.due {
             self.pause = (self.pause * 3 / 2).min(MAX_REPEAT);
         }
         (self.due, self.asked) = (false, Some(now));
-        true
+        Some(self.reason)
+    }
+
+    /// A repetition has the reason of the first request.
+    fn why(&self) -> Reason {
+        match (self.needed, self.newest, self.due, self.asked) {
+            (true, None, ..) => Reason::Start,
+            (true, Some(_), ..) => Reason::Loss,
+            (false, _, true, _) => Reason::Viewer,
+            (false, _, false, Some(_)) => self.reason,
+            (false, _, false, None) => Reason::Interval,
+        }
     }
 }
 
@@ -89,12 +124,19 @@ mod tests {
                 8000 | 8010 => keyframes.lost(at(ms)),
                 _ => {}
             }
-            if keyframes.ask(at(ms)) {
-                asked.push(ms);
+            if let Some(reason) = keyframes.ask(at(ms)) {
+                asked.push((ms, reason));
             }
         }
         // Start with repetitions; 4 s after 1200; the loss with repetitions; 4 s after 9050, unanswered.
-        assert_eq!(asked, [0, 500, 5200, 5700, 8000, 8500, 13_050, 13_550, 14_300, 15_430, 17_120, 19_120]);
+        let times: Vec<_> = asked.iter().map(|(ms, _)| *ms).collect();
+        assert_eq!(times, [0, 500, 5200, 5700, 8000, 8500, 13_050, 13_550, 14_300, 15_430, 17_120, 19_120]);
+        let why =
+            |from: usize, to: usize| asked[from..to].iter().map(|(_, reason)| *reason).collect::<Vec<_>>();
+        assert_eq!(why(0, 2), [Reason::Start; 2]);
+        assert_eq!(why(2, 4), [Reason::Interval; 2]);
+        assert_eq!(why(4, 6), [Reason::Loss; 2]);
+        assert_eq!(why(6, 12), [Reason::Interval; 6]);
     }
 
     #[test]
@@ -106,7 +148,8 @@ mod tests {
         for ms in (0..3000).step_by(10) {
             let now = start + Duration::from_millis(ms);
             keyframes.wanted(now);
-            if keyframes.ask(now) {
+            if let Some(reason) = keyframes.ask(now) {
+                assert_eq!(reason, Reason::Viewer);
                 asked += 1;
                 keyframes.arrived(now);
             }

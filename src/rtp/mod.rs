@@ -4,6 +4,8 @@
 //! packet ─▶ reorder (holes wait, are asked for) ─▶ red, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
 //! ```
 //!
+//! It counts what became of packets ([`Counts`]); whoever owns it adds that up.
+//!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
 mod keyframe;
@@ -17,6 +19,7 @@ mod vp8;
 
 use crate::media::{self, Event, Frame, Gap, GapReason, Track};
 use crate::rtp::keyframe::Keyframes;
+pub use crate::rtp::keyframe::Reason as KeyframeReason;
 use crate::rtp::reorder::{Item, Reorder};
 use crate::rtp::sequence::Timestamps;
 use crate::rtp::sync::Timeline;
@@ -80,6 +83,29 @@ pub struct Config {
     pub keyframe_interval: Duration,
 }
 
+/// What became of one track's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets that came, repetitions too.
+    pub received: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Packets that were asked for and came.
+    pub retransmitted: u64,
+    /// Packets that came as a copy in another (RED) only.
+    pub copied: u64,
+    /// Packets that were overtaken, and not asked for.
+    pub reordered: u64,
+    /// Duplicates, and packets that came too late.
+    pub late: u64,
+    /// Packets asked for; each time counts.
+    pub asked: u64,
+    /// Pictures that came whole and could not be decoded.
+    pub withheld: u64,
+    /// Keyframes asked for, in the order of [`KeyframeReason`].
+    pub keyframe_requests: [u64; 4],
+}
+
 /// One track on its way.
 #[derive(Debug)]
 struct Lane {
@@ -88,6 +114,8 @@ struct Lane {
     /// The last frame's time, to tell where a gap begins.
     last: Option<Duration>,
     heard: Option<Instant>,
+    /// It was not silent when it was looked at last.
+    flows: bool,
     kind: LaneKind,
 }
 
@@ -124,6 +152,7 @@ impl Pipeline {
             timestamps: Timestamps::new(setup.track.codec.clock_rate()),
             last: None,
             heard: None,
+            flows: false,
             // Offers are answered with VP8 and Opus only: the one payload format of each kind.
             kind: match setup.track.codec.kind() {
                 media::Kind::Video => LaneKind::Video {
@@ -149,6 +178,7 @@ impl Pipeline {
         let at = self.micros(arrived);
         let lane = &mut self.lanes[track];
         lane.heard = Some(arrived);
+        lane.reorder.counts.received += 1;
         if packet.red {
             let Some((payload, copies)) = red::unpack(&packet.payload) else { return };
             for copy in copies {
@@ -158,7 +188,7 @@ impl Pipeline {
                 if lane.reorder.wants(sequence) {
                     let copy =
                         Packet { sequence, timestamp, marker: false, payload: copy.payload, red: false };
-                    lane.reorder.push(copy, arrived);
+                    lane.reorder.push_copy(copy, arrived);
                 }
             }
             let media = lane.timestamps.micros(packet.timestamp);
@@ -204,9 +234,10 @@ impl Pipeline {
     pub fn deadline(&self) -> Option<Instant> {
         let of = |lane: &Lane| {
             let keyframe = match &lane.kind {
-                LaneKind::Video { keyframes, .. } => {
-                    keyframes.deadline().filter(|at| lane.heard.is_some_and(|heard| *at < heard + SILENT))
-                }
+                // One that passed while the track fell silent waits for its next packet.
+                LaneKind::Video { keyframes, .. } => keyframes
+                    .deadline()
+                    .filter(|at| lane.flows && lane.heard.is_some_and(|heard| *at < heard + SILENT)),
                 LaneKind::Audio { .. } => None,
             };
             lane.reorder.deadline().into_iter().chain(keyframe).min()
@@ -217,6 +248,20 @@ impl Pipeline {
     /// The next event, in the order it left the reorder window.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// What became of each track's packets since it was last asked.
+    pub fn take_counts(&mut self) -> impl Iterator<Item = (media::Kind, Counts)> {
+        self.lanes.iter_mut().map(|lane| {
+            let mut counts = std::mem::take(&mut lane.reorder.counts);
+            match &mut lane.kind {
+                LaneKind::Video { assembler, .. } => {
+                    counts.withheld = std::mem::take(&mut assembler.withheld);
+                    (media::Kind::Video, counts)
+                }
+                LaneKind::Audio { .. } => (media::Kind::Audio, counts),
+            }
+        })
     }
 
     /// The next thing to tell the publisher.
@@ -268,14 +313,15 @@ impl Pipeline {
         if !sequences.is_empty() {
             self.feedback.push_back(Feedback::Nack { track, sequences });
         }
-        let flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
+        lane.flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
         if let LaneKind::Video { assembler, keyframes } = &mut lane.kind
-            && flows
+            && lane.flows
         {
             if assembler.needs_keyframe() {
                 keyframes.lost(now);
             }
-            if keyframes.ask(now) {
+            if let Some(reason) = keyframes.ask(now) {
+                lane.reorder.counts.keyframe_requests[reason as usize] += 1;
                 self.feedback.push_back(Feedback::KeyframeRequest { track });
             }
         }

@@ -4,8 +4,8 @@
 //! In order, a packet passes without being held. Memory is bounded by [`MAX_HELD`],
 //! [`MAX_HELD_BYTES`] and [`MAX_HOLES`]; when one is exceeded, the oldest hole closes early.
 
-use crate::rtp::Packet;
 use crate::rtp::sequence::Sequences;
+use crate::rtp::{Counts, Packet};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,8 @@ pub(super) struct Reorder {
     /// The first packet of what may be another source (RFC 3550 appendix A.1).
     stranger: Option<u16>,
     released: VecDeque<Item>,
+    /// What became of packets, since somebody took it.
+    pub counts: Counts,
 }
 
 impl Reorder {
@@ -82,6 +84,7 @@ impl Reorder {
             round_trip: ROUND_TRIP,
             stranger: None,
             released: VecDeque::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -97,6 +100,13 @@ impl Reorder {
         (next..=self.newest + MAX_MISSING).contains(&sequence) && !self.held.contains_key(&sequence)
     }
 
+    /// Takes a copy of a packet that came with another one (RED). Whether it was asked for says nothing.
+    pub fn push_copy(&mut self, packet: Packet, now: Instant) {
+        let before = self.counts;
+        self.push(packet, now);
+        self.counts = Counts { copied: before.copied + 1, lost: self.counts.lost, ..before };
+    }
+
     /// Takes a packet.
     pub fn push(&mut self, packet: Packet, now: Instant) {
         if let Some(next) = self.next {
@@ -110,6 +120,7 @@ impl Reorder {
         let sequence = self.sequences.extend(packet.sequence);
         let next = *self.next.get_or_insert(sequence);
         if sequence < next {
+            self.counts.late += 1;
             return; // Late, or a duplicate of what has gone.
         }
         if sequence > self.newest && self.newest >= next {
@@ -129,6 +140,7 @@ impl Reorder {
         self.held_bytes += packet.payload.len();
         if let Some(twice) = self.held.insert(sequence, packet) {
             self.held_bytes -= twice.payload.len();
+            self.counts.late += 1;
         }
         self.release();
         while self.held.len() > MAX_HELD || self.held_bytes > MAX_HELD_BYTES || self.missing.len() > MAX_HOLES
@@ -149,6 +161,7 @@ impl Reorder {
         self.missing.clear();
         self.sequences = Sequences::default();
         (self.next, self.newest, self.stranger) = (None, 0, None);
+        self.counts.lost += 1;
         self.released.push_back(Item::Lost(1));
         self.push(packet, now);
     }
@@ -162,9 +175,15 @@ impl Reorder {
     fn repaired(&mut self, sequence: i64, now: Instant) {
         let Ok(at) = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence) else { return };
         // Only a packet asked for once tells how long the way is (Karn's rule).
-        if let Some(Missing { asked: Some((asked, 1)), .. }) = self.missing.remove(at) {
-            let sample = now.saturating_duration_since(asked);
-            self.round_trip = (self.round_trip * 7 + sample) / 8;
+        match self.missing.remove(at).and_then(|missing| missing.asked) {
+            Some((asked, times)) => {
+                self.counts.retransmitted += 1;
+                if times == 1 {
+                    let sample = now.saturating_duration_since(asked);
+                    self.round_trip = (self.round_trip * 7 + sample) / 8;
+                }
+            }
+            None => self.counts.reordered += 1,
         }
     }
 
@@ -197,6 +216,7 @@ impl Reorder {
             self.missing.pop_front();
         }
         if packets > 0 {
+            self.counts.lost += packets.cast_unsigned();
             self.released.push_back(Item::Lost(u32::try_from(packets).unwrap_or(u32::MAX)));
         }
         self.next = Some(next);
@@ -246,6 +266,7 @@ impl Reorder {
             }
         }
         self.ask = self.missing.iter().map(|missing| missing.ask).min();
+        self.counts.asked += asked.len() as u64;
         asked
     }
 
@@ -309,6 +330,11 @@ mod tests {
         assert_eq!(reorder.deadline(), None);
         reorder.push(packet(1), at(1001));
         assert!(drain(&mut reorder).is_empty(), "too late");
+        let counts = reorder.counts;
+        assert_eq!((counts.asked, counts.retransmitted, counts.lost, counts.late), (3, 1, 1, 1));
+        reorder.push(packet(4), at(1002));
+        reorder.push(packet(3), at(1003));
+        assert_eq!((reorder.counts.reordered, reorder.counts.retransmitted), (1, 1), "it was not asked for");
     }
 
     #[test]

@@ -21,6 +21,9 @@ impl Sequences {
     }
 }
 
+/// Thousands of years: a media time beyond is nobody's. Sums of two stay far below 2^63.
+const MAX_MICROS: i128 = 1 << 60;
+
 /// Extends 32-bit RTP timestamps and gives them in microseconds.
 #[derive(Debug)]
 pub(super) struct Timestamps {
@@ -41,8 +44,9 @@ impl Timestamps {
 
     /// The same for a timestamp that is near the newest one.
     pub fn micros_near(&self, timestamp: u32) -> i64 {
-        // 2^63 / 10^6 ticks of 90 kHz are three years: no overflow in a session's life.
-        self.extend(timestamp) * 1_000_000 / self.clock_rate
+        // A sender that jumps half a round with each packet comes to 2^63 / 10^6 ticks in a second.
+        let micros = i128::from(self.extend(timestamp)) * 1_000_000 / i128::from(self.clock_rate);
+        micros.clamp(-MAX_MICROS, MAX_MICROS) as i64
     }
 
     /// The extended value nearest to the newest.
@@ -66,5 +70,15 @@ mod tests {
         let first = timestamps.micros(u32::MAX - 89_999);
         assert_eq!(timestamps.micros(0) - first, 1_000_000);
         assert_eq!(timestamps.micros(u32::MAX - 89_999) - first, 0);
+    }
+
+    #[test]
+    fn a_sender_that_jumps_with_every_packet_overflows_nothing() {
+        for step in [0x7fff_ffff, 0x8000_0001u32] {
+            let mut timestamps = Timestamps::new(48_000);
+            let times = (0..20_000u32).map(|n| timestamps.micros(n.wrapping_mul(step)));
+            let times: Vec<_> = times.map(i64::unsigned_abs).collect();
+            assert!(times.iter().all(|time| *time <= 1 << 60), "{:?}", times.iter().max());
+        }
     }
 }

@@ -267,3 +267,21 @@ fn rubbish_harms_nobody() {
     }
     pipeline.finish(start);
 }
+
+#[test]
+fn a_pipeline_that_was_woken_late_does_not_ask_to_be_woken_at_once() {
+    let start = Instant::now();
+    let mut pipeline = Pipeline::new(CONFIG, &[VIDEO], start);
+    // Pictures that need a keyframe before them: one is asked for again and again.
+    for n in 0..=30u16 {
+        let payload = Bytes::from_static(&[0x10, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let packet =
+            Packet { sequence: n, timestamp: u32::from(n) * 9000, marker: true, payload, red: false };
+        pipeline.packet(0, packet, start + Duration::from_millis(100) * n.into());
+    }
+    assert!(pipeline.deadline().is_some(), "it would ask again");
+    // The machine slept, and the publisher has fallen silent meanwhile.
+    let late = start + Duration::from_secs(30);
+    pipeline.handle_timeout(late);
+    assert!(pipeline.deadline().is_none_or(|at| at > late), "it would spin");
+}

@@ -91,6 +91,8 @@ pub(super) struct Assembler {
     /// Frames of upper layers were lost: those that may refer to them are dropped.
     upper_lost: bool,
     started: bool,
+    /// Frames that came whole and were not released.
+    pub withheld: u64,
 }
 
 impl Assembler {
@@ -145,15 +147,17 @@ impl Assembler {
             // Says it is one, but no decoder could begin with it.
             self.loss = true;
             self.cut = true;
+            self.withheld += 1;
             return None;
         }
         if keyframe {
             let after_gap = self.started && (self.waits || self.loss);
-            *self = Self { started: true, ..Self::default() };
+            *self = Self { started: true, withheld: self.withheld, ..Self::default() };
             self.released(&descriptor);
             return Some(Assembled { timestamp, keyframe, data, after_gap });
         }
         if !self.started || self.waits || !self.continues(&descriptor) {
+            self.withheld += 1;
             return None;
         }
         self.released(&descriptor);
@@ -276,6 +280,7 @@ mod tests {
         assert_eq!(push(false, packet(11, 7, 0, false, INTER)), None);
         assert_eq!(push(false, packet(12, 8, 0, false, KEY)), after_gap);
         assert_eq!(push(false, packet(13, 9, 0, false, INTER)), frame);
+        assert_eq!(assembler.withheld, 4, "frames that came and were kept back");
     }
 
     #[test]

@@ -43,6 +43,17 @@ fn check_says_that_all_is_well_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn openapi_prints_the_document_the_server_answers_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = onrecord(folder.path(), &["openapi"], &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/api/streams/{name}/recording"]["post"].is_object());
+    assert_eq!(files_in(folder.path()), Vec::<String>::new(), "it leaves nothing behind");
+}
+
+#[test]
 fn check_names_every_port_in_use_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let (http, media) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -105,9 +116,71 @@ fn an_open_address_needs_a_word_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let ran = check(folder.path(), &["server.bind=0.0.0.0:0"]);
     assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
-    assert!(ran.err.contains("auth.mode"), "{}", ran.err);
+    for way_out in ["auth.mode = \"open\"", "`onrecord token new --name me --admin`", "127.0.0.1"] {
+        assert!(ran.err.contains(way_out), "{way_out} is not in {}", ran.err);
+    }
     let ran = check(folder.path(), &["server.bind=0.0.0.0:0", "auth.mode=open"]);
     assert!(ran.code == 1 && ran.out.contains("webrtc.advertise"), "media on loopback: {}", ran.out);
+}
+
+#[test]
+fn a_token_is_shown_once_and_its_entry_is_taken_as_it_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("config")).unwrap();
+    let mut entries = String::new();
+    let new = |args: &[&str]| onrecord(folder.path(), &[&["token", "new"][..], args].concat(), &[]);
+    for args in [
+        &["--name", "studio \"7\" é", "--publish", "--streams", "interview-*", "--streams", "a \"b\""][..],
+        &["--name", "stage", "--view", "--recordings", "--expires", "30d"],
+        &["--name", "me", "--admin"],
+    ] {
+        let ran = new(args);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+        let tokens: Vec<_> = ran.out.lines().filter(|line| line.trim().starts_with("onr_")).collect();
+        assert_eq!(tokens.len(), 1, "{}", ran.out);
+        let entry = &ran.out[ran.out.find("[[auth.tokens]]").unwrap()..];
+        assert!(!entry.contains("onr_"), "{entry}");
+        entries.push_str(entry);
+    }
+    assert!(entries.contains("permissions = [\"view\",\"recordings\"]"), "{entries}");
+    let local = folder.path().join("config/local.toml");
+    std::fs::write(&local, &entries).unwrap();
+    let ran = check(folder.path(), &["auth.mode=tokens"]);
+    assert_eq!(ran.code, 0, "{}{}\n{entries}", ran.out, ran.err);
+    let first = entries.lines().find(|line| line.starts_with("hash")).unwrap();
+    std::fs::write(&local, entries.replace(first, "hash = \"onr_hunter2\"")).unwrap();
+    let ran = check(folder.path(), &[]);
+    assert!(ran.code == 2 && ran.err.contains("auth.tokens"), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("studio") && !ran.err.contains("hunter2"), "{}", ran.err);
+
+    for args in [
+        &["--name", "nothing"][..],
+        &["--publish"],
+        &["--name", "", "--publish"],
+        &["--name", "a", "--publish", "--streams", "a/b"],
+        &["--name", "a", "--publish", "--expires", "soon"],
+    ] {
+        let ran = new(args);
+        assert!(ran.code == 2 && ran.out.is_empty() && !ran.err.is_empty(), "{args:?}: {}", ran.out);
+    }
+}
+
+#[test]
+fn a_short_lived_token_is_signed_with_the_configured_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let sign = ["token", "sign", "--publish", "--streams", "interview-7", "--for", "10m"];
+    let ran = onrecord(folder.path(), &sign, &[]);
+    assert!(ran.code == 2 && ran.out.is_empty(), "{}", ran.out);
+    assert!(ran.err.contains("auth.jwt.secret") && ran.err.contains("openssl rand"), "{}", ran.err);
+    let secret = ("ONRECORD__AUTH__JWT__SECRET", "hunter2 hunter2 hunter2 hunter2 hunter2");
+    let ran = onrecord(folder.path(), &sign, &[secret]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    assert_eq!(ran.out.trim().split('.').map(|part| part.len()).filter(|len| *len > 0).count(), 3);
+    assert!(ran.out.starts_with("eyJ") && ran.out.lines().count() == 1, "{}", ran.out);
+    let bound = ("ONRECORD__AUTH__JWT__MAX_LIFETIME", "5m");
+    let ran = onrecord(folder.path(), &sign, &[secret, bound]);
+    assert!(ran.code == 2 && ran.err.contains("auth.jwt.max_lifetime"), "{}{}", ran.out, ran.err);
+    assert!(!ran.err.contains("hunter2"), "{}", ran.err);
 }
 
 #[test]

@@ -247,7 +247,7 @@ test("what another way wouldn't change isn't tried another way", async () => {
 });
 
 test("where sockets are refused the session is established by HTTP and WHIP is tried", async () => {
-  answers.set("GET /base/api/streams", []);
+  answers.set("GET /base/api/session", { asked: false });
   const { session, stream: made } = stream({ name: "t", mode: "auto" });
   await settle();
   sockets[0].lost();

@@ -10,8 +10,9 @@ export class FakeSocket {
   readyState = 0;
   sent = [];
 
-  constructor(url) {
+  constructor(url, protocols) {
     this.url = url;
+    this.protocols = protocols;
     sockets.push(this);
   }
 
@@ -127,12 +128,17 @@ export const media = { getTracks: () => [track], getAudioTracks: () => [track], 
 
 /** What a server answers to plain HTTP, by `METHOD path`; nothing else can be reached. @type {Map<string, object>} */
 export const answers = new Map();
+/** What was asked so, with the credential. @type {{what: string, authorization?: string}[]} */
+export const asked = [];
 
 Object.assign(globalThis, {
-  fetch: async (url, { method = "GET" } = {}) => {
-    const found = answers.get(`${method} ${new URL(url).pathname}`);
+  fetch: async (url, { method = "GET", headers = {} } = {}) => {
+    const what = `${method} ${new URL(url).pathname}`;
+    asked.push({ what, authorization: headers.Authorization });
+    const found = answers.get(what);
     if (!found) throw new TypeError("Failed to fetch");
-    return { ok: true, status: 200, json: async () => found };
+    const { status = 200, ...body } = Array.isArray(found) ? {} : found;
+    return { ok: status < 400, status, url, headers: new Map(), json: async () => (Array.isArray(found) ? found : body), text: async () => "answer" };
   },
   WebSocket: FakeSocket,
   RTCPeerConnection: FakePeer,

@@ -172,6 +172,11 @@ impl Chromium {
         in_time("another window", self.client.switch_to_window(window)).await;
     }
 
+    /// Goes into the page's first frame: commands are for what is in it from now on.
+    pub async fn enter_frame(&self) {
+        in_time("a frame", self.client.enter_frame(0)).await;
+    }
+
     /// Closes the window that commands go to.
     pub async fn close_window(&self) {
         in_time("closing", self.client.close_window()).await;

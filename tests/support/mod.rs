@@ -12,12 +12,16 @@
 #![allow(dead_code, reason = "every test binary and bench uses its own part")]
 
 pub mod bucket;
+pub mod certificate;
 pub mod chromium;
 pub mod chunks;
+pub mod events;
 pub mod judge;
 pub mod live;
 pub mod media;
 pub mod network;
+pub mod nginx;
+pub mod openmetrics;
 pub mod peer;
 pub mod proof;
 pub mod publisher;

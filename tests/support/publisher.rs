@@ -2,7 +2,7 @@
 //! reports, asks nothing of a clock or a socket.
 
 use super::media::{Clip, Encoded};
-use super::network::{Datagram, Endpoint};
+use super::network::{Datagram, Endpoint, rtp_payload_type};
 use super::peer::{Clock, Peer};
 use super::source::{Looped, Source};
 use std::collections::VecDeque;
@@ -147,6 +147,8 @@ pub struct Publisher {
     keyframe_requests: Vec<Instant>,
     ice: IceConnectionState,
     candidate: String,
+    rtx: Option<u8>,
+    resent: usize,
 }
 
 /// How often reports are sent: both tracks' at once, in one datagram.
@@ -193,6 +195,8 @@ impl Publisher {
             keyframe_requests: Vec::new(),
             ice: IceConnectionState::New,
             candidate,
+            rtx: None,
+            resent: 0,
         };
         (publisher, offer.to_sdp_string())
     }
@@ -211,6 +215,7 @@ impl Publisher {
             }
             self.peer.drain();
         }
+        self.rtx = self.rtx_payload_type();
     }
 
     /// Its own candidate, `candidate:…`.
@@ -281,6 +286,11 @@ impl Publisher {
         let writer = self.peer.rtc.writer(track.mid)?;
         let rtx = writer.payload_params().find_map(|params| params.resend())?;
         Some(*rtx)
+    }
+
+    /// Packets of video that were sent again.
+    pub fn resent(&self) -> usize {
+        self.resent
     }
 
     fn handle_events(&mut self, now: Instant) {
@@ -378,6 +388,8 @@ impl Endpoint for Publisher {
     fn transmit(&mut self, now: Instant) -> Option<Datagram> {
         loop {
             let datagram = self.peer.next_datagram()?;
+            let kind = rtp_payload_type(&datagram.bytes);
+            self.resent += usize::from(kind.is_some() && kind == self.rtx);
             if !is_sender_report(&datagram.bytes) || self.may_report(now) {
                 return Some(datagram);
             }

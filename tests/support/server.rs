@@ -14,7 +14,7 @@ const START: Duration = Duration::from_secs(20);
 /// A running server; dropping it kills it.
 pub struct Server {
     child: Child,
-    /// `http://127.0.0.1:PORT`, no slash at the end.
+    /// `http://127.0.0.1:PORT`, or with TLS `https://localhost:PORT`; no slash at the end.
     pub base: String,
     folder: Arc<TempDir>,
     environment: Environment,
@@ -128,8 +128,17 @@ impl Server {
 
     /// Its memory, in bytes.
     pub fn memory(&self) -> u64 {
+        self.memory_of("VmRSS:")
+    }
+
+    /// The most it has had so far.
+    pub fn peak_memory(&self) -> u64 {
+        self.memory_of("VmHWM:")
+    }
+
+    fn memory_of(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
     }
 
@@ -175,9 +184,10 @@ fn collect(from: impl Read + Send + 'static, output: Arc<Mutex<String>>, mut fou
     });
 }
 
-/// `http://HOST:PORT` in a line of the banner.
+/// `http://HOST:PORT` in a line of the banner, or `https://HOST:PORT`.
 fn address_in(line: &str) -> Option<String> {
-    let url = &line[line.find("http://")?..];
-    let end = url["http://".len()..].find(|c: char| c == '/' || c.is_whitespace()).map(|at| at + 7);
+    let url = &line[line.find("http://").or_else(|| line.find("https://"))?..];
+    let host = url.find("://")? + 3;
+    let end = url[host..].find(|c: char| c == '/' || c.is_whitespace()).map(|at| at + host);
     Some(url[..end.unwrap_or(url.len())].to_owned())
 }

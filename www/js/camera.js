@@ -1,5 +1,6 @@
 // The page “Camera”: pictures of the camera as JPEG, one POST each.
 
+import { headers } from "./access.js";
 import { capture, show } from "./client/capture.js";
 import { JpegUploader, pulse, UploadError } from "./client/jpeg.js";
 import { Devices } from "./devices.js";
@@ -115,7 +116,7 @@ async function begin() {
   stop.disabled = false;
   say("PENDING", "Sending the first picture…");
   const url = new URL(`../upload/${encodeURIComponent(name.value)}`, import.meta.url);
-  const uploader = new JpegUploader({ url, video: preview, quality });
+  const uploader = new JpegUploader({ url, video: preview, quality, headers: async () => headers });
   taken = [];
   /** @type {Live} */
   const mine = { uploader, since: null, paused: false, still: pulse(fps, () => send(mine)) };
@@ -230,7 +231,7 @@ function finished(last) {
   if (!info) return;
   byId("result", HTMLElement).hidden = false;
   byId("duration", HTMLElement).textContent = formatDuration(info.duration_ms);
-  download.href = new URL(info.url.replace(/^\//, "../"), import.meta.url).href;
+  download.href = info.url;
   download.download = info.file;
   Object.assign(download.dataset, { bytes: info.bytes, durationMs: info.duration_ms });
   byId("download-facts", HTMLElement).textContent = `${info.file} · ${formatBytes(info.bytes)} · ${formatDuration(info.duration_ms)}`;

@@ -1,60 +1,169 @@
-// The home page: what is live, what is new.
+// The home page: what is live and how it goes, what is new.
 
-import { badge, describe, downloadLink, hasFile, stateBadge } from "./list.js";
-import { api, ApiError, byId, el, formatDuration, keyed, repeat, tell } from "./ui.js";
+import { listen, refresher } from "./feed.js";
+import { Card } from "./home/card.js";
+import { Chart } from "./home/chart.js";
+import { Thumbnails } from "./home/thumbnails.js";
+import { describe, downloadLink, hasFile, stateBadge } from "./list.js";
+import { api, ApiError, byId, el, formatBitrate, keyed, repeat, tell } from "./ui.js";
 
 /** @typedef {import("./list.js").Manifest} Manifest */
-/** @typedef {{stream: string, status: string, started_at: string, recording: unknown, via: string}} LiveStream */
+/** @typedef {import("./home/card.js").LiveStream} LiveStream */
+/** @typedef {import("./home/card.js").Action} Action */
 
-const REFRESH_MS = 3000;
+/** Rates are what came between two looks. */
+const LOOK_MS = 2500;
 const NEWEST = 5;
+/** Enough to find so many sealed ones among those that are being written. */
+const LISTED = 100;
 
-repeat(async () => {
+const live = byId("live", HTMLUListElement);
+const confirmation = byId("confirm", HTMLDialogElement);
+const chart = new Chart(byId("chart", HTMLElement));
+const thumbnails = new Thumbnails();
+/** @type {Map<string, Card>} */
+const cards = new Map();
+/** What the server, or the way to it, has against the page. @type {ApiError | null} */
+let loadError = null;
+/** @type {ApiError | null} */
+let actionError = null;
+
+const look = refresher(async () => {
   try {
-    /** @type {[LiveStream[], Manifest[]]} */
-    const [streams, recordings] = await Promise.all([api("streams"), api("recordings")]);
-    const sealed = recordings.filter(({ state }) => state === "sealed").sort((a, b) => (a.id < b.id ? 1 : -1));
-    fill("live", streams, ({ stream }) => stream, liveRow, "Nobody is publishing at the moment.");
-    fill("newest", sealed.slice(0, NEWEST), ({ id }) => id, recordingRow, "Nothing is recorded yet.");
-    tell(byId("problem", HTMLElement), null);
-    age();
+    showStreams(await api("streams"));
+    loadError = null;
   } catch (error) {
-    const { code, message } = /** @type {ApiError} */ (error);
-    tell(byId("problem", HTMLElement), code === "offline" ? "Offline." : "The lists can't be loaded.", message);
+    loadError = /** @type {ApiError} */ (error);
+    chart.add(0);
   }
-}, REFRESH_MS);
+  showProblem();
+});
+
+const readRecordings = refresher(async () => {
+  try {
+    /** @type {Manifest[]} */
+    const manifests = await api(`recordings?limit=${LISTED}`);
+    const sealed = manifests.filter(({ state }) => state === "sealed").sort((a, b) => (a.id < b.id ? 1 : -1));
+    showEmpty("newest", sealed.length, "Nothing is recorded yet.");
+    keyed(byId("newest", HTMLElement), sealed.slice(0, NEWEST), ({ id }) => id, recordingRow);
+  } catch (error) {
+    loadError = /** @type {ApiError} */ (error);
+    showProblem();
+  }
+});
+
+const feed = listen((kind) => {
+  if (kind !== "recording") look();
+  readRecordings();
+  if (kind === "recording") look(); // whether a stream is recorded has changed
+});
+repeat(async () => {
+  // Where events don't get through, asking has to do.
+  await Promise.all([look(), feed.connected || readRecordings()]);
+}, LOOK_MS);
+setInterval(() => cards.forEach((card) => card.age()), 1000);
+
+/** @param {LiveStream[]} streams */
+function showStreams(streams) {
+  const names = new Set(streams.map(({ stream }) => stream));
+  for (const [name, card] of cards) {
+    if (names.has(name)) continue;
+    thumbnails.remove(card.frame);
+    cards.delete(name);
+  }
+  for (const stream of streams) {
+    const card = cards.get(stream.stream);
+    if (card) card.show(stream);
+    else cards.set(stream.stream, newCard(stream));
+  }
+  // Cards keep themselves up to date: only names make a difference here.
+  const element = (/** @type {{stream: string}} */ { stream }) => /** @type {Card} */ (cards.get(stream)).element;
+  keyed(live, streams.map(({ stream }) => ({ stream })), ({ stream }) => stream, element);
+  live.ariaBusy = "false";
+  showEmpty("live", streams.length, "Nobody is publishing at the moment.");
+  summarize(streams);
+}
+
+/** @param {LiveStream} stream */
+function newCard(stream) {
+  const card = new Card(stream, act);
+  thumbnails.add(card.frame);
+  return card;
+}
+
+/** @param {LiveStream[]} streams */
+function summarize(streams) {
+  const rate = [...cards.values()].reduce((sum, card) => sum + card.rate, 0);
+  const viewers = streams.reduce((sum, stream) => sum + stream.viewers, 0);
+  // The first look at a stream says nothing of its rate.
+  if (rate > 0 || streams.length === 0) chart.add(rate);
+  const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  const words = [count(streams.length, "stream"), formatBitrate(rate), count(viewers, "viewer")];
+  byId("total", HTMLElement).textContent = streams.length ? words.join(" · ") : "";
+}
 
 /**
- * @template T
  * @param {string} id
- * @param {T[]} items
- * @param {(item: T) => string} key
- * @param {(item: T) => HTMLElement} render
+ * @param {number} count
  * @param {string} nothing
  */
-function fill(id, items, key, render, nothing) {
+function showEmpty(id, count, nothing) {
   const empty = byId(`${id}-empty`, HTMLElement);
-  empty.hidden = items.length > 0;
+  empty.hidden = count > 0;
   empty.textContent = nothing;
-  keyed(byId(id, HTMLElement), items, key, render);
 }
 
-/** @param {LiveStream} live */
-function liveRow({ stream, status, started_at, recording, via }) {
-  const facts = [el("span", { dataset: { since: started_at } }), el("span", {}, via), !recording && el("span", {}, "not recorded")];
-  const text = el("div", {}, el("p", { className: "name" }, stream), el("p", { className: "facts tabular" }, ...facts));
-  const watch = el("a", { className: "button quiet", href: `watch/${encodeURIComponent(stream)}`, ariaLabel: `Watch ${stream}`, dataset: { action: "watch" } }, "Watch");
-  return el("li", {}, el("div", { className: "row" }, text, badge(status, status === "PUBLISHING" ? "live" : ""), watch));
+function showProblem() {
+  const error = actionError ?? loadError;
+  const title = actionError ? "That didn't work." : loadError?.code === "offline" ? "Offline." : "The lists can't be loaded.";
+  tell(byId("problem", HTMLElement), error && title, error?.message);
+  live.classList.toggle("stale", loadError !== null);
 }
 
-/** Live streams grow older. */
-function age() {
-  for (const element of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-since]"))) {
-    const since = Date.parse(element.dataset.since ?? "");
-    if (since) element.textContent = formatDuration(Date.now() - since);
+/** @type {Record<Exclude<Action, "end">, {method: string, said: string}>} */
+const WORDS = {
+  cut: { method: "POST", said: "goes on in a new file at its next keyframe." },
+  "start-recording": { method: "POST", said: "is being recorded." },
+  "stop-recording": { method: "DELETE", said: "is recorded no longer; its file is being sealed." },
+};
+
+/**
+ * @param {Action} action
+ * @param {string} stream
+ */
+function act(action, stream) {
+  const path = `streams/${encodeURIComponent(stream)}`;
+  if (action !== "end") {
+    const { method, said } = WORDS[action];
+    return ask(`${path}/recording`, method, `${stream} ${said}`);
   }
+  byId("confirm-text", HTMLElement).textContent = stream;
+  confirmation.returnValue = "";
+  confirmation.onclose = () => {
+    if (confirmation.returnValue === "end") ask(path, "DELETE", `${stream} has ended.`);
+  };
+  confirmation.showModal();
 }
-setInterval(age, 1000);
+
+/**
+ * @param {string} path
+ * @param {string} method
+ * @param {string} said
+ */
+async function ask(path, method, said) {
+  try {
+    await api(path, method);
+    actionError = null;
+    byId("said", HTMLElement).textContent = said;
+  } catch (error) {
+    actionError = /** @type {ApiError} */ (error);
+    byId("said", HTMLElement).textContent = "";
+  }
+  showProblem();
+  look();
+}
+
+confirmation.addEventListener("click", ({ target }) => target === confirmation && confirmation.close());
 
 /** @param {Manifest} manifest */
 function recordingRow(manifest) {
@@ -62,5 +171,5 @@ function recordingRow(manifest) {
     el("a", { className: "button quiet", href: `recordings#${manifest.id}`, ariaLabel: `Play ${manifest.stream}`, dataset: { action: "play" } }, "Play"),
     downloadLink(manifest),
   ];
-  return el("li", {}, el("div", { className: "row" }, describe(manifest), stateBadge(manifest), links && el("div", { className: "actions" }, ...links)));
+  return el("li", { dataset: { id: manifest.id } }, el("div", { className: "row" }, describe(manifest), stateBadge(manifest), links && el("div", { className: "actions" }, ...links)));
 }

@@ -3,6 +3,8 @@
 // The parts are read here rather than by the browser: given `multipart/x-mixed-replace`, Chromium shows
 // a picture only when the next one begins, and none tells when the stream has ended.
 
+import { headers } from "./access.js";
+
 /** `loading` before the first picture, `live`, `away` while nobody publishes or the server is silent. */
 /** @typedef {"loading" | "live" | "away"} ViewState */
 
@@ -60,7 +62,7 @@ async function read(url, signal, show) {
   const stop = () => silence.abort();
   signal.addEventListener("abort", stop);
   try {
-    const response = await fetch(url, { signal: silence.signal, cache: "no-store" });
+    const response = await fetch(url, { headers, signal: silence.signal, cache: "no-store" });
     if (!response.ok || !response.body) {
       const told = await response.json().catch(() => null);
       return told?.code === "stream_not_found" ? NOBODY : (told?.message ?? OFFLINE);

@@ -11,7 +11,7 @@
 
   /** A session to be: `on` and `disconnect` are passed on to the session that handlers receive. */
   class Coming {
-    /** @param {{urlServer?: string}} [options] */
+    /** @param {{urlServer?: string, token?: string | (() => string | Promise<string>)}} [options] */
     constructor(options) {
       this.session = load().then(({ createSession }) => createSession(options));
       /** @type {Map<string, Function[]>} */
@@ -39,7 +39,7 @@
 
   const Onrecord = {
     init() {},
-    /** @param {{urlServer?: string}} [options] */
+    /** @param {{urlServer?: string, token?: string | (() => string | Promise<string>)}} [options] */
     createSession: (options) => new Coming(options),
     /** @param {HTMLElement} display */
     releaseLocalMedia: (display) => load().then((loaded) => loaded.releaseLocalMedia(display)),

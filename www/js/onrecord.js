@@ -12,6 +12,7 @@
 // `mode` chooses the way: "auto" (if left out), "webrtc", "chunks" or "mjpeg". The rooms of client/:
 //   session.js  the server, and its signalling socket      stream.js  one stream, whatever its way
 //   ladder.js   which way is tried after which             way.js     what a way is
+//   credential.js  what the server is shown
 //   webrtc.js, whip.js, chunks.js, mjpeg.js: the ways; the other files serve one of them.
 //
 // Pages with classic scripts load onrecord.classic.js instead, and find the same under `Onrecord`.
@@ -26,8 +27,9 @@ export { OnrecordError, RecordInfo, SESSION_STATUS, STREAM_STATUS, Session, Stre
 
 /**
  * Connects to a server. `urlServer` is `wss://host`, `https://host`, or with the path in full,
- * `wss://host/signal`; if left out, the server that this file came from.
- * @param {{urlServer?: string}} [options]
+ * `wss://host/signal`; if left out, the server that this file came from. `token` is for servers that ask
+ * who is there: a string, or a function that gives a fresh one, at once or by a promise.
+ * @param {{urlServer?: string, token?: import("./client/credential.js").TokenSource}} [options]
  */
 export function createSession(options) {
   return new Session(options);

@@ -1,5 +1,6 @@
 // The page “Recordings”.
 
+import { listen, refresher } from "./feed.js";
 import { badge, describe, downloadLink, hasFile, stateBadge } from "./list.js";
 import { api, ApiError, byId, el, formatBytes, formatDuration, formatTime, keyed, repeat, tell } from "./ui.js";
 
@@ -7,7 +8,8 @@ import { api, ApiError, byId, el, formatBytes, formatDuration, formatTime, keyed
 
 /** So many are shown at a time: thousands of rows make a page slow. */
 const PAGE = 200;
-const REFRESH_MS = 4000;
+/** Where events don't get through; where they do, only a file that was moved away says nothing. */
+const [REFRESH_MS, SELDOM] = [4000, 5];
 
 const list = byId("list", HTMLUListElement);
 const filter = byId("filter", HTMLInputElement);
@@ -24,7 +26,7 @@ let loadError = null;
 /** @type {ApiError | null} */
 let actionError = null;
 
-const refresh = repeat(async () => {
+const refresh = refresher(async () => {
   try {
     /** @type {Manifest[]} */
     const all = await api("recordings");
@@ -35,6 +37,12 @@ const refresh = repeat(async () => {
   }
   draw();
   openLinked();
+});
+
+const feed = listen((kind) => kind !== "stream" && refresh());
+let looks = 0;
+repeat(async () => {
+  if (!feed.connected || looks++ % SELDOM === 0) await refresh();
 }, REFRESH_MS);
 
 function draw() {
@@ -139,7 +147,7 @@ function details(manifest) {
 function play(manifest) {
   byId("player-title", HTMLElement).textContent = manifest.stream;
   byId("video-problem", HTMLElement).hidden = true;
-  video.src = `${manifest.url}?inline=1`;
+  video.src = `${manifest.url}${manifest.url.includes("?") ? "&" : "?"}inline=1`;
   player.showModal();
   video.play().catch(() => {}); // the controls are there
 }

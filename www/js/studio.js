@@ -1,5 +1,6 @@
 // What the pages that record share: devices, preview, Start and Stop, how it goes, the file.
 
+import { token } from "./access.js";
 import { capture, show } from "./client/capture.js";
 import { Devices } from "./devices.js";
 import { LevelMeter } from "./meter.js";
@@ -160,7 +161,7 @@ async function record() {
 
 /** @param {StreamOptions} options */
 function publish(options) {
-  const session = createSession();
+  const session = createSession({ token });
   const made = session.createStream(options);
   stream = made;
   follow(made);

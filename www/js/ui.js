@@ -1,5 +1,7 @@
 // What the pages share: elements, formats, the server's API, lists that keep themselves up to date.
 
+import { headers, logIn, token } from "./access.js";
+
 /**
  * The element with that id.
  * @template {HTMLElement} T
@@ -84,12 +86,14 @@ export async function api(path, method = "GET") {
   let response;
   try {
     // Relative to this file, so that it works below a path of a proxy too.
-    response = await fetch(new URL(`../api/${path}`, import.meta.url), { method, signal: AbortSignal.timeout(15_000) });
+    response = await fetch(new URL(`../api/${path}`, import.meta.url), { method, headers, signal: AbortSignal.timeout(15_000) });
   } catch {
     throw new ApiError("offline", "The server can't be reached. This page goes on by itself when it is back.");
   }
   const body = await response.json().catch(() => null);
   if (response.ok) return body;
+  // The log-in has ended, or never was. One that came with the page can't be renewed here.
+  if (response.status === 401 && !token) logIn();
   throw new ApiError(body?.code ?? `http_${response.status}`, body?.message ?? `The server answers ${response.status} ${response.statusText}.`);
 }
 

@@ -1,5 +1,6 @@
 // The page “Watch”: a stream while it happens, in the best way this browser has.
 
+import { protocols, withToken } from "./access.js";
 import { viewJpeg } from "./jpeg-view.js";
 import { byId } from "./ui.js";
 import { canPlay, Player } from "./watch/player.js";
@@ -96,7 +97,7 @@ function open() {
   clearTimeout(retry);
   const url = address(`live/${segment}`);
   url.protocol = url.protocol.replace("http", "ws");
-  const mine = (socket = new WebSocket(url));
+  const mine = (socket = new WebSocket(url, protocols));
   mine.binaryType = "arraybuffer";
   heard = performance.now();
   mine.addEventListener("message", ({ data }) => {
@@ -140,7 +141,7 @@ function other(next) {
       else if (view === "away") again();
     });
   } else {
-    video.src = address(`live/${segment}.webm`).href;
+    video.src = withToken(address(`live/${segment}.webm`));
     start();
   }
   draw();

@@ -4,16 +4,23 @@
 //! arrives while its offer is being answered waits in the socket, after the offer. Losing the
 //! socket ends nothing: a publication ends with its media, or by `stop`.
 
-pub(in crate::http) mod wire;
+pub(crate) mod wire;
 
+use crate::auth::Permission;
 use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
 use crate::base::reason::EndReason;
+use crate::http::access::{Access, SUBPROTOCOL};
+use crate::http::client::Caller;
+use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Accepted, Candidate, Offer};
 use crate::ingest::{Refusal, SessionId};
+use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -67,17 +74,21 @@ impl Default for Timing {
 /// `GET /signal`.
 pub async fn open(
     Extract(state): Extract<Arc<State>>,
+    Extension(access): Extension<Access>,
+    Caller(client): Caller,
+    unfinished: Extension<Unfinished>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /signal as a WebSocket")
     })?;
-    let place = state.sockets.enter()?;
-    let upgrade = upgrade.max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
+    let place = state.sockets.enter(client)?;
+    let upgrade =
+        upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
     Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("signal", async move {
-            let socket = Socket::new(socket, &state.sockets);
-            Connection::new(socket, state).run().await;
+            let socket = Socket::new(socket, &state.sockets, unfinished);
+            Connection::new(socket, state, access, client).run().await;
             drop(place);
         });
     }))
@@ -104,6 +115,8 @@ struct Change {
 struct Connection {
     socket: Socket,
     state: Arc<State>,
+    access: Access,
+    client: Option<Party>,
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
     watchers: u64,
@@ -111,10 +124,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, state: Arc<State>) -> Self {
+    fn new(socket: Socket, state: Arc<State>, access: Access, client: Option<Party>) -> Self {
         Self {
             socket,
             state,
+            access,
+            client,
             held: BTreeMap::new(),
             changes: FuturesUnordered::new(),
             watchers: 0,
@@ -153,6 +168,7 @@ impl Connection {
             return Err(ApiError::bad_request("a message is text, one JSON object").into());
         };
         if text.len() > MAX_MESSAGE {
+            metrics().refused("signal message");
             return Err(End::Refused(ApiError::too_large(MAX_MESSAGE)));
         }
         match Client::parse(&text) {
@@ -172,6 +188,14 @@ impl Connection {
         };
         let done = match message {
             Client::Publish { sdp, record, resume, .. } => {
+                // Who has its secret need not prove anything else: what was begun under a grant may end it.
+                let proven = resume.as_ref().is_some_and(|resume| !resume.is_empty());
+                if !proven && !self.held.contains_key(&stream) {
+                    let asked = self.access.asks(Permission::Publish, &stream).await;
+                    if let Err(denied) = asked {
+                        return self.deny(&stream, denied).await;
+                    }
+                }
                 match self.publish(&stream, sdp, record, resume).await {
                     Ok(accepted) => return self.accepted(stream, accepted).await,
                     Err(error) => Err(error),
@@ -209,6 +233,7 @@ impl Connection {
     ) -> Result<Accepted, ApiError> {
         let held = self.held.get(stream);
         if held.is_none() && self.held.len() >= MAX_PUBLICATIONS {
+            metrics().refused("publications of a socket");
             return Err(Refusal::LimitReached("the publications of one socket").into());
         }
         let session = held.map(|held| held.session.clone());
@@ -221,6 +246,7 @@ impl Connection {
             resume: resume.clone(),
             bearer: None,
             session,
+            client: self.client,
         };
         let again = session.is_some();
         match within(self.state.ingest.accept(offer(session))).await {
@@ -251,7 +277,7 @@ impl Connection {
         self.watchers += 1;
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
-            self.socket.tell(&Server::status(&stream, &status)).await?;
+            self.socket.tell(&Server::status(&self.state, &stream, &status)).await?;
         }
         if status.is_final() {
             // Resumed after its end: there is nothing left to connect to.
@@ -298,13 +324,20 @@ impl Connection {
             Status::Failed { code: error.code, message: error.message }
         };
         held.told = status.word();
-        self.socket.tell(&Server::status(&change.stream, &status)).await?;
+        self.socket.tell(&Server::status(&self.state, &change.stream, &status)).await?;
         if status.is_final() {
             self.held.remove(&change.stream);
         } else {
             self.watch(change.stream, change.watcher, change.status);
         }
         Ok(())
+    }
+
+    /// The caller may not publish that. A socket with nothing on it has nothing more to say.
+    async fn deny(&mut self, stream: &StreamName, denied: ApiError) -> Result<(), End> {
+        let end = End::Closed(denied.close_code(), denied.code);
+        self.refuse(Some(stream.as_str()), denied).await?;
+        if self.held.is_empty() { Err(end) } else { Ok(()) }
     }
 
     /// Answers one bad message with an error, the hundredth with the end.
@@ -314,6 +347,7 @@ impl Connection {
         if self.errors < MAX_ERRORS {
             return Ok(());
         }
+        metrics().refused("errors of a socket");
         Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
     }
 

@@ -3,6 +3,7 @@
 use crate::base::id::StreamName;
 use crate::http::error::ApiError;
 use crate::http::recordings;
+use crate::http::state::State;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::{Candidate, IceServer};
 use crate::record::Manifest;
@@ -150,13 +151,13 @@ pub struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Of its manifest.
-    pub fn of(manifest: &'a Manifest) -> Self {
+    /// Of its manifest. Whoever published it may download it.
+    pub fn of(state: &State, manifest: &'a Manifest) -> Self {
         Self {
             id: manifest.id.as_str(),
             stream: manifest.stream.as_str(),
             file: &manifest.file,
-            url: recordings::url(&manifest.file),
+            url: recordings::url(state, &manifest.file),
             bytes: manifest.bytes,
             duration_ms: manifest.duration_ms,
         }
@@ -165,14 +166,14 @@ impl<'a> Recording<'a> {
 
 impl<'a> Server<'a> {
     /// The message for a status.
-    pub fn status(stream: &'a StreamName, status: &'a Status) -> Self {
+    pub fn status(state: &State, stream: &'a StreamName, status: &'a Status) -> Self {
         let word = status.word();
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
             Status::Pending | Status::Publishing => {}
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
-                recording = sealed.as_deref().map(Recording::of);
+                recording = sealed.as_deref().map(|manifest| Recording::of(state, manifest));
             }
             Status::Failed { code, message: what } => {
                 reason = Some(code);

@@ -21,7 +21,7 @@ const MAX_FRAME: Duration = Duration::from_millis(200);
 
 /// What comes out.
 #[derive(Debug, PartialEq)]
-pub(super) enum Out {
+pub(crate) enum Out {
     /// Frames from here on are of these tracks.
     Tracks(Vec<Track>),
     /// One of them.
@@ -50,7 +50,7 @@ struct Local {
 
 /// Bytes in, [`Out`]s out.
 #[derive(Debug)]
-pub(super) struct Demuxer {
+pub(crate) struct Demuxer {
     reader: Reader,
     tick: Duration,
     lanes: Vec<Lane>,

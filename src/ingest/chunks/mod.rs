@@ -9,11 +9,13 @@
 //! no use then, since a restart ends every recording. Back-pressure is the answer that doesn't come:
 //! while the disk is behind, the next bytes are neither taken nor acked, and nothing is dropped.
 
-mod demux;
-mod protocol;
+pub(crate) mod demux;
+pub(crate) mod protocol;
 mod task;
 
-use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::id::{Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::ingest::Refusal;
@@ -27,10 +29,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use task::Task;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-/// Names made of a prefix that are tried: two visitors' meet once in a billion.
-const TRIES: usize = 8;
+/// So many ended uploads tell what became of them; of more than that in a minute, which nobody has
+/// without wanting to fill our memory, the next ones are forgotten at once.
+const MEMORY: usize = 1000;
 
 /// Section `chunks` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -106,8 +109,6 @@ impl Fault {
 pub enum Register {
     /// A new stream of this name, or, with another way's `resume`, the one that has it.
     Name(StreamName, Option<Secret>),
-    /// A new stream whose name begins with this and is nobody else's.
-    Prefix(String),
     /// A client that goes on.
     Again(Secret),
 }
@@ -125,6 +126,8 @@ struct Inner {
     config: Config,
     /// By secret, until a minute after the end.
     uploads: Mutex<HashMap<Secret, mpsc::Sender<Command>>>,
+    /// One for each that is over.
+    memory: Semaphore,
 }
 
 impl Inner {
@@ -165,7 +168,8 @@ enum Command {
 impl Chunks {
     /// None yet.
     pub fn new(publications: Publications, tasks: Tasks, config: Config) -> Self {
-        Self { inner: Arc::new(Inner { publications, tasks, config, uploads: Mutex::default() }) }
+        let (uploads, memory) = (Mutex::default(), Semaphore::new(MEMORY));
+        Self { inner: Arc::new(Inner { publications, tasks, config, uploads, memory }) }
     }
 
     /// The configuration.
@@ -178,31 +182,25 @@ impl Chunks {
     /// # Errors
     ///
     /// The name is taken, the secret's time is over, or the server takes no more.
-    pub async fn register(&self, register: Register) -> Result<Upload, Fault> {
+    pub async fn register(&self, register: Register, client: Option<Party>) -> Result<Upload, Fault> {
+        let registered = self.attach(register, client).await;
+        if let Err(Fault::Refused(refusal)) = &registered {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        registered
+    }
+
+    async fn attach(&self, register: Register, client: Option<Party>) -> Result<Upload, Fault> {
         let commands = match register {
             Register::Again(uid) => {
                 let known = self.inner.lock().get(&uid).cloned();
                 known.ok_or(Refusal::ResumeExpired)?
             }
             Register::Name(name, resume) => {
-                self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None)?)
+                self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None, client)?)
             }
-            Register::Prefix(prefix) => self.begin(self.reserve_with(&prefix)?),
         };
         ask(&commands, |reply| Command::Attach { reply, commands: commands.clone() }).await
-    }
-
-    fn reserve_with(&self, prefix: &str) -> Result<Arc<Publication>, Fault> {
-        let mut tried = Err(Refusal::LimitReached("all names of this prefix"));
-        for _ in 0..TRIES {
-            let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
-            let Ok(name) = name else { return Err(Fault::BadRequest("name_prefix makes no stream name")) };
-            tried = self.inner.publications.reserve(&name, true, None, None);
-            if !matches!(tried, Err(Refusal::StreamBusy(_))) {
-                break;
-            }
-        }
-        Ok(tried?)
     }
 
     fn begin(&self, publication: Arc<Publication>) -> mpsc::Sender<Command> {

@@ -22,7 +22,7 @@ enum Phase {
 
 /// One upload's protocol.
 #[derive(Debug)]
-pub(super) struct Protocol {
+pub(crate) struct Protocol {
     phase: Phase,
     offset: u64,
     /// When its client was heard last.

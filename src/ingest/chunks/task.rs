@@ -88,7 +88,9 @@ impl Task {
                 self.obey(command).await;
             }
         }
-        let forget = tokio::time::sleep(REMEMBERED);
+        let memory = self.inner.clone();
+        let remembered = memory.memory.try_acquire();
+        let forget = tokio::time::sleep(if remembered.is_ok() { REMEMBERED } else { Duration::ZERO });
         tokio::pin!(forget);
         loop {
             tokio::select! {
@@ -188,7 +190,9 @@ impl Task {
         self.choose(&bytes)?;
         if let Sink::Mp4(sink, walker) = &mut self.sink {
             walker.push(&bytes);
+            let length = bytes.len();
             let written = sink.write(bytes).await;
+            self.publication.kept_bytes(&self.session, length, Instant::now());
             return match written {
                 _ if walker.is_broken() => Err(Fault::BadBlob("these bytes are no MP4".into())),
                 true => Ok(()),

@@ -6,11 +6,14 @@
 //! may be now. Sessions do no I/O: the loop feeds them datagrams and time, and carries off their
 //! frames, datagrams and deadlines.
 
+use crate::base::places::Place;
+use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
 use crate::ingest::publication::Publication;
 use crate::ingest::webrtc::route::{Kind, Transaction};
 use crate::ingest::webrtc::session::{Answer, Event, Gone, Session};
 use crate::ingest::webrtc::socket::Socket;
+use crate::ingest::webrtc::tally::Tally;
 use crate::ingest::webrtc::{Candidate, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
 use bytes::BytesMut;
@@ -50,6 +53,7 @@ pub(super) enum Command {
         id: SessionId,
         session: Box<Session>,
         publication: Arc<Publication>,
+        handshake: Place,
     },
     Candidate {
         id: SessionId,
@@ -82,6 +86,8 @@ struct Entry {
     id: SessionId,
     session: Box<Session>,
     publication: Arc<Publication>,
+    /// Its place among those that have yet to connect.
+    handshake: Option<Place>,
     /// ICE user fragments, addresses and media sources routed here.
     ufrags: VecDeque<String>,
     addresses: VecDeque<SocketAddr>,
@@ -127,10 +133,11 @@ pub(super) struct Engine {
     by_transaction: HashMap<Transaction, Key>,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
+    tally: Tally,
 }
 
 impl Engine {
-    pub fn new(socket: Socket) -> Self {
+    pub fn new(socket: Socket, pulse: Pulse) -> Self {
         Self {
             socket,
             sessions: HashMap::new(),
@@ -142,45 +149,71 @@ impl Engine {
             by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
+            tally: Tally::new(pulse),
         }
     }
 
-    /// Runs until every handle that can send commands is gone.
+    /// Runs until every handle that can send commands is gone. A command, what has come from the network
+    /// and what is due get their turn each time, whichever it was that woke the loop: none of them can
+    /// keep the others waiting by coming without end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let mut rest = false;
-            let next = self.timers.peek().map(|Reverse((at, _))| *at);
+            let due = self.timers.peek().map_or(self.tally.beat, |Reverse((at, _))| self.tally.beat.min(*at));
+            let began;
             tokio::select! {
                 biased;
-                command = commands.recv() => match command {
-                    Some(command) => self.command(command, Instant::now()),
-                    None => return,
-                },
-                () = sleep_until(next) => {}
-                ready = self.socket.readable() => match ready {
-                    Ok(()) => {
-                        self.receive();
-                        rest = self.sessions.len() >= COALESCE_FROM;
+                command = commands.recv() => {
+                    began = Instant::now();
+                    match command {
+                        Some(command) => self.command(command, began),
+                        None => return,
                     }
-                    Err(error) => tracing::error!(%error, "the media socket"),
-                },
+                }
+                () = tokio::time::sleep_until(due.into()) => began = Instant::now(),
+                ready = self.socket.readable() => {
+                    began = Instant::now();
+                    match ready {
+                        Ok(()) => rest = self.sessions.len() >= COALESCE_FROM,
+                        Err(error) => tracing::error!(%error, "the media socket"),
+                    }
+                }
             }
+            rest &= self.receive();
             let now = Instant::now();
             self.expire(now);
             self.settle(now);
+            let ended = Instant::now();
+            self.tally.turned(due, began, ended);
+            if self.tally.beats(ended) {
+                self.add_up();
+            }
             if rest {
                 tokio::time::sleep(COALESCE).await;
             }
         }
     }
 
-    fn receive(&mut self) {
+    /// Hands over what the sessions have counted.
+    fn add_up(&mut self) {
+        for entry in self.sessions.values_mut() {
+            let forged = entry.session.take_forged();
+            self.tally.add(entry.session.take_counts(), forged);
+        }
+    }
+
+    /// Returns whether all that had come is taken.
+    fn receive(&mut self) -> bool {
         for _ in 0..BATCHES {
             let now = Instant::now();
-            let Self { socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, .. } = self;
+            let Self {
+                socket, sessions, by_ufrag, by_address, by_source, by_transaction, dirty, tally, ..
+            } = self;
             let more = socket.receive(|datagram| {
                 let mut proven = true;
-                let key = match Kind::of(datagram.data) {
+                tally.datagram(datagram.data.len());
+                let kind = Kind::of(datagram.data);
+                let key = match kind {
                     Kind::Request(ufrag) => by_ufrag.get(ufrag),
                     Kind::Response(transaction) => by_transaction.get(transaction),
                     Kind::Media(source) => by_address.get(&datagram.from).or_else(|| {
@@ -190,11 +223,12 @@ impl Engine {
                     Kind::Other => by_address.get(&datagram.from),
                 };
                 let Some((key, entry)) = key.and_then(|key| Some((*key, sessions.get_mut(key)?))) else {
-                    return;
+                    return tally.unknown(&kind);
                 };
                 if proven {
                     entry.session.handle(now, datagram.from, datagram.to, BytesMut::from(datagram.data));
                 } else {
+                    tally.unproven();
                     entry.session.suspect(now, datagram.from, datagram.to);
                 }
                 if !std::mem::replace(&mut entry.dirty, true) {
@@ -203,13 +237,14 @@ impl Engine {
             });
             match more {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => return true,
                 Err(error) => {
                     tracing::debug!(%error, "receiving media");
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     /// Hands each session whose deadline has passed the time.
@@ -267,6 +302,7 @@ impl Engine {
                 }
                 Event::Connected => {
                     entry.span.in_scope(|| info!("connected"));
+                    entry.handshake = None;
                     match entry.publication.connected(&entry.id, Way::Webrtc, &entry.session.tracks(), now) {
                         Ok(old) => replaced = old,
                         Err(_) => over = Some(Over::Refused),
@@ -322,6 +358,8 @@ impl Engine {
         while let Some(transmit) = entry.session.poll_transmit(now) {
             self.socket.send(transmit.from, transmit.to, &transmit.data);
         }
+        let forged = entry.session.take_forged();
+        self.tally.add(entry.session.take_counts(), forged);
         entry.span.in_scope(|| info!(?over, "the session is over"));
         self.by_id.remove(&entry.id);
         for ufrag in &entry.ufrags {
@@ -346,12 +384,11 @@ impl Engine {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Add { id, session, publication } => self.add(id, session, publication),
+            Command::Add { id, session, publication, handshake } => {
+                self.add(id, session, publication, handshake);
+            }
             Command::Candidate { id, candidate, reply } => {
-                let result = self.with(&id, |entry| {
-                    entry.session.add_candidate(&candidate.candidate);
-                    Ok(())
-                });
+                let result = self.with(&id, |entry| entry.session.add_candidate(&candidate.candidate));
                 let _ = reply.send(result);
             }
             Command::Reoffer { id, sdp, reply } => {
@@ -381,7 +418,7 @@ impl Engine {
         }
     }
 
-    fn add(&mut self, id: SessionId, session: Box<Session>, publication: Arc<Publication>) {
+    fn add(&mut self, id: SessionId, session: Box<Session>, publication: Arc<Publication>, handshake: Place) {
         let key = self.next_key;
         self.next_key += 1;
         let ufrag = session.ufrag().to_owned();
@@ -392,6 +429,7 @@ impl Engine {
             id,
             session,
             publication,
+            handshake: Some(handshake),
             ufrags: VecDeque::from([ufrag]),
             addresses: VecDeque::new(),
             sources: VecDeque::new(),
@@ -446,7 +484,7 @@ fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched
         return Err(Refusal::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {
-        session.add_candidate(&candidate);
+        session.add_candidate(&candidate)?;
     }
     Ok(Patched::Trickled)
 }
@@ -466,13 +504,6 @@ fn bounded<T: PartialEq>(list: &mut VecDeque<T>, new: T, forget: impl FnOnce(T))
 fn unmap<T: std::hash::Hash + Eq>(map: &mut HashMap<T, Key>, route: T, key: Key) {
     if map.get(&route) == Some(&key) {
         map.remove(&route);
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -10,11 +10,15 @@ pub mod route;
 pub mod session;
 mod socket;
 mod sources;
+mod tally;
 
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::{RecordingId, Secret, StreamName};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
+use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::ingest::publication::{Publication, StreamInfo};
+use crate::ingest::publication::{NoControl, Publication, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::engine::{Command, Engine};
@@ -22,6 +26,7 @@ use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
 use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::{Refusal, SessionId};
 use crate::live::Stream;
+use crate::record::Begun;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -108,6 +113,8 @@ pub struct Offer {
     pub bearer: Option<String>,
     /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
     pub session: Option<SessionId>,
+    /// Whose share of the limits it takes.
+    pub client: Option<Party>,
 }
 
 /// The publication is accepted.
@@ -158,6 +165,7 @@ pub struct WebRtc {
     config: Arc<Config>,
     candidates: Arc<[SocketAddr]>,
     local_addr: SocketAddr,
+    pulse: Pulse,
 }
 
 impl WebRtc {
@@ -174,11 +182,17 @@ impl WebRtc {
         let local_addr = socket.local_addr()?;
         let candidates = socket.addresses.told().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
-        let engine = Engine::new(socket);
+        let pulse = Pulse::new("media engine");
+        let engine = Engine::new(socket, pulse.clone());
         std::thread::Builder::new()
             .name("webrtc".to_owned())
             .spawn(move || runtime.block_on(engine.run(receiver)))?;
-        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr })
+        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr, pulse })
+    }
+
+    /// Whether the engine turns.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// The media socket's address.
@@ -193,6 +207,14 @@ impl WebRtc {
 
     /// Answers an offer.
     pub async fn accept(&self, offer: Offer) -> Result<Accepted, Refusal> {
+        let answered = self.answer(offer).await;
+        if let Err(refusal) = &answered {
+            metrics().publications.refused.inc([refusal.code()]);
+        }
+        answered
+    }
+
+    async fn answer(&self, offer: Offer) -> Result<Accepted, Refusal> {
         let mut known = offer.session;
         if let Some(held) =
             offer.resume.as_ref().and_then(|resume| self.publications.find(&offer.stream, resume))
@@ -214,8 +236,10 @@ impl WebRtc {
                 Err(refusal) => return Err(refusal),
             }
         }
+        let handshake = self.publications.handshake(offer.client)?;
+        let Offer { record, resume, bearer, client, .. } = offer;
         let publication =
-            self.publications.reserve(&offer.stream, offer.record, offer.resume.as_ref(), offer.bearer)?;
+            self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
         let config = SessionConfig {
             candidates: self.candidates.to_vec(),
             pipeline: crate::rtp::Config {
@@ -230,12 +254,12 @@ impl WebRtc {
         let (session, answer) = match Session::accept(&offer.sdp, &config, Instant::now()) {
             Ok(accepted) => accepted,
             Err(refusal) => {
-                publication.lost(&id, Instant::now());
+                publication.refused(&id, &refusal);
                 return Err(refusal);
             }
         };
         let accepted = accepted(id.clone(), answer, &publication);
-        let add = Command::Add { id, session: Box::new(session), publication };
+        let add = Command::Add { id, session: Box::new(session), publication, handshake };
         self.commands.send(add).await.map_err(|_| Refusal::Stopping)?;
         Ok(accepted)
     }
@@ -271,6 +295,16 @@ impl WebRtc {
     /// The media of one of them, for viewers.
     pub fn stream(&self, name: &StreamName) -> Option<Stream> {
         self.publications.stream(name)
+    }
+
+    /// A stream's media goes to a new file from now on.
+    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, NoControl> {
+        self.publications.begin_file(name)
+    }
+
+    /// A stream is recorded no longer, and goes on.
+    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, NoControl> {
+        self.publications.stop_recording(name)
     }
 
     /// Ends a stream on the operator's word; [`Refusal::SessionNotFound`] if there is none of this name.

@@ -17,6 +17,11 @@ const MAX_BYTES: usize = 256 << 10;
 const MAX_SECTIONS: usize = 64;
 /// Candidates of one offer or fragment that are looked at; the rest is ignored.
 const MAX_CANDIDATES: usize = 64;
+/// Lines besides candidates; a browser's section with every codec has two hundred. What they cost to
+/// take apart grows faster than they do.
+const MAX_LINES: usize = 4096;
+/// Sources of one section that are looked at: one, its repairs, and those of simulcast layers.
+const MAX_SSRCS: usize = 16;
 
 /// One media section that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +115,9 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, Refusal> {
     }
     if !sdp.starts_with("v=0") {
         return Err(bad("it doesn't begin with v=0"));
+    }
+    if lines(sdp).filter(|line| !line.starts_with("a=candidate:")).count() > MAX_LINES {
+        return Err(bad("it has more than 4096 lines"));
     }
     let (session, sections) = split(sdp);
     if sections.is_empty() {
@@ -243,6 +251,7 @@ fn ssrcs(section: &[&str]) -> Vec<u32> {
     for line in section {
         let Some(rest) = line.strip_prefix("a=ssrc:") else { continue };
         if let Ok(ssrc) = rest.split(' ').next().unwrap_or_default().parse()
+            && found.len() < MAX_SSRCS
             && !found.contains(&ssrc)
         {
             found.push(ssrc);

@@ -9,6 +9,7 @@
 //! A request alone moves nothing: whoever has captured one could replay it from elsewhere. The new
 //! address must answer a fresh check of ours, signed with the peer's password (RFC 8445 section 7).
 
+use crate::base::metrics::metrics;
 use crate::ingest::webrtc::offer::Credentials;
 use bytes::BytesMut;
 use rtc::crypto::{RTCCryptoProvider, default_provider};
@@ -38,6 +39,12 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// ask who is there; sooner it would be a packet that took its time.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// Requests from other addresses than the peer's whose signature is looked at, each [`STRANGE_TIME`]: a
+/// browser that tries ten addresses at once sends a fifth. Whoever has seen the user fragments can send
+/// any number, and each signature costs as much as a packet of media.
+const MAX_STRANGE: u32 = 100;
+const STRANGE_TIME: Duration = Duration::from_secs(1);
+
 /// What becomes of an incoming STUN message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inbound {
@@ -61,12 +68,16 @@ pub(super) struct Paths {
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
+    /// Requests from elsewhere that were looked at, and since when.
+    strange: (Instant, u32),
     /// Last check of an address that nobody has proven anything of.
     suspected: Option<Instant>,
     /// The agent's own messages and ours, to be sent.
     pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// How long the last answered check took.
     pub round_trip: Option<Duration>,
+    /// Requests and answers that the peer can't have signed.
+    pub forged: u64,
     /// Addresses proven since the last look.
     pub proven: VecDeque<SocketAddr>,
 }
@@ -100,9 +111,11 @@ impl Paths {
             local_addr: None,
             heard: now,
             checks: VecDeque::new(),
+            strange: (now, 0),
             suspected: None,
             outgoing: VecDeque::new(),
             round_trip: None,
+            forged: 0,
             proven: VecDeque::new(),
         })
     }
@@ -134,18 +147,35 @@ impl Paths {
         now: Instant,
         authentic: &mut bool,
     ) -> Inbound {
+        let is_request = datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes());
+        if is_request && self.current != Some(from) && !self.looks_at_stranger(now) {
+            return Inbound::Done;
+        }
         let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
         if message.decode().is_err() {
             return Inbound::Done;
         }
         if message.typ == BINDING_REQUEST {
             *authentic = self.is_from_peer(&mut message);
+            self.forged += u64::from(!*authentic);
             if *authentic { self.request(from, to, &message, now) } else { Inbound::Done }
         } else if message.typ == BINDING_SUCCESS {
             self.response(from, &mut message, now, authentic)
         } else {
             Inbound::Agent(self.inbound(from, now))
         }
+    }
+
+    fn looks_at_stranger(&mut self, now: Instant) -> bool {
+        let (since, looked) = &mut self.strange;
+        if now.saturating_duration_since(*since) >= STRANGE_TIME {
+            (*since, *looked) = (now, 0);
+        }
+        *looked += 1;
+        if *looked > MAX_STRANGE {
+            metrics().refused("STUN requests");
+        }
+        *looked <= MAX_STRANGE
     }
 
     fn is_from_peer(&self, message: &mut Message) -> bool {
@@ -257,6 +287,7 @@ impl Paths {
             return Inbound::Done;
         };
         if MessageIntegrity::check(message, self.remote.pwd.as_bytes(), self.crypto.crypto()).is_err() {
+            self.forged += 1;
             return Inbound::Done;
         }
         *authentic = true;
@@ -348,6 +379,32 @@ mod tests {
         }
         assert_eq!(asked, [399, 599, 799, 999]);
         assert_eq!(paths.current, Some(address(1)));
+    }
+
+    #[test]
+    fn a_flood_of_forged_requests_is_looked_at_a_hundred_times_a_second_and_the_peer_always() {
+        let start = Instant::now();
+        let mut paths = paths(start);
+        for second in 0..3 {
+            let now = start + Duration::from_secs(second);
+            let looked = (0..10_000).filter(|_| paths.looks_at_stranger(now)).count();
+            assert_eq!(looked, 100);
+            let (mut request, crypto, password) =
+                (Message::new(), paths.crypto.clone(), "ours-secret".to_owned());
+            let signed = MessageIntegrity::new_short_term_integrity_with_provider(password, crypto.crypto());
+            let setters: [Box<dyn Setter + '_>; 4] = [
+                Box::new(TransactionId::new()),
+                Box::new(BINDING_REQUEST),
+                Box::new(TextAttribute { attr: ATTR_USERNAME, text: "ours:hers".to_owned() }),
+                Box::new(signed),
+            ];
+            request.build(&setters).unwrap();
+            for (from, expected) in [(address(1), true), (address(2), false)] {
+                let mut authentic = false;
+                paths.inbound_stun(from, address(8189), &request.raw, now, &mut authentic);
+                assert_eq!(authentic, expected, "from {from}");
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod negotiation;
 
-use negotiation::negotiate;
+use negotiation::{Restarts, negotiate};
 
 use crate::base::id::Secret;
 use crate::ingest::webrtc::Candidate;
@@ -115,6 +115,9 @@ pub struct Session {
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
+    /// Candidates of the peer in this ICE generation.
+    candidates: usize,
+    restarts: Restarts,
     began: Instant,
     connected: bool,
     /// Last packet that only the peer can have sent.
@@ -372,6 +375,16 @@ impl Session {
             self.close(now);
             self.events.push_back(Event::Gone(gone));
         }
+    }
+
+    /// What became of the packets of each track since this was last asked.
+    pub fn take_counts(&mut self) -> impl Iterator<Item = (Kind, rtp::Counts)> {
+        self.pipeline.take_counts()
+    }
+
+    /// STUN messages since then that were not the peer's, though they named it.
+    pub fn take_forged(&mut self) -> u64 {
+        std::mem::take(&mut self.paths.forged)
     }
 
     fn take_media(&mut self) {

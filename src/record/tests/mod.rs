@@ -1,5 +1,6 @@
 //! Whole recordings: frames into a stream, files judged by ffmpeg, ffprobe and mkvinfo.
 
+mod control;
 mod disk_errors;
 mod judge;
 mod media;

@@ -204,6 +204,19 @@ async fn a_stream_without_a_frame_leaves_no_file() {
 }
 
 #[tokio::test]
+async fn the_servers_key_beside_the_recordings_is_none_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join(".key");
+    fs::write(&key, [7; 32]).unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    bench.recordings.recover();
+    bench.record("a", &[VP8], &mixed(&[&video(0, (320, 240), 1.0, 30, ms(0))])).await;
+    assert_eq!((bench.recordings.list().len(), bench.recordings.by_file(".key")), (1, None));
+    assert_eq!(fs::read(&key).unwrap(), [7; 32]);
+    assert!(!dir.path().join("quarantine").exists());
+}
+
+#[tokio::test]
 async fn a_stream_that_is_dropped_without_an_end_is_sealed_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::new(dir.path(), Config::default());

@@ -3,8 +3,13 @@
 
 mod camera;
 mod embedded;
+mod encrypted;
+mod home;
 mod ladder;
+mod login;
 mod pages;
+mod policy;
+mod proxied;
 mod publish;
 mod record;
 mod trouble;
@@ -75,6 +80,11 @@ async fn json(url: &str) -> Value {
 /// Opens the publish page of a server, or of a proxy before it, and begins a recording.
 async fn start_publishing(browser: &Chromium, base: &str, name: &str) {
     browser.goto(&format!("{base}/publish?name={name}")).await;
+    press_start(browser).await;
+}
+
+/// The same on the publish page that is open.
+async fn press_start(browser: &Chromium) {
     // The words' instants, by the page's own clock.
     browser
         .run(

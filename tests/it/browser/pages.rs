@@ -47,7 +47,7 @@ async fn the_home_page_lists_who_publishes_and_what_is_new() {
     browser.goto(&studio.server.url("/")).await;
     browser.until("document.querySelector('#live .badge[data-tone=live]')", SOON).await;
     let live = browser.text("#live").await;
-    assert!(live.contains("on air") && live.contains("PUBLISHING"), "{live}");
+    assert!(live.contains("on air") && live.contains("recording"), "{live}");
     let home = browser.window().await;
     browser.switch(publisher).await;
     stop_publishing(&browser).await;

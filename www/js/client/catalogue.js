@@ -5,6 +5,8 @@ import { OnrecordError, RecordInfo } from "./model.js";
 /** @typedef {import("./session.js").Session} Session */
 
 const DEADLINE = 5_000;
+/** What somebody gets who may publish, but not look. */
+const HIDDEN = Symbol("hidden");
 /** Between two questions. */
 export const LOOK_MS = 300;
 
@@ -15,21 +17,25 @@ export const LOOK_MS = 300;
  */
 async function ask(session, path) {
   try {
-    const response = await fetch(session.address(path), { signal: AbortSignal.timeout(DEADLINE), cache: "no-store" });
-    return response.ok ? await response.json() : null;
+    const headers = await session.headers();
+    const response = await fetch(session.address(path), { headers, signal: AbortSignal.timeout(DEADLINE), cache: "no-store" });
+    if (response.ok) return await response.json();
+    return response.status === 403 ? HIDDEN : null;
   } catch {
     return null;
   }
 }
 
 /**
- * The publication of that name, if there is one.
+ * The publication of that name, if there is one. To whoever may publish, but not look, all that media have
+ * begun to flow for is there (`hidden`).
  * @param {Session} session
  * @param {string} name
- * @returns {Promise<{status: string, recording: string | null} | null>}
+ * @returns {Promise<{status: string, recording: string | null, hidden?: boolean} | null>}
  */
 export async function liveStream(session, name) {
   const streams = await ask(session, "api/streams");
+  if (streams === HIDDEN) return { status: "PUBLISHING", recording: null, hidden: true };
   return (Array.isArray(streams) && streams.find(({ stream }) => stream === name)) || null;
 }
 
@@ -41,8 +47,8 @@ export async function liveStream(session, name) {
  */
 export async function sealedRecording(session, id) {
   const manifest = await ask(session, `api/recordings/${encodeURIComponent(id)}`);
-  if (!manifest || manifest.state === "recording" || !manifest.file) return null;
-  const fields = { ...manifest, url: manifest.url ?? `/recordings/${encodeURIComponent(manifest.file)}` };
+  if (!manifest || manifest === HIDDEN || manifest.state === "recording" || !manifest.file) return null;
+  const fields = { ...manifest, url: manifest.url ?? `recordings/${encodeURIComponent(manifest.file)}` };
   return { info: new RecordInfo(fields, session.address("")), end_reason: manifest.end_reason };
 }
 

@@ -171,7 +171,8 @@ export class Chunks extends Way {
     this.#hangUp();
     this.#timers.after("open", OPEN_DEADLINE, () => this.#lost());
     try {
-      this.#socket = new ChunkSocket(this.host.session.address("chunks").replace(/^http/, "ws"), {
+      const { session } = this.host;
+      this.#socket = new ChunkSocket(session.address("chunks").replace(/^http/, "ws"), session.protocols(), {
         opened: () => this.#mime && this.#register(),
         heard: (message) => this.#heard(message),
         lost: () => this.#lost(),

@@ -9,17 +9,29 @@
 const FULL = 1024 * 1024;
 
 export class ChunkSocket {
-  #socket;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #closed = false;
 
   /**
    * @param {string} url
+   * @param {Promise<string[]> | null} protocols  What the server is shown, if anything.
    * @param {{opened: () => void, heard: (message: ChunksMessage) => void, lost: () => void}} events
    */
-  constructor(url, { opened, heard, lost }) {
-    this.#socket = new WebSocket(url);
-    this.#socket.onopen = opened;
-    this.#socket.onclose = lost;
-    this.#socket.onmessage = ({ data }) => {
+  constructor(url, protocols, events) {
+    if (!protocols) this.#open(new WebSocket(url), events);
+    else protocols.then((shown) => this.#closed || this.#open(new WebSocket(url, shown), events)).catch(() => this.#closed || events.lost());
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {{opened: () => void, heard: (message: ChunksMessage) => void, lost: () => void}} events
+   */
+  #open(socket, { opened, heard, lost }) {
+    this.#socket = socket;
+    socket.onopen = opened;
+    socket.onclose = lost;
+    socket.onmessage = ({ data }) => {
       /** @type {ChunksMessage} */
       let message;
       try {
@@ -33,26 +45,28 @@ export class ChunkSocket {
 
   /** Whether messages can be sent now. */
   get connected() {
-    return this.#socket.readyState === WebSocket.OPEN;
+    return this.#socket?.readyState === WebSocket.OPEN;
   }
 
   /** Whether it takes no more bytes for the moment. */
   get full() {
-    return this.#socket.bufferedAmount >= FULL;
+    return (this.#socket?.bufferedAmount ?? 0) >= FULL;
   }
 
   /** @param {object} message */
   say(message) {
-    if (this.connected) this.#socket.send(JSON.stringify(message));
+    if (this.connected) this.#socket?.send(JSON.stringify(message));
   }
 
   /** @param {Blob} piece */
   send(piece) {
-    this.#socket.send(piece);
+    this.#socket?.send(piece);
   }
 
   /** Hears and says nothing from now on. */
   close() {
+    this.#closed = true;
+    if (!this.#socket) return;
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close();
   }

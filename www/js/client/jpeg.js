@@ -36,6 +36,9 @@ export class JpegUploader {
   #canvas = document.createElement("canvas");
   #quality;
   #token;
+  #headers;
+  /** What they were last: a page that is left has no time to ask. @type {Record<string, string>} */
+  #known = {};
   #busy = false;
   /** @type {Promise<void>} */
   #last = Promise.resolve();
@@ -49,12 +52,14 @@ export class JpegUploader {
    * @param {HTMLVideoElement} options.video
    * @param {number} options.quality  Of JPEG, 0 to 1.
    * @param {string} [options.resume]  The secret of a publication to go on with.
+   * @param {() => Promise<Record<string, string>>} [options.headers]  Of every request beside its own.
    */
-  constructor({ url, video, quality, resume }) {
+  constructor({ url, video, quality, resume, headers = async () => ({}) }) {
     this.#url = url;
     this.#video = video;
     this.#quality = quality;
     this.#token = resume ?? "";
+    this.#headers = headers;
   }
 
   /** The publication's secret; empty before the first answer. */
@@ -131,7 +136,7 @@ export class JpegUploader {
   /** For a page that is left: the last word, without waiting for the answer. */
   leave() {
     this.#abort.abort();
-    if (this.#token) fetch(this.#url, { method: "DELETE", headers: { [HEADER]: this.#token }, keepalive: true }).catch(() => {});
+    if (this.#token) fetch(this.#url, { method: "DELETE", headers: { ...this.#known, [HEADER]: this.#token }, keepalive: true }).catch(() => {});
   }
 
   /**
@@ -140,19 +145,34 @@ export class JpegUploader {
    * @param {number} ms
    */
   async #ask(method, body, ms) {
-    /** @type {Record<string, string>} */
-    const headers = {};
-    if (body) headers["Content-Type"] = "image/jpeg";
-    if (this.#token) headers[HEADER] = this.#token;
-    let response;
-    try {
-      response = await fetch(this.#url, { method, headers, body, signal: AbortSignal.timeout(ms) });
-    } catch {
-      throw new UploadError("offline", "The server can't be reached; trying again.");
+    // The publication's secret is proof enough of the pictures that follow; after it is forgotten, by a
+    // restart say, the token is asked for anew.
+    const first = !this.#token;
+    if (first) this.#known = await this.#headers();
+    let response = await this.#fetch(method, body, ms);
+    if (response.status === 401 && !first) {
+      this.#known = await this.#headers();
+      response = await this.#fetch(method, body, ms);
     }
     if (response.ok) return response;
     const told = await response.json().catch(() => null);
     throw new UploadError(told?.code ?? `http_${response.status}`, told?.message ?? `The server answers ${response.status} ${response.statusText}.`);
+  }
+
+  /**
+   * @param {string} method
+   * @param {Blob | null} body
+   * @param {number} ms
+   */
+  async #fetch(method, body, ms) {
+    const headers = { ...this.#known };
+    if (body) headers["Content-Type"] = "image/jpeg";
+    if (this.#token) headers[HEADER] = this.#token;
+    try {
+      return await fetch(this.#url, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    } catch {
+      throw new UploadError("offline", "The server can't be reached; trying again.");
+    }
   }
 }
 

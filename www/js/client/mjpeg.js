@@ -39,7 +39,7 @@ export class Mjpeg extends Way {
     const { quality = QUALITY, fps = FPS } = host.options;
     this.#timers.after("start", GIVE_UP_START, () => !host.publishing() && this.#fail(unreachable()));
     this.replaceMedia(this.media);
-    this.#uploader = new JpegUploader({ url, video: this.#video, quality, resume: host.resume });
+    this.#uploader = new JpegUploader({ url, video: this.#video, quality, resume: host.resume, headers: () => host.session.headers() });
     this.#still = pulse(fps, () => this.#tick());
   }
 

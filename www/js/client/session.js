@@ -1,5 +1,6 @@
 // A session: the signalling socket, kept up as long as a stream needs it.
 
+import { Credential } from "./credential.js";
 import { Emitter } from "./events.js";
 import { OnrecordError, SESSION_STATUS, pause } from "./model.js";
 import { Stream } from "./stream.js";
@@ -14,6 +15,14 @@ const KNOCK_DEADLINE = 5_000;
 
 /** Close codes are 4000 + HTTP status; of those the client is to blame for, these pass with time. */
 const PASSING = [4408, 4429];
+const NO_TOKEN = "This server asks who is there. Give createSession a token, or log in.";
+const NOT_ALLOWED = "This token doesn't allow to publish.";
+/**
+ * Whether somebody may, as the server says who it is.
+ * @param {{asked?: boolean, permissions?: string[]} | null} said
+ */
+const mayPublish = (said) => !said?.asked || ["publish", "admin"].some((one) => said.permissions?.includes(one));
+
 /** @param {number} code */
 const refused = (code) => code >= 4400 && code < 4500;
 
@@ -61,16 +70,21 @@ export class Session extends Emitter {
   #knocked = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  #credential;
+  /** Counts the sockets, so that one overtaken while its token was awaited isn't opened. */
+  #turn = 0;
+  #awaited = false;
   /** What a stream is told that is abandoned: the server's own words, if it said any. @type {OnrecordError} */
   #error;
 
-  /** @param {{urlServer?: string}} [options] */
+  /** @param {{urlServer?: string, token?: import("./credential.js").TokenSource}} [options] */
   constructor(options = {}) {
     super();
     /** Where the server is. */
     this.url = signalUrl(options.urlServer);
     /** STUN and TURN servers that the server named. @type {RTCIceServer[]} */
     this.iceServers = [];
+    this.#credential = new Credential(options.token);
     this.#error = new OnrecordError(
       "unreachable",
       `The server ${new URL(this.url).host} can't be reached. Check the address and the network, ` +
@@ -94,6 +108,16 @@ export class Session extends Emitter {
   /** The address of something of the server. @param {string} path */
   address(path) {
     return addressOf(this.url, path);
+  }
+
+  /** What requests show the server. */
+  headers() {
+    return this.#credential.headers();
+  }
+
+  /** What sockets show the server; null if nothing. */
+  protocols() {
+    return this.#credential.given ? this.#credential.protocols() : null;
   }
 
   /** Why the session failed. */
@@ -126,7 +150,7 @@ export class Session extends Emitter {
     if (name && this.#find(name)) {
       throw new OnrecordError("stream_busy", `This page publishes ${name} already. Stop it, or choose another name.`);
     }
-    const asleep = !this.#socket && this.#idle && !this.#socketless;
+    const asleep = !this.#socket && !this.#awaited && this.#idle && !this.#socketless;
     this.#streams.add(stream);
     if (asleep && stream.signalled) this.#open();
   }
@@ -178,10 +202,32 @@ export class Session extends Emitter {
     return this.status() === SESSION_STATUS.FAILED || this.status() === SESSION_STATUS.DISCONNECTED;
   }
 
+  /** Opens a socket; with a token, once it is there. */
   #open() {
     clearTimeout(this.#timer);
+    const protocols = this.protocols();
+    if (!protocols) return this.#dial();
+    const turn = ++this.#turn;
+    this.#awaited = true;
+    protocols.then(
+      (shown) => turn === this.#turn && this.#dial(shown),
+      (error) => turn === this.#turn && this.#untokened(error),
+    );
+  }
+
+  /** @param {OnrecordError} error */
+  #untokened(error) {
+    this.#awaited = false;
+    this.#error = error;
+    if (this.status() === null) this.#end(SESSION_STATUS.FAILED);
+    else this.#lost(0); // the page may have one again after a pause
+  }
+
+  /** @param {string[]} [protocols] */
+  #dial(protocols) {
+    this.#awaited = false;
     try {
-      this.#socket = new WebSocket(this.url);
+      this.#socket = new WebSocket(this.url, protocols);
     } catch (error) {
       // A ws:// address on an https:// page, or no address at all.
       this.#error = new OnrecordError("bad_url", `${this.url} can't be opened from here: ${/** @type {Error} */ (error).message}`);
@@ -211,11 +257,13 @@ export class Session extends Emitter {
   async #knock() {
     if (this.#knocked) return;
     this.#knocked = true;
-    const found = await fetch(this.address("api/streams"), { signal: AbortSignal.timeout(KNOCK_DEADLINE) }).catch(() => null);
-    if (this.status() !== null) return; // the socket opened after all, or nobody waits any more
-    if (found?.ok) return this.#unsocketed();
+    const signal = AbortSignal.timeout(KNOCK_DEADLINE);
+    const found = await this.headers().then((headers) => fetch(this.address("api/session"), { headers, signal })).catch(() => null);
     const said = await found?.json().catch(() => null);
-    if (said?.code) this.#error = new OnrecordError(said.code, said.message);
+    if (this.status() !== null) return; // the socket opened after all, or nobody waits any more
+    if (found?.ok && mayPublish(said)) return this.#unsocketed();
+    if (found?.ok) this.#error = said.who === null ? new OnrecordError("unauthorized", NO_TOKEN) : new OnrecordError("forbidden", NOT_ALLOWED);
+    else if (said?.code) this.#error = new OnrecordError(said.code, said.message);
     // A socket that is still opening may do it: some servers serve no lists.
     if (!this.#socket) this.#end(SESSION_STATUS.FAILED);
     this.#knocked = false;
@@ -233,6 +281,8 @@ export class Session extends Emitter {
   /** The old socket says nothing any more. */
   #forget() {
     clearTimeout(this.#timer);
+    this.#turn += 1;
+    this.#awaited = false;
     if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket = null;
   }
@@ -253,7 +303,7 @@ export class Session extends Emitter {
 
   /** The network is back: no more waiting. */
   #hurry = () => {
-    if (!this.#socket && !this.#idle && !this.#over && this.status() !== null) this.#open();
+    if (!this.#socket && !this.#awaited && !this.#idle && !this.#over && this.status() !== null) this.#open();
   };
 
   /** @param {unknown} data */

@@ -16,8 +16,10 @@ const CONNECT_PATIENCE = 5_000;
 export class Whip extends Way {
   /** @type {Peer | null} */
   #peer = null;
-  /** Proves that a later POST is by the same publisher: it takes over the session before. */
-  #bearer = crypto.randomUUID();
+  /** Proves that a later POST is by the same publisher, if the page has no token: it takes over the session before. */
+  #own = `Bearer ${crypto.randomUUID()}`;
+  /** What the server was shown last: a page that is left has no time to ask. @type {Record<string, string>} */
+  #headers = { Authorization: this.#own };
   /** Where the session is, once it is. @type {string | null} */
   #location = null;
   /** @type {string | null} */
@@ -46,6 +48,13 @@ export class Whip extends Way {
     this.#peer?.silence();
     if (!this.#location) return this.host.ended(null);
     this.#timers.after("stop", STOP_DEADLINE, () => this.#fail(unreachable()));
+    this.#end();
+  }
+
+  async #end() {
+    // An operator may have cut the recording: the file that ends now is the one to tell of.
+    const live = this.#recording ? await liveStream(this.host.session, this.host.name()) : null;
+    if (live?.recording) this.#recording = live.recording;
     this.#delete().catch(() => {}); // the media's end says it too
     this.#follow();
   }
@@ -89,9 +98,11 @@ export class Whip extends Way {
     const offer = await peer.gathered();
     if (peer !== this.#peer || this.#closed) return;
     const { session } = this.host;
+    this.#headers = { Authorization: this.#own, ...(await session.headers()) };
+    if (peer !== this.#peer || this.#closed) return;
     const response = await fetch(session.address(`whip/${encodeURIComponent(this.host.name())}`), {
       method: "POST",
-      headers: { "Content-Type": "application/sdp", Authorization: `Bearer ${this.#bearer}` },
+      headers: { "Content-Type": "application/sdp", ...this.#headers },
       body: offer,
       signal: AbortSignal.timeout(ANSWER_DEADLINE),
     });
@@ -126,6 +137,7 @@ export class Whip extends Way {
     if (!this.#recording || !host.publishing()) {
       const live = await liveStream(host.session, host.name());
       if (this.#closed) return;
+      if (this.stopping && live?.hidden) return host.ended(null, "stopped");
       if (live?.status === STREAM_STATUS.PUBLISHING) {
         this.#recording = live.recording;
         this.#timers.cancel("step");
@@ -145,7 +157,12 @@ export class Whip extends Way {
   async #repair() {
     const { host } = this;
     if (this.#peer?.state === "connected" || this.stopping) return;
-    const sealed = this.#recording ? await sealedRecording(host.session, this.#recording) : null;
+    let sealed = this.#recording ? await sealedRecording(host.session, this.#recording) : null;
+    if (sealed) {
+      // An operator may have cut it, or stopped it while the stream goes on.
+      const live = await liveStream(host.session, host.name());
+      if (live?.status === STREAM_STATUS.PUBLISHING) [sealed, this.#recording] = [null, live.recording];
+    }
     if (this.#closed) return;
     if (sealed && !UNWANTED.includes(sealed.end_reason)) return host.ended(sealed.info, sealed.end_reason);
     if (sealed) {
@@ -162,7 +179,7 @@ export class Whip extends Way {
   async #delete() {
     const location = this.#location;
     if (!location) return;
-    await fetch(location, { method: "DELETE", headers: { Authorization: `Bearer ${this.#bearer}` }, keepalive: true });
+    await fetch(location, { method: "DELETE", headers: this.#headers, keepalive: true });
   }
 
   #pathless() {

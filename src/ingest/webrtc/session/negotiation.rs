@@ -1,6 +1,7 @@
 //! A session's offers and answers.
 
 use super::{Answer, Receiver, Session, SessionConfig};
+use crate::base::metrics::metrics;
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
@@ -10,8 +11,36 @@ use crate::ingest::webrtc::{Candidate, peer};
 use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnection, RTCSessionDescription};
+
+/// Candidates of a peer in one ICE generation; a browser with many interfaces has some twenty. Each is
+/// sent checks, wherever it points.
+const MAX_CANDIDATES: usize = 64;
+/// Every negotiation costs the loop of all sessions about a millisecond. One a second for each session
+/// is more than any network change needs,
+const RESTART_EVERY: Duration = Duration::from_secs(1);
+/// and so many may come at once.
+const RESTART_BURST: u32 = 10;
+
+/// How often a session has been negotiated anew.
+#[derive(Debug)]
+pub(super) struct Restarts {
+    /// When all that came will have been paid for.
+    paid: Instant,
+}
+
+impl Restarts {
+    fn another(&mut self, now: Instant) -> Result<(), Refusal> {
+        let paid = self.paid.max(now) + RESTART_EVERY;
+        if paid > now + RESTART_EVERY * RESTART_BURST {
+            metrics().refused("ICE restarts");
+            return Err(Refusal::RateLimited("the ICE restarts of one session"));
+        }
+        self.paid = paid;
+        Ok(())
+    }
+}
 
 impl Session {
     /// Answers an offer.
@@ -50,6 +79,8 @@ impl Session {
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
+            candidates: 0,
+            restarts: Restarts { paid: now },
             began: now,
             connected: false,
             heard: now,
@@ -65,6 +96,7 @@ impl Session {
     /// Answers a further offer of the same peer connection: an ICE restart, with the same media.
     /// `None` if it is another one's: it has other keys, so it needs a session of its own.
     pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, Refusal> {
+        self.restarts.another(now)?;
         let plan = offer::plan(offer)?;
         if plan.fingerprint != self.plan.fingerprint {
             return Ok(None);
@@ -89,6 +121,7 @@ impl Session {
     pub fn restart(&mut self, fragment: &str, now: Instant) -> Result<(String, String), Refusal> {
         let credentials = Credentials::find(fragment)
             .ok_or_else(|| Refusal::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
+        self.restarts.another(now)?;
         if credentials == self.plan.credentials {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
@@ -105,6 +138,7 @@ impl Session {
         if let Some(local) = Credentials::find(answered) {
             self.local = local;
         }
+        self.candidates = 0;
         self.paths.restart(self.local.clone(), self.plan.credentials.clone());
         // The peer has just spoken to us, by way of signalling.
         self.heard = now;
@@ -121,24 +155,31 @@ impl Session {
 
     fn add_offered_candidates(&mut self) {
         for candidate in std::mem::take(&mut self.plan.candidates) {
-            self.add_candidate(&candidate);
+            // One too many is counted, and no reason to refuse the offer.
+            let _ = self.add_candidate(&candidate);
         }
     }
 
     /// Adds a candidate of the peer. A `.local` or broken one is ignored: the peer's own checks
     /// reveal its address.
-    pub fn add_candidate(&mut self, candidate: &str) {
+    pub fn add_candidate(&mut self, candidate: &str) -> Result<(), Refusal> {
+        if self.candidates == MAX_CANDIDATES {
+            metrics().refused("candidates");
+            return Err(Refusal::RateLimited("the candidates of one session"));
+        }
         let text = candidate.strip_prefix("a=").unwrap_or(candidate);
         let words: Vec<&str> = text.split(' ').collect();
         let usable = words.len() >= 8
             && words[2].eq_ignore_ascii_case("udp")
             && words[4].parse::<std::net::IpAddr>().is_ok();
         if usable {
+            self.candidates += 1;
             let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
             if let Err(error) = self.peer.add_remote_candidate(init) {
                 tracing::debug!(%error, candidate = text, "a candidate is ignored");
             }
         }
+        Ok(())
     }
 }
 
@@ -176,4 +217,25 @@ pub(super) fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant)
     let answer = peer.create_answer(None).map_err(unusable)?;
     peer.set_local_description(now, answer.clone()).map_err(unusable)?;
     Ok(answer.sdp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_may_come_in_a_burst_and_then_one_a_second() {
+        let start = Instant::now();
+        let mut restarts = Restarts { paid: start };
+        let taken = |restarts: &mut Restarts, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            (0..100).filter(|_| restarts.another(now).is_ok()).count()
+        };
+        assert_eq!(taken(&mut restarts, 0), 10);
+        assert_eq!(taken(&mut restarts, 1), 1);
+        assert_eq!(taken(&mut restarts, 4), 3);
+        assert_eq!(taken(&mut restarts, 1000), 10);
+        let refused = (0..11).find_map(|_| restarts.another(start).err()).unwrap();
+        assert_eq!(refused.code(), "rate_limited");
+    }
 }

@@ -1,0 +1,51 @@
+//! Open files: every connection is one, and when they run out nothing can be recorded either.
+
+use crate::ingest::Limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// Files that are open whatever happens: the media socket, the log, the runtime's own; and scripts, each
+/// with three pipes.
+const OWN: usize = 100;
+/// Files of one stream that is recorded: the recording, its manifest while that is replaced, and what is
+/// synced in the background.
+const PER_STREAM: usize = 3;
+/// So few connections are let in whatever the system says: somebody has to be able to look.
+const LEAST: usize = 32;
+
+/// Asks the system for all the files it may give, and lets in fewer connections if that isn't enough.
+pub(super) fn make_room(limits: Limits) -> Limits {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = if raised.is_ok() { maximum } else { current };
+    fit(limits, files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX)))
+}
+
+fn fit(mut limits: Limits, files: usize) -> Limits {
+    let room = files.saturating_sub(OWN + PER_STREAM * limits.max_streams).max(LEAST);
+    if limits.max_connections > room {
+        warn!(
+            files,
+            limits.max_streams,
+            limits.max_connections,
+            "the system gives too few open files for these limits: at most {room} connections are let in; \
+             raise it (LimitNOFILE= of systemd, ulimit -n)"
+        );
+        limits.max_connections = room;
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_never_take_the_files_that_recordings_need() {
+        let fitted = |files| fit(Limits::default(), files).max_connections;
+        assert_eq!(fitted(20_000), 4096);
+        assert_eq!(fitted(4096), 4096 - 100 - 1500);
+        assert_eq!(fitted(1024), LEAST, "with few files and many streams");
+        assert_eq!(fit(Limits { max_streams: 50, ..Limits::default() }, 1024).max_connections, 774);
+    }
+}

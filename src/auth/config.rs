@@ -1,0 +1,336 @@
+//! Section `auth` of the configuration, and what can be wrong with it.
+
+use crate::auth::external::{self, External};
+use crate::auth::jwt::{self, Signed};
+use crate::auth::permission::Permission;
+use crate::base::pattern::Pattern;
+use crate::base::units;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the patterns of one grant may take in all, in bytes: a session holds them, and browsers drop a
+/// cookie of more than 4096 bytes without a word.
+pub(super) const STREAMS_MAX: usize = 2048;
+/// The longest name of a holder, in characters: it stands in lines of the log.
+const NAME_MAX: usize = 64;
+
+/// What the hash of a token begins with.
+const HASH: &str = "sha256:";
+const HASH_EXPECTED: &str = "\"sha256:\" and 64 hexadecimal digits, as `onrecord token new` prints it";
+
+/// Section `auth` of the configuration. `Debug` shows nothing secret.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who is served without a credential.
+    pub mode: Mode,
+    /// Long-lived tokens, kept as hashes.
+    pub tokens: Vec<Token>,
+    /// Tokens that somebody else signs.
+    pub jwt: Jwt,
+    /// Who is asked about every other credential; empty for nobody.
+    pub url: String,
+    /// How long that may take.
+    #[serde(deserialize_with = "units::duration")]
+    pub url_timeout: Duration,
+    /// For how long it isn't asked the same again.
+    #[serde(deserialize_with = "units::duration")]
+    pub url_cache: Duration,
+    /// Unknown credentials from one address in a minute, before it has to wait.
+    pub max_failures: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            tokens: Vec::new(),
+            jwt: Jwt::default(),
+            url: String::new(),
+            url_timeout: Duration::from_secs(3),
+            url_cache: Duration::from_secs(30),
+            max_failures: 20,
+        }
+    }
+}
+
+/// Section `auth.jwt`: signed tokens. `Debug` doesn't show the secret.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jwt {
+    /// The secret shared with who signs.
+    pub secret: String,
+    /// The file it is in, if it isn't here.
+    pub secret_file: PathBuf,
+    /// The file with the public keys of who signs.
+    pub jwks: PathBuf,
+    /// Who a token has to be for; empty if it must not say.
+    pub audience: String,
+    /// Whose it has to be; empty for anybody's.
+    pub issuer: String,
+    /// How long it may be good from now on; zero for ever.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_lifetime: Duration,
+}
+
+/// Who is served without a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Requests from this machine only, and as soon as anything to show is configured, nobody.
+    #[default]
+    Off,
+    /// Nobody; an error if nothing to show is configured.
+    Tokens,
+    /// Everybody, by the operator's explicit word.
+    Open,
+}
+
+/// One entry of `auth.tokens`. As a plain string `"sha256:…"` it is good for everything.
+#[derive(Clone, PartialEq)]
+pub struct Token {
+    /// Whose it is, for the log.
+    pub name: String,
+    /// `sha256:` and the hash of the token, in hexadecimal digits.
+    pub hash: String,
+    /// What it allows.
+    pub permissions: Vec<Permission>,
+    /// With which streams; all if there are none.
+    pub streams: Vec<Pattern>,
+    /// Until when; `None` for ever.
+    pub expires: Option<Timestamp>,
+}
+
+impl Config {
+    /// Whether callers have to show a credential.
+    pub fn asks(&self) -> bool {
+        self.mode != Mode::Open && (self.mode == Mode::Tokens || self.knows_any())
+    }
+
+    /// Whether there is anything that a caller could show.
+    fn knows_any(&self) -> bool {
+        !self.tokens.is_empty() || self.jwt.is_set() || !self.url.is_empty()
+    }
+
+    /// Relative paths begin at this folder.
+    pub fn begin_at(&mut self, folder: &Path) {
+        for path in [&mut self.jwt.secret_file, &mut self.jwt.jwks] {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    /// Everything that can't be used: each the key and what was expected there. Blocking: it reads the
+    /// files of `auth.jwt`.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.mode == Mode::Tokens && !self.knows_any() {
+            let expected = "expected auth.tokens, auth.jwt or auth.url beside \"tokens\": run `onrecord \
+                            token new --name me --admin` and put what it prints into config/local.toml";
+            problems.push(("auth.mode", expected.to_owned()));
+        }
+        for (at, token) in self.tokens.iter().enumerate() {
+            problems.extend(token.problems().into_iter().map(|expected| {
+                // Not what was found: somebody may have put the token itself there.
+                let which = match token.name.as_str() {
+                    "" => format!("entry {}", at + 1),
+                    name => format!("{name:?}"),
+                };
+                ("auth.tokens", format!("{which}: {expected}"))
+            }));
+        }
+        problems.extend(Signed::new(&self.jwt).err().unwrap_or_default());
+        problems.extend(External::new(self).err().map(|expected| ("auth.url", expected)));
+        problems
+    }
+
+    /// What sessions depend on, in bytes: they end when any of it changes.
+    pub(super) fn identity(&self) -> Vec<u8> {
+        let token = |token: &Token| {
+            let Token { name, hash, permissions, streams, expires } = token;
+            format!("{:?}", (name, hash, permissions, streams, expires))
+        };
+        // `Debug` of a list of texts quotes and escapes them: two configurations never read the same.
+        let tokens: Vec<_> = self.tokens.iter().map(token).collect();
+        let Jwt { jwks, audience, issuer, max_lifetime, .. } = &self.jwt;
+        let secret = jwt::secret(&self.jwt).ok().flatten();
+        format!("{:?}", (tokens, secret, jwks, audience, issuer, max_lifetime, &self.url)).into_bytes()
+    }
+
+    /// What the log should say at the start: usable, but perhaps not meant so.
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.mode == Mode::Open && self.knows_any() {
+            warnings.push(
+                "auth.mode is \"open\", so nobody is asked for a token: leave it out to have the tokens \
+                 of auth asked for"
+                    .to_owned(),
+            );
+        }
+        if external::in_the_clear(&self.url) {
+            warnings.push(
+                "auth.url is plain HTTP to another machine: whoever is on the way can read what callers \
+                 show; use https"
+                    .to_owned(),
+            );
+        }
+        let expired = |token: &&Token| token.expires.is_some_and(|expires| expires <= now);
+        warnings.extend(
+            self.tokens.iter().filter(expired).map(|token| {
+                format!("auth.tokens: {:?} has expired: take it out, or make another", token.name)
+            }),
+        );
+        warnings
+    }
+}
+
+impl Jwt {
+    /// Whether there is any key to verify with.
+    pub(super) fn is_set(&self) -> bool {
+        let no_file = |path: &Path| path.as_os_str().is_empty();
+        !(self.secret.is_empty() && no_file(&self.secret_file) && no_file(&self.jwks))
+    }
+}
+
+impl Token {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.name.is_empty() || clean_name(&self.name) != self.name {
+            problems.push(format!(
+                "expected a name of 1 to {NAME_MAX} characters without control characters, for the log"
+            ));
+        }
+        if self.digest().is_none() {
+            problems.push(format!("expected hash = {HASH_EXPECTED}"));
+        }
+        if self.permissions.is_empty() {
+            problems.push("expected permissions: some of publish, view, recordings, admin".to_owned());
+        }
+        if !fits(&self.streams) {
+            problems.push(format!(
+                "expected streams of at most {STREAMS_MAX} bytes in all: let patterns stand for several"
+            ));
+        }
+        problems
+    }
+
+    /// The hash in bytes.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        let digits = self.hash.strip_prefix(HASH)?.as_bytes();
+        let mut digest = [0; 32];
+        if digits.len() != 2 * digest.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(digest)
+    }
+}
+
+/// Whether patterns are few enough for a session.
+pub(super) fn fits(streams: &[Pattern]) -> bool {
+    streams.iter().map(|pattern| pattern.as_str().len()).sum::<usize>() <= STREAMS_MAX
+}
+
+/// What somebody else calls a holder, fit for a line of the log.
+pub(super) fn clean_name(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+}
+
+/// A secret, or nothing, in `Debug`.
+fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { "…" }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, tokens, jwt, url, url_timeout, url_cache, max_failures } = self;
+        f.debug_struct("Config")
+            .field("mode", mode)
+            .field("tokens", tokens)
+            .field("jwt", jwt)
+            // Its path or query may hold a key.
+            .field("url", &hidden(url))
+            .field("url_timeout", url_timeout)
+            .field("url_cache", url_cache)
+            .field("max_failures", max_failures)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secret, secret_file, jwks, audience, issuer, max_lifetime } = self;
+        f.debug_struct("Jwt")
+            .field("secret", &hidden(secret))
+            .field("secret_file", secret_file)
+            .field("jwks", jwks)
+            .field("audience", audience)
+            .field("issuer", issuer)
+            .field("max_lifetime", max_lifetime)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, permissions, streams, expires, .. } = self;
+        // The hash tells nobody the token, but what stands in its place by mistake may be the token.
+        f.debug_struct("Token")
+            .field("name", name)
+            .field("permissions", permissions)
+            .field("streams", streams)
+            .field("expires", expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One entry as a table. What is missing is for [`Config::problems`] to say, with all else.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Table {
+    name: String,
+    hash: String,
+    permissions: Vec<Permission>,
+    streams: Vec<Pattern>,
+    expires: Option<Timestamp>,
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Entry)
+    }
+}
+
+/// A string or a table.
+struct Entry;
+
+impl<'de> Visitor<'de> for Entry {
+    type Value = Token;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with name, hash, permissions, streams and expires, or \"sha256:…\"")
+    }
+
+    fn visit_str<E: Error>(self, hash: &str) -> Result<Token, E> {
+        if !hash.starts_with(HASH) {
+            return Err(E::custom(format_args!("expected a table, or {HASH_EXPECTED}")));
+        }
+        let name = "a token of auth.tokens".to_owned();
+        let permissions = vec![Permission::Admin];
+        Ok(Token { name, hash: hash.to_owned(), permissions, streams: Vec::new(), expires: None })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Token, A::Error> {
+        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+        let Table { name, hash, permissions, streams, expires } = table;
+        Ok(Token { name, hash, permissions, streams, expires })
+    }
+}

@@ -1,0 +1,171 @@
+//! How many of something there may be at the same time, in all and for one client.
+
+use crate::base::metrics::metrics;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Whoever shares one count: an IPv4 address, or the /64 of an IPv6 one, which is what a single customer
+/// has addresses of without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Party(IpAddr);
+
+impl Party {
+    /// `None` for this machine, which has no count of its own. What comes from it is its operator, who
+    /// has easier ways to do harm, or a proxy that tells nobody's address: counting that would let one
+    /// visitor lock out all others.
+    pub fn of(address: IpAddr) -> Option<Self> {
+        match address.to_canonical() {
+            own if own.is_loopback() => None,
+            IpAddr::V6(address) => {
+                let network = Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
+                Some(Self(network.into()))
+            }
+            address => Some(Self(address)),
+        }
+    }
+}
+
+/// A bound, and the configuration's key that says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound(pub &'static str, pub usize);
+
+/// There is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Whoever asks has taken all of its own.
+    Own(&'static str),
+    /// Everybody together has.
+    All(&'static str),
+}
+
+/// The places. Cheap to clone.
+#[derive(Debug)]
+pub struct Places<K: Eq + Hash + Clone = Party> {
+    inner: Arc<Inner<K>>,
+}
+
+impl<K: Eq + Hash + Clone> Clone for Places<K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    all: Bound,
+    each: Bound,
+    taken: Mutex<Taken<K>>,
+}
+
+/// As large as the places that are taken: who has none is not in it.
+#[derive(Debug)]
+struct Taken<K> {
+    all: usize,
+    each: HashMap<K, usize>,
+}
+
+/// One place, free again when dropped.
+#[derive(Debug)]
+pub struct Place<K: Eq + Hash = Party> {
+    inner: Arc<Inner<K>>,
+    key: Option<K>,
+}
+
+impl<K: Eq + Hash + Clone> Places<K> {
+    /// So many in all, and so many for each; 0 for each leaves only the first bound.
+    pub fn new(all: Bound, each: Bound) -> Self {
+        let taken = Mutex::new(Taken { all: 0, each: HashMap::new() });
+        Self { inner: Arc::new(Inner { all, each, taken }) }
+    }
+
+    /// Takes a place, for nobody in particular without a key.
+    ///
+    /// # Errors
+    ///
+    /// There is none; it is counted as a refusal.
+    pub fn enter(&self, key: Option<K>) -> Result<Place<K>, Full> {
+        let Inner { all, each, .. } = *self.inner;
+        let mut taken = self.inner.lock();
+        let own = key.as_ref().and_then(|key| taken.each.get(key)).copied().unwrap_or(0);
+        let full = match () {
+            () if key.is_some() && each.1 > 0 && own >= each.1 => Some(Full::Own(each.0)),
+            () if taken.all >= all.1 => Some(Full::All(all.0)),
+            () => None,
+        };
+        if let Some(full @ (Full::Own(limit) | Full::All(limit))) = full {
+            drop(taken);
+            metrics().refused(limit);
+            return Err(full);
+        }
+        taken.all += 1;
+        if let Some(key) = &key {
+            taken.each.insert(key.clone(), own + 1);
+        }
+        drop(taken);
+        Ok(Place { inner: self.inner.clone(), key })
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.inner.lock().all
+    }
+}
+
+impl<K: Eq + Hash> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut taken = self.inner.lock();
+        taken.all -= 1;
+        let Some(key) = &self.key else { return };
+        match taken.each.get_mut(key) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(taken.each.remove(key)),
+        }
+    }
+}
+
+impl<K> Inner<K> {
+    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(address: &str) -> Option<Party> {
+        Party::of(address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client_and_this_machine_is_none() {
+        assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff::9"));
+        assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_ne!(client("198.51.100.1"), client("198.51.100.2"));
+        assert_eq!(client("::ffff:198.51.100.1"), client("198.51.100.1"));
+        for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(client(own), None, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_client_has_its_own_bound_all_have_one_and_a_place_left_is_free() {
+        let places = Places::new(Bound("all", 3), Bound("each", 2));
+        let (one, other) = (client("198.51.100.1"), client("2001:db8::1"));
+        let held = [places.enter(one).unwrap(), places.enter(one).unwrap()];
+        assert_eq!(places.enter(one).unwrap_err(), Full::Own("each"));
+        let third = places.enter(other).unwrap();
+        assert_eq!(places.enter(other).unwrap_err(), Full::All("all"));
+        assert_eq!(places.enter(None).unwrap_err(), Full::All("all"));
+        drop(third);
+        let local = places.enter(None).unwrap();
+        drop((held, local));
+        assert_eq!((places.taken(), places.inner.lock().each.len()), (0, 0), "something is kept");
+
+        let unbounded = Places::new(Bound("all", 100), Bound("each", 0));
+        let held: Vec<_> = (0..100).map(|_| unbounded.enter(one).unwrap()).collect();
+        assert_eq!(unbounded.enter(one).unwrap_err(), Full::All("all"), "{}", held.len());
+    }
+}

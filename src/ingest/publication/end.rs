@@ -1,0 +1,127 @@
+//! How a publication ends: with the last word of its recorders, once all of them have said it.
+
+use crate::base::id::RecordingId;
+use crate::base::metrics::metrics;
+use crate::base::reason::EndReason;
+use crate::ingest::publication::{NEVER_CONNECTED, Publication, State, What};
+use crate::ingest::publications::Inner;
+use crate::ingest::status::Status;
+use crate::record::{Progress, Recording};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+impl Publication {
+    /// The recording is the one that media goes to from now on; follows its recorder.
+    pub(super) fn watch(self: &Arc<Self>, owner: &Arc<Inner>, state: &mut State, recording: Recording) {
+        state.unsettled += 1;
+        let (publication, id, mut progress) =
+            (self.clone(), recording.id.clone(), recording.progress.clone());
+        state.recording = Some(recording);
+        owner.tasks.spawn("publication", async move {
+            loop {
+                let step = progress.borrow_and_update().clone();
+                match step {
+                    Progress::Waiting => {}
+                    Progress::Writing => publication.publishing(&publication.lock()),
+                    last => return publication.recorded(&id, last),
+                }
+                if progress.changed().await.is_err() {
+                    let message = "the server failed to record: its log says why".to_owned();
+                    return publication.recorded(&id, Progress::Failed { code: "internal", message });
+                }
+            }
+        });
+    }
+
+    /// A recording has come to its end. If nobody ended it, there is nothing to go on with: the
+    /// publication is over.
+    fn recorded(&self, id: &RecordingId, last: Progress) {
+        let mut state = self.lock();
+        state.unsettled -= 1;
+        if let Progress::Sealed(kept) = &last
+            && state.kept.as_ref().is_none_or(|newest| newest.id < kept.id)
+        {
+            state.kept = Some(kept.clone());
+        }
+        if state.recording.as_ref().is_some_and(|open| open.id == *id) {
+            self.over.store(true, Ordering::Release);
+            // A recorder that failed has left its stream open.
+            (state.stream, state.bytes, state.place) = (None, None, None);
+            state.last = Some(last);
+        }
+        if self.is_over() {
+            self.finish_if_settled(state);
+        }
+    }
+
+    /// Gives the last word, unless a recorder may still have a file to add to it.
+    pub(super) fn finish_if_settled(&self, state: MutexGuard<'_, State>) {
+        if state.unsettled > 0 {
+            return;
+        }
+        let last = state.last_word(self.record);
+        drop(state);
+        self.finish(last);
+    }
+
+    /// Gives the last word, frees the name, and is forgotten a minute later.
+    pub(super) fn finish(&self, status: Status) {
+        let was_live = matches!(*self.status.borrow(), Status::Publishing);
+        let first = self.status.send_if_modified(|current| {
+            let first = !current.is_final();
+            if first {
+                *current = status;
+            }
+            first
+        });
+        self.over.store(true, Ordering::Release);
+        let mut state = self.lock();
+        (state.stream, state.bytes, state.place) = (None, None, None);
+        let (info, reason) = (self.info_of(&state), state.reason);
+        drop(state);
+        if first {
+            metrics().publications.ended.inc([ending(&self.status.borrow(), reason)]);
+        }
+        if let (true, Some(owner)) = (first, self.owner.upgrade()) {
+            tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
+            owner.release(&self.name, &self.resume);
+            if was_live {
+                owner.tell(What::Ended, info);
+            }
+        }
+    }
+}
+
+impl State {
+    /// What becomes of a publication whose recorders are done. `wanted` says whether its publisher counts
+    /// on a file.
+    fn last_word(&self, wanted: bool) -> Status {
+        let reason = self.reason.unwrap_or(EndReason::Stopped);
+        match (&self.last, &self.kept) {
+            (Some(Progress::Sealed(last)), Some(kept)) if last.id == kept.id => {
+                let reason = kept.end_reason.unwrap_or(reason);
+                Status::Unpublished { recording: Some(kept.clone()), reason }
+            }
+            (_, Some(kept)) => Status::Unpublished { recording: Some(kept.clone()), reason },
+            (Some(Progress::Failed { code, message }), None) => {
+                Status::Failed { code, message: message.clone() }
+            }
+            (Some(Progress::Empty(_)), None) if wanted => Status::Failed {
+                code: "bad_request",
+                message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
+            },
+            _ => Status::Unpublished { recording: None, reason },
+        }
+    }
+}
+
+/// The last word, as it is counted: whoever ended it has the better reason for an empty recording.
+fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
+    match status {
+        Status::Unpublished { reason, .. } => reason.as_str(),
+        Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
+        Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
+        Status::Failed { code, .. } => code,
+        Status::Pending | Status::Publishing => "internal",
+    }
+}

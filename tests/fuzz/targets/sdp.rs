@@ -1,0 +1,48 @@
+//! A client's offer: it is answered section by section, or refused in words; never more.
+
+#![no_main]
+
+use libfuzzer_sys::{Corpus, fuzz_target};
+use onrecord::ingest::Refusal;
+use onrecord::ingest::webrtc::session::{Session, SessionConfig};
+use onrecord::rtp;
+use std::time::{Duration, Instant};
+
+fuzz_target!(|data: &[u8]| -> Corpus {
+    let Ok(offer) = std::str::from_utf8(data) else { return Corpus::Reject };
+    let now = Instant::now();
+    let config = SessionConfig {
+        candidates: vec![([192, 0, 2, 1], 8189).into()],
+        pipeline: rtp::Config {
+            reorder_window: Duration::from_secs(1),
+            keyframe_interval: Duration::from_secs(4),
+        },
+        origin: now,
+        idle_timeout: Duration::from_secs(60),
+    };
+    let (mut session, answer) = match Session::accept(offer, &config, now) {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            assert!(matches!(refusal, Refusal::BadSdp(_) | Refusal::UnsupportedCodec), "{refusal:?}");
+            assert!(refusal.to_string().len() < 4096, "a refusal of {} bytes", refusal.to_string().len());
+            return Corpus::Keep;
+        }
+    };
+    let sections = |sdp: &str| sdp.split('\n').filter(|line| line.starts_with("m=")).count();
+    assert_eq!(sections(&answer.sdp), sections(offer), "RFC 3264: one section for each");
+    assert!((1..=2).contains(&session.tracks().len()));
+    step(&mut session, now);
+    // The same offer again is no restart; what follows may be refused, but not break the session.
+    let _ = session.reoffer(offer, now);
+    let _ = session.restart(offer, now);
+    step(&mut session, now + Duration::from_millis(50));
+    Corpus::Keep
+});
+
+fn step(session: &mut Session, now: Instant) {
+    session.handle_timeout(now);
+    let sent = std::iter::from_fn(|| session.poll_transmit(now)).take(10_000).count();
+    assert!(sent < 10_000, "it sends without end");
+    let told = std::iter::from_fn(|| session.poll_event(now)).take(1000).count();
+    assert!(told < 1000, "it tells without end");
+}

@@ -1,0 +1,153 @@
+//! WebM of any kind: read in pieces as in one, made whole by a copy, demuxed, written and sealed anew.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use onrecord::fuzzing;
+use onrecord::media::{Codec, Track, h264, opus, vp9};
+use onrecord::webm::{
+    Block, Clusters, Head, Index, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, head, seal,
+    tick_of, tracks_of,
+};
+use std::time::Duration;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((split, file)) = data.split_first() else { return };
+    let whole = items(file, &mut [file.len()].into_iter());
+    let mut dice = u64::from(*split) + 1;
+    let mut pieces = std::iter::repeat_with(move || {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % (1 << (dice >> 61)) + 1
+    });
+    assert_eq!(items(file, &mut pieces), whole, "what comes out depends on how it comes in");
+    // Whatever stands where a file's parts stand: these are read on their own, too.
+    let _ = (tick_of(file), tracks_of(file), opus::duration(file), vp9::size(file));
+    let _ = (h264::config(file), h264::to_length_prefixed(file), h264::parameter_sets(file));
+    copied(file);
+    mended(file);
+    sealed(file);
+});
+
+/// All items in words.
+fn items(file: &[u8], pieces: &mut impl Iterator<Item = usize>) -> (Vec<String>, Option<ReadError>) {
+    let (mut reader, mut rest, mut found) = (Reader::new(Some(file.len() as u64)), file, Vec::new());
+    loop {
+        let (piece, behind) = rest.split_at(pieces.next().unwrap_or(rest.len()).min(rest.len()));
+        reader.push(piece);
+        rest = behind;
+        if rest.is_empty() {
+            reader.finish();
+        }
+        loop {
+            match reader.read() {
+                Ok(Some(item)) => found.push(format!("{item:?}")),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error)),
+            }
+        }
+        if rest.is_empty() {
+            return (found, None);
+        }
+    }
+}
+
+fn plan(file: &[u8]) -> Option<Plan> {
+    let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::default());
+    reader.push(file);
+    reader.finish();
+    while let Some(item) = reader.read().ok()? {
+        remux.take(&item).ok()?;
+    }
+    remux.finish(file.len() as u64).ok()
+}
+
+/// The copy that `onrecord repair` makes, which it reads again before it gives it the name.
+fn copied(file: &[u8]) {
+    let Some(plan) = plan(file) else { return };
+    assert!(plan.tracks.iter().map(|(_, frames)| frames).sum::<u64>() > 0);
+    let mut copy = Vec::new();
+    for piece in plan.pieces() {
+        match piece {
+            Piece::Bytes(bytes) => copy.extend_from_slice(bytes),
+            Piece::Copy(range) => copy.extend_from_slice(&file[range.start as usize..range.end as usize]),
+        }
+    }
+    assert_eq!(copy.len() as u64, plan.len);
+    let Some(again) = self::plan(&copy) else { panic!("its copy can't be read: {plan:?}") };
+    assert_eq!(again.len, plan.len);
+}
+
+/// One of our own files, cut or damaged.
+fn mended(file: &[u8]) {
+    let Some(own) = Own::find(file) else { return };
+    let (mut reader, mut mend) = (Reader::new(Some(file.len() as u64)), Mend::new(own.clone()));
+    reader.push(file);
+    reader.finish();
+    while let Ok(Some(item)) = reader.read() {
+        mend.take(&item);
+    }
+    let Some(mended) = mend.finish() else { return };
+    let frames: u64 = mended.index.tracks.iter().map(|track| track.frames).sum();
+    assert!(mended.end <= file.len() as u64);
+    let mut whole = file[..mended.end as usize].to_vec();
+    patch(&mut whole, &mended.patches);
+    let seal = seal(&own.layout, &mended.index, mended.end);
+    whole.extend_from_slice(&seal.append);
+    patch(&mut whole, &seal.patches);
+    if frames > 0 {
+        is_seekable(&whole, frames);
+    }
+}
+
+fn patch(file: &mut [u8], patches: &[Patch]) {
+    for patch in patches {
+        let at = patch.at as usize;
+        file[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
+    }
+}
+
+/// What `/chunks` makes of it, recorded.
+fn sealed(file: &[u8]) {
+    let (tracks, mut frames) = fuzzing::demux(file);
+    // As the recorder does: nothing before a keyframe can be decoded.
+    let mut begun = vec![false; tracks.len()];
+    frames.retain(|frame| {
+        begun[frame.track] |= frame.keyframe;
+        begun[frame.track]
+    });
+    if frames.is_empty() {
+        return;
+    }
+    let sizes = vec![None; tracks.len()];
+    let (mut out, layout) = head(&Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0 });
+    let (mut clusters, mut index) = (Clusters::new(&tracks, Duration::from_secs(1)), Index::new(&tracks));
+    for frame in &frames {
+        let (track, time, keyframe, size) = (frame.track, frame.time, frame.keyframe, frame.size);
+        clusters.push(&Block { track, time, keyframe, size, data: &frame.data });
+    }
+    clusters.finish();
+    let at = layout.len - layout.segment_at;
+    for cluster in clusters.finished() {
+        index.commit(&cluster.tally, at + cluster.range.start as u64);
+    }
+    out.extend_from_slice(clusters.bytes());
+    let seal = seal(&layout, &index, out.len() as u64);
+    out.extend_from_slice(&seal.append);
+    patch(&mut out, &seal.patches);
+    is_seekable(&out, frames.len() as u64);
+    // Sound with a header of its own kind (more than two channels) is mended by a copy, as a stranger's.
+    let plain = |track: &Track| {
+        let head = &track.private;
+        track.codec != Codec::Opus || head.is_empty() || (head[9] == track.channels && head[18] == 0)
+    };
+    let known = Own::find(&out).is_some() || !tracks.iter().all(plain);
+    assert!(known, "our own head isn't known again");
+}
+
+/// Read as a stranger's file.
+fn is_seekable(file: &[u8], frames: u64) {
+    let Some(plan) = plan(file) else { panic!("a sealed file can't be read") };
+    let found: u64 = plan.tracks.iter().map(|(_, frames)| frames).sum();
+    assert_eq!((found, plan.damaged), (frames, (0, 0)), "lacks {:?}", plan.lacks);
+    assert!(plan.is_whole(), "lacks {:?}", plan.lacks);
+}

@@ -1,0 +1,35 @@
+//! Chromium at a name that is not localhost: only TLS makes its page one that gets the camera.
+
+use super::{SOON, Studio, assert_seekable, record};
+use crate::support::certificate::chromium_flag;
+use crate::support::chromium::{ALLOW, Chromium};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_certificate_of_its_own_a_page_of_another_name_records() {
+    let studio = Studio::open(&["server.tls.self_signed=true", "auth.mode=open"]);
+    let cert = CertificateDer::from_pem_file(studio.server.records().join(".tls.pem")).unwrap();
+    let accept = chromium_flag(&cert);
+    let browser = Chromium::with(&[ALLOW, "--host-resolver-rules=MAP studio.test 127.0.0.1", &accept]).await;
+    let base = studio.server.base.replace("localhost", "studio.test");
+    assert!(base.starts_with("https://studio.test:"), "{base}");
+
+    let take = record(&browser, &base, "lan", Duration::from_secs(5)).await;
+    let page = browser.run("return [origin, isSecureContext, !!navigator.mediaDevices, document.querySelector('#way').textContent];").await;
+    println!("{page}");
+    assert_eq!((&page[0], &page[1], &page[2]), (&base.as_str().into(), &true.into(), &true.into()));
+    assert!(take.url.starts_with(&format!("{base}/recordings/")), "{}", take.url);
+    let runs = studio.hook.ran(1, SOON).await;
+    assert_eq!((runs[0].0.as_str(), &runs[0].1), ("lan", &studio.path(&take.file)));
+    let (duration, _) = assert_seekable(&runs[0].1);
+    println!("{:?} on the page, {duration:?} in the file", take.on_page);
+    assert!((duration.as_secs_f64() - take.on_page.as_secs_f64()).abs() < 1.0, "{duration:?}");
+
+    // The address without a scheme is what people type.
+    browser.goto(&format!("{}/recordings", base.replace("https", "http"))).await;
+    browser.until("location.protocol === 'https:' && document.querySelector('#list li')", SOON).await;
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:#?}");
+}
