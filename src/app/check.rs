@@ -5,6 +5,7 @@ use crate::hook::Script;
 use crate::http::tls::Tls;
 use crate::ingest::webrtc::probe::{self, Answer};
 use crate::record;
+use jiff::Timestamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -26,18 +27,36 @@ pub fn check(config: &Config) -> Report {
     }
     report.problems.extend(records(&config.record.dir, config.record.min_free));
     report.problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
-    if !config.server.tls.self_signed {
-        report.problems.extend(Tls::open(&config.server, &config.record.dir).err());
-    }
-    if let Err(error) = TcpListener::bind(config.server.bind) {
-        report.problems.push(format!(
-            "server.bind: can't listen on {}: {error}; stop what uses it, or choose another port",
-            config.server.bind
-        ));
+    tls(config, &mut report);
+    let redirect = Some(config.server.tls.redirect_bind.clone()).filter(|address| !address.is_empty());
+    let doors =
+        [("server.bind", Some(config.server.bind.to_string())), ("server.tls.redirect_bind", redirect)];
+    for (key, address) in doors.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+        if let Err(error) = TcpListener::bind(&address) {
+            report.problems.push(format!(
+                "{key}: can't listen on {address}: {error}; stop what uses it, or choose another port"
+            ));
+        }
     }
     let told = media(config, &mut report);
     ice_servers(config, &told, &mut report);
     report
+}
+
+/// The certificate's files. One of our own is made at the start, and needs nobody.
+fn tls(config: &Config, report: &mut Report) {
+    if config.server.tls.self_signed {
+        return;
+    }
+    match Tls::open(&config.server, &config.record.dir) {
+        Err(problem) => report.problems.push(problem),
+        Ok(Some(tls)) if tls.ends() < Timestamp::now() => report.problems.push(format!(
+            "server.tls.cert: it has expired on {}: put a new one there, the server takes it up by itself",
+            tls.ends()
+        )),
+        Ok(Some(tls)) => report.notes.push(format!("tls: the certificate is good until {}", tls.ends())),
+        Ok(None) => {}
+    }
 }
 
 fn records(dir: &Path, min_free: u64) -> Option<String> {

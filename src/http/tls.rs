@@ -96,6 +96,11 @@ impl Tls {
         Ok(Some(Self { served, source, seen, ends: pair.ends }))
     }
 
+    /// When the certificate expires.
+    pub fn ends(&self) -> Timestamp {
+        self.ends
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let tls = RustlsAcceptor::new(self.served.clone()).handshake_timeout(HANDSHAKE);
         TlsAcceptor(tls.acceptor(Acceptor))

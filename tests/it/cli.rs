@@ -1,5 +1,6 @@
 //! The command line: what it takes, what it says, and with which exit code it ends.
 
+use crate::support::certificate::Certificate;
 use crate::support::server::Server;
 use crate::support::user::{SOON, eventually, files_in};
 use std::net::{TcpListener, UdpSocket};
@@ -285,4 +286,22 @@ async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publ
     assert_eq!(ran.code, 1, "{}", ran.out);
     assert!(ran.out.contains("webrtc.ice_servers: turn:") && ran.out.contains("it refuses"), "{}", ran.out);
     assert!(ran.out.contains("no answer") || ran.out.contains("refused"), "{}", ran.out);
+}
+
+#[test]
+fn check_says_until_when_the_certificate_is_good_and_that_an_expired_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let settings =
+        [format!("server.tls.cert={}", cert.display()), format!("server.tls.key={}", key.display())];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let ran = check(folder.path(), &settings);
+    assert!(ran.code != 0 && (ran.out + &ran.err).contains("server.tls.cert"), "files that are not there");
+    Certificate::of(&["localhost"]).write(&cert, &key);
+    let ran = check(folder.path(), &settings);
+    assert!(ran.code == 0 && ran.out.contains("the certificate is good until"), "{}{}", ran.out, ran.err);
+    Certificate::expired("localhost").write(&cert, &key);
+    let ran = check(folder.path(), &settings);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("it has expired on 2020-01-01"), "{}", ran.out);
 }
