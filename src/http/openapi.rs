@@ -185,7 +185,7 @@ fn describe(operation: &Operation) -> Value {
         "summary": operation.summary,
         "operationId": id_of(operation),
         "responses": responses(operation),
-        "security": if operation.open { json!([]) } else { json!([{ "bearer": [] }, { "cookie": [] }]) },
+        "security": if operation.is_open() { json!([]) } else { json!([{ "bearer": [] }, { "cookie": [] }]) },
     });
     if !operation.about.is_empty() {
         described["description"] = operation.about.into();
@@ -238,7 +238,7 @@ fn responses(operation: &Operation) -> Value {
         responses.insert(status.to_string(), response);
     }
     let everywhere: &[&str] =
-        if operation.open { &[] } else { &["unauthorized", "forbidden", "rate_limited"] };
+        if operation.is_open() { &[] } else { &["unauthorized", "forbidden", "rate_limited"] };
     // Reads from foreign pages are the browser's business; what changes something, or upgrades, is ours.
     let origin: &[&str] = if operation.minds_origin() { &["origin_denied"] } else { &[] };
     let mut errors: BTreeMap<u16, Vec<String>> = BTreeMap::new();

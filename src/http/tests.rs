@@ -278,7 +278,7 @@ async fn below_a_base_path_every_address_begins_with_it() {
     // A proxy may ask with the whole address; the host in it counts as any.
     for (host, status) in [("localhost", "200"), ("evil.example", "401")] {
         let line = format!(
-            "GET http://{host}/a/onrecord/healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            "GET http://{host}/a/onrecord/api/streams HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         );
         let answer = raw(&server, &line).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");

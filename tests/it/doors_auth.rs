@@ -185,6 +185,11 @@ fn rows(recording: &Value, second: &Value) -> Vec<Row> {
         // Lists have what one may see: nothing, here.
         Row::new("GET /api/streams", "/api/streams", ok).others(ok),
         Row::new("DELETE /api/streams/{name}", "/api/streams/a-1", nobody),
+        Row::new("POST /api/streams/{name}/recording", "/api/streams/a-1/recording", nobody),
+        Row::new("DELETE /api/streams/{name}/recording", "/api/streams/a-1/recording", nobody),
+        // It tells each caller what that one may see.
+        Row::new("GET /api/events", "/api/events", ok),
+        Row::new("GET /api/openapi.json", "/api/openapi.json", ok),
         Row::new("GET /api/recordings", "/api/recordings", ok).others(ok),
         Row::new("GET /api/recordings/{id}", format!("/api/recordings/{id}"), ok),
         Row::new(
@@ -196,6 +201,8 @@ fn rows(recording: &Value, second: &Value) -> Vec<Row> {
         Row::new("DELETE /api/recordings/{id}", format!("/api/recordings/{second}"), (204, "")),
         Row::new("GET /healthz", "/healthz", ok),
         Row::new("GET /readyz", "/readyz", ok),
+        // No stream's name is in it.
+        Row::new("GET /metrics", "/metrics", ok).others(ok),
     ]);
     rows
 }
@@ -217,7 +224,7 @@ fn expected(row: &Row, needs: Needs, column: &str) -> (u16, &'static str) {
         (Needs::Nothing, "wrong" | "expired") if row.route == "/api/session" => (401, "unauthorized"),
         (Needs::Probe | Needs::Nothing, _) => row.right,
         (Needs::Login, "none" | "wrong" | "expired") => (303, ""),
-        (Needs::Login, _) => row.right,
+        (Needs::Login, _) | (Needs::Any, "other" | "lacks") => row.right,
         (_, "other") => row.other.unwrap_or(contract.unwrap()),
         _ => contract.unwrap_or(row.right),
     }

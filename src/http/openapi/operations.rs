@@ -1,5 +1,8 @@
 //! Every operation, on one screen each.
 
+use crate::http::all_routes;
+use crate::http::route::{Needs, Route};
+
 /// What a body is.
 pub(super) enum Body {
     /// JSON of this schema.
@@ -23,8 +26,6 @@ pub(super) struct Operation {
     pub summary: &'static str,
     /// More to know; may be empty.
     pub about: &'static str,
-    /// Nobody has to show who they are.
-    pub open: bool,
     pub takes: Option<Body>,
     pub query: &'static [(&'static str, &'static str)],
     pub headers: &'static [(&'static str, &'static str)],
@@ -35,6 +36,12 @@ pub(super) struct Operation {
 }
 
 impl Operation {
+    /// Whether nobody has to show who they are.
+    pub fn is_open(&self) -> bool {
+        let open = |route: &Route| matches!(route.needs, Needs::Probe | Needs::Nothing);
+        all_routes().iter().any(|route| route.path == self.path && route.method == self.method && open(route))
+    }
+
     /// Whether a page of another origin is refused.
     pub fn minds_origin(&self) -> bool {
         !matches!(self.method, "GET" | "OPTIONS") || self.answers.iter().any(|(status, ..)| *status == 101)
@@ -57,7 +64,6 @@ const NONE: Operation = Operation {
     tag: "",
     summary: "",
     about: "",
-    open: false,
     takes: None,
     query: &[],
     headers: &[],
@@ -247,7 +253,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/whip/{name}",
         tag: "publish",
         summary: "What a WHIP endpoint takes",
-        open: true,
         answers: &[(204, "`Accept-Post` says it.", None)],
         ..NONE
     },
@@ -287,7 +292,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/whip/{name}/{session}",
         tag: "publish",
         summary: "What a WHIP session takes",
-        open: true,
         answers: &[(204, "`Accept-Patch` says it.", None)],
         ..NONE
     },
@@ -371,7 +375,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/login",
         tag: "pages",
         summary: "Where people show their token",
-        open: true,
         answers: HTML,
         ..NONE
     },
@@ -381,7 +384,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         tag: "server",
         summary: "Trade a token for a session's cookie",
         about: "A form with `token` and `next` is answered with the way to `next`.",
-        open: true,
         takes: Some(Body::Object),
         answers: &[
             (200, "Who one is; the cookie is set.", Some(Body::Object)),
@@ -403,7 +405,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/logout",
         tag: "server",
         summary: "Forget the session's cookie",
-        open: true,
         answers: &[(204, "The browser forgets it.", None)],
         ..NONE
     },
@@ -411,7 +412,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/api/session",
         tag: "server",
         summary: "Who the caller is, and what it may do",
-        open: true,
         answers: &[(
             200,
             "`asked`: whether anybody has to be somebody; `who` is null for nobody.",
@@ -435,7 +435,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/healthz",
         tag: "server",
         summary: "The process answers",
-        open: true,
         answers: &[(200, "It does.", Some(Body::Json("Health")))],
         ..NONE
     },
@@ -443,7 +442,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/readyz",
         tag: "server",
         summary: "Publishers are taken",
-        open: true,
         answers: &[(200, "They are.", Some(Body::Json("Health")))],
         errors: &["limit_reached"],
         ..NONE
