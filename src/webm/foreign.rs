@@ -3,8 +3,11 @@
 use crate::media::Kind;
 use crate::webm::ebml::id;
 use crate::webm::walk::{child, children, float, is_filled, text, uint};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
+
+/// What a picture's side can be: VP9 can say up to 65 536, JPEG nearly as much. More is damage.
+pub(super) const SIDES: RangeInclusive<u32> = 1..=1 << 16;
 
 /// A track as its entry describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +59,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
     let codec_id = text(child(payload, id::CODEC_ID)?);
     let side = |id| number(video, id).and_then(|side| u32::try_from(side).ok()).unwrap_or(0);
     let size = (side(id::PIXEL_WIDTH), side(id::PIXEL_HEIGHT));
-    // 16 383 is the most that VP8 can say, and more than any camera has.
-    let sides = 1..=0x3fff;
-    let sized = kind != Some(Kind::Video) || (sides.contains(&size.0) && sides.contains(&size.1));
+    let sized = kind != Some(Kind::Video) || (SIDES.contains(&size.0) && SIDES.contains(&size.1));
     let right = is_filled(payload) && video.is_none_or(is_filled) && audio.is_none_or(is_filled);
     let described = codec_id != "A_OPUS" || child(payload, id::CODEC_PRIVATE).is_none_or(is_opus_head);
     if !right || !is_codec(codec_id, kind) || !sized || !described {

@@ -2,6 +2,7 @@
 
 use crate::media::{Kind, Size, Track, opus};
 use crate::webm::ebml::{id, void};
+use crate::webm::foreign::SIDES;
 use crate::webm::walk::{self, Child, Head, child, children, is_filled, text, uint};
 use crate::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, SEEK_LEN, TrackLayout,
@@ -128,7 +129,7 @@ fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
     let private = child(entry.payload, id::CODEC_PRIVATE).unwrap_or_default();
     let side = |id| {
         let value = number(child(entry.payload, id::VIDEO)?, id)?;
-        u32::try_from(value).ok().filter(|side| (1..=0x3fff).contains(side))
+        u32::try_from(value).ok().filter(|side| SIDES.contains(side))
     };
     let (track, size) = match codec.kind() {
         Kind::Video => {
@@ -195,6 +196,18 @@ mod tests {
             let webm = bytes.windows(4).any(|bytes| bytes == b"webm");
             assert_eq!(webm, matches!(codec, Codec::Vp9 | Codec::Av1), "{codec:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_pictures_a_codec_can_tell_of_make_no_file_unreadable() {
+        let sizes = [Some(Size { width: 1 << 16, height: 1 << 16 })];
+        let tracks = [Track::video(Codec::Vp9)];
+        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0 };
+        let (bytes, layout) = super::super::head(&head);
+        assert_eq!(Own::find(&bytes).map(|found| found.layout), Some(layout.clone()));
+        let entries = &bytes[layout.tracks[0].entry.start as usize..];
+        let read = super::super::foreign::tracks(entries);
+        assert_eq!(read.map(|tracks| tracks[0].size), Some((1 << 16, 1 << 16)));
     }
 
     #[test]

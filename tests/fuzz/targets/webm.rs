@@ -51,19 +51,19 @@ fn items(file: &[u8], pieces: &mut impl Iterator<Item = usize>) -> (Vec<String>,
     }
 }
 
-fn plan(file: &[u8]) -> Option<Plan> {
+fn plan(file: &[u8]) -> Result<Plan, String> {
     let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::default());
     reader.push(file);
     reader.finish();
-    while let Some(item) = reader.read().ok()? {
-        remux.take(&item).ok()?;
+    while let Some(item) = reader.read().map_err(|error| error.to_string())? {
+        remux.take(&item).map_err(|refused| refused.to_string())?;
     }
-    remux.finish(file.len() as u64).ok()
+    remux.finish(file.len() as u64).map_err(|refused| refused.to_string())
 }
 
 /// The copy that `onrecord repair` makes, which it reads again before it gives it the name.
 fn copied(file: &[u8]) {
-    let Some(plan) = plan(file) else { return };
+    let Ok(plan) = plan(file) else { return };
     assert!(plan.tracks.iter().map(|(_, frames)| frames).sum::<u64>() > 0);
     let mut copy = Vec::new();
     for piece in plan.pieces() {
@@ -73,7 +73,7 @@ fn copied(file: &[u8]) {
         }
     }
     assert_eq!(copy.len() as u64, plan.len);
-    let Some(again) = self::plan(&copy) else { panic!("its copy can't be read: {plan:?}") };
+    let again = self::plan(&copy).unwrap_or_else(|why| panic!("its copy: {why}"));
     assert_eq!(again.len, plan.len);
 }
 
@@ -146,7 +146,7 @@ fn sealed(file: &[u8]) {
 
 /// Read as a stranger's file.
 fn is_seekable(file: &[u8], frames: u64) {
-    let Some(plan) = plan(file) else { panic!("a sealed file can't be read") };
+    let plan = plan(file).unwrap_or_else(|why| panic!("a sealed file can't be read: {why}"));
     let found: u64 = plan.tracks.iter().map(|(_, frames)| frames).sum();
     assert_eq!((found, plan.damaged), (frames, (0, 0)), "lacks {:?}", plan.lacks);
     assert!(plan.is_whole(), "lacks {:?}", plan.lacks);
