@@ -28,9 +28,19 @@ let loadError = null;
 /** @type {ApiError | null} */
 let actionError = null;
 
+/**
+ * Whoever may see only one of both lists sees that one.
+ * @param {ApiError} error
+ * @returns {never[]}
+ */
+function noneIfForbidden(error) {
+  if (error.code === "forbidden") return [];
+  throw error;
+}
+
 const look = refresher(async () => {
   try {
-    showStreams(await api("streams"));
+    showStreams(await api("streams").catch(noneIfForbidden));
     loadError = null;
   } catch (error) {
     loadError = /** @type {ApiError} */ (error);
@@ -42,7 +52,7 @@ const look = refresher(async () => {
 const readRecordings = refresher(async () => {
   try {
     /** @type {Manifest[]} */
-    const manifests = await api(`recordings?limit=${LISTED}`);
+    const manifests = await api(`recordings?limit=${LISTED}`).catch(noneIfForbidden);
     const sealed = manifests.filter(({ state }) => state === "sealed").sort((a, b) => (a.id < b.id ? 1 : -1));
     showEmpty("newest", sealed.length, "Nothing is recorded yet.");
     keyed(byId("newest", HTMLElement), sealed.slice(0, NEWEST), ({ id }) => id, recordingRow);
