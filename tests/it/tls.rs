@@ -121,7 +121,7 @@ async fn a_certificate_of_its_own_survives_a_restart_and_serves_both_versions_of
     }
     // `:authority` is a Host like any other.
     let port = url.rsplit(':').next().unwrap().split('/').next().unwrap();
-    let evil = format!("https://evil.example:{port}/healthz");
+    let evil = format!("https://evil.example:{port}/api/streams");
     let to = format!("evil.example:{port}:127.0.0.1");
     let said = curl(&["--http2", "--resolve", &to, "-w", "%{http_version} %{response_code}", &evil]);
     assert!(said.ends_with("2 401"), "{said}");
