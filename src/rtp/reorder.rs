@@ -234,8 +234,8 @@ impl Reorder {
             let run = self
                 .missing
                 .iter()
-                .zip(end..)
                 .skip(1)
+                .zip(end..)
                 .take_while(|(m, s)| m.sequence == *s && now >= m.since + self.window);
             let packets = end - next + run.count() as i64;
             self.give_up(packets.max(1));
@@ -306,6 +306,22 @@ mod tests {
                 Item::Lost(packets) => format!("-{packets}"),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_packet_between_two_holes_that_close_at_once_is_kept_and_comes_in_its_place() {
+        for nack in [true, false] {
+            let (mut reorder, start) = (Reorder::new(WINDOW, nack), Instant::now());
+            for sequence in [0, 2, 4, 5, 8] {
+                reorder.push(packet(sequence), start);
+            }
+            reorder.handle_timeout(start + 2 * WINDOW);
+            assert_eq!(drain(&mut reorder), ["0", "-1", "2", "-1", "4", "5", "-2", "8"]);
+            assert_eq!((reorder.counts.lost, reorder.held.len(), reorder.held_bytes), (4, 0, 0));
+            reorder.push(packet(9), start + 2 * WINDOW);
+            reorder.finish();
+            assert_eq!(drain(&mut reorder), ["9"], "what was released once came again");
+        }
     }
 
     #[test]
