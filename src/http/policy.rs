@@ -72,6 +72,7 @@ fn csp(ancestors: &Origins) -> String {
 #[cfg(test)]
 mod tests {
     use crate::auth;
+    use crate::http::all_routes;
     use crate::http::testing::{Server, Setup, manifest};
     use reqwest::Response;
     use serde_json::Value;
@@ -95,18 +96,28 @@ mod tests {
         ("GET /signal", 426),
         ("GET /chunks", 426),
         ("POST /whip/cam", 415),
+        ("GET /login", 200),
+        ("POST /login", 415),
+        ("POST /logout", 204),
         ("OPTIONS /whip/cam", 204),
         ("PATCH /whip/cam/s", 415),
         ("DELETE /whip/cam/s", 200),
+        ("OPTIONS /whip/cam/s", 204),
         ("POST /upload", 415),
+        ("DELETE /upload", 404),
         ("POST /upload/cam", 415),
         ("DELETE /upload/cam", 404),
         ("GET /stream", 404),
         ("GET /stream/cam", 404),
         ("GET /snapshot/cam.jpg", 404),
         ("GET /live/cam.webm", 404),
+        ("GET /api/session", 200),
+        ("GET /api/openapi.json", 200),
+        ("GET /api/events", 200),
         ("GET /api/streams", 200),
         ("DELETE /api/streams/cam", 204),
+        ("POST /api/streams/nobody/recording", 404),
+        ("DELETE /api/streams/nobody/recording", 404),
         ("GET /api/recordings", 200),
         ("GET /api/recordings/x", 404),
         ("DELETE /api/recordings/x", 404),
@@ -115,6 +126,7 @@ mod tests {
         ("GET /recordings/nothing.webm", 404),
         ("GET /healthz", 200),
         ("GET /readyz", 200),
+        ("GET /metrics", 200),
         ("GET /nothing", 404),
         ("PUT /", 405),
     ];
@@ -141,6 +153,29 @@ mod tests {
 
     fn head<'a>(answer: &'a Response, name: &str) -> &'a str {
         answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Whether a path is one of `/whip/{name}`'s.
+    fn is_of(path: &str, template: &str) -> bool {
+        let (mut parts, mut wanted) = (path.split('/'), template.split('/'));
+        loop {
+            match (parts.next(), wanted.next()) {
+                (None, None) => return true,
+                (Some(_), Some("{*path}")) => return true,
+                (Some(part), Some(name)) if part == name || name.starts_with('{') => {}
+                _ => return false,
+            }
+        }
+    }
+
+    #[test]
+    fn no_route_is_left_out() {
+        for route in all_routes() {
+            let asked = ROUTES.iter().filter_map(|(line, _)| line.split_once(' '));
+            let mut of_route =
+                asked.filter(|(method, path)| route.method == *method && is_of(path, route.path));
+            assert!(of_route.next().is_some(), "{} {} is not asked", route.method, route.path);
+        }
     }
 
     #[tokio::test]
