@@ -1,16 +1,108 @@
-//! How a publication ends: with the last word of its recorders, once all of them have said it.
+//! How a publication ends: at its publisher's word or silence, an operator's, or a limit; with the last word
+//! of its recorders, once all of them have said it.
 
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
-use crate::ingest::publication::{NEVER_CONNECTED, Publication, State, What};
+use crate::ingest::publication::{Publication, State, What};
 use crate::ingest::publications::Inner;
 use crate::ingest::status::Status;
+use crate::ingest::{Refusal, SessionId};
 use crate::record::{Progress, Recording};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+/// The code of one whose sessions never came up.
+const NEVER_CONNECTED: &str = "session_not_found";
 
 impl Publication {
+    /// A session ended without its publisher's word: the name and the file wait for its return.
+    pub fn lost(self: &Arc<Self>, session: &SessionId, now: Instant) {
+        let Some(owner) = self.owner.upgrade() else { return };
+        let mut state = self.lock();
+        if state.session.as_ref() != Some(session) {
+            drop(state);
+            return self.gave_up(
+                session,
+                NEVER_CONNECTED,
+                "no media connection came about within 15 s: check that UDP reaches the server \
+                 (webrtc.udp_bind, webrtc.advertise, firewalls)",
+            );
+        }
+        state.up = false;
+        let lost = state.generation;
+        drop(state);
+        if owner.grace.is_zero() {
+            self.end(EndReason::PublisherLost, now);
+            return;
+        }
+        let (publication, stop) = (self.clone(), owner.tasks.stop_token());
+        owner.tasks.clone().spawn("reconnect grace", async move {
+            tokio::select! {
+                () = tokio::time::sleep(owner.grace) => {}
+                () = stop.cancelled() => {}
+            }
+            publication.end_if(EndReason::PublisherLost, Instant::now(), |state| state.generation == lost);
+        });
+    }
+
+    /// Ends it: the recorder seals, then the status says so. Only the first end counts.
+    pub fn end(&self, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |_| true);
+    }
+
+    /// Ends it, unless the publisher has gone on with another session.
+    pub(in crate::ingest) fn end_session(&self, session: &SessionId, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |state| state.session.as_ref() == Some(session));
+    }
+
+    fn end_if(&self, reason: EndReason, now: Instant, wanted: impl FnOnce(&State) -> bool) {
+        let mut state = self.lock();
+        // Under the lock, so that no session connects in between.
+        if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (stream, bytes) = (state.stream.take(), state.bytes.take());
+        (state.reason, state.place) = (Some(reason), None);
+        if let Some(stream) = &stream {
+            stream.end(reason, now);
+        }
+        if let Some(bytes) = bytes {
+            bytes.end(reason);
+        }
+        if stream.is_none() && self.record && state.last.is_none() {
+            state.last = Some(Progress::Empty(reason));
+        }
+        // Its recorders have the last word, if there are any.
+        self.finish_if_settled(state);
+    }
+
+    pub(super) fn ends_at(&self, limit: Option<&'static str>, now: Instant) {
+        let Some(limit) = limit else { return };
+        if !self.is_over() {
+            tracing::warn!(stream = %self.name, limit, "the publication exceeds a limit: it ends here");
+            metrics().refused(limit);
+            self.end(EndReason::Limit, now);
+        }
+    }
+
+    /// A session was refused before it could try.
+    pub(in crate::ingest) fn refused(&self, session: &SessionId, refusal: &Refusal) {
+        self.gave_up(session, refusal.code(), &refusal.to_string());
+    }
+
+    /// A session will not connect; it was the publication's last hope unless others try, or have.
+    fn gave_up(&self, session: &SessionId, code: &'static str, message: &str) {
+        let mut state = self.lock();
+        state.pending.retain(|pending| pending != session);
+        let hopeless = state.pending.is_empty() && state.generation == 0;
+        drop(state);
+        if hopeless {
+            self.finish(Status::Failed { code, message: message.to_owned() });
+        }
+    }
+
     /// The recording is the one that media goes to from now on; follows its recorder.
     pub(super) fn watch(self: &Arc<Self>, owner: &Arc<Inner>, state: &mut State, recording: Recording) {
         state.unsettled += 1;
