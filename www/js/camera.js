@@ -216,6 +216,7 @@ async function end(title, text) {
     say("", "Stopped.");
     complain("The end of the recording isn't known.", error);
   } finally {
+    draw(mine.uploader); // with the picture that was still on its way
     start.disabled = false;
   }
 }
