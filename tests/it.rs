@@ -39,6 +39,8 @@ mod hostile;
 mod installs;
 #[path = "it/life.rs"]
 mod life;
+#[path = "it/limits.rs"]
+mod limits;
 #[path = "it/live.rs"]
 mod live;
 #[path = "it/metrics.rs"]

@@ -86,6 +86,46 @@ async fn a_cut_loses_no_frame_and_each_file_has_its_hook() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_meets_a_cut_loses_no_frame_and_leaves_no_file_open() {
+    let script = Script::new("echo \"$ONRECORD_ID\" >> \"$here/ran\"");
+    let server = Server::start(&[&script.setting(), "webrtc.keyframe_interval=30s"]);
+    let api = Api::of(&server);
+    let mut files = Vec::new();
+    // The keyframe that the cut waits for comes some 20 to 60 ms after it.
+    for (round, wait) in [0, 0, 10, 20, 30, 40, 60, 90].into_iter().enumerate() {
+        let name = format!("race {round}");
+        let mut on_air = on_air(&server, &name).await;
+        on_air.sends(30).await;
+        let stop = async {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            on_air.signal.stop(&name).await
+        };
+        let ((status, cut), told) = tokio::join!(say(&api, Method::POST, &name), stop);
+        let late = status == StatusCode::NOT_FOUND;
+        assert!(late || status == StatusCode::ACCEPTED, "{cut}");
+        let publisher = on_air.live.stop().await;
+        let mut ids = vec![told["recording"]["id"].as_str().unwrap().to_owned()];
+        if let Some(before) = api.recording(&ids[0]).await["continues"].as_str() {
+            assert_eq!((&cut["continues"], &cut["recording"]), (&json!(before), &json!(ids[0])));
+            ids.insert(0, before.to_owned());
+        }
+        println!("stopped {wait} ms after the cut: {} files", ids.len());
+        let mut manifests = Vec::new();
+        for id in &ids {
+            manifests.push(api.hook(id, "done", SOON).await);
+        }
+        hold_all(&server, &manifests, &publisher);
+        files.extend(ids);
+    }
+    let listed = api.recordings().await;
+    assert!(listed.iter().all(|one| one["state"] == "sealed"), "{listed:?}");
+    let mut known: Vec<_> = listed.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+    let mut ran: Vec<_> = script.left("ran").lines().map(str::to_owned).collect();
+    [&mut known, &mut ran, &mut files].into_iter().for_each(|ids| ids.sort());
+    assert_eq!((&known, &ran), (&files, &files), "each file is known, and has had its hook once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_not_recorded_is_recorded_on_demand_and_outlives_its_recordings() {
     let server = Server::start(&[QUIET, "webrtc.keyframe_interval=30s"]);
     let api = Api::of(&server);

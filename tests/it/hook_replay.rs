@@ -3,6 +3,7 @@
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, Script, eventually, record, runs};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,6 +89,26 @@ async fn a_replay_is_left_to_the_server_that_runs_and_each_refusal_says_why() {
     std::fs::remove_file(server.records().join(recording["file"].as_str().unwrap())).unwrap();
     let ran = replay(&server, &[id(&recording)], &script.setting());
     assert!(ran.code == Some(1) && ran.err.contains("moved away"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_server_behind_a_certificate_a_path_and_tokens_is_asked_as_well() {
+    let script = Script::new(MENDABLE);
+    let (server, recording) = failed(&script).await;
+    let hash = format!("{:x}", Sha256::digest("operator"));
+    let tokens = format!("auth.tokens=[{{name=\"me\", hash=\"sha256:{hash}\", permissions=[\"admin\"]}}]");
+    let setting = script.setting();
+    let settings = [&setting, "server.tls.self_signed=true", "server.base_path=/media", &tokens];
+    let server = server.killed_and_started(&settings);
+    assert!(server.base.starts_with("https://"), "{}", server.base);
+    let ran = end(command(&server, &["hook", "replay", id(&recording)], &settings).spawn().unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{}", ran.out);
+    let done = eventually("it ran", SOON, async || {
+        let hook = manifest(&server, &recording)["hook"].clone();
+        (hook["state"] == "done").then_some(hook)
+    })
+    .await;
+    assert_eq!(done["attempts"].as_array().unwrap().len(), 2, "{done}");
 }
 
 #[tokio::test]

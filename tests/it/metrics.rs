@@ -20,7 +20,8 @@ async fn text(server: &Server, accept: &str) -> (String, String) {
     (kind, response.text().await.unwrap())
 }
 
-async fn scrape(server: &Server) -> Scrape {
+/// What Prometheus reads.
+pub async fn scrape(server: &Server) -> Scrape {
     // As Prometheus 2.x asks.
     let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                   text/plain;version=0.0.4;q=0.5,*/*;q=0.1";

@@ -1,20 +1,32 @@
-//! Chromium at a name that is not localhost: only TLS makes its page one that gets the camera.
+//! Chromium at a name that is not localhost: only TLS makes its page one that gets the camera, and gives a
+//! cookie that no plain page has set.
 
+use super::login::{TOKEN, log_in, tokens};
 use super::{SOON, Studio, assert_seekable, record};
 use crate::support::certificate::chromium_flag;
 use crate::support::chromium::{ALLOW, Chromium};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::json;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_certificate_of_its_own_a_page_of_another_name_records() {
-    let studio = Studio::open(&["server.tls.self_signed=true", "auth.mode=open"]);
+async fn with_a_certificate_of_its_own_a_page_of_another_name_logs_in_and_records() {
+    let studio = Studio::open(&["server.tls.self_signed=true", &tokens()]);
     let cert = CertificateDer::from_pem_file(studio.server.records().join(".tls.pem")).unwrap();
     let accept = chromium_flag(&cert);
     let browser = Chromium::with(&[ALLOW, "--host-resolver-rules=MAP studio.test 127.0.0.1", &accept]).await;
     let base = studio.server.base.replace("localhost", "studio.test");
     assert!(base.starts_with("https://studio.test:"), "{base}");
+
+    browser.goto(&format!("{base}/publish?name=lan")).await;
+    browser.until("location.pathname === '/login' && document.querySelector('#token')", SOON).await;
+    log_in(&browser, TOKEN).await;
+    browser.until("location.pathname === '/publish'", SOON).await;
+    let cookies = browser.devtools("Network.getCookies", json!({})).await;
+    let [cookie] = &cookies["cookies"].as_array().unwrap()[..] else { panic!("{cookies}") };
+    let facts = ["name", "path", "secure", "httpOnly", "sameSite"].map(|key| cookie[key].clone());
+    assert_eq!(json!(facts), json!(["__Host-onrecord", "/", true, true, "Lax"]), "{cookie}");
 
     let take = record(&browser, &base, "lan", Duration::from_secs(5)).await;
     let page = browser.run("return [origin, isSecureContext, !!navigator.mediaDevices, document.querySelector('#way').textContent];").await;

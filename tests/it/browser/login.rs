@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const TOKEN: &str = "s3cret-of-the-studio";
+pub(super) const TOKEN: &str = "s3cret-of-the-studio";
 
-fn tokens() -> String {
+/// Somebody who may do all but administer.
+pub(super) fn tokens() -> String {
     let hash = format!("{:x}", Sha256::digest(TOKEN));
     format!(
         "auth.tokens=[{{name=\"studio\", hash=\"sha256:{hash}\", permissions=[\"publish\", \"view\", \"recordings\"]}}]"
@@ -34,7 +35,7 @@ async fn keep(browser: &Chromium, name: &str) {
     }
 }
 
-async fn log_in(browser: &Chromium, token: &str) {
+pub(super) async fn log_in(browser: &Chromium, token: &str) {
     let script = format!(
         "const field = document.querySelector('#token'); field.value = '{token}'; field.form.requestSubmit();"
     );
