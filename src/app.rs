@@ -158,6 +158,14 @@ fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
     if config.auth.mode == auth::Mode::Open {
         warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
     }
+    let abroad = !config.server.public_url.is_empty() || !config.server.trusted_proxies.is_empty();
+    if config.auth.mode == auth::Mode::Off && !config.auth.asks() && abroad {
+        warn!(
+            "auth.mode is off: only this machine is served, and whoever comes by a proxy should not be; but a \
+             proxy that says nothing of itself can't be told from this machine: set auth.tokens before one \
+             stands in front"
+        );
+    }
     // The banner is for people; a closed standard output is no reason to stop.
     let _ = io::stdout().write_all(config.banner(bound).as_bytes()).and_then(|()| io::stdout().flush());
 }
@@ -211,7 +219,7 @@ impl Server {
         let doors = doors(&config, tls).await?;
         let bound = doors.main.local_addr()?;
         lock.serves(bound, doors.tls.is_some(), config.server.base());
-        let ready = Arc::new(AtomicBool::new(false));
+        let (ready, http_stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let inside = inside(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
         let state = State {
             ingest: Arc::new(webrtc.clone()),
@@ -225,12 +233,12 @@ impl Server {
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
             connections: connections(&limits),
+            requests: connections(&limits),
             sockets,
             viewers: Viewers::new(&limits, config.live.cache),
             inside,
             feed,
         };
-        let http_stop = CancellationToken::new();
         let stop = http_stop.clone();
         http_tasks.spawn("http", async move {
             if let Err(error) = http::serve(doors, Arc::new(state), stop).await {

@@ -1,4 +1,5 @@
-//! Open files: every connection is one, and when they run out nothing can be recorded either.
+//! Open files: every connection is one, every download another, and when they run out nothing can be recorded
+//! either.
 
 use crate::ingest::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,6 +11,8 @@ const OWN: usize = 100;
 /// Files of one stream that is recorded: the recording, its manifest while that is replaced, and what is
 /// synced in the background.
 const PER_STREAM: usize = 3;
+/// A connection, and what is downloaded: requests have as many places as connections.
+const PER_CONNECTION: usize = 2;
 /// So few connections are let in whatever the system says: somebody has to be able to look.
 const LEAST: usize = 32;
 
@@ -22,7 +25,8 @@ pub(super) fn make_room(limits: Limits) -> Limits {
 }
 
 fn fit(mut limits: Limits, files: usize) -> Limits {
-    let room = files.saturating_sub(OWN + PER_STREAM * limits.max_streams).max(LEAST);
+    let room = files.saturating_sub(OWN + PER_STREAM * limits.max_streams) / PER_CONNECTION;
+    let room = room.max(LEAST);
     if limits.max_connections > room {
         warn!(
             files,
@@ -44,8 +48,8 @@ mod tests {
     fn connections_never_take_the_files_that_recordings_need() {
         let fitted = |files| fit(Limits::default(), files).max_connections;
         assert_eq!(fitted(20_000), 4096);
-        assert_eq!(fitted(4096), 4096 - 100 - 1500);
+        assert_eq!(fitted(4096), (4096 - 100 - 1500) / 2);
         assert_eq!(fitted(1024), LEAST, "with few files and many streams");
-        assert_eq!(fit(Limits { max_streams: 50, ..Limits::default() }, 1024).max_connections, 774);
+        assert_eq!(fit(Limits { max_streams: 50, ..Limits::default() }, 1024).max_connections, 387);
     }
 }

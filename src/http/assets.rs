@@ -3,6 +3,7 @@
 
 use crate::http::error::{self, ApiError};
 use crate::http::state::State;
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -118,7 +119,7 @@ async fn answer(assets: &Assets, path: &str, headers: &HeaderMap) -> Response {
         tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag)
     });
     let mut response =
-        if known { StatusCode::NOT_MODIFIED.into_response() } else { data.into_owned().into_response() };
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { bytes(data).into_response() };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::try_from(etag) {
         headers.insert(header::ETAG, etag);
@@ -130,6 +131,14 @@ async fn answer(assets: &Assets, path: &str, headers: &HeaderMap) -> Response {
         headers.insert(header::CONTENT_TYPE, kind);
     }
     response
+}
+
+/// What is embedded is there once, however many take their time with it.
+fn bytes(data: Cow<'static, [u8]>) -> Bytes {
+    match data {
+        Cow::Borrowed(embedded) => Bytes::from_static(embedded),
+        Cow::Owned(read) => read.into(),
+    }
 }
 
 fn etag(data: &[u8]) -> String {

@@ -114,6 +114,21 @@ async fn streams_viewers_sockets_and_connections_over_their_limit_are_told_to_co
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_are_bounded_however_few_connections_wait_for_them() {
+    let server = with(Limits { max_connections: 2, ..Limits::default() }).await;
+    // Less than the document: what is not read waits at the server.
+    let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1000);
+    let client = client.build().unwrap();
+    let get = async |path: &str| client.get(format!("http://{}{path}", server.address)).send().await.unwrap();
+    let held = [get("/api/openapi.json").await, get("/api/openapi.json").await];
+    assert!(held.iter().all(|answer| answer.status() == 200), "{held:?}");
+    assert_eq!(error_of(get("/api/streams").await).await, refused("limit_reached"));
+    drop(held);
+    let recovered = async { while get("/api/streams").await.status() != 200 {} };
+    tokio::time::timeout(Duration::from_secs(10), recovered).await.expect("their places are free again");
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_with_its_size_or_the_heads() {
     let server = with(Limits::default()).await;
     let large = vec![0; 5 << 20];

@@ -33,6 +33,7 @@ mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod under_way;
 mod whip;
 
 use crate::base::units;
@@ -172,6 +173,7 @@ fn routes(state: Arc<State>) -> Router {
         .method_not_allowed_fallback(error::no_method)
         // Routes that take a body bound it themselves, with the contract's error.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), under_way::hold))
         .layer(from_fn_with_state(state.clone(), guard::check))
         // Outside the guard: what it refuses counts, too.
         .layer(from_fn(ops::count))

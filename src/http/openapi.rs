@@ -9,11 +9,13 @@ use crate::http::recordings::Listed;
 use crate::http::streams::{File, Stopped};
 use crate::ingest::publication::StreamInfo;
 use crate::{ingest, record};
+use axum::body::Bytes;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use operations::{Body, OPERATIONS, Operation};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Components, ComponentsBuilder};
 
@@ -97,10 +99,13 @@ pub fn document() -> Value {
     })
 }
 
+/// The same for all who ask: however many take their time with it, there is one.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+
 /// `GET /api/openapi.json`.
 pub async fn answer() -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
-    (headers, document().to_string()).into_response()
+    (headers, DOCUMENT.clone()).into_response()
 }
 
 fn components() -> Value {

@@ -52,6 +52,8 @@ pub struct State {
     pub ready: Arc<AtomicBool>,
     /// How many connections there may be.
     pub connections: Places,
+    /// How many requests may be under way, on whatever connections.
+    pub requests: Places,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Who watches.
@@ -79,7 +81,7 @@ pub enum NoReplay {
     Record(#[from] Error),
 }
 
-/// The places for connections.
+/// The places for connections, and as many for requests.
 pub fn connections(limits: &Limits) -> Places {
     let all = Bound("limits.max_connections", limits.max_connections);
     Places::new(all, Bound("limits.max_connections_per_address", limits.max_connections_per_address))

@@ -323,6 +323,7 @@ impl Server {
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
             connections: connections(&setup.limits),
+            requests: connections(&setup.limits),
             feed: Feed::start(streams, recordings, &sockets.tasks),
             sockets,
             viewers: Viewers::new(&setup.limits, 1 << 20),
