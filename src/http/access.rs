@@ -25,12 +25,15 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use url::form_urlencoded;
 
 /// The subprotocol of every socket; a browser that offers some wants one of them selected.
 pub(super) const SUBPROTOCOL: &str = "onrecord";
 /// What a subprotocol that is a credential begins with.
 const BEARER: &str = "bearer.";
+/// How often the credential of somebody who is served for longer is looked at again.
+const RECHECK: Duration = Duration::from_secs(60);
 /// The key of a credential in a query.
 pub(super) const QUERY: &str = "token";
 
@@ -40,6 +43,9 @@ pub struct Access {
     auth: Auth,
     shown: Shown,
     from: IpAddr,
+    /// What its credential was asked for when the request came: a permission, with the stream that the path
+    /// names; or whatever it allows.
+    asked: Option<(Permission, Option<StreamName>)>,
     grant: Grant,
 }
 
@@ -59,6 +65,35 @@ impl Access {
     /// Whether its credential, when the request came, allowed that with this stream. For lists.
     pub fn may(&self, permission: Permission, stream: &StreamName) -> bool {
         self.grant.allows(permission, Some(stream))
+    }
+
+    /// Comes when what was granted is over, for whoever is served as long as it is: at the grant's end, or when
+    /// the credential turns out to be good no more, or for something else.
+    pub async fn over(&self) {
+        let mut grant = self.grant.clone();
+        while self.auth.asks() && !matches!(self.shown, Shown::Link) {
+            let left = grant.expires.map(|expires| expires.duration_since(Timestamp::now()));
+            let left = left.map_or(RECHECK, |left| Duration::try_from(left).unwrap_or_default());
+            tokio::time::sleep(left.min(RECHECK)).await;
+            if grant.expired(Timestamp::now()) {
+                return;
+            }
+            let found = match &self.asked {
+                Some((permission, stream)) => {
+                    self.shown.authorise(&self.auth, *permission, stream.as_ref(), self.from).await
+                }
+                None => self.shown.identify(&self.auth, self.from).await,
+            };
+            match found {
+                Ok(now) if (&now.permissions, &now.streams) == (&grant.permissions, &grant.streams) => {
+                    grant = now;
+                }
+                // Whoever was let in isn't put out because nobody can be asked.
+                Err(Denied::Unavailable | Denied::TooMany(_)) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
     }
 
     /// Asks what the credential allows now that the stream is known: by a handler, or by a socket, which
@@ -145,7 +180,7 @@ pub(super) async fn admit(
     let (mut request, body) = request.into_parts();
     let from = ClientAddress::of(&request.extensions).0;
     let admitted = enter(&state, &route, params.ok().as_ref(), &request, from).await;
-    let (shown, grant) = match admitted {
+    let access = match admitted {
         Ok(admitted) => admitted,
         Err(denied @ (Denied::Missing | Denied::Unknown | Denied::Expired))
             if route.needs == Needs::Login =>
@@ -161,8 +196,8 @@ pub(super) async fn admit(
     // Of a link that brought its token: the next page knows its reader by a cookie. It replaces no other,
     // or a link could make its reader somebody else.
     let linked = route.needs == Needs::Login && state.auth.asks() && query(&request).is_some();
-    let cookie = if linked { login::remember_new(&state, &request, &grant) } else { None };
-    request.extensions.insert(Access { auth: state.auth.clone(), shown, from, grant });
+    let cookie = if linked { login::remember_new(&state, &request, &access.grant) } else { None };
+    request.extensions.insert(access);
     let mut response = next.run(Request::from_parts(request, body)).await;
     if linked {
         let headers = response.headers_mut();
@@ -178,10 +213,11 @@ async fn enter(
     params: Option<&RawPathParams>,
     request: &Parts,
     from: IpAddr,
-) -> Result<(Shown, Grant), Denied> {
+) -> Result<Access, Denied> {
     let auth = &state.auth;
+    let access = |shown, asked, grant| Access { auth: auth.clone(), shown, from, asked, grant };
     if !auth.asks() {
-        return Ok((Shown::Nothing, Grant::everything("anybody")));
+        return Ok(access(Shown::Nothing, None, Grant::everything("anybody")));
     }
     let shown = Shown::by(state, route.needs, request);
     let Some(permission) = route.needs.permission() else {
@@ -189,26 +225,26 @@ async fn enter(
             Needs::Login | Needs::Any => shown.identify(auth, from).await?,
             _ => nothing(),
         };
-        return Ok((shown, grant));
+        return Ok(access(shown, None, grant));
     };
     let stream = stream_of(route.path, params, &request.headers);
     if let Some(stream) = &stream
         && resumes(state, route, stream, &request.headers)
     {
-        return Ok((shown, nothing()));
+        return Ok(access(shown, None, nothing()));
     }
     if let Some(file) = param(params, "file").filter(|_| route.needs == Needs::Recordings)
         && let Some(token) = query(request)
     {
         if auth.opens_file(file, &token, Timestamp::now()) {
-            return Ok((Shown::Link, nothing()));
+            return Ok(access(Shown::Link, None, nothing()));
         }
         if matches!(shown, Shown::Nothing) {
             return Err(Denied::Unknown);
         }
     }
     let grant = shown.authorise(auth, permission, stream.as_ref(), from).await?;
-    Ok((shown, grant))
+    Ok(access(shown, Some((permission, stream)), grant))
 }
 
 fn nothing() -> Grant {

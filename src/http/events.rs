@@ -36,7 +36,8 @@ pub(super) struct Filter {
 }
 
 /// `GET /api/events`: `stream` and `recording` events from now on, or from behind `Last-Event-ID` on; and
-/// `reset` where the client has missed some, or has just come: it should read the lists then.
+/// `reset` where the client has missed some, or has just come: it should read the lists then. They end with
+/// the grant: what is told later is for those who may hear it then.
 pub(super) async fn open(
     Extract(state): Extract<Arc<State>>,
     filter: Result<Query<Filter>, QueryRejection>,
@@ -51,12 +52,19 @@ pub(super) async fn open(
     connection.cut_if_stuck(STUCK);
     let last = headers.get(LAST_ID).and_then(|last| last.to_str().ok());
     let reader = state.feed.reader(last);
+    let may_hear = access.clone();
+    let end = async move {
+        tokio::select! {
+            () = stop.cancelled_owned() => {}
+            () = may_hear.over() => {}
+        }
+    };
     let wanted = Wanted { state, access, only };
     let events = stream::unfold((reader, wanted, place), |(mut reader, wanted, place)| async move {
         let event = wanted.next(&mut reader).await?;
         Some((Ok::<Event, Infallible>(event), (reader, wanted, place)))
     });
-    let events = Sse::new(events.take_until(stop.cancelled_owned()));
+    let events = Sse::new(events.take_until(end));
     let mut response = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,10 +4,11 @@
 //! One task a viewer. A viewer that doesn't read waits in its task; what it misses meanwhile is counted
 //! by the stream, not kept for it.
 
+use crate::auth::Permission;
 use crate::base::id::StreamName;
 use crate::base::metrics::Scrape;
 use crate::base::places::{Bound, Full, Party, Place, Places};
-use crate::http::access::SUBPROTOCOL;
+use crate::http::access::{Access, SUBPROTOCOL};
 use crate::http::client::Caller;
 use crate::http::connection::Connection;
 use crate::http::door::Unfinished;
@@ -117,7 +118,7 @@ impl Viewers {
 pub(super) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
-    Caller(client): Caller,
+    (Caller(client), Extension(access)): (Caller, Extension<Access>),
     (connection, unfinished): (Extension<Connection>, Extension<Unfinished>),
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -131,7 +132,7 @@ pub(super) async fn watch(
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
                     let socket = Socket::new(opened, &state.sockets, unfinished);
-                    Screen { socket, state, name, client }.run().await;
+                    Screen { socket, state, name, client, access }.run().await;
                     drop(place);
                 });
             }))
@@ -224,6 +225,7 @@ struct Screen {
     state: Arc<State>,
     name: StreamName,
     client: Option<Party>,
+    access: Access,
 }
 
 impl Screen {
@@ -259,6 +261,8 @@ impl Screen {
                 // Its publisher may have come back with other tracks: another stream of the same name.
                 let next = self.state.ingest.stream(&self.name).filter(|stream| !viewer.is_of(stream));
                 if let Some(stream) = next {
+                    // Who was let in sees a stream to its end; the next one is asked for.
+                    self.access.asks(Permission::View, &self.name).await?;
                     *viewer = stream.view(self.state.viewers.cache);
                     return Ok(());
                 }

@@ -80,7 +80,8 @@ pub(super) fn remember(state: &State, request: &Parts, grant: &Grant) -> Option<
 pub(super) fn remember_new(state: &State, request: &Parts, grant: &Grant) -> Option<HeaderValue> {
     let known = Cookie::of(state, request).value(&request.headers);
     let good = known.is_some_and(|session| state.auth.open_session(session, Timestamp::now()).is_ok());
-    if good { None } else { remember(state, request, grant) }
+    // One for no stream at all is good for what was asked now, and not for the next page.
+    if good || grant.streams.is_empty() { None } else { remember(state, request, grant) }
 }
 
 /// Sends a browser to log in, and then to where it wanted. Relative, so that it holds below a path of a
@@ -162,6 +163,11 @@ pub async fn enter(Extract(state): Extract<Arc<State>>, request: Request) -> Res
     let token = entry.token.trim().to_owned();
     let shown = if token.is_empty() { Shown::Nothing } else { Shown::Token(token) };
     let grant = shown.identify(&state.auth, ClientAddress::of(&request.extensions).0).await?;
+    if grant.streams.is_empty() {
+        let message = "auth.url knows this token, but doesn't say for which streams, and a log-in has to last \
+                       without asking again: let it answer with permissions and streams";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
     tracing::info!(who = %grant.who, from = %ClientAddress::of(&request.extensions).0, "logged in");
     let cookie = remember(&state, &request, &grant);
     let mut response = match &entry.next {

@@ -470,9 +470,9 @@ async fn each_publication_of_a_socket_is_asked_for_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_grant_that_ends_ends_no_recording_but_begins_no_other() {
+async fn a_grant_that_ends_ends_no_recording_but_begins_no_other_and_hears_no_more() {
     let until = Timestamp::now() + SignedDuration::from_secs(15);
-    let guest = entry("guest", &["publish"], &["a-*"], Some(until));
+    let guest = entry("guest", &["publish", "view"], &["a-*"], Some(until));
     let keeper = entry("keeper", &["recordings"], &[], None);
     let server = Server::start(&["hooks.on_record=", &tokens(&[guest, keeper])]);
     let (live, offer) = Live::start(fake).await;
@@ -480,12 +480,16 @@ async fn a_grant_that_ends_ends_no_recording_but_begins_no_other() {
     let answer = socket.publish("a-1", &offer).await.unwrap();
     live.accept(answer["sdp"].as_str().unwrap()).await;
     socket.status("PUBLISHING").await;
+    let events = client(1).get(server.url("/api/events")).bearer_auth(token("guest")).send().await.unwrap();
+    assert_eq!(events.status(), 200);
     eventually("the grant has ended", SOON * 3, async || {
         let bearer = format!("Bearer {}", token("guest"));
         let told = with(&server, Method::POST, "/whip/a-2", &[("authorization", &bearer)]).await;
         (told == (401, "unauthorized".into())).then_some(())
     })
     .await;
+    let heard = tokio::time::timeout(SOON, events.bytes()).await.expect("events outlive the grant");
+    assert!(heard.is_ok_and(|heard| heard.starts_with(b"id: ")));
     let denied = socket.publish("a-2", &offer).await.unwrap_err();
     assert_eq!(denied["code"], "unauthorized", "{denied}");
     sends(&live, 60).await;
@@ -576,6 +580,24 @@ async fn a_replay_on_the_servers_machine_needs_no_token() {
     runs(2).await;
     let (code, said) = replay(&server, id, &[&hook, &studio()]);
     assert!(code == Some(1) && said.contains("configuration that the server has"), "{said}");
+}
+
+#[tokio::test]
+async fn a_log_in_that_would_be_good_for_nothing_says_why() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = format!("auth.url=http://{}/", listener.local_addr().unwrap());
+    let yes = axum::Router::new().fallback(async || axum::http::StatusCode::NO_CONTENT);
+    tokio::spawn(async move { axum::serve(listener, yes).await.unwrap() });
+    let server = Server::start(&["hooks.on_record=", &service]);
+    let log_in = client(0).post(server.url("/login")).json(&json!({ "token": "anything" }));
+    let answer = log_in.send().await.unwrap();
+    assert!(!answer.headers().contains_key(header::SET_COOKIE));
+    let status = answer.status();
+    let error: Value = answer.json().await.unwrap();
+    assert_eq!((status.as_u16(), &error["code"]), (403, &json!("forbidden")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("permissions and streams"), "{error}");
+    let bearer = [("authorization", "Bearer anything")];
+    assert_eq!(with(&server, Method::GET, "/stream/a", &bearer).await, (404, "stream_not_found".into()));
 }
 
 fn make_executable(script: &Path) {

@@ -1,5 +1,7 @@
 // What happens on the server, as it happens.
 
+import { withToken } from "./access.js";
+
 /** After an error that the browser doesn't come back from by itself. */
 const AGAIN_MS = 5000;
 
@@ -11,7 +13,7 @@ const AGAIN_MS = 5000;
 export function listen(hear) {
   const state = { connected: false };
   const open = () => {
-    const source = new EventSource(new URL("../api/events", import.meta.url));
+    const source = new EventSource(withToken(new URL("../api/events", import.meta.url)));
     source.addEventListener("open", () => (state.connected = true));
     source.addEventListener("error", () => {
       state.connected = false;

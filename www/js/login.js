@@ -13,6 +13,7 @@ const base = new URL("../", import.meta.url);
 const TITLES = {
   unauthorized: "This token is not good.",
   rate_limited: "Too many attempts.",
+  no_cookie: "The browser doesn't keep that you are logged in.",
   limit_reached: "That can't be checked at the moment.",
   offline: "Offline.",
 };
@@ -54,7 +55,11 @@ async function logIn() {
       body: JSON.stringify({ token }),
       signal: AbortSignal.timeout(DEADLINE),
     });
-    if (response.ok) return location.replace(next());
+    if (response.ok) {
+      const known = await fetch(new URL("api/session", base), { cache: "no-store", signal: AbortSignal.timeout(DEADLINE) });
+      if ((await known.json()).who !== null) return location.replace(next());
+      return complain("no_cookie", `Allow cookies for ${location.host}${location.protocol === "https:" ? "" : ", or open this server by its https address"}.`);
+    }
     const said = await response.json().catch(() => null);
     complain(said?.code ?? `http_${response.status}`, said?.message ?? `The server answers ${response.status} ${response.statusText}.`);
   } catch {

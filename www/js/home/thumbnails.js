@@ -1,6 +1,8 @@
 // Small pictures of live streams. The server decodes nothing: a viewer is opened, and closed at its first
 // picture. One at a time, only of cards that are seen, and none while nobody looks at the page.
 
+import { headers, withToken } from "../access.js";
+
 const EVERY_MS = 15_000;
 const LOOK_MS = 500;
 /** A stream's next keyframe is asked for, but a recorder in chunks makes one when it likes. */
@@ -67,7 +69,7 @@ export class Thumbnails {
 /** @param {Frame} frame */
 async function snapshot({ stream, canvas }) {
   const url = new URL(`../../snapshot/${encodeURIComponent(stream)}.jpg`, import.meta.url);
-  const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+  const response = await fetch(url, { headers, signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
   if (!response.ok) return;
   const picture = await createImageBitmap(await response.blob());
   draw(canvas, picture, picture.width, picture.height);
@@ -79,7 +81,7 @@ async function firstPicture({ stream, canvas }) {
   const video = document.createElement("video");
   video.muted = true;
   video.preload = "auto";
-  video.src = String(new URL(`../../live/${encodeURIComponent(stream)}.webm`, import.meta.url));
+  video.src = withToken(new URL(`../../live/${encodeURIComponent(stream)}.webm`, import.meta.url));
   try {
     await new Promise((done, failed) => {
       video.addEventListener("loadeddata", done, { once: true });
