@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use url::{Origin, Url};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -147,6 +147,21 @@ impl Site {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
+    /// Says once that a proxy is not known as one: until it is, all who come by it are one client.
+    fn note_stranger(&self, peer: IpAddr, headers: &HeaderMap) {
+        let forwards = headers.contains_key(FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
+        if forwards && is_near(peer.to_canonical()) && !self.trusts(peer.to_canonical()) {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    %peer,
+                    "a proxy brings requests of others, and all count as its own: if it is yours, put its \
+                     address into server.trusted_proxies"
+                );
+            });
+        }
+    }
+
     /// Whose request this is, and what it asks for.
     fn told(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Asked) {
         let (mut address, headers) = (peer.to_canonical(), request.headers());
@@ -249,10 +264,19 @@ impl<'a> Said<'a> {
     }
 }
 
-/// The values of a list header, the last first.
+/// Where a proxy of one's own stands: this machine, or a network of one's own (RFC 1918, RFC 4193).
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
+/// The values of a list header, the last first. One that is no text means nothing, and takes no other with it.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
-    let values: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    values.into_iter().rev().flat_map(|value| value.rsplit(',')).map(str::trim).take(MAX_HOPS).collect()
+    let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let words = values.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
+    words.map(|word| str::from_utf8(word).unwrap_or_default().trim()).take(MAX_HOPS).collect()
 }
 
 /// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.
@@ -276,10 +300,13 @@ pub(super) async fn enter(
 ) -> Response {
     let site = &state.site;
     let encrypted = request.extensions().get::<Encrypted>().copied();
-    if encrypted == Some(Encrypted(false)) {
+    // Whoever keeps the server alive asks its bare address, and needs to know of no certificate and no path.
+    let probe = state.guard.is_probe(request.uri());
+    if encrypted == Some(Encrypted(false)) && !probe {
         return site.encrypted(request.uri(), request.headers(), None);
     }
     let (address, asked) = site.told(peer.ip(), &request);
+    site.note_stranger(peer.ip(), request.headers());
     request.extensions_mut().insert(address);
     request.extensions_mut().insert(asked);
     let mut response = match site.below(request.uri()) {
@@ -288,7 +315,7 @@ pub(super) async fn enter(
             next.run(request).await
         }
         // `OPTIONS *` and what else has no path.
-        None if site.base.is_empty() => next.run(request).await,
+        None if site.base.is_empty() || probe => next.run(request).await,
         None => site.not_below(request.uri()),
     };
     if site.hsts && encrypted.is_some() {
@@ -343,6 +370,11 @@ mod tests {
         for (peer, headers, expected) in table {
             assert_eq!(told(&site, peer, headers).0, *expected, "{peer} {headers:?}");
         }
+        let mut strange = Request::builder().uri("/").body(Body::empty()).unwrap();
+        let value = HeaderValue::from_bytes(b"\xff, 203.0.113.1").unwrap();
+        strange.headers_mut().insert(FORWARDED_FOR, value);
+        let (address, _) = site.told([127, 0, 0, 1].into(), &strange);
+        assert_eq!(address.0.to_string(), "203.0.113.1", "a client's own word hid what the proxy added");
         let long = vec!["10.0.0.1"; 5000].join(",");
         assert_eq!(told(&site, "127.0.0.1", &[xff(&long)]).0, "10.0.0.1");
     }

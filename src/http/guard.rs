@@ -16,7 +16,7 @@ use crate::http::state::State;
 use crate::http::{Config, all_routes};
 use axum::extract::{ConnectInfo, Request, State as Extract};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -79,8 +79,7 @@ impl Guard {
     fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
         let asked = Asked::of(request);
-        if self.local_only && !is_local(peer, &asked, request) && !self.probes.contains(&request.uri().path())
-        {
+        if self.local_only && !is_local(peer, &asked, request) && !self.is_probe(request.uri()) {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
@@ -101,6 +100,11 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request only asks how the server is.
+    pub(super) fn is_probe(&self, uri: &Uri) -> bool {
+        self.probes.contains(&uri.path())
     }
 
     /// Whether a request comes from a page of ours, or from an address bar or a link: only then a cookie is
@@ -183,16 +187,24 @@ pub async fn check(
     response
 }
 
+/// Whether somebody at this machine asks, as far as can be told: a proxy that says nothing of itself, asks by
+/// the server's own name and keeps to HTTP/1.1 can't be told from a browser here.
 fn is_local(peer: SocketAddr, asked: &Asked, request: &Request) -> bool {
-    let named = request
-        .headers()
+    let headers = request.headers();
+    let named = headers
         .keys()
         .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str()));
     // nginx, as it comes, forwards with a Host of its own and no header that says so, but in
     // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
     let old = request.version() < Version::HTTP_11;
+    // Set up for WebSockets it says that every connection is one.
+    let says = |name, word: &str| {
+        let lists = headers.get_all(name).iter().filter_map(|list: &HeaderValue| list.to_str().ok());
+        lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+    };
+    let forced = says(header::CONNECTION, "upgrade") && !headers.contains_key(header::UPGRADE);
     let here = asked.host.as_deref().is_some_and(origin::is_local_host);
-    peer.ip().to_canonical().is_loopback() && here && !named && !asked.proxied && !old
+    peer.ip().to_canonical().is_loopback() && here && !named && !asked.proxied && !old && !forced
 }
 
 /// The page's origin; `None` for `null`, for several, and for what isn't a web page.
@@ -284,6 +296,8 @@ mod tests {
             (local, "GET /", &[host, ("X-Forwarded-Proto", "https")], false),
             (local, "GET /", &[host, ("x-real-ip", "127.0.0.1")], false),
             (local, "GET /", &[host, ("via", "1.1 proxy")], false),
+            (local, "GET /", &[host, ("connection", "keep-alive, Upgrade")], false),
+            (local, "GET /signal", &[host, ("connection", "upgrade"), ("upgrade", "websocket")], true),
             (local, "GET /x", &[host, ("cf-connecting-ip", "1.2.3.4")], false),
             // Containers are probed from other addresses.
             ("10.0.0.7:50000", "GET /healthz", &[("host", "10.0.0.8:8080")], true),

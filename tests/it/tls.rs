@@ -93,6 +93,8 @@ async fn plain_http_is_sent_on_to_https_from_both_ports() {
         let post = client.post(format!("{base}/whip/x")).body("v=0").send().await.unwrap();
         assert_eq!(post.status(), 308, "{base}");
     }
+    // Whoever only keeps it alive knows of no certificate.
+    assert_eq!(client.get(format!("{plain}/healthz")).send().await.unwrap().status(), 200);
     let page = client.get(format!("{tls}/publish")).send().await.unwrap();
     assert_eq!(page.headers()[header::STRICT_TRANSPORT_SECURITY], "max-age=2592000");
 }
