@@ -110,6 +110,13 @@ impl Unfinished {
         self.0.all.fetch_sub(self.0.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// So many bytes were a frame between those of messages, such as a ping's.
+    pub fn aside(&self, bytes: usize) {
+        let bytes = bytes.min(self.0.bytes.load(Ordering::Relaxed));
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// So many bytes more have come; false if that is too much to keep.
     fn keeps(&self, bytes: usize) -> bool {
         if !self.0.counts.load(Ordering::Relaxed) {
@@ -221,6 +228,18 @@ mod tests {
         assert!(honest.keeps(FAIR), "there is room again");
         drop((page, honest));
         assert_eq!(all.load(Ordering::Relaxed), 0, "bytes of nobody");
+    }
+
+    #[test]
+    fn what_is_no_message_takes_no_room() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let pinging = Unfinished::new(all.clone());
+        pinging.count();
+        for _ in 0..2 * UNFINISHED / FAIR {
+            assert!(pinging.keeps(FAIR + 1));
+            pinging.aside(FAIR + 1);
+        }
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 
     #[test]

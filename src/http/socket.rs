@@ -18,6 +18,9 @@ const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// What comes before a client's control frame (RFC 6455 section 5.2).
+const CONTROL_HEAD: usize = 6;
+
 /// Whether a request means to become a WebSocket.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -72,10 +75,17 @@ impl Socket {
                 message = self.socket.recv() => {
                     let Some(Ok(message)) = message else { return Err(End::Gone) };
                     self.heard = Instant::now();
-                    // Pings are answered by the library; after a closing handshake nothing comes.
-                    if matches!(message, Message::Text(_) | Message::Binary(_)) {
-                        self.unfinished.taken();
-                        return Ok(message);
+                    match message {
+                        Message::Text(_) | Message::Binary(_) => {
+                            self.unfinished.taken();
+                            return Ok(message);
+                        }
+                        // Pings are answered by the library.
+                        Message::Ping(said) | Message::Pong(said) => {
+                            self.unfinished.aside(CONTROL_HEAD + said.len());
+                        }
+                        // After a closing handshake nothing comes.
+                        Message::Close(_) => {}
                     }
                 }
                 _ = self.ping.tick() => {
