@@ -17,8 +17,12 @@ url=${WEBHOOK_URL:-}
 case $url in
   http://?* | https://?*) ;;
   '') fail 'WEBHOOK_URL is not set: it names where to POST to' ;;
-  *) fail "WEBHOOK_URL is '$url', which doesn't begin with http:// or https://" ;;
+  *) fail "WEBHOOK_URL doesn't begin with http:// or https://" ;;
 esac
+# What may be told: a receiver's path and query are often its secret, and this output is shown to others.
+receiver=${url#*://}
+receiver=${receiver%%[/?#]*}
+receiver=${url%%://*}://${receiver##*@}
 command -v curl >/dev/null 2>&1 || fail 'there is no curl: install it'
 
 token=${WEBHOOK_TOKEN:-}
@@ -44,9 +48,9 @@ status=$(
       --header 'Content-Type: application/json' --header "Idempotency-Key: ${ONRECORD_ID:-}" \
       --header "Onrecord-Attempt: ${ONRECORD_ATTEMPT:-1}" \
       --data-binary "@$body" --output "$answer" --write-out '%{http_code}' "$url"
-) || fail "$url can't be reached (curl says why above)"
+) || fail "$receiver can't be reached (curl says why above)"
 
 case $status in
-  2??) printf 'webhook: %s took it (%s)\n' "${url%%\?*}" "$status" ;;
-  *) fail "${url%%\?*} answered $status: $(head -c 300 "$answer" | tr -c '[:print:]' ' ')" ;;
+  2??) printf 'webhook: %s took it (%s)\n' "$receiver" "$status" ;;
+  *) fail "$receiver answered $status: $(head -c 300 "$answer" | tr -c '[:print:]' ' ')" ;;
 esac

@@ -49,7 +49,7 @@ fn elsewhere() -> Response {
 async fn the_receiver_gets_the_manifest_with_the_same_key_until_it_says_yes() {
     let (address, calls) = receiver(vec![broken, elsewhere, ok]).await;
     let script = Script::new(&format!(
-        "export WEBHOOK_URL='http://{address}/recorded?key=query-secret' WEBHOOK_TOKEN=header-secret\nexec {SCRIPT} \"$@\""
+        "export WEBHOOK_URL='http://{address}/path-secret?key=query-secret' WEBHOOK_TOKEN=header-secret\nexec {SCRIPT} \"$@\""
     ));
     let server = Server::start(&[&script.setting(), "hooks.backoff=20ms"]);
     let recording = record(&server, "interview 7", 30).await;
@@ -65,6 +65,7 @@ async fn the_receiver_gets_the_manifest_with_the_same_key_until_it_says_yes() {
     assert!(tails[0].contains("answered 500: out of ink") && !tails[0].contains('\u{1b}'), "{tails:?}");
     assert!(tails[1].contains("answered 303"), "a redirect was followed: {tails:?}");
     assert!(tails[2].contains("took it (202)"), "{tails:?}");
+    assert!(tails.iter().all(|tail| !tail.contains("-secret")), "a secret is in the manifest: {tails:?}");
     assert!(!server.output().contains("-secret"), "a secret is in the log");
 
     let calls = calls.lock().unwrap();
@@ -92,10 +93,10 @@ fn run(variables: &[(&str, &str)]) -> Output {
 
 #[test]
 fn every_misconfiguration_has_a_line_that_says_what_to_do() {
-    let url = ("WEBHOOK_URL", "http://127.0.0.1:9/");
+    let url = ("WEBHOOK_URL", "http://me:my-secret@127.0.0.1:9/path-secret?key=query-secret");
     let table: [(&[(&str, &str)], &str); 5] = [
         (&[], "WEBHOOK_URL is not set"),
-        (&[("WEBHOOK_URL", "example.org")], "doesn't begin with http"),
+        (&[("WEBHOOK_URL", "example.org/path-secret")], "doesn't begin with http"),
         (&[url, ("WEBHOOK_TOKEN_FILE", "/nowhere")], "can't read /nowhere"),
         (&[url, ("WEBHOOK_TOKEN", "two\nlines")], "no header may have"),
         (&[url], "can't be reached"),
@@ -104,6 +105,7 @@ fn every_misconfiguration_has_a_line_that_says_what_to_do() {
         let output = run(variables);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(line), "{variables:?}: {said}");
+        assert!(!said.contains("-secret"), "shown to whoever may see recordings: {said}");
     }
 }
 

@@ -56,6 +56,7 @@ impl Nginx {
                 })
                 .collect();
         }
+        let conf = conf.replace("/var/log/nginx/", &path(""));
         std::fs::write(path("onrecord.conf"), conf).unwrap();
         std::fs::write(path("nginx.conf"), AROUND.replace("FOLDER", &folder.path().display().to_string()))
             .unwrap();
@@ -76,6 +77,11 @@ impl Nginx {
             // A process can't be waited for otherwise.
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What it was asked.
+    pub fn asked(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("onrecord.log")).unwrap_or_default()
     }
 
     /// What it has to complain of.

@@ -53,6 +53,9 @@ async fn below_a_path_of_nginx_everything_is_published_watched_and_downloaded() 
     let complaints: Vec<_> =
         nginx.log().lines().filter(|line| !line.contains("[notice]")).map(str::to_owned).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
+    let asked = nginx.asked();
+    assert!(asked.contains("/onrecord/publish ") && asked.contains("/onrecord/recordings/"), "{asked}");
+    assert!(!asked.contains('?'), "a query may hold a token: {asked}");
     drop(server);
 }
 
