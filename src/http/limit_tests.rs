@@ -1,7 +1,7 @@
 //! Each limit at the doors: what exceeds it, and what that is told.
 
 use crate::http::body;
-use crate::http::testing::{Server, Setup, error_of};
+use crate::http::testing::{Server, Setup, error_of, manifest};
 use crate::ingest::Limits;
 use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
@@ -116,11 +116,11 @@ async fn streams_viewers_sockets_and_connections_over_their_limit_are_told_to_co
 #[tokio::test]
 async fn answers_that_nobody_takes_are_bounded_however_few_connections_wait_for_them() {
     let server = with(Limits { max_connections: 2, ..Limits::default() }).await;
-    // Less than the document: what is not read waits at the server.
+    server.add(manifest("a", "a.webm", 1_000), &vec![0; 1 << 20]);
     let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1000);
     let client = client.build().unwrap();
     let get = async |path: &str| client.get(format!("http://{}{path}", server.address)).send().await.unwrap();
-    let held = [get("/api/openapi.json").await, get("/api/openapi.json").await];
+    let held = [get("/recordings/a.webm").await, get("/recordings/a.webm").await];
     assert!(held.iter().all(|answer| answer.status() == 200), "{held:?}");
     assert_eq!(error_of(get("/api/streams").await).await, refused("limit_reached"));
     drop(held);

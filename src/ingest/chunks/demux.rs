@@ -262,7 +262,12 @@ impl Lane {
             Codec::Opus => opus_head(&self.declared.private),
             _ => Bytes::new(),
         };
-        let channels = if self.codec.kind() == Kind::Audio { self.declared.channels } else { 0 };
+        let channels = match self.codec.kind() {
+            Kind::Video => 0,
+            // Without a header of its own it has the simplest one, which knows mono and stereo.
+            Kind::Audio if private.is_empty() => self.declared.channels.clamp(1, 2),
+            Kind::Audio => self.declared.channels,
+        };
         Track { codec: self.codec, channels, private }
     }
 
