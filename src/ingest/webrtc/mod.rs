@@ -11,6 +11,8 @@ pub mod session;
 mod socket;
 mod sources;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::metrics::metrics;
@@ -237,6 +239,9 @@ impl WebRtc {
             }
         }
         let handshake = self.publications.handshake(offer.client)?;
+        // The one wait comes before anything is reserved: a caller that leaves meanwhile has taken nothing
+        // that only the engine would give back.
+        let permit = self.commands.reserve().await.map_err(|_| Refusal::Stopping)?;
         let Offer { record, resume, bearer, client, .. } = offer;
         let publication =
             self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
@@ -259,8 +264,12 @@ impl WebRtc {
             }
         };
         let accepted = accepted(id.clone(), answer, &publication);
-        let add = Command::Add { id, session: Box::new(session), publication, handshake };
-        self.commands.send(add).await.map_err(|_| Refusal::Stopping)?;
+        let (held, session) = (publication.clone(), Box::new(session));
+        permit.send(Command::Add { id: id.clone(), session, publication, handshake });
+        if self.commands.is_closed() {
+            held.refused(&id, &Refusal::Stopping);
+            return Err(Refusal::Stopping);
+        }
         Ok(accepted)
     }
 
