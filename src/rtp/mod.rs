@@ -249,6 +249,11 @@ impl Pipeline {
         self.lanes.iter().filter_map(of).min()
     }
 
+    /// Whether packets wait behind a hole: what came of the publisher last is not all out yet.
+    pub fn has_hole(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.reorder.holds())
+    }
+
     /// The next event, in the order it left the reorder window.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -278,6 +278,11 @@ impl Reorder {
         Some(if self.nack { self.ask.map_or(close, |ask| ask.min(close)) } else { close })
     }
 
+    /// Whether a packet waits behind a hole.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Releases all that is held, holes or not.
     pub fn finish(&mut self) {
         while !self.held.is_empty() {

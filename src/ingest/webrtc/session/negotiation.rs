@@ -85,6 +85,7 @@ impl Session {
             connected: false,
             heard: now,
             media: now,
+            stopping: None,
             over: false,
             plan,
         };
