@@ -36,6 +36,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// How long the engine, and then each publication, may take to end when the server stops. A turn of the
+/// engine takes milliseconds.
+const STOPPED: Duration = Duration::from_secs(3);
+
 /// Section `webrtc` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -321,11 +325,19 @@ impl WebRtc {
         self.publications.kick(name)
     }
 
-    /// Ends every publication in order, and takes no more.
+    /// Ends every publication in order, and takes no more. An engine that hangs, be it with a
+    /// publication in its hands, keeps nobody: the others end.
     pub async fn stop_all(&self) {
         self.publications.refuse();
-        let _ = self.ask(|reply| Command::StopAll { reply }).await;
-        self.publications.stop();
+        let asked = self.ask(|reply| Command::StopAll { reply });
+        if tokio::time::timeout(STOPPED, asked).await.is_err() {
+            tracing::error!("the media engine hangs: publications end without it");
+        }
+        let publications = self.publications.clone();
+        let left = tokio::task::spawn_blocking(move || publications.stop());
+        if tokio::time::timeout(STOPPED, left).await.is_err() {
+            tracing::error!("a publication is held by what hangs: the next start repairs its recording");
+        }
     }
 
     /// What clients should use (`webrtc.ice_servers`).

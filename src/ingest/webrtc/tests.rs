@@ -55,3 +55,12 @@ async fn an_offer_that_no_engine_is_left_for_leaves_nothing_taken() {
     let next = webrtc.publications.reserve(&"second".parse().unwrap(), false, None, None, None);
     assert!(next.is_ok(), "the only place is still taken: {next:?}");
 }
+
+#[tokio::test]
+async fn a_hung_engine_does_not_keep_the_server_from_ending_its_publications() {
+    let dir = tempfile::tempdir().unwrap();
+    let (webrtc, _hung) = held(dir.path());
+    let publication = webrtc.publications.reserve(&"held".parse().unwrap(), false, None, None, None).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(60), webrtc.stop_all()).await;
+    assert!(stopped.is_ok() && publication.is_over(), "it waits for an engine that answers nobody");
+}
