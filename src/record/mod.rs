@@ -350,6 +350,17 @@ impl Recordings {
         self.shared.catalog.list()
     }
 
+    /// So many of those that are `wanted`, newest first, and older than `before`. Blocking: it looks whether
+    /// their files are there.
+    pub fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: impl Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest> {
+        self.shared.catalog.page(before, limit, wanted)
+    }
+
     /// One recording; of a deleted one the manifest is left.
     pub fn get(&self, id: &RecordingId) -> Option<Manifest> {
         self.shared.catalog.get(id)
