@@ -12,8 +12,8 @@ use crate::ingest::webrtc::Candidate;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
-use crate::ingest::webrtc::route::Kind as Datagram;
-use crate::ingest::webrtc::sources::Undeclared;
+use crate::ingest::webrtc::route::{self, Kind as Datagram};
+use crate::ingest::webrtc::sources::{Seen, Undeclared};
 use crate::media::{self, Kind, Track};
 use crate::rtp::{self, Feedback, Pipeline};
 use bytes::BytesMut;
@@ -116,6 +116,7 @@ pub struct Session {
     peer: RTCPeerConnection,
     plan: Plan,
     undeclared: Undeclared,
+    seen: Seen,
     local: Credentials,
     receivers: Vec<Receiver>,
     pipeline: Pipeline,
@@ -194,6 +195,9 @@ impl Session {
             self.paths.inbound(from, now)
         };
         self.heard_if(authentic, now);
+        if route::source(&datagram).is_some_and(|source| !self.seen.admits(source, &self.plan.chosen)) {
+            return;
+        }
         let transport = TransportContext {
             local_addr: to,
             peer_addr: shown,
