@@ -51,6 +51,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -59,6 +60,8 @@ use tracing::{error, info, warn};
 const FAREWELL: Duration = Duration::from_secs(2);
 /// HTTP gives its own connections 5 s.
 const HTTP_END: Duration = Duration::from_secs(10);
+/// How long work on files may go on that nobody waits for any more: all recordings are sealed by then.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 /// Where `--dev` reads the pages, below the working directory.
 const PAGES: &str = "www";
 
@@ -95,7 +98,41 @@ pub fn openapi() -> io::Result<()> {
 }
 
 /// Runs the server until it is told to stop (SIGTERM, SIGINT); a second signal ends it at once.
-pub async fn run(config: Config, dev: bool) -> Result<(), Error> {
+pub fn serve(config: Config, dev: bool) -> Result<(), Error> {
+    let runtime = Runtime::new()?;
+    let ended = runtime.block_on(run(config, dev));
+    leave(runtime, matches!(ended, Ok(Ended::InOrder)));
+    ended.map(drop)
+}
+
+/// Runs what ends by itself.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = Runtime::new()?;
+    let done = runtime.block_on(work);
+    leave(runtime, done.is_ok());
+    done
+}
+
+/// Leaves a runtime. Work on files that still goes on has [`LAST_WRITES`] after an end in order, and no time
+/// after any other: a long repair or a disk that hangs must keep neither who said "at once" nor the reason of
+/// a start that failed. What is cut off there is what a crash cuts off, and the next start goes on with it.
+fn leave(runtime: Runtime, in_order: bool) {
+    if in_order {
+        runtime.shutdown_timeout(LAST_WRITES);
+    } else {
+        runtime.shutdown_background();
+    }
+}
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    InOrder,
+    /// A second signal came.
+    AtOnce,
+}
+
+async fn run(config: Config, dev: bool) -> Result<Ended, Error> {
     let server = Server::start(config, dev).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -104,11 +141,15 @@ pub async fn run(config: Config, dev: bool) -> Result<(), Error> {
         _ = interrupt.recv() => info!("SIGINT: stopping"),
     }
     tokio::select! {
-        () = server.stop() => info!("stopped"),
-        _ = terminate.recv() => warn!("a second signal: stopped at once"),
-        _ = interrupt.recv() => warn!("a second signal: stopped at once"),
+        () = server.stop() => {
+            info!("stopped");
+            return Ok(Ended::InOrder);
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
-    Ok(())
+    warn!("a second signal: stopped at once");
+    Ok(Ended::AtOnce)
 }
 
 async fn lock(dir: &Path) -> Result<FolderLock, Error> {
@@ -275,5 +316,47 @@ impl Server {
         self.hook_tasks.stop(FAREWELL).await;
         self.http_stop.cancel();
         self.http_tasks.stop(HTTP_END).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    #[test]
+    fn work_on_files_that_hangs_keeps_nobody_who_leaves_at_once() {
+        let runtime = Runtime::new().unwrap();
+        let (hold, hangs) = channel::<()>();
+        let (runs, began) = channel();
+        runtime.spawn_blocking(move || {
+            runs.send(()).unwrap();
+            hangs.recv()
+        });
+        began.recv().unwrap();
+        let (left, leaves) = channel();
+        std::thread::spawn(move || {
+            leave(runtime, false);
+            left.send(())
+        });
+        assert!(leaves.recv_timeout(Duration::from_secs(60)).is_ok(), "it waits for what hangs");
+        drop(hold);
+    }
+
+    #[test]
+    fn a_sync_under_way_is_finished_at_an_end_in_order() {
+        let runtime = Runtime::new().unwrap();
+        let (runs, began) = channel();
+        let (done, synced) = channel();
+        runtime.spawn_blocking(move || {
+            runs.send(()).unwrap();
+            // A slow disk.
+            std::thread::sleep(Duration::from_millis(300));
+            done.send(Instant::now()).unwrap();
+        });
+        began.recv().unwrap();
+        leave(runtime, true);
+        assert!(synced.try_recv().is_ok(), "left before the disk was done");
     }
 }

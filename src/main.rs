@@ -155,7 +155,7 @@ fn brief(sources: Sources, run: impl AsyncFnOnce(&Config) -> Result<bool, app::E
     if let Err(error) = log.start() {
         return fail(1, error);
     }
-    let run = || -> anyhow::Result<bool> { Ok(tokio::runtime::Runtime::new()?.block_on(run(&config))?) };
+    let run = || -> anyhow::Result<bool> { Ok(app::block_on(run(&config))?) };
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -172,8 +172,7 @@ fn serve(sources: Sources, dev: bool) -> ExitCode {
         return fail(1, error);
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let run =
-        || -> anyhow::Result<()> { Ok(tokio::runtime::Runtime::new()?.block_on(app::run(config, dev))?) };
+    let run = || -> anyhow::Result<()> { Ok(app::serve(config, dev)?) };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, format_args!("{error:#}")),

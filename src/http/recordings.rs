@@ -72,14 +72,18 @@ pub async fn list(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<Vec<Listed>>, ApiError> {
     let Query(filter) = filter.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
-    let wanted = |manifest: &Manifest| {
-        filter.stream.as_deref().is_none_or(|stream| stream == manifest.stream.as_str())
-            && filter.before.as_ref().is_none_or(|before| manifest.id < *before)
-            && access.may(Permission::Recordings, &manifest.stream)
+    let Filter { stream, limit, before } = filter;
+    let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+    let page = move || {
+        let wanted = |manifest: &Manifest| {
+            stream.as_deref().is_none_or(|stream| stream == manifest.stream.as_str())
+                && access.may(Permission::Recordings, &manifest.stream)
+        };
+        let found = state.recordings.page(before.as_ref(), limit, &wanted);
+        found.into_iter().map(|manifest| Listed::new(&state, manifest)).collect()
     };
-    let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    let found = state.recordings.list().into_iter().filter(wanted).take(limit);
-    Ok(Json(found.map(|manifest| Listed::new(&state, manifest)).collect()))
+    // Each file is looked for: a slow disk must not keep a thread that serves others.
+    tokio::task::spawn_blocking(page).await.map(Json).map_err(ApiError::internal)
 }
 
 /// `GET /api/recordings/{id}`.

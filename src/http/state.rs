@@ -192,8 +192,13 @@ impl Ingest for WebRtc {
 
 /// What the routes ask of the recordings; see [`Recordings`] for the promises.
 pub trait Catalogue: Send + Sync {
-    /// All recordings, newest first.
-    fn list(&self) -> Vec<Manifest>;
+    /// So many of those that are `wanted`, newest first, and older than `before`. Blocking.
+    fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: &dyn Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest>;
     /// One recording.
     fn get(&self, id: &RecordingId) -> Option<Manifest>;
     /// The recording whose file has this name, and the file's path.
@@ -205,8 +210,13 @@ pub trait Catalogue: Send + Sync {
 }
 
 impl Catalogue for Recordings {
-    fn list(&self) -> Vec<Manifest> {
-        self.list()
+    fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: &dyn Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest> {
+        self.page(before, limit, wanted)
     }
 
     fn get(&self, id: &RecordingId) -> Option<Manifest> {

@@ -185,17 +185,25 @@ impl Catalogue for FakeCatalogue {
         async move { condition }.boxed()
     }
 
-    fn list(&self) -> Vec<Manifest> {
-        self.list.lock().unwrap().clone()
+    fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: &dyn Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest> {
+        let older = |manifest: &Manifest| before.is_none_or(|before| manifest.id < *before);
+        let all = self.list.lock().unwrap().clone();
+        all.into_iter().filter(|manifest| older(manifest) && wanted(manifest)).take(limit).collect()
     }
 
     fn get(&self, id: &RecordingId) -> Option<Manifest> {
-        self.list().into_iter().find(|manifest| manifest.id == *id)
+        self.list.lock().unwrap().iter().find(|manifest| manifest.id == *id).cloned()
     }
 
     fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
         let path = self.folder.join(file);
-        self.list().into_iter().find(|manifest| manifest.file == file).map(|manifest| (manifest, path))
+        let list = self.list.lock().unwrap();
+        list.iter().find(|manifest| manifest.file == file).map(|manifest| (manifest.clone(), path))
     }
 
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {

@@ -392,6 +392,20 @@ mod tests {
         assert!(matches!(status, Status::Unpublished { reason: EndReason::Limit, .. }), "{status:?}");
     }
 
+    #[tokio::test]
+    async fn who_connects_or_begins_a_file_does_not_wait_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("records");
+        let all = publications(&folder);
+        let (publication, session) = offered(&all, true);
+        let bytes = all.reserve(&"bytes".parse().unwrap(), true, None, None, None).unwrap();
+        // Whoever asked it now would get an error.
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(all.inner.recordings.room().is_err());
+        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        bytes.connected_bytes(&self::session(), Way::Chunks, Instant::now()).unwrap();
+    }
+
     /// A picture that stands for itself.
     fn picture(publication: &Publication, session: &SessionId, ms: u64) {
         let (time, data) = (Duration::from_millis(ms), Bytes::from_static(b"picture"));

@@ -9,6 +9,7 @@ use crate::record::space::Space;
 use crate::record::{Error, names};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
@@ -199,12 +200,36 @@ impl Catalog {
         Some(self.look(self.read(id)?))
     }
 
-    /// All recordings whose media was not deleted, newest first.
+    /// All recordings whose media was not deleted, newest first. Blocking.
     pub fn list(&self) -> Vec<Manifest> {
-        let kept = |entry: &&Entry| entry.manifest.state != RecordingState::Deleted;
-        let manifests: Vec<_> =
-            self.lock().values().rev().filter(kept).map(|entry| entry.manifest.clone()).collect();
-        manifests.into_iter().map(|manifest| self.look(manifest)).collect()
+        self.page(None, usize::MAX, |_| true)
+    }
+
+    /// So many of them that are `wanted`, from those older than `before` on. However many there are, only what
+    /// is given is copied, and looked for in the folder. Blocking.
+    pub fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: impl Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest> {
+        self.page_seen(before, limit, wanted, |manifest| self.look(manifest))
+    }
+
+    fn page_seen(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: impl Fn(&Manifest) -> bool,
+        look: impl Fn(Manifest) -> Manifest,
+    ) -> Vec<Manifest> {
+        let older = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
+        let kept = |manifest: &&Manifest| manifest.state != RecordingState::Deleted && wanted(manifest);
+        let entries = self.lock();
+        let manifests = entries.range::<RecordingId, _>(older).rev().map(|(_, entry)| &entry.manifest);
+        let found: Vec<_> = manifests.filter(kept).take(limit).cloned().collect();
+        drop(entries);
+        found.into_iter().map(look).collect()
     }
 
     /// All manifests as they are, the deleted ones too.
@@ -336,6 +361,7 @@ fn finish_deletion(dir: &Path, manifest: &Manifest) {
 mod tests {
     use super::*;
     use crate::record::manifest::HookRecord;
+    use std::cell::Cell;
 
     fn manifest(millis: i64, state: RecordingState) -> Manifest {
         let started_at = Timestamp::from_millisecond(millis).unwrap();
@@ -459,5 +485,33 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(load(dir.path()).get(&sealed.id).unwrap().bytes, 20, "a change was lost");
+    }
+
+    #[test]
+    fn a_page_of_ten_costs_ten_looks_however_many_recordings_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = load(dir.path());
+        let mut all: Vec<_> = (1..=10_000).map(|n| manifest(n * 1000, RecordingState::Sealed)).collect();
+        all[9_998].state = RecordingState::Deleted;
+        all.iter().for_each(|one| catalog.add(one.clone()));
+        let (looks, asked) = (Cell::new(0), Cell::new(0));
+        let page = |before| {
+            let wanted = |_: &Manifest| {
+                asked.set(asked.get() + 1);
+                true
+            };
+            let look = |manifest| {
+                looks.set(looks.get() + 1);
+                manifest
+            };
+            catalog.page_seen(before, 10, wanted, look)
+        };
+        let newest = page(None);
+        assert_eq!((looks.get(), asked.get()), (10, 10), "looks, manifests asked about");
+        assert_eq!((&newest[0], &newest[1]), (&all[9_999], &all[9_997]), "newest first, none deleted");
+        assert_eq!(page(Some(&newest[9].id))[0], all[9_988]);
+        let odd = |manifest: &Manifest| manifest.started_at.as_second() % 2 == 1;
+        let found = catalog.page(Some(&all[4].id), 10, odd);
+        assert_eq!(found.iter().map(|one| &one.id).collect::<Vec<_>>(), [&all[2].id, &all[0].id]);
     }
 }

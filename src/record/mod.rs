@@ -275,7 +275,7 @@ impl Recordings {
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
-    /// Whether there is space to record.
+    /// Whether there is space to record. Blocking; what starts afterwards goes by the answer.
     pub fn room(&self) -> Result<(), Error> {
         if self.shared.space.room()? { Ok(()) } else { Err(Error::DiskFull) }
     }
@@ -293,6 +293,12 @@ impl Recordings {
         }
     }
 
+    /// The answer that [`Recordings::room`] gave last: who starts a recording holds up media, and must not
+    /// wait for a disk.
+    fn begins(&self) -> Result<(), Error> {
+        if self.shared.space.was_full() { Err(Error::DiskFull) } else { Ok(()) }
+    }
+
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
     /// recording go on in further files, its progress ends with the last one.
     pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
@@ -306,7 +312,7 @@ impl Recordings {
     }
 
     fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, Error> {
-        self.room()?;
+        self.begins()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let files = Files::new(id.clone());
@@ -325,7 +331,7 @@ impl Recordings {
 
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
     pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), Error> {
-        self.room()?;
+        self.begins()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let (writer, sink) = bytes::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
@@ -342,6 +348,17 @@ impl Recordings {
     /// All recordings but the deleted ones, newest first.
     pub fn list(&self) -> Vec<Manifest> {
         self.shared.catalog.list()
+    }
+
+    /// So many of those that are `wanted`, newest first, and older than `before`. Blocking: it looks whether
+    /// their files are there.
+    pub fn page(
+        &self,
+        before: Option<&RecordingId>,
+        limit: usize,
+        wanted: impl Fn(&Manifest) -> bool,
+    ) -> Vec<Manifest> {
+        self.shared.catalog.page(before, limit, wanted)
     }
 
     /// One recording; of a deleted one the manifest is left.
@@ -369,7 +386,11 @@ impl Recordings {
 
     /// Removes a recording's file; the manifest stays, saying `deleted`.
     pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, Error> {
-        self.shared.catalog.delete(id).await
+        let deleted = self.shared.catalog.delete(id).await?;
+        // What begins goes by what was seen last, and there may be space again.
+        let space = self.shared.space.clone();
+        let _ = self.shared.disk.write(move || space.room()).await;
+        Ok(deleted)
     }
 
     /// Changes what the manifest says of the hook, durably, and no other change in between.

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// The hidden file that is given up when a manifest doesn't fit.
@@ -31,6 +31,9 @@ const TO_BEGIN: u64 = 1 << 20;
 const MORE: u64 = 1 << 20;
 /// Far above `record.min_free` there is space whatever a recording met (a quota, say).
 const PLENTY: u64 = 64 << 20;
+/// How long a full disk is believed to be full without a look. A recording that begins on one all the same ends
+/// with its first write.
+const KNOWN: Duration = Duration::from_secs(30);
 /// How often the reserve is tried to be made whole again.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub(super) struct Space {
     touched: Mutex<Instant>,
     /// Below this much free space nothing begins; 0 if nothing ended for want of space.
     full_below: AtomicU64,
+    /// When it was last seen that there is none for one more recording; `None` once there was.
+    full: Mutex<Option<Instant>>,
 }
 
 impl Space {
@@ -56,6 +61,7 @@ impl Space {
             spent: RwLock::new(false),
             touched: Mutex::new(Instant::now()),
             full_below: AtomicU64::new(0),
+            full: Mutex::new(None),
         };
         match space.build() {
             Err(error) if is_full(&error) => {
@@ -69,9 +75,21 @@ impl Space {
         space
     }
 
-    /// Whether there is space for one more recording.
+    /// Whether there is space for one more recording. Blocking: a local file system answers from memory, one
+    /// that stalls answers nobody.
     pub fn room(&self) -> io::Result<bool> {
-        // A call that a local file system answers from memory.
+        let room = self.look()?;
+        *self.full() = (!room).then(Instant::now);
+        Ok(room)
+    }
+
+    /// Whether there was none a moment ago: for who must not wait for a disk. It is seen anew before each
+    /// publisher is taken, and whenever a recording ends for want of space.
+    pub fn was_full(&self) -> bool {
+        self.full().is_some_and(|seen| seen.elapsed() < KNOWN)
+    }
+
+    fn look(&self) -> io::Result<bool> {
         let free = free_space(&self.dir)?;
         let wanted = self.min_free.max(TO_BEGIN).max(self.full_below.load(Ordering::Relaxed));
         if free < wanted || !self.is_whole() {
@@ -85,6 +103,7 @@ impl Space {
     pub fn ended_full(&self) {
         let more = free_space(&self.dir).unwrap_or(0) + MORE;
         self.full_below.fetch_max(more.min(self.min_free + PLENTY), Ordering::Relaxed);
+        *self.full() = Some(Instant::now());
     }
 
     /// Fails if less than `record.min_free` is free.
@@ -187,6 +206,10 @@ impl Space {
 
     fn reserve(&self) -> PathBuf {
         self.dir.join(RESERVE)
+    }
+
+    fn full(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, bool> {

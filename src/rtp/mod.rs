@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 /// Audio that can't be sent again waits this long at most: for a packet that was overtaken, or for
 /// the copies in the next ones.
 const UNREPEATABLE: Duration = Duration::from_millis(250);
+/// What a packet that is kept counts for at least. However little of it is payload, it pins the whole
+/// datagram, with header extensions and padding: up to 2 KiB, as the socket takes them. By payload alone
+/// packets of one byte would take a thousand times of what a bound allows.
+const PACKET: usize = 2048;
 /// Without a packet for this long a track is silent, and nobody is asked for a keyframe.
 const SILENT: Duration = Duration::from_secs(2);
 
@@ -243,6 +247,11 @@ impl Pipeline {
             lane.reorder.deadline().into_iter().chain(keyframe).min()
         };
         self.lanes.iter().filter_map(of).min()
+    }
+
+    /// Whether packets wait behind a hole: what came of the publisher last is not all out yet.
+    pub fn has_hole(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.reorder.holds())
     }
 
     /// The next event, in the order it left the reorder window.

@@ -5,14 +5,16 @@
 //! [`MAX_HELD_BYTES`] and [`MAX_HOLES`]; when one is exceeded, the oldest hole closes early.
 
 use crate::rtp::sequence::Sequences;
-use crate::rtp::{Counts, Packet};
+use crate::rtp::{Counts, PACKET, Packet};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Packets that may wait behind a hole: a second of 40 Mbit/s.
+/// Packets that may wait behind a hole: a second of 40 Mbit/s. It bounds what they hold in memory, too,
+/// however small their payloads are.
 const MAX_HELD: usize = 4096;
 /// Their payloads together; packets of 1200 bytes come to less than this.
 const MAX_HELD_BYTES: usize = 8 << 20;
+const _: () = assert!(MAX_HELD * PACKET <= MAX_HELD_BYTES);
 /// Missing packets that are remembered: half of what may wait.
 const MAX_HOLES: usize = 2048;
 /// Missing packets that may be asked for at the same time; a larger hole is no loss but another
@@ -274,6 +276,11 @@ impl Reorder {
     pub fn deadline(&self) -> Option<Instant> {
         let close = self.missing.front()?.since + self.window;
         Some(if self.nack { self.ask.map_or(close, |ask| ask.min(close)) } else { close })
+    }
+
+    /// Whether a packet waits behind a hole.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Releases all that is held, holes or not.

@@ -4,11 +4,13 @@
 //! So after a loss nothing is released unless the descriptors prove that no reference was lost.
 
 use crate::media::vp8;
-use crate::rtp::Packet;
+use crate::rtp::{PACKET, Packet};
 use bytes::{Bytes, BytesMut};
 
-/// The largest frame: a keyframe of 8K video has some megabytes.
-const MAX_FRAME: usize = 8 << 20;
+/// What the packets of one frame may hold in memory, each at least a [`PACKET`]: 8192 of them, or 9.8 MB in
+/// the usual 1200 bytes. A keyframe of 4K video has some 1000, one of 8K some thousands. A frame that has
+/// more is dropped.
+const MAX_FRAME: usize = 16 << 20;
 
 /// The payload descriptor in front of each packet (RFC 7741 section 4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +79,8 @@ pub(super) struct Assembled {
 pub(super) struct Assembler {
     /// The frame under way: its descriptor, timestamp and parts.
     open: Option<(Descriptor, u32, Vec<Bytes>)>,
-    bytes: usize,
+    /// What its parts hold in memory.
+    held: usize,
     /// The last frame released.
     last: Option<Descriptor>,
     /// The base-layer counter of the newest base frame released.
@@ -105,7 +108,7 @@ impl Assembler {
     pub fn lost(&mut self) {
         self.loss = true;
         self.cut |= self.open.take().is_some();
-        self.bytes = 0;
+        self.held = 0;
     }
 
     /// Takes the next packet; a frame may come out, or (first) the one before that had no marker.
@@ -123,16 +126,16 @@ impl Assembler {
         }
         if descriptor.starts && self.open.is_none() {
             self.open = Some((descriptor, packet.timestamp, Vec::with_capacity(4)));
-            self.bytes = 0;
+            self.held = 0;
         }
         let Some((_, _, parts)) = &mut self.open else {
             // The middle of a frame whose beginning we don't have.
             (self.loss, self.cut) = (true, true);
             return before;
         };
-        self.bytes += data.len();
+        self.held += data.len().max(PACKET);
         parts.push(data);
-        if self.bytes > MAX_FRAME {
+        if self.held > MAX_FRAME {
             self.lost();
             return before;
         }
@@ -141,7 +144,8 @@ impl Assembler {
 
     fn complete(&mut self) -> Option<Assembled> {
         let (descriptor, timestamp, parts) = self.open.take()?;
-        let data = join(parts, std::mem::take(&mut self.bytes));
+        self.held = 0;
+        let data = join(parts);
         let keyframe = vp8::is_keyframe(&data);
         if keyframe && vp8::size(&data).is_none() {
             // Says it is one, but no decoder could begin with it.
@@ -199,11 +203,11 @@ impl Assembler {
 }
 
 /// One copy at most.
-fn join(mut parts: Vec<Bytes>, bytes: usize) -> Bytes {
+fn join(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.swap_remove(0);
     }
-    let mut data = BytesMut::with_capacity(bytes);
+    let mut data = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
     for part in &parts {
         data.extend_from_slice(part);
     }
@@ -292,5 +296,35 @@ mod tests {
         assert!(assembler.push(&plain(9, true, vec![0x00, 5])).is_none());
         assert!(assembler.push(&plain(10, true, vec![0x10, 0x11])).is_none());
         assert!(assembler.needs_keyframe());
+    }
+
+    /// A picture of so many packets, with so much data each.
+    fn picture(assembler: &mut Assembler, packets: usize, bytes: usize) -> Option<Assembled> {
+        let part = |index: usize| match index {
+            0 => [&[0x10], KEY, &vec![0; bytes - KEY.len()][..]].concat(),
+            _ => vec![0; bytes + 1],
+        };
+        (0..packets).find_map(|index| assembler.push(&plain(7, index + 1 == packets, part(index))))
+    }
+
+    #[test]
+    fn a_million_packets_of_one_byte_take_no_more_memory_than_a_frame_may() {
+        for first in [&[0x10, 1][..], KEY] {
+            let mut assembler = Assembler::default();
+            let mut most = 0;
+            for index in 0..1_000_000 {
+                let payload = Bytes::from_static(if index == 0 { first } else { &[0x10, 1] });
+                let packet = Packet { sequence: 0, timestamp: 7, marker: false, payload, red: false };
+                assert!(assembler.push(&packet).is_none());
+                most = most.max(assembler.open.as_ref().map_or(0, |(_, _, parts)| parts.len()));
+            }
+            println!("at most {most} packets are held");
+            assert!(most * PACKET <= MAX_FRAME, "{most} packets are held");
+        }
+        for (packets, bytes) in [(1_000, 1_200), (7_000, 1_200), (20, 60_000)] {
+            let frame = picture(&mut Assembler::default(), packets, bytes).expect("a real frame");
+            assert_eq!((frame.data.len(), frame.keyframe), (packets * bytes, true));
+        }
+        assert!(picture(&mut Assembler::default(), 10_000, 1_200).is_none());
     }
 }

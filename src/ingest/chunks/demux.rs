@@ -10,8 +10,12 @@ use crate::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, Stor
 use bytes::Bytes;
 use std::time::Duration;
 
-/// Frames that wait for H.264's parameter sets; an encoder that has none by then is told.
+/// What frames that wait for H.264's parameter sets may hold in memory; an encoder that has none by then is
+/// told.
 const MAX_HELD: usize = MAX_PENDING;
+/// What such a frame holds beside its bytes: its [`Local`] in a list that grows by doubling, and its
+/// allocation. Without it a frame of one byte would hold a hundred times of what it counts for.
+const OVERHEAD: usize = 2 * size_of::<Local>() + 32;
 /// No recording is longer: a time beyond it is rubbish.
 const MAX_TIME: i128 = 366 * 24 * 3600 * 1_000_000_000;
 /// A frame's length where nothing tells it.
@@ -211,7 +215,7 @@ impl Demuxer {
                 Codec::H264 if h264::is_annex_b(frame) => h264::to_length_prefixed(frame).into(),
                 _ => Bytes::copy_from_slice(frame),
             };
-            self.held += data.len();
+            self.held += data.len() + OVERHEAD;
             self.local.push(Local { lane: index, time, keyframe, data });
             let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
             time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
@@ -406,5 +410,20 @@ mod tests {
         assert_eq!(at(10.0), [9_800, 9_900, 10_000], "it began before its first bytes came");
         assert_eq!(at(10.0), [10_100, 10_200, 10_300], "faster than real time");
         assert_eq!(at(15.0)[0], 15_100, "a silence of 5 s, 200 ms of which the bytes tell");
+    }
+
+    #[test]
+    fn h264_that_never_tells_its_parameter_sets_is_refused_before_it_takes_more_memory_than_it_may() {
+        let mut demuxer = Demuxer::new();
+        let sent = recorded(Track::video(Codec::H264), &vec![&[0x41_u8][..]; 200_000]);
+        let (mut out, mut most) = (Vec::new(), 0);
+        let refused = sent.chunks(4096).find_map(|piece| {
+            let pushed = demuxer.push(piece, SECOND, &mut out);
+            most = most.max(demuxer.local.capacity() * size_of::<Local>());
+            pushed.err()
+        });
+        println!("{} frames waited, {most} bytes beside their own", demuxer.local.len());
+        assert!(matches!(refused, Some(Fault::BadBlob(_))), "{refused:?}");
+        assert!(out.is_empty() && most <= MAX_HELD, "{most} bytes for {} frames", demuxer.local.len());
     }
 }

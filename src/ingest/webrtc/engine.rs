@@ -32,11 +32,6 @@ const BATCHES: usize = 8;
 const COALESCE_FROM: usize = 32;
 /// That moment. The timer makes it 1 to 2 ms, far below the 10 ms that a frame may take.
 const COALESCE: Duration = Duration::from_millis(1);
-/// After a publisher's word to stop, media that was sent before it may still be on its way: the
-/// word takes another road. The session ends once it has been quiet for this long,
-const LINGER: Duration = Duration::from_millis(300);
-/// and at this time after the word whatever still comes.
-const MAX_LINGER: Duration = Duration::from_secs(1);
 /// Commands that may wait for the loop; their senders wait when it is full.
 pub(super) const COMMANDS: usize = 256;
 
@@ -95,28 +90,11 @@ struct Entry {
     transactions: VecDeque<Transaction>,
     /// Its earliest entry in the heap of timers.
     alarm: Option<Instant>,
-    /// Set when it is to end at a time.
-    ending: Option<Ending>,
+    /// Its publisher has said stop: why the publication ends, with the session.
+    ending: Option<EndReason>,
     /// In the list of those to be settled.
     dirty: bool,
     span: tracing::Span,
-}
-
-/// A session on its way out.
-#[derive(Clone, Copy)]
-struct Ending {
-    /// When its publisher said stop.
-    word: Instant,
-    /// When it ends.
-    at: Instant,
-    reason: EndReason,
-}
-
-impl Ending {
-    /// Media has come at `now`.
-    fn put_off(&mut self, now: Instant) {
-        self.at = (now + LINGER).min(self.word + MAX_LINGER);
-    }
 }
 
 type Key = u64;
@@ -287,9 +265,6 @@ impl Engine {
                     if entry.publication.media(&entry.id, media, now) {
                         entry.session.want_keyframe(now);
                     }
-                    if let Some(ending) = &mut entry.ending {
-                        ending.put_off(now);
-                    }
                 }
                 Event::Proven(address) => {
                     self.by_address.insert(address, key);
@@ -308,7 +283,8 @@ impl Engine {
                         Err(_) => over = Some(Over::Refused),
                     }
                 }
-                Event::Gone(gone) => over = Some(Over::Gone(gone)),
+                // Whoever goes after the word to stop is not waited for.
+                Event::Gone(gone) => over = Some(entry.ending.map_or(Over::Gone(gone), Over::Stopped)),
             }
         }
         while let Some(transmit) = entry.session.poll_transmit(now) {
@@ -328,12 +304,7 @@ impl Engine {
         if over.is_none() && (entry.publication.is_over() || entry.publication.has_left(&entry.id)) {
             over = Some(Over::Refused);
         }
-        if over.is_none()
-            && let Some(Ending { reason, .. }) = entry.ending.filter(|ending| ending.at <= now)
-        {
-            over = Some(Over::Stopped(reason));
-        }
-        let deadline = entry.session.deadline().into_iter().chain(entry.ending.map(|ending| ending.at)).min();
+        let deadline = entry.session.deadline();
         // A deadline that has moved back keeps its alarm, which then comes early and does no harm:
         // one more for every packet would fill the heap.
         if let Some(at) = deadline.filter(|at| over.is_none() && entry.alarm.is_none_or(|alarm| *at < alarm))
@@ -403,7 +374,8 @@ impl Engine {
             }
             Command::Stop { id, reason, reply } => {
                 let result = self.with(&id, |entry| {
-                    entry.ending.get_or_insert(Ending { word: now, at: now + LINGER, reason });
+                    entry.ending.get_or_insert(reason);
+                    entry.session.stop(now);
                     Ok(())
                 });
                 let _ = reply.send(result);

@@ -11,6 +11,8 @@ pub mod session;
 mod socket;
 mod sources;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::metrics::metrics;
@@ -33,6 +35,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long the engine, and then each publication, may take to end when the server stops. A turn of the
+/// engine takes milliseconds.
+const STOPPED: Duration = Duration::from_secs(3);
 
 /// Section `webrtc` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -237,6 +243,9 @@ impl WebRtc {
             }
         }
         let handshake = self.publications.handshake(offer.client)?;
+        // The one wait comes before anything is reserved: a caller that leaves meanwhile has taken nothing
+        // that only the engine would give back.
+        let permit = self.commands.reserve().await.map_err(|_| Refusal::Stopping)?;
         let Offer { record, resume, bearer, client, .. } = offer;
         let publication =
             self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
@@ -259,8 +268,12 @@ impl WebRtc {
             }
         };
         let accepted = accepted(id.clone(), answer, &publication);
-        let add = Command::Add { id, session: Box::new(session), publication, handshake };
-        self.commands.send(add).await.map_err(|_| Refusal::Stopping)?;
+        let (held, session) = (publication.clone(), Box::new(session));
+        permit.send(Command::Add { id: id.clone(), session, publication, handshake });
+        if self.commands.is_closed() {
+            held.refused(&id, &Refusal::Stopping);
+            return Err(Refusal::Stopping);
+        }
         Ok(accepted)
     }
 
@@ -312,11 +325,19 @@ impl WebRtc {
         self.publications.kick(name)
     }
 
-    /// Ends every publication in order, and takes no more.
+    /// Ends every publication in order, and takes no more. An engine that hangs, be it with a
+    /// publication in its hands, keeps nobody: the others end.
     pub async fn stop_all(&self) {
         self.publications.refuse();
-        let _ = self.ask(|reply| Command::StopAll { reply }).await;
-        self.publications.stop();
+        let asked = self.ask(|reply| Command::StopAll { reply });
+        if tokio::time::timeout(STOPPED, asked).await.is_err() {
+            tracing::error!("the media engine hangs: publications end without it");
+        }
+        let publications = self.publications.clone();
+        let left = tokio::task::spawn_blocking(move || publications.stop());
+        if tokio::time::timeout(STOPPED, left).await.is_err() {
+            tracing::error!("a publication is held by what hangs: the next start repairs its recording");
+        }
     }
 
     /// What clients should use (`webrtc.ice_servers`).

@@ -12,8 +12,8 @@ use crate::ingest::webrtc::Candidate;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
-use crate::ingest::webrtc::route::Kind as Datagram;
-use crate::ingest::webrtc::sources::Undeclared;
+use crate::ingest::webrtc::route::{self, Kind as Datagram};
+use crate::ingest::webrtc::sources::{Seen, Undeclared};
 use crate::media::{self, Kind, Track};
 use crate::rtp::{self, Feedback, Pipeline};
 use bytes::BytesMut;
@@ -38,6 +38,13 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 /// A peer not heard of for 10 s is gone: browsers check their path every 2.5 s at the latest (D2). The
 /// little that is left of them is for sealing the file.
 const VANISHED: Duration = Duration::from_millis(9_950);
+
+/// After a publisher's word to stop, media that was sent before it may still be on its way: the
+/// word takes another road. The session ends once no more has come out for this long,
+const LINGER: Duration = Duration::from_millis(300);
+/// and at this time after the word whatever still comes; so long packets may be waited for that were asked
+/// for again, since behind a hole nothing comes out.
+const MAX_LINGER: Duration = Duration::from_secs(1);
 
 /// What a session needs to know.
 #[derive(Clone, Debug)]
@@ -89,6 +96,8 @@ pub enum Gone {
     Closed,
     /// Connected, but without media for `webrtc.idle_timeout`.
     Idle,
+    /// As [`Session::stop`] said, with what was still on its way.
+    Stopped,
 }
 
 /// A datagram to be sent.
@@ -107,6 +116,7 @@ pub struct Session {
     peer: RTCPeerConnection,
     plan: Plan,
     undeclared: Undeclared,
+    seen: Seen,
     local: Credentials,
     receivers: Vec<Receiver>,
     pipeline: Pipeline,
@@ -124,7 +134,17 @@ pub struct Session {
     heard: Instant,
     /// Last media packet.
     media: Instant,
+    stopping: Option<Stopping>,
     over: bool,
+}
+
+/// On its way out.
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    /// When its publisher said stop.
+    word: Instant,
+    /// When it ends unless more comes out.
+    quiet: Instant,
 }
 
 #[derive(Debug)]
@@ -175,6 +195,9 @@ impl Session {
             self.paths.inbound(from, now)
         };
         self.heard_if(authentic, now);
+        if route::source(&datagram).is_some_and(|source| !self.seen.admits(source, &self.plan.chosen)) {
+            return;
+        }
         let transport = TransportContext {
             local_addr: to,
             peer_addr: shown,
@@ -325,6 +348,10 @@ impl Session {
         }
         self.read(now);
         self.pipeline.handle_timeout(now);
+        self.take_media(now);
+        if self.stops_at().is_some_and(|at| now >= at) {
+            self.end(Gone::Stopped, now);
+        }
         if !self.over && now >= self.patience() {
             let gone = match (self.connected, now.saturating_duration_since(self.heard) >= VANISHED) {
                 (false, _) => Gone::NeverConnected,
@@ -349,8 +376,21 @@ impl Session {
         if self.over {
             return None;
         }
-        let patience = self.patience();
-        [self.peer.poll_timeout(), self.pipeline.deadline()].into_iter().flatten().chain([patience]).min()
+        let due = [self.peer.poll_timeout(), self.pipeline.deadline(), self.stops_at()];
+        due.into_iter().flatten().chain([self.patience()]).min()
+    }
+
+    /// Its publisher has said stop: it ends by itself once what was sent before is there. The first word
+    /// counts.
+    pub fn stop(&mut self, now: Instant) {
+        self.stopping.get_or_insert(Stopping { word: now, quiet: now + LINGER });
+    }
+
+    /// When it ends at its publisher's word, if nothing more comes.
+    fn stops_at(&self) -> Option<Instant> {
+        let Stopping { word, quiet } = self.stopping?;
+        let last = word + MAX_LINGER;
+        Some(if self.pipeline.has_hole() { last } else { quiet.min(last) })
     }
 
     /// Asks the publisher for a keyframe.
@@ -363,7 +403,7 @@ impl Session {
         if !self.over {
             self.over = true;
             self.pipeline.finish(now);
-            self.take_media();
+            self.take_media(now);
             if let Err(error) = self.peer.close() {
                 tracing::debug!(%error, "closing the peer connection");
             }
@@ -387,9 +427,12 @@ impl Session {
         std::mem::take(&mut self.paths.forged)
     }
 
-    fn take_media(&mut self) {
+    fn take_media(&mut self, now: Instant) {
         while let Some(event) = self.pipeline.poll_event() {
             self.events.push_back(Event::Media(event));
+            if let Some(stopping) = &mut self.stopping {
+                stopping.quiet = now + LINGER;
+            }
         }
     }
 
@@ -399,7 +442,7 @@ impl Session {
         if let Some(address) = self.paths.proven.pop_front() {
             return Some(Event::Proven(address));
         }
-        self.take_media();
+        self.take_media(now);
         self.events.pop_front()
     }
 

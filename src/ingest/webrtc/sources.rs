@@ -6,13 +6,31 @@
 //! on one transport (RFC 8843 section 9.2).
 
 use crate::ingest::webrtc::offer::{self, Chosen};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Sources believed in one session, each at the price of a negotiation: some for each track, and for
 /// an encoder that begins anew. A header is not authenticated when it is looked at.
 const MAX_FOUND: usize = 16;
+/// Sources whose packets the decryption gets to see in one session, beside those that its offer names: it keeps
+/// a window of repetitions for each, from before it knows that a packet is genuine, and for ever. What is
+/// beyond is dropped.
+const MAX_SEEN: usize = 64;
 /// A source that was heard within this time is not replaced by another one.
 const HEARD: Duration = Duration::from_secs(1);
+
+/// The sources that the decryption has seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashSet<u32>);
+
+impl Seen {
+    /// Whether it may see a packet of this one.
+    pub fn admits(&mut self, source: u32, chosen: &[Chosen]) -> bool {
+        chosen.iter().any(|chosen| chosen.ssrcs.contains(&source))
+            || self.0.contains(&source)
+            || (self.0.len() < MAX_SEEN && self.0.insert(source))
+    }
+}
 
 /// The sources of one section.
 #[derive(Debug)]
@@ -109,5 +127,19 @@ mod tests {
         assert!(sources.find(10, 96, now + HEARD), "an encoder that began anew");
         let forged = (100..1000).filter(|source| sources.find(*source, 96, now + HEARD)).count();
         assert_eq!(forged, MAX_FOUND - 3);
+    }
+
+    #[test]
+    fn sources_without_end_are_not_all_looked_into_and_the_offers_own_always_are() {
+        let track = Track::video(Codec::Vp8);
+        let (red, rtx) = (None, None);
+        let offered =
+            [Chosen { index: 0, mid: "v".to_owned(), track, ssrcs: vec![5], payload_type: 96, red, rtx }];
+        let mut seen = Seen::default();
+        assert!(seen.admits(100, &offered));
+        let forged = (1000..1_000_000).filter(|source| seen.admits(*source, &offered)).count();
+        assert_eq!((forged, seen.0.len()), (MAX_SEEN - 1, MAX_SEEN));
+        assert!(seen.admits(5, &offered), "the offer names it");
+        assert!(seen.admits(100, &offered), "it was there before");
     }
 }

@@ -1,7 +1,7 @@
 //! How a session ends that nobody stopped (D2).
 
 use super::*;
-use crate::support::network::{Datagram, Endpoint};
+use crate::support::network::{Datagram, Endpoint, rtp_payload_type};
 use onrecord::ingest::webrtc::session::Gone;
 
 /// Why the session ended, and how long after `since`.
@@ -69,6 +69,62 @@ fn a_peer_that_closes_is_gone_at_once() {
     assert!(after < Duration::from_millis(100), "{after:?}");
     let (sent, kept) = counts(&network, Video);
     assert!(sent - kept <= 2, "{kept} of {sent} pictures");
+}
+
+/// Stopped over a round trip of 400 ms: of the last 50 ms a packet of a picture is lost, and the word takes as
+/// long as media does. Gives how long after the word the session ended.
+fn stopped_with_a_hole(seed: u64, repaired: bool) -> (Net, Duration) {
+    let mut network = connect(seed, fake_media());
+    network.both(|link| link.latency = Duration::from_millis(200));
+    network.run_for(Duration::from_secs(5));
+    let rtx = network.publisher.rtx_payload_type().unwrap();
+    let mut lost = false;
+    network.up.filter = Some(Box::new(move |_, datagram| match rtp_payload_type(datagram) {
+        Some(kind) if kind == rtx => repaired,
+        // Packets of sound are small.
+        Some(_) if datagram.len() > 500 => std::mem::replace(&mut lost, true),
+        _ => true,
+    }));
+    network.run_for(Duration::from_millis(50));
+    network.publisher.stop_sending();
+    network.run_for(Duration::from_millis(200));
+    let word = network.now();
+    network.server.session.stop(word);
+    network.run_for(Duration::from_secs(3));
+    let (why, after) = gone(&network, word);
+    assert_eq!(why, Gone::Stopped);
+    assert_kept(&network, Audio, 100.0);
+    assert_one_stream(&network);
+    (network, after)
+}
+
+#[test]
+fn what_was_lost_right_before_the_word_to_stop_is_waited_for() {
+    let (network, after) = stopped_with_a_hole(420, true);
+    assert_kept(&network, Video, 100.0);
+    assert!(after < Duration::from_secs(1), "{after:?}");
+}
+
+#[test]
+fn a_hole_that_nobody_fills_keeps_a_stopped_session_for_a_second_and_is_told() {
+    let (network, after) = stopped_with_a_hole(421, false);
+    assert_eq!(after, Duration::from_secs(1));
+    let (sent, kept) = counts(&network, Video);
+    println!("{kept} of {sent} pictures");
+    assert!((1..=2).contains(&(sent - kept)), "{kept} of {sent} pictures");
+    let lost = |event: &Event| matches!(event, Event::Lost { track: 0, packets: 1 });
+    assert!(network.server.media.iter().any(|(_, event)| lost(event)), "the loss is not told");
+}
+
+#[test]
+fn a_session_that_is_stopped_with_nothing_missing_ends_300_ms_later() {
+    let mut network = connect(422, fake_media());
+    network.run_for(Duration::from_secs(5));
+    finish(&mut network);
+    let word = network.now();
+    network.server.session.stop(word);
+    network.run_for(Duration::from_secs(1));
+    assert_eq!(gone(&network, word), (Gone::Stopped, Duration::from_millis(300)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::Paths;
-use crate::ingest::webrtc::sources::Undeclared;
+use crate::ingest::webrtc::sources::{Seen, Undeclared};
 use crate::ingest::webrtc::{Candidate, peer};
 use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
@@ -71,6 +71,7 @@ impl Session {
         let mut session = Self {
             peer,
             undeclared,
+            seen: Seen::default(),
             local,
             receivers,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
@@ -85,6 +86,7 @@ impl Session {
             connected: false,
             heard: now,
             media: now,
+            stopping: None,
             over: false,
             plan,
         };
