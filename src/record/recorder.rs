@@ -238,7 +238,7 @@ impl Recorder {
         while let Some(rotate) = self.fill(limit, now) {
             self.write().await?;
             if rotate {
-                self.rotate(limit).await?;
+                self.rotate(limit, now).await?;
             }
         }
         self.sync(now).await
@@ -307,8 +307,9 @@ impl Recorder {
         self.shared.disk.write(work).await?.map(Some)
     }
 
-    /// Goes on in a new file and seals the old one beside it.
-    async fn rotate(&mut self, limit: Duration) -> io::Result<()> {
+    /// Goes on in a new file and seals the old one beside it. `now` is the flush's: whether pictures come
+    /// is asked of the same instant as in [`can_begin`].
+    async fn rotate(&mut self, limit: Duration, now: Instant) -> io::Result<()> {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
         let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
@@ -326,7 +327,7 @@ impl Recorder {
         self.files.goes_on(take.manifest.id.clone());
         tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
-        if !self.queue.has_pictures(at, NO_PICTURES) {
+        if !self.queue.has_pictures(now, NO_PICTURES) {
             self.queue.want_keyframe();
         }
         self.seal_beside(old);

@@ -257,6 +257,32 @@ async fn a_long_recording_goes_on_in_new_files_at_keyframes() {
 }
 
 #[tokio::test]
+async fn pictures_that_freeze_while_a_file_ends_go_on_in_the_next_one_with_a_keyframe() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path(), Config { max_duration: ms(1_000), ..Config::default() });
+    let (pictures, sound) = (video(0, (320, 180), 3.0, 30, ms(0)), audio(1, 0.9, ms(1_100)));
+    let (stream, recording) = bench.start("frozen", &[VP8, OPUS]);
+    // The picture came more than 10 s ago, and less than that before the sound that waits the longest.
+    let now = Instant::now();
+    stream.push(&MediaEvent::Frame(pictures[0].clone()), now - ms(10_300));
+    for (index, frame) in (0..).zip(sound.iter().take(45)) {
+        stream.push(&MediaEvent::Frame(frame.clone()), now - ms(900 - 20 * index));
+    }
+    let first = recording.id.clone();
+    eventually("it goes on in a second file", || (recording.current() != first).then_some(())).await;
+    let (delta, keyframe) = (&pictures[58], &pictures[60]);
+    assert!(!delta.keyframe && keyframe.keyframe);
+    push(&stream, &mixed(&[&[delta.clone(), keyframe.clone()]]));
+    stream.end(EndReason::Stopped, Instant::now());
+    let manifest = sealed(recording).await;
+    assert_eq!(manifest.continues, Some(first));
+    let seen = judge(&dir.path().join(&manifest.file));
+    seen.assert_holds(1, std::slice::from_ref(keyframe));
+    let gaps: Vec<_> = manifest.gaps.iter().map(|gap| (gap.track, gap.from_ms, gap.to_ms)).collect();
+    assert_eq!(gaps, [(1, 833, 900)], "what could not be decoded is told");
+}
+
+#[tokio::test]
 async fn a_large_recording_of_sound_goes_on_in_new_files() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Config { max_bytes: 20_000, ..Config::default() });
