@@ -116,11 +116,12 @@ impl Catalog {
     }
 
     /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording
-    /// nothing if that fails. Blocking.
+    /// nothing if that fails. Blocking, but for no other change: who calls it has a place of the disk,
+    /// and who changes the manifest waits for one with its turn taken.
     pub fn note(&self, note: Note) -> Result<(), Error> {
         let not_found = || Error::NotFound(note.id.to_string());
         let lock = self.lock().get(&note.id).map(|entry| entry.change.clone()).ok_or_else(not_found)?;
-        let _turn = lock.blocking_lock();
+        let _turn = lock.try_lock().map_err(|_| Error::Busy(note.id.clone()))?;
         let mut manifest = self.read(&note.id).ok_or_else(not_found)?;
         for (track, lost) in manifest.tracks.iter_mut().zip(&note.lost) {
             track.lost = *lost;
@@ -459,5 +460,42 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(load(dir.path()).get(&sealed.id).unwrap().bytes, 20, "a change was lost");
+    }
+
+    #[test]
+    fn notes_that_have_all_places_of_the_disk_hold_up_no_change_that_waits_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let changed = runtime.block_on(async {
+            let catalog = load(dir.path());
+            let open = manifest(1_000, RecordingState::Recording);
+            let id = open.id.clone();
+            catalog.insert(open).unwrap();
+            let note = |_| {
+                let (go, wait) = std::sync::mpsc::channel::<()>();
+                let (notes, id) = (catalog.clone(), id.clone());
+                let write = move || {
+                    let _ = wait.recv();
+                    notes.note(Note { id, lost: Vec::new(), gaps: Vec::new() })
+                };
+                Some((go, catalog.disk.try_sync(write)?))
+            };
+            let notes: Vec<_> = (0..).map_while(note).collect();
+            let (changing, changed_id) = (catalog.clone(), id.clone());
+            let change = tokio::spawn(async move {
+                let change = |_: &mut Manifest| Ok(());
+                changing.update(&changed_id, change, |_, _| Ok(())).await
+            });
+            let turn = catalog.lock()[&id].change.clone();
+            while turn.try_lock().is_ok() {
+                tokio::task::yield_now().await;
+            }
+            println!("{} notes, and a change behind them", notes.len());
+            drop(notes);
+            tokio::time::timeout(std::time::Duration::from_secs(60), change).await
+        });
+        // Threads that wait for each other would hold up the end of the runtime, and of the test.
+        runtime.shutdown_background();
+        assert!(matches!(changed, Ok(Ok(Ok(_)))), "they wait for each other: {changed:?}");
     }
 }
