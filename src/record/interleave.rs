@@ -79,9 +79,9 @@ impl Interleaver {
         self.lanes.iter().any(|lane| lane.dropped.is_some())
     }
 
-    /// Bytes of the frames that wait.
+    /// Bytes of memory of the frames that wait.
     pub fn bytes(&self) -> usize {
-        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.frame.data.len()).sum()
+        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.frame.footprint()).sum()
     }
 
     /// When the oldest frame that waits was pushed.
