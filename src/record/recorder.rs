@@ -129,10 +129,24 @@ impl Recorder {
                 return End { reason: end_of(&error), error: Some(error) };
             }
             if let Some(reason) = reason {
+                self.note_rest();
                 return End { reason, error: None };
             }
             self.tap.holds(self.queue.bytes());
             due = self.next_due(now);
+        }
+    }
+
+    /// Holes that no frame ends, since the recording does: what the tap refused, and what could not be
+    /// decoded for want of a keyframe.
+    fn note_rest(&mut self) {
+        for gap in self.tap.refused() {
+            self.queue.gap(gap);
+        }
+        if let Stage::Writing(take) = &mut self.stage {
+            for gap in self.queue.rest() {
+                take.note_trailing(gap);
+            }
         }
     }
 

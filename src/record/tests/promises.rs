@@ -227,6 +227,30 @@ async fn a_stream_that_is_dropped_without_an_end_is_sealed_all_the_same() {
 }
 
 #[tokio::test]
+async fn what_the_memory_did_not_take_before_the_end_is_a_hole_in_the_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let pictures = video(0, (320, 180), 1.0, 30, ms(0));
+    // More than waits for the disk, all of it before the recorder looks for the first time.
+    let large = |index: usize| {
+        let data = [&pictures[index].data[..], &vec![0; 9 << 20]].concat().into();
+        Frame { data, ..pictures[index].clone() }
+    };
+    let events = mixed(&[&[large(0), large(1), pictures[2].clone()]]);
+    let manifest = bench.record("overrun", &[VP8], &events).await;
+    let gaps: Vec<_> =
+        manifest.gaps.iter().map(|gap| (gap.track, gap.from_ms, gap.to_ms, gap.reason)).collect();
+    assert_eq!((manifest.tracks[0].frames, gaps), (1, vec![(1, 0, 66, GapReason::Overrun)]));
+
+    // A stream that goes without a word of its end leaves the same behind.
+    let (stream, recording) = bench.start("dropped", &[VP8]);
+    push(&stream, &events);
+    drop(stream);
+    let manifest = sealed(recording).await;
+    assert_eq!((manifest.gaps.len(), manifest.end_reason), (1, Some(EndReason::PublisherLost)));
+}
+
+#[tokio::test]
 async fn a_long_recording_goes_on_in_new_files_at_keyframes() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Config { max_duration: ms(1_500), ..Config::default() });
