@@ -134,7 +134,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Changes a manifest durably, then does `after`. It runs to its end even if the caller gives up.
+    /// Changes a manifest durably, then does `after`, which is told what it was before. It runs to its end
+    /// even if the caller gives up.
     pub async fn update(
         self: &Arc<Self>,
         id: &RecordingId,
@@ -154,7 +155,7 @@ impl Catalog {
             if let Some(entry) = catalog.lock().get_mut(&manifest.id) {
                 entry.manifest = manifest.clone();
             }
-            let done = after(&catalog, &manifest);
+            let done = after(&catalog, &before);
             if let Some(change) = Change::between(&before, &manifest) {
                 catalog.tell(change);
             }
@@ -184,13 +185,9 @@ impl Catalog {
             manifest.file_present = false;
             Ok(())
         };
-        let path = self.get(id).map(|manifest| self.path(&manifest));
-        let unlink = move |catalog: &Self, _: &Manifest| {
-            match path.map(fs::remove_file) {
-                Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            sync_dir(&catalog.dir)
+        let unlink = move |catalog: &Self, before: &Manifest| match fs::remove_file(catalog.path(before)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&catalog.dir),
         };
         self.update(id, deleted, unlink).await
     }
@@ -438,6 +435,29 @@ mod tests {
         assert_eq!(catalog.get(&sealed.id).map(|found| found.state), Some(RecordingState::Deleted));
         assert_eq!(catalog.list(), [open], "what was deleted is not listed");
         assert!(matches!(catalog.delete(&"0".repeat(26).parse().unwrap()).await, Err(Error::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_is_sealed_while_its_deletion_waits_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = load(dir.path());
+        let open = manifest(1_000, RecordingState::Recording);
+        let (id, file) = (open.id.clone(), dir.path().join(&open.file));
+        catalog.insert(open).unwrap();
+        let turn = catalog.lock()[&id].change.clone();
+        let turn = turn.lock_owned().await;
+        let delete = catalog.delete(&id);
+        tokio::pin!(delete);
+        tokio::select! {
+            biased;
+            done = &mut delete => panic!("it did not wait for its turn: {done:?}"),
+            () = std::future::ready(()) => {}
+        }
+        fs::write(&file, "media").unwrap();
+        catalog.lock().get_mut(&id).unwrap().manifest.state = RecordingState::Sealed;
+        drop(turn);
+        assert_eq!(delete.await.unwrap().state, RecordingState::Deleted);
+        assert!(!file.exists(), "the file stays, and its manifest says that it is deleted");
     }
 
     #[tokio::test]
