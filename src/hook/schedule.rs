@@ -94,6 +94,8 @@ pub(super) struct Schedule {
     known: HashSet<RecordingId>,
     /// Jobs that are to run again, and whose last attempt is not forgotten yet; they are known.
     again: HashMap<RecordingId, Entry>,
+    /// What runs and is not to be tried again.
+    withdrawn: HashSet<RecordingId>,
     /// No retry starts any more.
     draining: bool,
 }
@@ -110,6 +112,7 @@ impl Schedule {
             counter: 0,
             known: HashSet::new(),
             again: HashMap::new(),
+            withdrawn: HashSet::new(),
             draining: false,
         }
     }
@@ -142,9 +145,32 @@ impl Schedule {
         }
     }
 
+    /// One that waits runs no more, and one that runs is not tried again.
+    pub(super) fn withdraw(&mut self, id: &RecordingId) {
+        if !self.known.contains(id) {
+            return;
+        }
+        self.again.remove(id);
+        let waiting = self.waiting.len();
+        self.waiting.retain(|_, waiting| waiting.job.id != *id);
+        let mut waits = self.waiting.len() < waiting;
+        for lane in self.lanes.values_mut() {
+            let entries = lane.entries.len();
+            lane.entries.retain(|(_, entry)| entry.job.id != *id);
+            waits |= lane.entries.len() < entries;
+        }
+        self.lanes.retain(|_, lane| lane.busy || !lane.entries.is_empty());
+        self.ready.retain(|stream| self.lanes.contains_key(stream));
+        if waits {
+            self.known.remove(id);
+        } else {
+            self.withdrawn.insert(id.clone());
+        }
+    }
+
     /// Puts an entry aside until `due`.
     pub(super) fn retry(&mut self, entry: Entry, due: Instant) {
-        if self.draining {
+        if self.draining || self.withdrawn.remove(&entry.job.id) {
             self.known.remove(&entry.job.id);
             return;
         }
@@ -201,6 +227,7 @@ impl Schedule {
 
     /// A job is over and may be added anew; if it was, it is due now.
     pub(super) fn forget(&mut self, entry: &Entry, now: Instant) {
+        self.withdrawn.remove(&entry.job.id);
         match self.again.remove(&entry.job.id) {
             Some(again) => self.retry(again, now),
             None => drop(self.known.remove(&entry.job.id)),
@@ -332,6 +359,35 @@ mod tests {
         let hurried = schedule.next(now).unwrap();
         assert_eq!((hurried.n, hurried.last), (2, 3));
         assert!(schedule.next(now).is_none());
+    }
+
+    #[test]
+    fn one_that_is_withdrawn_runs_no_more_wherever_it_is() {
+        let (mut schedule, now) = (Schedule::new(1), Instant::now());
+        let ids: Vec<_> = ["running", "a", "b", "b"]
+            .map(|stream| {
+                let entry = entry(stream, true);
+                let id = entry.job.id.clone();
+                schedule.add(entry, now);
+                id
+            })
+            .into();
+        let retry = entry("retry", false);
+        schedule.withdraw(&retry.job.id);
+        let retry_id = retry.job.id.clone();
+        schedule.add(retry, now);
+        let running = schedule.next(now).unwrap();
+        for id in [&ids[0], &ids[1], &ids[2], &retry_id] {
+            schedule.withdraw(id);
+        }
+        schedule.ended(&running);
+        schedule.retry(running, now);
+        let left = schedule.next(now).unwrap();
+        assert_eq!(left.job.id, ids[3]);
+        schedule.ended(&left);
+        schedule.forget(&left, now);
+        assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
+        assert!(schedule.withdrawn.is_empty(), "{schedule:?}");
     }
 
     #[test]
