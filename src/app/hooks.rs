@@ -189,6 +189,7 @@ pub(super) fn unfinished(manifest: &Manifest, census: &HashMap<RecordingId, u32>
 }
 
 pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
+    let interruptions = manifest.hook.attempts.iter().filter(|attempt| attempt.interrupted);
     Job {
         id: manifest.id.clone(),
         stream: manifest.stream.clone(),
@@ -199,6 +200,7 @@ pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
         ended_at: manifest.ended_at.unwrap_or(manifest.started_at),
         end_reason: manifest.end_reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         attempts_so_far: manifest.hook.attempts.last().map_or(0, |attempt| attempt.n),
+        interruptions: u32::try_from(interruptions.count()).unwrap_or(u32::MAX),
         unfinished: None,
         manifest_json: serde_json::to_string(manifest).unwrap_or_default(),
     }
@@ -294,6 +296,7 @@ impl Change {
             at: attempt.at,
             exit: attempt.exit,
             error: attempt.error,
+            interrupted: attempt.interrupted,
             ms: attempt.ms,
             tail: attempt.tail,
         });

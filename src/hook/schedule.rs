@@ -12,6 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// So many times `hooks.max_attempts` a server may end while a job's attempts run. That is more than
+/// happens by chance to one that is restarted often; beyond it the hook takes the server along, and would
+/// do so at every start.
+const INTERRUPTIONS: u32 = 3;
+
 /// A job with where it is in its attempts.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -28,23 +33,29 @@ pub(super) struct Entry {
     pub(super) anew: bool,
     /// An attempt that a server died in, until it is seen to.
     pub(super) unfinished: Option<Running>,
+    /// That one was one too many: it is the last.
+    pub(super) gives_up: bool,
     /// Its place in the queue's bound.
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
-    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. One that a
-    /// server died in is none of them.
+    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. Those that a
+    /// server ended or died in are none of them, up to [`INTERRUPTIONS`].
     pub(super) fn new(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let unfinished = job.unfinished.clone();
         let died = unfinished.as_ref().map_or(job.attempts_so_far, |running| running.n);
         let n = died.max(job.attempts_so_far).saturating_add(1);
+        let interruptions = job.interruptions.saturating_add(u32::from(unfinished.is_some()));
+        let failures = job.attempts_so_far.saturating_sub(job.interruptions);
+        let left = max_attempts.saturating_sub(failures).max(1);
         Self {
             n,
-            last: max_attempts.saturating_add(u32::from(unfinished.is_some())).max(n),
-            failures: job.attempts_so_far,
+            last: n.saturating_add(left - 1),
+            failures,
             first: job.attempts_so_far == 0,
             anew: false,
+            gives_up: unfinished.is_some() && interruptions > max_attempts.saturating_mul(INTERRUPTIONS),
             unfinished,
             _room: room,
             job: Arc::new(job),
@@ -55,7 +66,7 @@ impl Entry {
     pub(super) fn anew(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let entry = Self::new(job, 0, room);
         let last = entry.n.saturating_add(max_attempts - 1);
-        Self { last, failures: 0, first: false, anew: true, ..entry }
+        Self { last, failures: 0, first: false, anew: true, gives_up: false, ..entry }
     }
 }
 
@@ -414,11 +425,30 @@ mod tests {
         let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
         let died = |attempts_so_far, n| {
             let entry = Entry::new(Job { attempts_so_far, unfinished: running(n), ..job("a") }, 3, None);
+            assert!(!entry.gives_up);
             (entry.n, entry.last, entry.failures, entry.first)
         };
         assert_eq!(died(0, 1), (2, 4, 0, true), "it keeps its place in its stream's order");
         assert_eq!(died(2, 3), (4, 4, 2, false));
         assert_eq!(died(7, 8), (9, 9, 7, false));
+    }
+
+    #[test]
+    fn attempts_that_servers_ended_use_up_none_but_not_for_ever() {
+        let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
+        let after = |attempts_so_far, interruptions, unfinished: Option<Running>| {
+            let job = Job { attempts_so_far, interruptions, unfinished, ..job("a") };
+            let entry = Entry::new(job, 3, None);
+            (entry.n, entry.last, entry.failures, entry.gives_up)
+        };
+        assert_eq!(after(2, 2, None), (3, 5, 0, false), "all three are left");
+        assert_eq!(after(5, 4, None), (6, 7, 1, false), "numbers rise, two are left");
+        assert_eq!(after(4, 2, running(5)), (6, 6, 2, false));
+        assert_eq!(after(8, 8, running(9)), (10, 12, 0, false));
+        assert_eq!(after(9, 9, None), (10, 12, 0, false), "it has been stopped each time, and is run");
+        assert!(after(9, 9, running(10)).3, "the tenth server in a row dies while it runs");
+        let job = Job { attempts_so_far: 9, interruptions: 9, unfinished: running(10), ..job("a") };
+        assert!(!Entry::anew(job, 3, None).gives_up, "whoever asks for it gets it");
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn hook(attempts: u32) -> HookRecord {
         at: jiff::Timestamp::UNIX_EPOCH,
         exit: Some(1),
         error: None,
+        interrupted: false,
         ms: 1,
         tail: "x".repeat(4096),
     };
