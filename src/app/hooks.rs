@@ -7,12 +7,16 @@ use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
 use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
 use crate::http::state::{NoReplay, Replay};
-use crate::record::{Error, Event, HookAttempt, HookRecord, HookRunning, HookState, Manifest, Recordings};
+use crate::record::{
+    Change as RecordingChange, Error, Event, HookAttempt, HookRecord, HookRunning, HookState, Manifest,
+    Recordings, What,
+};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info};
@@ -42,11 +46,12 @@ impl Hooks {
         let (queue, updates) = Queue::start(config, Script::new(script), tasks);
         let (settled, asked) = mpsc::channel(1);
         let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
+        let changes = recordings.changes();
         // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
         let due = recordings.hooks_due();
         tasks.spawn("hook submitter", async move {
             tokio::select! {
-                () = submit_all(&submit, &catalogue, due, sealed, asked) => {}
+                () = submit_all(&submit, &catalogue, due, sealed, changes, asked) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -78,6 +83,7 @@ async fn submit_all(
     catalogue: &Recordings,
     due: Vec<Manifest>,
     mut sealed: mpsc::Receiver<Event>,
+    mut changes: broadcast::Receiver<RecordingChange>,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     // Nothing is started before this: who is there now was left by the last server.
@@ -95,6 +101,19 @@ async fn submit_all(
                 None => return,
             },
             Some(done) = asked.recv() => drop(done.send(())),
+            id = deleted(&mut changes) => queue.forget(id).await,
+        }
+    }
+}
+
+/// The next recording whose file was removed: its hook has nothing to work on. One that is missed among
+/// many changes is tried as often as any other.
+async fn deleted(changes: &mut broadcast::Receiver<RecordingChange>) -> RecordingId {
+    loop {
+        match changes.recv().await {
+            Ok(RecordingChange { what: What::Deleted, manifest }) => return manifest.id,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
 }
@@ -170,6 +189,7 @@ pub(super) fn unfinished(manifest: &Manifest, census: &HashMap<RecordingId, u32>
 }
 
 pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
+    let interruptions = manifest.hook.attempts.iter().filter(|attempt| attempt.interrupted);
     Job {
         id: manifest.id.clone(),
         stream: manifest.stream.clone(),
@@ -180,6 +200,7 @@ pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
         ended_at: manifest.ended_at.unwrap_or(manifest.started_at),
         end_reason: manifest.end_reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         attempts_so_far: manifest.hook.attempts.last().map_or(0, |attempt| attempt.n),
+        interruptions: u32::try_from(interruptions.count()).unwrap_or(u32::MAX),
         unfinished: None,
         manifest_json: serde_json::to_string(manifest).unwrap_or_default(),
     }
@@ -275,6 +296,7 @@ impl Change {
             at: attempt.at,
             exit: attempt.exit,
             error: attempt.error,
+            interrupted: attempt.interrupted,
             ms: attempt.ms,
             tail: attempt.tail,
         });

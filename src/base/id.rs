@@ -107,6 +107,11 @@ impl RecordingId {
         Self(base32(millis << 80 | rand::random::<u128>() >> 48, 26))
     }
 
+    /// When it was given out, by a clock that never goes back in one folder.
+    pub fn time(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(i64::try_from(self.millis()).ok()?).ok()
+    }
+
     /// Ten digits: the bits before the random ones.
     fn millis(&self) -> u128 {
         let digit = |byte| ALPHABET.iter().position(|known| *known == byte).unwrap_or(0) as u128;
@@ -220,10 +225,11 @@ mod tests {
         let later = |ms| RecordingId::later_than(&last, at(ms));
         assert!(later(1_600_000_000_000) > last && later(1_700_000_000_000) > last);
         assert_eq!(later(0).millis(), 1_700_000_000_001);
-        assert_eq!(later(1_800_000_000_000).millis(), 1_800_000_000_000);
+        assert_eq!(later(1_800_000_000_000).time(), Some(at(1_800_000_000_000)));
         // The last one of all, should somebody leave such a file.
-        let end = "z".repeat(26).parse().unwrap();
+        let end: RecordingId = "z".repeat(26).parse().unwrap();
         assert_eq!(RecordingId::later_than(&end, at(0)).as_str().len(), 26);
+        assert_eq!(end.time(), None, "beyond all calendars");
     }
 
     proptest! {

@@ -20,6 +20,10 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// When survivors that can't be ended are looked at again.
 const STUCK_PAUSE: Duration = Duration::from_secs(30);
 
+/// Why a hook is kept as failed whose attempts did not fail.
+const TOO_OFTEN: &str = "the server ended while it ran, as so often before: it may take the server along. \
+                         Look into it, then run it again";
+
 /// What every attempt needs.
 pub(super) struct Context {
     script: Script,
@@ -131,7 +135,14 @@ pub(super) async fn attempt(context: &Context, entry: &mut Entry) -> Next {
 /// Up to the script's end; `None` if it was not started.
 async fn steps(context: &Context, entry: &mut Entry) -> Option<(Attempt, State, Next)> {
     tokio::select! {
-        begun = begin(context, entry) => begun.then_some(())?,
+        begun = begin(context, entry) => match begun {
+            Begun::Ready => {}
+            Begun::Stuck => return None,
+            Begun::GivenUp(attempt) => {
+                metrics().hooks.failed.inc();
+                return Some((attempt, State::Failed, Next::Over));
+            }
+        },
         // What is written meanwhile says the same after the next start.
         () = context.halt.cancelled() => return None,
     }
@@ -173,10 +184,18 @@ fn count(attempt: &Attempt, verdict: &Verdict) {
     hooks.duration.note(Duration::from_millis(attempt.ms));
 }
 
-/// Ends what an attempt left that the last server died in, and notes that attempt's end; whether
-/// nothing stands in the way of the next one.
-async fn begin(context: &Context, entry: &mut Entry) -> bool {
-    let Some(unfinished) = &entry.unfinished else { return true };
+/// What stands in the way of the next attempt.
+enum Begun {
+    Ready,
+    /// Processes of an earlier one.
+    Stuck,
+    /// Too many servers have died while it ran, the last one in this attempt.
+    GivenUp(Attempt),
+}
+
+/// Ends what an attempt left that the last server died in, and notes that attempt's end.
+async fn begin(context: &Context, entry: &mut Entry) -> Begun {
+    let Some(unfinished) = &entry.unfinished else { return Begun::Ready };
     let noted = unfinished.process.clone();
     let from = entry.job.attempts_so_far.saturating_add(1);
     let traces = Traces { id: entry.job.id.clone(), from, noted };
@@ -186,7 +205,7 @@ async fn begin(context: &Context, entry: &mut Entry) -> bool {
             processes = ?left,
             "processes of an earlier attempt can't be ended: the next one waits until they are gone"
         );
-        return false;
+        return Begun::Stuck;
     }
     if survivors > 0 {
         tracing::warn!(survivors, "ended what the last server's attempt had left running");
@@ -197,14 +216,19 @@ async fn begin(context: &Context, entry: &mut Entry) -> bool {
         n: unfinished.n,
         at: unfinished.at,
         exit: None,
-        error: Some("the server ended while it ran".to_owned()),
+        error: Some(if entry.gives_up { TOO_OFTEN } else { "the server ended while it ran" }.to_owned()),
+        interrupted: true,
         ms: if survivors > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
         tail: String::new(),
     };
     metrics().hooks.attempts.inc(["lost"]);
+    if entry.gives_up {
+        entry.unfinished = None;
+        return Begun::GivenUp(attempt);
+    }
     context.note(entry, Step::over(State::Queued, Some(attempt))).await;
     entry.unfinished = None;
-    true
+    Begun::Ready
 }
 
 fn report(attempt: &Attempt, state: State, next: &Next) {

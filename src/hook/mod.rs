@@ -86,6 +86,8 @@ pub struct Job {
     pub end_reason: String,
     /// Attempts the manifest knows of; the next one is this plus one.
     pub attempts_so_far: u32,
+    /// Those of them that a server ended, or that it died in.
+    pub interruptions: u32,
     /// An attempt that a server died in; its survivors are ended before the next one.
     pub unfinished: Option<Running>,
     /// The manifest, for standard input.
@@ -143,6 +145,8 @@ pub struct Attempt {
     pub exit: Option<i32>,
     /// Why there is no exit code, and what to do.
     pub error: Option<String>,
+    /// The server ended it, or ended while it ran.
+    pub interrupted: bool,
     /// How long it took, in milliseconds.
     pub ms: u64,
     /// The last 4 KiB of its output.

@@ -126,7 +126,8 @@ pub(super) async fn run<F: Future<Output = ()>>(
     let tail = output.finish(Instant::now().into_std(), &mut |line| sink(Printed::Line(line)));
     let (exit, error, verdict) = ended.judge(limits);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    (Attempt { n, at, exit, error, ms, tail }, verdict)
+    let interrupted = verdict == Verdict::Interrupted;
+    (Attempt { n, at, exit, error, interrupted, ms, tail }, verdict)
 }
 
 enum Ended {

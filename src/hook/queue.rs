@@ -42,6 +42,7 @@ pub struct Queue {
 enum Command {
     Add(Box<Entry>),
     Hurry(RecordingId),
+    Forget(RecordingId),
     Drain { until: Instant, drained: oneshot::Sender<()> },
 }
 
@@ -110,6 +111,11 @@ impl Queue {
         let _ = self.commands.send(Command::Hurry(id)).await;
     }
 
+    /// Withdraws a job, whose recording is gone. What runs goes on, and is not tried again.
+    pub async fn forget(&self, id: RecordingId) {
+        let _ = self.commands.send(Command::Forget(id)).await;
+    }
+
     /// Takes no more; waits up to `grace` for what runs and for first attempts that are queued, then
     /// ends what still runs. The rest stays in the manifests as `queued`.
     pub async fn drain(&self, grace: Duration) {
@@ -175,6 +181,7 @@ impl Dispatcher {
                 command = commands.recv(), if open => match command {
                     Some(Command::Add(entry)) => self.add(*entry),
                     Some(Command::Hurry(id)) => self.schedule.hurry(&id, std::time::Instant::now()),
+                    Some(Command::Forget(id)) => self.schedule.withdraw(&id),
                     Some(Command::Drain { until, drained: done }) => {
                         drained.push(done);
                         self.drain_until(until);

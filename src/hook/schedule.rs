@@ -12,6 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// So many times `hooks.max_attempts` a server may end while a job's attempts run. That is more than
+/// happens by chance to one that is restarted often; beyond it the hook takes the server along, and would
+/// do so at every start.
+const INTERRUPTIONS: u32 = 3;
+
 /// A job with where it is in its attempts.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -28,23 +33,29 @@ pub(super) struct Entry {
     pub(super) anew: bool,
     /// An attempt that a server died in, until it is seen to.
     pub(super) unfinished: Option<Running>,
+    /// That one was one too many: it is the last.
+    pub(super) gives_up: bool,
     /// Its place in the queue's bound.
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
-    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. One that a
-    /// server died in is none of them.
+    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. Those that a
+    /// server ended or died in are none of them, up to [`INTERRUPTIONS`].
     pub(super) fn new(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let unfinished = job.unfinished.clone();
         let died = unfinished.as_ref().map_or(job.attempts_so_far, |running| running.n);
         let n = died.max(job.attempts_so_far).saturating_add(1);
+        let interruptions = job.interruptions.saturating_add(u32::from(unfinished.is_some()));
+        let failures = job.attempts_so_far.saturating_sub(job.interruptions);
+        let left = max_attempts.saturating_sub(failures).max(1);
         Self {
             n,
-            last: max_attempts.saturating_add(u32::from(unfinished.is_some())).max(n),
-            failures: job.attempts_so_far,
+            last: n.saturating_add(left - 1),
+            failures,
             first: job.attempts_so_far == 0,
             anew: false,
+            gives_up: unfinished.is_some() && interruptions > max_attempts.saturating_mul(INTERRUPTIONS),
             unfinished,
             _room: room,
             job: Arc::new(job),
@@ -55,7 +66,7 @@ impl Entry {
     pub(super) fn anew(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let entry = Self::new(job, 0, room);
         let last = entry.n.saturating_add(max_attempts - 1);
-        Self { last, failures: 0, first: false, anew: true, ..entry }
+        Self { last, failures: 0, first: false, anew: true, gives_up: false, ..entry }
     }
 }
 
@@ -94,6 +105,8 @@ pub(super) struct Schedule {
     known: HashSet<RecordingId>,
     /// Jobs that are to run again, and whose last attempt is not forgotten yet; they are known.
     again: HashMap<RecordingId, Entry>,
+    /// What runs and is not to be tried again.
+    withdrawn: HashSet<RecordingId>,
     /// No retry starts any more.
     draining: bool,
 }
@@ -110,6 +123,7 @@ impl Schedule {
             counter: 0,
             known: HashSet::new(),
             again: HashMap::new(),
+            withdrawn: HashSet::new(),
             draining: false,
         }
     }
@@ -142,9 +156,32 @@ impl Schedule {
         }
     }
 
+    /// One that waits runs no more, and one that runs is not tried again.
+    pub(super) fn withdraw(&mut self, id: &RecordingId) {
+        if !self.known.contains(id) {
+            return;
+        }
+        self.again.remove(id);
+        let waiting = self.waiting.len();
+        self.waiting.retain(|_, waiting| waiting.job.id != *id);
+        let mut waits = self.waiting.len() < waiting;
+        for lane in self.lanes.values_mut() {
+            let entries = lane.entries.len();
+            lane.entries.retain(|(_, entry)| entry.job.id != *id);
+            waits |= lane.entries.len() < entries;
+        }
+        self.lanes.retain(|_, lane| lane.busy || !lane.entries.is_empty());
+        self.ready.retain(|stream| self.lanes.contains_key(stream));
+        if waits {
+            self.known.remove(id);
+        } else {
+            self.withdrawn.insert(id.clone());
+        }
+    }
+
     /// Puts an entry aside until `due`.
     pub(super) fn retry(&mut self, entry: Entry, due: Instant) {
-        if self.draining {
+        if self.draining || self.withdrawn.remove(&entry.job.id) {
             self.known.remove(&entry.job.id);
             return;
         }
@@ -201,6 +238,7 @@ impl Schedule {
 
     /// A job is over and may be added anew; if it was, it is due now.
     pub(super) fn forget(&mut self, entry: &Entry, now: Instant) {
+        self.withdrawn.remove(&entry.job.id);
         match self.again.remove(&entry.job.id) {
             Some(again) => self.retry(again, now),
             None => drop(self.known.remove(&entry.job.id)),
@@ -335,6 +373,35 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_withdrawn_runs_no_more_wherever_it_is() {
+        let (mut schedule, now) = (Schedule::new(1), Instant::now());
+        let ids: Vec<_> = ["running", "a", "b", "b"]
+            .map(|stream| {
+                let entry = entry(stream, true);
+                let id = entry.job.id.clone();
+                schedule.add(entry, now);
+                id
+            })
+            .into();
+        let retry = entry("retry", false);
+        schedule.withdraw(&retry.job.id);
+        let retry_id = retry.job.id.clone();
+        schedule.add(retry, now);
+        let running = schedule.next(now).unwrap();
+        for id in [&ids[0], &ids[1], &ids[2], &retry_id] {
+            schedule.withdraw(id);
+        }
+        schedule.ended(&running);
+        schedule.retry(running, now);
+        let left = schedule.next(now).unwrap();
+        assert_eq!(left.job.id, ids[3]);
+        schedule.ended(&left);
+        schedule.forget(&left, now);
+        assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
+        assert!(schedule.withdrawn.is_empty(), "{schedule:?}");
+    }
+
+    #[test]
     fn a_replay_that_overtakes_the_end_of_the_last_attempt_runs_after_it() {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
         let job = |attempts_so_far| Job { attempts_so_far, ..Job::clone(&entry("a", true).job) };
@@ -358,11 +425,30 @@ mod tests {
         let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
         let died = |attempts_so_far, n| {
             let entry = Entry::new(Job { attempts_so_far, unfinished: running(n), ..job("a") }, 3, None);
+            assert!(!entry.gives_up);
             (entry.n, entry.last, entry.failures, entry.first)
         };
         assert_eq!(died(0, 1), (2, 4, 0, true), "it keeps its place in its stream's order");
         assert_eq!(died(2, 3), (4, 4, 2, false));
         assert_eq!(died(7, 8), (9, 9, 7, false));
+    }
+
+    #[test]
+    fn attempts_that_servers_ended_use_up_none_but_not_for_ever() {
+        let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
+        let after = |attempts_so_far, interruptions, unfinished: Option<Running>| {
+            let job = Job { attempts_so_far, interruptions, unfinished, ..job("a") };
+            let entry = Entry::new(job, 3, None);
+            (entry.n, entry.last, entry.failures, entry.gives_up)
+        };
+        assert_eq!(after(2, 2, None), (3, 5, 0, false), "all three are left");
+        assert_eq!(after(5, 4, None), (6, 7, 1, false), "numbers rise, two are left");
+        assert_eq!(after(4, 2, running(5)), (6, 6, 2, false));
+        assert_eq!(after(8, 8, running(9)), (10, 12, 0, false));
+        assert_eq!(after(9, 9, None), (10, 12, 0, false), "it has been stopped each time, and is run");
+        assert!(after(9, 9, running(10)).3, "the tenth server in a row dies while it runs");
+        let job = Job { attempts_so_far: 9, interruptions: 9, unfinished: running(10), ..job("a") };
+        assert!(!Entry::anew(job, 3, None).gives_up, "whoever asks for it gets it");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) fn job(stream: &str) -> Job {
         ended_at: "2026-11-21T10:16:02.480Z".parse().unwrap(),
         end_reason: "stopped".to_owned(),
         attempts_so_far: 0,
+        interruptions: 0,
         unfinished: None,
         manifest_json: "{\"id\": 1}".to_owned(),
     }
@@ -198,6 +199,36 @@ async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_repl
     let replayed = Job { attempts_so_far: 3, ..job("replayed") };
     bench.queue.place().unwrap().replay(replayed).await;
     assert_eq!(numbers(bench.over().await), [4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_hook_that_takes_the_server_along_is_given_up_and_not_run_at_every_start() {
+    let mut bench = Bench::new("echo ran >> $D/log", |c| c.max_attempts = 3);
+    let died = |n: u32| {
+        let unfinished = Some(Running { n, at: Timestamp::now(), process: None });
+        Job { attempts_so_far: n - 1, interruptions: n - 1, unfinished, ..job("a") }
+    };
+    let (state, attempts) = bench.run(died(10)).await;
+    assert_eq!((state, attempts.len(), attempts[0].n), (State::Failed, 1, 10));
+    assert!(attempts[0].interrupted && attempts[0].error.as_deref().unwrap().contains("run it again"));
+    assert!(!bench.folder.path().join("log").exists(), "it was run all the same");
+    let (state, attempts) = bench.run(died(9)).await;
+    assert_eq!(state, State::Done);
+    assert_eq!(attempts.iter().map(|a| (a.n, a.interrupted)).collect::<Vec<_>>(), [(9, true), (10, false)]);
+}
+
+#[tokio::test]
+async fn a_job_that_is_withdrawn_is_not_tried_again() {
+    let mut bench = Bench::new("echo \"$1\" >> $D/log; exit 1", |c| c.backoff = Duration::from_secs(3600));
+    let gone = job("gone");
+    bench.queue.submit(gone.clone()).await;
+    bench.until(|update| update.state == State::Queued).await;
+    bench.queue.forget(gone.id.clone()).await;
+    bench.queue.hurry(gone.id).await;
+    bench.queue.submit(job("next")).await;
+    bench.until(|update| update.state == State::Queued).await;
+    bench.queue.drain(DEADLINE).await;
+    assert_eq!(bench.file("log").await, "gone\nnext\n");
 }
 
 #[tokio::test]

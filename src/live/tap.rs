@@ -2,15 +2,19 @@
 
 use crate::base::reason::EndReason;
 use crate::media::{Event, Frame, Gap, GapReason};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Bytes of frames that may wait for the disk: a minute of 2 Mbit/s. When it is full, new frames
-/// are refused track by track until half of it is free and a keyframe comes; the hole is told as a
-/// [`Gap`] of reason [`GapReason::Overrun`], so nothing is lost in silence.
+/// Bytes of memory that may wait for the disk, by [`Frame::footprint`]: a minute of 2 Mbit/s. When it is
+/// full, new frames are refused track by track until half of it is free and a keyframe comes; the hole is
+/// told as a [`Gap`] of reason [`GapReason::Overrun`], so nothing is lost in silence. Holes told then join
+/// that one, and counts of lost packets are added up.
 const BOUND: usize = 16 << 20;
+
+/// No hole is shorter, even where the one frame that a track ever had was refused.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What a tap yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +40,15 @@ impl Tap {
     /// Takes all that waits, each with the instant it was pushed.
     pub fn drain(&self) -> VecDeque<(Instant, Item)> {
         let mut state = self.queue.lock();
+        state.tell_lost(Instant::now());
         state.bytes = 0;
         std::mem::take(&mut state.items)
+    }
+
+    /// The holes that reach up to now, since frames were refused and none was taken after them. For a reader
+    /// that ends by itself; one that is ended finds them before the end.
+    pub fn refused(&self) -> Vec<Gap> {
+        self.queue.lock().refused()
     }
 
     /// Says how many bytes the reader has taken and still holds in memory. Call it after each drain:
@@ -106,8 +117,18 @@ struct State {
     /// The end was pushed.
     ended: bool,
     seen_any: bool,
-    /// Last time taken of each track, and whether frames have been refused since.
-    tracks: HashMap<usize, (Duration, bool)>,
+    tracks: BTreeMap<usize, Lane>,
+    /// Packets of each track that never came, of which there was no room to tell.
+    lost: BTreeMap<usize, u32>,
+}
+
+/// What is known of a track.
+#[derive(Debug)]
+struct Lane {
+    /// Time of the last frame taken, or of the first that came.
+    last: Duration,
+    /// Time of the newest one refused since.
+    refused: Option<Duration>,
 }
 
 impl Queue {
@@ -116,20 +137,28 @@ impl Queue {
         if state.ended {
             return;
         }
-        state.ended = matches!(item, Item::End(_));
         let before = state.bytes;
         let wake = match item {
             Item::Media(Event::Frame(frame)) => {
                 state.frame(frame, now);
                 !std::mem::replace(&mut state.seen_any, true)
             }
+            Item::Media(Event::Gap(gap)) => {
+                state.gap(gap, now);
+                false
+            }
+            Item::Media(Event::Lost { track, packets }) => {
+                state.lost(track, packets, now);
+                false
+            }
             Item::End(_) => {
+                state.ended = true;
+                state.tell_lost(now);
+                for gap in state.refused() {
+                    state.items.push_back((now, Item::Media(Event::Gap(gap))));
+                }
                 state.items.push_back((now, item));
                 true
-            }
-            other => {
-                state.items.push_back((now, other));
-                false
             }
         };
         if wake || (before < BOUND / 4 && state.bytes >= BOUND / 4) {
@@ -166,20 +195,64 @@ impl State {
         self.unread || self.bytes + self.held < BOUND / 4
     }
 
+    fn lane(&mut self, track: usize, time: Duration) -> &mut Lane {
+        self.tracks.entry(track).or_insert(Lane { last: time, refused: None })
+    }
+
     fn frame(&mut self, frame: Frame, now: Instant) {
-        let (last, refused) = self.tracks.get(&frame.track).copied().unwrap_or((frame.time, false));
-        let room = if refused { BOUND / 2 } else { BOUND };
-        if self.bytes + frame.data.len() > room || (refused && !frame.keyframe) {
-            self.tracks.insert(frame.track, (last, true));
+        let (cost, held) = (frame.footprint(), self.bytes);
+        let lane = self.lane(frame.track, frame.time);
+        let room = if lane.refused.is_some() { BOUND / 2 } else { BOUND };
+        if held + cost > room || (lane.refused.is_some() && !frame.keyframe) {
+            lane.refused = lane.refused.max(Some(frame.time));
             return;
         }
-        if refused {
-            let gap = Gap { track: frame.track, from: last, to: frame.time, reason: GapReason::Overrun };
-            self.items.push_back((now, Item::Media(Event::Gap(gap))));
+        let from = std::mem::replace(&mut lane.last, frame.time);
+        if lane.refused.take().is_some() {
+            let gap = Gap { track: frame.track, from, to: frame.time, reason: GapReason::Overrun };
+            self.take(Event::Gap(gap), Frame::OVERHEAD, now);
         }
-        self.tracks.insert(frame.track, (frame.time, false));
-        self.bytes += frame.data.len();
-        self.items.push_back((now, Item::Media(Event::Frame(frame))));
+        self.take(Event::Frame(frame), cost, now);
+    }
+
+    /// Without room a hole is as good as a frame refused where it ends.
+    fn gap(&mut self, gap: Gap, now: Instant) {
+        if self.bytes + Frame::OVERHEAD > BOUND {
+            let lane = self.lane(gap.track, gap.from);
+            lane.refused = lane.refused.max(Some(gap.to));
+        } else {
+            self.take(Event::Gap(gap), Frame::OVERHEAD, now);
+        }
+    }
+
+    fn lost(&mut self, track: usize, packets: u32, now: Instant) {
+        if self.bytes + Frame::OVERHEAD > BOUND {
+            let lost = self.lost.entry(track).or_default();
+            *lost = lost.saturating_add(packets);
+        } else {
+            self.take(Event::Lost { track, packets }, Frame::OVERHEAD, now);
+        }
+    }
+
+    fn take(&mut self, event: Event, cost: usize, now: Instant) {
+        self.bytes += cost;
+        self.items.push_back((now, Item::Media(event)));
+    }
+
+    /// Tells of packets of which there was no room to tell: one item a track.
+    fn tell_lost(&mut self, now: Instant) {
+        for (track, packets) in std::mem::take(&mut self.lost) {
+            self.items.push_back((now, Item::Media(Event::Lost { track, packets })));
+        }
+    }
+
+    /// Takes the holes that no frame has ended.
+    fn refused(&mut self) -> Vec<Gap> {
+        let hole = |(track, lane): (&usize, &mut Lane)| {
+            let to = lane.refused.take()?.max(lane.last + MOMENT);
+            Some(Gap { track: *track, from: lane.last, to, reason: GapReason::Overrun })
+        };
+        self.tracks.iter_mut().filter_map(hole).collect()
     }
 }
 
@@ -187,6 +260,14 @@ impl State {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    /// A frame of so many bytes fills the queue.
+    const FULL: usize = BOUND - Frame::OVERHEAD;
+
+    fn hole(from_ms: u64, to_ms: u64) -> Item {
+        let (from, to) = (Duration::from_millis(from_ms), Duration::from_millis(to_ms));
+        Item::Media(Event::Gap(Gap { track: 0, from, to, reason: GapReason::Overrun }))
+    }
 
     fn frame(time_ms: u64, keyframe: bool, bytes: usize) -> Item {
         let data = Bytes::from(vec![0; bytes]);
@@ -218,18 +299,76 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let tap = Tap::new(queue.clone());
         let now = Instant::now();
-        queue.push(frame(0, true, BOUND), now);
+        queue.push(frame(0, true, FULL), now);
         queue.push(frame(33, false, 1), now);
         assert_eq!(tap.drain().len(), 1, "the bound was exceeded");
         queue.push(frame(66, false, 1), now);
         queue.push(frame(100, true, 1), now);
         let items: Vec<_> = tap.drain().into_iter().map(|(_, item)| item).collect();
-        let gap = Gap {
-            track: 0,
-            from: Duration::ZERO,
-            to: Duration::from_millis(100),
-            reason: GapReason::Overrun,
+        assert_eq!(items, [hole(0, 100), frame(100, true, 1)]);
+    }
+
+    #[test]
+    fn frames_refused_up_to_the_end_are_told_before_it() {
+        let queue = Arc::new(Queue::default());
+        let tap = Tap::new(queue.clone());
+        let now = Instant::now();
+        let fill = || {
+            queue.push(frame(0, true, FULL), now);
+            queue.push(frame(33, false, 1), now);
+            queue.push(frame(66, false, 1), now);
         };
-        assert_eq!(items, [Item::Media(Event::Gap(gap)), frame(100, true, 1)]);
+        fill();
+        assert_eq!(
+            tap.refused().into_iter().map(|gap| Item::Media(Event::Gap(gap))).next(),
+            Some(hole(0, 66))
+        );
+        assert_eq!((tap.refused(), tap.drain().len()), (Vec::new(), 1));
+        fill();
+        queue.push(Item::End(EndReason::Stopped), now);
+        let items: Vec<_> = tap.drain().into_iter().map(|(_, item)| item).collect();
+        assert_eq!(items, [frame(0, true, FULL), hole(0, 66), Item::End(EndReason::Stopped)]);
+    }
+
+    #[test]
+    fn a_million_tiny_items_take_no_more_memory_than_the_bound() {
+        let most = BOUND / Frame::OVERHEAD;
+        let now = Instant::now();
+        for what in ["frames", "holes", "losses"] {
+            let queue = Arc::new(Queue::default());
+            let tap = Tap::new(queue.clone());
+            let data = Bytes::from_static(&[0]);
+            for step in 0..1_000_000 {
+                let time = Duration::from_millis(step);
+                let event = match what {
+                    "frames" => {
+                        Event::Frame(Frame { track: 0, time, keyframe: true, size: None, data: data.clone() })
+                    }
+                    "holes" => {
+                        Event::Gap(Gap { track: 0, from: time, to: time + MOMENT, reason: GapReason::Loss })
+                    }
+                    _ => Event::Lost { track: 0, packets: 1 },
+                };
+                queue.push(Item::Media(event), now);
+            }
+            let held = queue.lock().items.len();
+            println!("{held} {what} of a million");
+            assert!(held <= most, "{held} {what} wait, {most} may");
+            queue.push(Item::End(EndReason::Stopped), now);
+            let items: Vec<_> = tap.drain().into_iter().map(|(_, item)| item).collect();
+            let lost = items.iter().map(|item| match item {
+                Item::Media(Event::Lost { packets, .. }) => u64::from(*packets),
+                _ => 0,
+            });
+            assert_eq!(lost.sum::<u64>(), if what == "losses" { 1_000_000 } else { 0 });
+            let ends = |item: &Item| match item {
+                Item::Media(Event::Gap(gap)) => Some(gap.to.as_millis()),
+                _ => None,
+            };
+            let last = items.iter().rev().find_map(ends);
+            let expected = [("frames", 999_999), ("holes", 1_000_000)];
+            let expected = expected.iter().find(|(of, _)| *of == what).map(|(_, to)| *to);
+            assert_eq!(last, expected, "{what}: the end of the last hole");
+        }
     }
 }

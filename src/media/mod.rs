@@ -139,6 +139,18 @@ pub struct Frame {
     pub data: Bytes,
 }
 
+impl Frame {
+    /// Bytes of memory that a frame takes beside its data, rounded up: itself, its slot in a queue that
+    /// grows by doubling, what `Bytes` allocates beside the data to count its readers, and what the
+    /// allocator adds. A bound that left it out would hold a hundred times as much of frames of one byte.
+    pub const OVERHEAD: usize = 256;
+
+    /// Bytes of memory that it takes while it waits.
+    pub fn footprint(&self) -> usize {
+        self.data.len() + Self::OVERHEAD
+    }
+}
+
 /// Why a part of a track is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

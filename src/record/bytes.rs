@@ -101,12 +101,20 @@ impl Writer {
             tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
         }
         let Self { shared, progress, open, .. } = self;
-        let closing = Closing { shared, lost: Vec::new(), previous: None };
+        let full = end.reason == EndReason::DiskFull;
+        if full {
+            shared.space.ended_full();
+        }
+        let closing = Closing { shared: shared.clone(), lost: Vec::new(), previous: None };
         let outcome = match open {
             Some(open) => close(&closing, open, end).await,
             None if end.error.is_some() => failed(&end),
             None => Progress::Empty(end.reason),
         };
+        if full {
+            // Its end gave back what was kept, which is not enough for another one.
+            shared.space.ended_full();
+        }
         progress.send_replace(outcome.clone());
         closing.tell(outcome).await;
     }
@@ -207,8 +215,11 @@ impl Open {
         let interval = shared.config.sync_interval;
         if !interval.is_zero() && self.synced.elapsed() >= interval && self.sync.is_none() {
             let file = self.part.handle();
-            self.synced = Instant::now();
             self.sync = shared.disk.try_sync(move || file.sync_data());
+            // With all places taken the file stays due, and is asked for again at the next piece.
+            if self.sync.is_some() {
+                self.synced = Instant::now();
+            }
         }
         Ok(())
     }
@@ -323,4 +334,38 @@ fn repaired(mut file: &File, watch: &mut Watch<'_>) -> Result<Repaired, RepairEr
         cut,
         holes: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::tasks::Tasks;
+    use crate::record::{Config, Recordings};
+
+    #[tokio::test]
+    async fn a_file_that_found_no_place_for_its_sync_stays_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let sync_interval = Duration::from_nanos(1);
+        let config = Config { dir: dir.path().to_owned(), sync_interval, ..Config::default() };
+        let (recordings, _events) = Recordings::open(config, false, Tasks::new()).unwrap();
+        let shared = &recordings.shared;
+        let (progress, _) = watch::channel(Progress::Waiting);
+        let id = shared.catalog.new_id(jiff::Timestamp::now());
+        let (writer, _sink) = Writer::new(shared.clone(), "due".parse().unwrap(), id, progress);
+        let mut open = writer.create().await.unwrap();
+        let due = open.synced;
+        let place = |_| {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            Some((go, shared.disk.try_sync(move || wait.recv().is_err())?))
+        };
+        let taken: Vec<_> = (0..).map_while(place).collect();
+        open.sync(shared).await.unwrap();
+        assert!(open.sync.is_none() && open.synced == due, "a whole interval is skipped");
+        for (go, place) in taken {
+            drop(go);
+            place.await.unwrap();
+        }
+        open.sync(shared).await.unwrap();
+        assert!(open.sync.is_some() && open.synced > due);
+    }
 }

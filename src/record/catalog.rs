@@ -117,11 +117,12 @@ impl Catalog {
     }
 
     /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording
-    /// nothing if that fails. Blocking.
+    /// nothing if that fails. Blocking, but for no other change: who calls it has a place of the disk,
+    /// and who changes the manifest waits for one with its turn taken.
     pub fn note(&self, note: Note) -> Result<(), Error> {
         let not_found = || Error::NotFound(note.id.to_string());
         let lock = self.lock().get(&note.id).map(|entry| entry.change.clone()).ok_or_else(not_found)?;
-        let _turn = lock.blocking_lock();
+        let _turn = lock.try_lock().map_err(|_| Error::Busy(note.id.clone()))?;
         let mut manifest = self.read(&note.id).ok_or_else(not_found)?;
         for (track, lost) in manifest.tracks.iter_mut().zip(&note.lost) {
             track.lost = *lost;
@@ -134,7 +135,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Changes a manifest durably, then does `after`. It runs to its end even if the caller gives up.
+    /// Changes a manifest durably, then does `after`, which is told what it was before. It runs to its end
+    /// even if the caller gives up.
     pub async fn update(
         self: &Arc<Self>,
         id: &RecordingId,
@@ -154,7 +156,7 @@ impl Catalog {
             if let Some(entry) = catalog.lock().get_mut(&manifest.id) {
                 entry.manifest = manifest.clone();
             }
-            let done = after(&catalog, &manifest);
+            let done = after(&catalog, &before);
             if let Some(change) = Change::between(&before, &manifest) {
                 catalog.tell(change);
             }
@@ -184,13 +186,9 @@ impl Catalog {
             manifest.file_present = false;
             Ok(())
         };
-        let path = self.get(id).map(|manifest| self.path(&manifest));
-        let unlink = move |catalog: &Self, _: &Manifest| {
-            match path.map(fs::remove_file) {
-                Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            sync_dir(&catalog.dir)
+        let unlink = move |catalog: &Self, before: &Manifest| match fs::remove_file(catalog.path(before)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&catalog.dir),
         };
         self.update(id, deleted, unlink).await
     }
@@ -466,6 +464,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_recording_that_is_sealed_while_its_deletion_waits_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = load(dir.path());
+        let open = manifest(1_000, RecordingState::Recording);
+        let (id, file) = (open.id.clone(), dir.path().join(&open.file));
+        catalog.insert(open).unwrap();
+        let turn = catalog.lock()[&id].change.clone();
+        let turn = turn.lock_owned().await;
+        let delete = catalog.delete(&id);
+        tokio::pin!(delete);
+        tokio::select! {
+            biased;
+            done = &mut delete => panic!("it did not wait for its turn: {done:?}"),
+            () = std::future::ready(()) => {}
+        }
+        fs::write(&file, "media").unwrap();
+        catalog.lock().get_mut(&id).unwrap().manifest.state = RecordingState::Sealed;
+        drop(turn);
+        assert_eq!(delete.await.unwrap().state, RecordingState::Deleted);
+        assert!(!file.exists(), "the file stays, and its manifest says that it is deleted");
+    }
+
+    #[tokio::test]
     async fn changes_of_one_manifest_wait_for_each_other() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = load(dir.path());
@@ -513,5 +534,42 @@ mod tests {
         let odd = |manifest: &Manifest| manifest.started_at.as_second() % 2 == 1;
         let found = catalog.page(Some(&all[4].id), 10, odd);
         assert_eq!(found.iter().map(|one| &one.id).collect::<Vec<_>>(), [&all[2].id, &all[0].id]);
+    }
+
+    #[test]
+    fn notes_that_have_all_places_of_the_disk_hold_up_no_change_that_waits_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let changed = runtime.block_on(async {
+            let catalog = load(dir.path());
+            let open = manifest(1_000, RecordingState::Recording);
+            let id = open.id.clone();
+            catalog.insert(open).unwrap();
+            let note = |_| {
+                let (go, wait) = std::sync::mpsc::channel::<()>();
+                let (notes, id) = (catalog.clone(), id.clone());
+                let write = move || {
+                    let _ = wait.recv();
+                    notes.note(Note { id, lost: Vec::new(), gaps: Vec::new() })
+                };
+                Some((go, catalog.disk.try_sync(write)?))
+            };
+            let notes: Vec<_> = (0..).map_while(note).collect();
+            let (changing, changed_id) = (catalog.clone(), id.clone());
+            let change = tokio::spawn(async move {
+                let change = |_: &mut Manifest| Ok(());
+                changing.update(&changed_id, change, |_, _| Ok(())).await
+            });
+            let turn = catalog.lock()[&id].change.clone();
+            while turn.try_lock().is_ok() {
+                tokio::task::yield_now().await;
+            }
+            println!("{} notes, and a change behind them", notes.len());
+            drop(notes);
+            tokio::time::timeout(std::time::Duration::from_secs(60), change).await
+        });
+        // Threads that wait for each other would hold up the end of the runtime, and of the test.
+        runtime.shutdown_background();
+        assert!(matches!(changed, Ok(Ok(Ok(_)))), "they wait for each other: {changed:?}");
     }
 }

@@ -21,8 +21,8 @@ struct Lane {
     newest: Option<(Duration, Instant)>,
     /// A video lane begins with a keyframe: nothing before one can be decoded.
     begun: bool,
-    /// Time of the first frame dropped for want of a keyframe.
-    dropped: Option<Duration>,
+    /// Times of the first and the newest frame dropped for want of a keyframe.
+    dropped: Option<(Duration, Duration)>,
     /// A hole that the next frame ends.
     gap: Option<Gap>,
 }
@@ -52,11 +52,12 @@ impl Interleaver {
     pub fn push(&mut self, at: Instant, frame: Frame) -> bool {
         let Some(lane) = self.lanes.get_mut(frame.track) else { return false };
         if !lane.begun && !frame.keyframe {
-            lane.dropped.get_or_insert(frame.time);
+            let (from, to) = lane.dropped.unwrap_or((frame.time, frame.time));
+            lane.dropped = Some((from, to.max(frame.time)));
             return false;
         }
         lane.begun = true;
-        if let Some(from) = lane.dropped.take() {
+        if let Some((from, _)) = lane.dropped.take() {
             let gap = Gap { track: frame.track, from, to: frame.time, reason: GapReason::Loss };
             lane.gap = Some(union(lane.gap, gap));
         }
@@ -74,14 +75,26 @@ impl Interleaver {
         }
     }
 
+    /// Takes the holes that no frame has ended: nothing comes any more.
+    pub fn rest(&mut self) -> Vec<Gap> {
+        let rest = |(track, lane): (usize, &mut Lane)| {
+            let loss = |(from, to)| Gap { track, from, to, reason: GapReason::Loss };
+            match (lane.gap.take(), lane.dropped.take().map(loss)) {
+                (gap, Some(dropped)) => Some(union(gap, dropped)),
+                (gap, None) => gap,
+            }
+        };
+        self.lanes.iter_mut().enumerate().filter_map(rest).collect()
+    }
+
     /// Whether frames came that can't be used before a keyframe does.
     pub fn is_waiting_for_keyframe(&self) -> bool {
         self.lanes.iter().any(|lane| lane.dropped.is_some())
     }
 
-    /// Bytes of the frames that wait.
+    /// Bytes of memory of the frames that wait.
     pub fn bytes(&self) -> usize {
-        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.frame.data.len()).sum()
+        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.frame.footprint()).sum()
     }
 
     /// When the oldest frame that waits was pushed.
@@ -212,5 +225,19 @@ mod tests {
         let gap = Gap { track: 0, from: ms(0), to: ms(66), reason: GapReason::Loss };
         assert_eq!(held.gap, Some(gap));
         assert!(queue.oldest().is_none() && !queue.is_waiting_for_keyframe());
+    }
+
+    #[test]
+    fn holes_that_no_frame_ends_are_left_to_be_told() {
+        let mut queue = Interleaver::new(&TRACKS);
+        let gap = |track, from, to, reason| Gap { track, from: ms(from), to: ms(to), reason };
+        queue.gap(gap(1, 100, 200, GapReason::Overrun));
+        queue.gap(gap(0, 0, 10, GapReason::Overrun));
+        for time in [20, 40, 60] {
+            queue.push(Instant::now(), frame(0, time, false));
+        }
+        let rest = [gap(0, 0, 60, GapReason::Loss), gap(1, 100, 200, GapReason::Overrun)];
+        assert_eq!(queue.rest(), rest);
+        assert_eq!(queue.rest(), []);
     }
 }

@@ -94,6 +94,9 @@ pub struct HookAttempt {
     /// Why there is no exit code, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether the server ended it, or ended while it ran: that was no failure of the hook.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// How long it took, in milliseconds.
     pub ms: u64,
     /// The last 4 KiB of its output.

@@ -129,10 +129,24 @@ impl Recorder {
                 return End { reason: end_of(&error), error: Some(error) };
             }
             if let Some(reason) = reason {
+                self.note_rest();
                 return End { reason, error: None };
             }
             self.tap.holds(self.queue.bytes());
             due = self.next_due(now);
+        }
+    }
+
+    /// Holes that no frame ends, since the recording does: what the tap refused, and what could not be
+    /// decoded for want of a keyframe.
+    fn note_rest(&mut self) {
+        for gap in self.tap.refused() {
+            self.queue.gap(gap);
+        }
+        if let Stage::Writing(take) = &mut self.stage {
+            for gap in self.queue.rest() {
+                take.note_trailing(gap);
+            }
         }
     }
 
@@ -238,7 +252,7 @@ impl Recorder {
         while let Some(rotate) = self.fill(limit, now) {
             self.write().await?;
             if rotate {
-                self.rotate(limit).await?;
+                self.rotate(limit, now).await?;
             }
         }
         self.sync(now).await
@@ -307,8 +321,9 @@ impl Recorder {
         self.shared.disk.write(work).await?.map(Some)
     }
 
-    /// Goes on in a new file and seals the old one beside it.
-    async fn rotate(&mut self, limit: Duration) -> io::Result<()> {
+    /// Goes on in a new file and seals the old one beside it. `now` is the flush's: whether pictures come
+    /// is asked of the same instant as in [`can_begin`].
+    async fn rotate(&mut self, limit: Duration, now: Instant) -> io::Result<()> {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
         let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
@@ -326,7 +341,7 @@ impl Recorder {
         self.files.goes_on(take.manifest.id.clone());
         tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
-        if !self.queue.has_pictures(at, NO_PICTURES) {
+        if !self.queue.has_pictures(now, NO_PICTURES) {
             self.queue.want_keyframe();
         }
         self.seal_beside(old);

@@ -357,8 +357,8 @@ async fn quarantine(
         Ok(())
     };
     let dir = shared.config.dir.clone();
-    let away = move |_: &Catalog, manifest: &Manifest| match path {
-        Some(path) => move_away(&path, &dir.join(QUARANTINE), &manifest.file),
+    let away = move |_: &Catalog, before: &Manifest| match path {
+        Some(path) => move_away(&path, &dir.join(QUARANTINE), &before.file),
         None => Ok(()),
     };
     shared.catalog.update(id, change, away).await?;

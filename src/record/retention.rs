@@ -2,12 +2,17 @@
 //!
 //! A recording that is being written never goes, nor one whose hook has not succeeded: it may be the only
 //! copy there is. What goes is the oldest first, its manifest stays and says `deleted`.
+//!
+//! Ages are the wall clock's word, which may be wrong: a machine without a battery begins in 1970, a time
+//! server moves it by years. So an age counts from the latest time that there is of a recording, and once
+//! the clock was seen to move by itself nothing goes by age any more.
 
 use crate::base::pattern::Pattern;
 use crate::base::units;
 use crate::record::manifest::{HookState, Manifest, RecordingState};
 use crate::record::{Error, Recordings, catalog};
 use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +22,11 @@ use std::time::Duration;
 
 /// How often a server looks: what comes in meanwhile is little beside any disk.
 const EVERY: Duration = Duration::from_secs(60);
+/// The wall clock was moved if it gained or lost more than this between two looks. Time servers correct
+/// less than that a little at a time, and no rule by age is about minutes.
+const MOVED: SignedDuration = SignedDuration::from_mins(5);
+/// A clock that showed less (the beginning of 2024) had not been set: nobody knows how old that is.
+const NOT_SET: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
 /// Section `retention` of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -54,6 +64,13 @@ impl Retention {
     pub fn removes(&self) -> bool {
         let rule = |rule: &Rule| !rule.max_age.is_zero() || rule.max_bytes > 0;
         !self.max_age.is_zero() || self.max_bytes > 0 || self.streams.iter().any(rule)
+    }
+
+    /// These rules without those by age.
+    fn by_size_alone(&self) -> Self {
+        let rule = |rule: &Rule| Rule { max_age: Duration::ZERO, ..rule.clone() };
+        let streams = self.streams.iter().map(rule).collect();
+        Self { max_age: Duration::ZERO, streams, ..self.clone() }
     }
 
     /// Whether this one may go at all.
@@ -103,10 +120,40 @@ impl Retention {
     }
 }
 
-/// How long ago it ended.
+/// How long ago it ended, or began by its id, which is never earlier than those before it; zero if nobody
+/// knows. An id that is ahead of the clock is left from a time when the clock was.
 fn age(manifest: &Manifest, now: Timestamp) -> Duration {
     let ended = manifest.ended_at.unwrap_or(manifest.started_at);
+    let began = manifest.id.time().filter(|began| *began <= now);
+    let ended = began.map_or(ended, |began| ended.max(began));
+    if ended < NOT_SET {
+        return Duration::ZERO;
+    }
     Duration::try_from(now.duration_since(ended).max(SignedDuration::ZERO)).unwrap_or_default()
+}
+
+/// The wall clock beside one that nobody moves.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    wall: Timestamp,
+    /// Since the machine was started, its sleep included.
+    machine: SignedDuration,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        let machine = clock_gettime(ClockId::Boottime);
+        Self {
+            wall: Timestamp::now(),
+            machine: SignedDuration::from_secs(machine.tv_sec) + SignedDuration::from_nanos(machine.tv_nsec),
+        }
+    }
+
+    /// By how much the wall clock was moved since, if it was.
+    fn moved_since(&self, before: &Self) -> Option<SignedDuration> {
+        let moved = self.wall.duration_since(before.wall) - (self.machine - before.machine);
+        (moved.abs() > MOVED).then_some(moved)
+    }
 }
 
 /// Why one goes.
@@ -161,9 +208,20 @@ impl Recordings {
             return;
         }
         let (recordings, stop) = (self.clone(), self.shared.tasks.stop_token());
+        let (mut rules, mut before) = (retention, Clocks::read());
         self.shared.tasks.spawn("retention", async move {
             loop {
-                recordings.remove_due(&retention).await;
+                let now = Clocks::read();
+                if let Some(moved) = now.moved_since(&before) {
+                    tracing::error!(
+                        seconds = moved.as_secs(),
+                        "the wall clock was moved: until the server is started again, nothing is removed by \
+                         retention.max_age. See that the clock is right (timedatectl), then restart"
+                    );
+                    rules = rules.by_size_alone();
+                }
+                before = now;
+                recordings.remove(&rules, now.wall).await;
                 tokio::select! {
                     () = tokio::time::sleep(EVERY) => {}
                     () = stop.cancelled() => return,
@@ -174,13 +232,17 @@ impl Recordings {
 
     /// Removes what is due now, and says so in the log; returns what went.
     pub async fn remove_due(&self, retention: &Retention) -> Vec<Removal> {
+        self.remove(retention, Timestamp::now()).await
+    }
+
+    async fn remove(&self, retention: &Retention, now: Timestamp) -> Vec<Removal> {
         let catalog = self.shared.catalog.clone();
         // Looking whether thousands of files are still there is no work for a thread of the network.
         let listed = self.shared.disk.write(move || catalog.list()).await;
         let mut manifests = listed.unwrap_or_default();
         manifests.reverse();
         let mut removed = Vec::new();
-        for due in retention.due(&manifests, Timestamp::now()) {
+        for due in retention.due(&manifests, now) {
             let removal = Removal::new(due);
             // Its hook may have been told to run again since.
             let rules = retention.clone();
@@ -206,11 +268,17 @@ mod tests {
     use crate::record::names;
 
     const HOUR: i64 = 3_600_000;
+    /// A time that a clock can show.
+    const BEGIN: i64 = 500_000 * HOUR;
     const MIB: u64 = 1 << 20;
 
-    /// One that ended so many hours after the epoch.
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_millisecond(BEGIN + hour * HOUR).unwrap()
+    }
+
+    /// One that ended at this hour.
     fn ended(hour: i64, stream: &str, hook: HookState) -> Manifest {
-        let started_at = Timestamp::from_millisecond(hour * HOUR - 1000).unwrap();
+        let started_at = at(hour) - SignedDuration::from_secs(1);
         let id = crate::base::id::RecordingId::new(started_at);
         let stream = stream.parse().unwrap();
         Manifest {
@@ -220,7 +288,7 @@ mod tests {
             mime: "video/webm".to_owned(),
             state: RecordingState::Sealed,
             started_at,
-            ended_at: Timestamp::from_millisecond(hour * HOUR).ok(),
+            ended_at: Some(at(hour)),
             bytes: 10 * MIB,
             duration_ms: 1000,
             file_present: true,
@@ -240,9 +308,8 @@ mod tests {
 
     /// The hours of those that go, at hour 100.
     fn goes(retention: &Retention, all: &[Manifest]) -> Vec<i64> {
-        let now = Timestamp::from_millisecond(100 * HOUR).unwrap();
-        let hour = |manifest: &Manifest| manifest.ended_at.unwrap().as_millisecond() / HOUR;
-        retention.due(all, now).into_iter().map(|(manifest, _)| hour(manifest)).collect()
+        let hour = |manifest: &Manifest| (manifest.ended_at.unwrap().as_millisecond() - BEGIN) / HOUR;
+        retention.due(all, at(100)).into_iter().map(|(manifest, _)| hour(manifest)).collect()
     }
 
     #[test]
@@ -296,5 +363,46 @@ mod tests {
     fn a_clock_that_was_set_back_removes_nothing() {
         let retention = Retention { max_age: Duration::from_secs(1), ..Default::default() };
         assert!(goes(&retention, &[ended(200, "s", HookState::Done)]).is_empty());
+    }
+
+    #[test]
+    fn a_recording_of_a_time_when_the_clock_was_wrong_is_no_older_than_its_id() {
+        let begun = |id_hour: i64, ended_at: Timestamp| {
+            let id = crate::base::id::RecordingId::new(at(id_hour));
+            Manifest { id, started_at: ended_at, ended_at: Some(ended_at), ..ended(0, "s", HookState::Done) }
+        };
+        let epoch = Timestamp::UNIX_EPOCH;
+        let first_ever = Manifest { id: crate::base::id::RecordingId::new(epoch), ..begun(0, epoch) };
+        for (what, manifest, hours) in [
+            ("the clock was right", begun(40, at(41)), 59),
+            ("it began in 1970, behind another recording", begun(95, epoch), 5),
+            ("it began in 1970, and it was the first", first_ever, 0),
+            ("it was ahead when its predecessor began", begun(9_000, at(70)), 30),
+            ("it was ahead", begun(9_000, at(9_000)), 0),
+        ] {
+            assert_eq!(age(&manifest, at(100)).as_secs() / 3600, hours, "{what}");
+        }
+    }
+
+    #[test]
+    fn once_the_clock_was_moved_the_rules_by_size_are_left() {
+        let clocks = |hours, minutes| Clocks {
+            wall: at(hours),
+            machine: SignedDuration::from_hours(1000) + SignedDuration::from_mins(minutes),
+        };
+        let moved = |now: Clocks| now.moved_since(&clocks(0, 0)).map(|moved| moved.as_mins());
+        assert_eq!(moved(clocks(1, 60)), None);
+        assert_eq!(moved(clocks(8, 8 * 60 - 4)), None, "it was only corrected");
+        assert_eq!(moved(clocks(500_000, 1)), Some(500_000 * 60 - 1), "from 1970");
+        assert_eq!(moved(clocks(-3, 1)), Some(-181));
+        let (before, now) = (Clocks::read(), Clocks::read());
+        assert!(now.moved_since(&before).is_none() && now.machine >= before.machine, "{before:?} {now:?}");
+
+        let all = [ended(10, "a", HookState::Done), ended(20, "b", HookState::Done)];
+        let max_age = Duration::from_secs(1);
+        let rules =
+            Retention { max_age, max_bytes: 15 * MIB, streams: vec![rule("b", 1, 0)], unhooked: true };
+        assert_eq!(goes(&rules, &all), [10, 20]);
+        assert_eq!(goes(&rules.by_size_alone(), &all), [10]);
     }
 }

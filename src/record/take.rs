@@ -42,6 +42,8 @@ pub(super) struct Take {
     clusters: Clusters,
     index: Index,
     gaps: Vec<ManifestGap>,
+    /// Holes that reach beyond the last frame: one a track at most.
+    trailing: Vec<ManifestGap>,
     /// Packets that never came, by track, as the manifest has it.
     noted: Vec<u64>,
     /// The manifest doesn't have all gaps.
@@ -127,6 +129,7 @@ impl Take {
             clusters: Clusters::new(&opening.tracks, max_span),
             index: Index::new(&opening.tracks),
             gaps: Vec::new(),
+            trailing: Vec::new(),
             noted: vec![0; opening.tracks.len()],
             unnoted: false,
             unsynced: false,
@@ -152,14 +155,26 @@ impl Take {
         });
     }
 
-    fn note_gap(&mut self, gap: Gap) {
+    /// Notes a hole that no frame ends: the recording does.
+    pub fn note_trailing(&mut self, gap: Gap) {
+        self.trailing.extend(self.in_file(gap));
+    }
+
+    /// A hole in the file's time; `None` if it lies before the file.
+    fn in_file(&self, gap: Gap) -> Option<ManifestGap> {
         let millis = |time: Duration| time.saturating_sub(self.base).as_millis() as u64;
-        let (track, from_ms, to_ms) = (gap.track + 1, millis(gap.from), millis(gap.to));
+        let (from_ms, to_ms) = (millis(gap.from), millis(gap.to));
         if from_ms >= to_ms {
-            return; // It lies before the file.
+            return None;
         }
-        self.unnoted = true;
         metrics().recordings.gaps.inc([gap.reason.as_str()]);
+        Some(ManifestGap { track: gap.track + 1, from_ms, to_ms, reason: gap.reason })
+    }
+
+    fn note_gap(&mut self, gap: Gap) {
+        let Some(gap) = self.in_file(gap) else { return };
+        let ManifestGap { track, from_ms, to_ms, .. } = gap;
+        self.unnoted = true;
         let full = self.gaps.len() >= MAX_GAPS;
         let last = self.gaps.iter_mut().rev().find(|known| known.track == track);
         match last {
@@ -167,7 +182,7 @@ impl Take {
                 last.to_ms = to_ms.max(last.to_ms);
             }
             _ if full => {}
-            _ => self.gaps.push(ManifestGap { track, from_ms, to_ms, reason: gap.reason }),
+            _ => self.gaps.push(gap),
         }
     }
 
@@ -270,6 +285,7 @@ impl Take {
         self.manifest.gaps = self.gaps;
         // Clusters that a full disk did not take are in no file.
         cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
+        self.manifest.gaps.append(&mut self.trailing);
         self.manifest.end_reason = Some(reason);
         Ok(self.manifest)
     }

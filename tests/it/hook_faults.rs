@@ -148,7 +148,7 @@ async fn killed_at_any_moment_around_the_start_of_a_hook_no_two_ever_run() {
          until [ -e \"$here/enough\" ]; do sleep 0.02; done; kill %1 2>/dev/null; kill -9 $! ; exit 0"
     ));
     let settings = [script.setting()];
-    let settings = [settings[0].as_str(), "hooks.kill_after=20ms"];
+    let settings = [settings[0].as_str(), "hooks.kill_after=20ms", "hooks.max_attempts=40"];
     let server = Server::start(&settings);
     let recording = record(&server, "often", 30).await;
     server.signal("KILL");

@@ -2,6 +2,7 @@
 
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, Script, eventually, record};
+use onrecord::base::id::RecordingId;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,14 +22,25 @@ fn is_there(server: &Server, recording: &Value) -> bool {
     server.records().join(recording["file"].as_str().unwrap()).exists()
 }
 
-/// As if it had been recorded two days earlier.
-fn age(server: &Server, recording: &Value) {
-    let mut aged = manifest(server, recording);
+/// As if it had been recorded two days earlier: its id tells the time as well.
+fn age(server: &Server, recording: &mut Value) {
+    let (json, mut aged) = (manifest_path(server, recording), manifest(server, recording));
+    let media = server.records().join(recording["file"].as_str().unwrap());
+    let earlier = |at: &Value| {
+        let at: jiff::Timestamp = at.as_str().unwrap().parse().unwrap();
+        at - jiff::SignedDuration::from_hours(48)
+    };
     for key in ["started_at", "ended_at"] {
-        let at: jiff::Timestamp = aged[key].as_str().unwrap().parse().unwrap();
-        aged[key] = json!((at - jiff::SignedDuration::from_hours(48)).to_string());
+        aged[key] = json!(earlier(&aged[key]).to_string());
     }
-    std::fs::write(manifest_path(server, recording), aged.to_string()).unwrap();
+    let id = RecordingId::new(aged["started_at"].as_str().unwrap().parse().unwrap()).to_string();
+    let file = recording["file"].as_str().unwrap().replace(recording["id"].as_str().unwrap(), &id);
+    for value in [&mut aged, recording] {
+        (value["id"], value["file"]) = (json!(id), json!(file));
+    }
+    std::fs::remove_file(json).unwrap();
+    std::fs::rename(media, server.records().join(file)).unwrap();
+    std::fs::write(manifest_path(server, &aged), aged.to_string()).unwrap();
 }
 
 fn retention(server: &Server, args: &[&str]) -> (i32, String) {
@@ -57,7 +69,7 @@ async fn old_recordings_go_but_none_whose_hook_has_not_succeeded() {
         if name == "old" { old.push(recording) } else { kept.push(recording) }
     }
     assert!(server.stop(SOON).is_some_and(|status| status.success()));
-    for recording in old.iter().chain(&kept[..2]) {
+    for recording in old.iter_mut().chain(&mut kept[..2]) {
         age(&server, recording);
     }
 

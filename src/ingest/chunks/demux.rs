@@ -10,12 +10,12 @@ use crate::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, Stor
 use bytes::Bytes;
 use std::time::Duration;
 
-/// What frames that wait for H.264's parameter sets may hold in memory; an encoder that has none by then is
+/// Bytes of memory of frames that wait for H.264's parameter sets; an encoder that has none by then is
 /// told.
 const MAX_HELD: usize = MAX_PENDING;
-/// What such a frame holds beside its bytes: its [`Local`] in a list that grows by doubling, and its
-/// allocation. Without it a frame of one byte would hold a hundred times of what it counts for.
-const OVERHEAD: usize = 2 * size_of::<Local>() + 32;
+/// Bytes of memory of what comes out at a time: the largest element and a Blob's slice of real frames stay
+/// far below. Frames of a byte each, which take a hundred times what they brought, don't.
+const MAX_OUT: usize = 2 * MAX_PENDING;
 /// No recording is longer: a time beyond it is rubbish.
 const MAX_TIME: i128 = 366 * 24 * 3600 * 1_000_000_000;
 /// A frame's length where nothing tells it.
@@ -62,6 +62,7 @@ pub(crate) struct Demuxer {
     undescribed: bool,
     tracks: Vec<Track>,
     local: Vec<Local>,
+    /// Bytes of memory of `local`.
     held: usize,
     /// Stream time of the recorder's time 0, in nanoseconds.
     base: Option<i128>,
@@ -215,13 +216,16 @@ impl Demuxer {
                 Codec::H264 if h264::is_annex_b(frame) => h264::to_length_prefixed(frame).into(),
                 _ => Bytes::copy_from_slice(frame),
             };
-            self.held += data.len() + OVERHEAD;
+            self.held += data.len() + Frame::OVERHEAD;
             self.local.push(Local { lane: index, time, keyframe, data });
             let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
             time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
         }
         if self.undescribed && self.held > MAX_HELD {
             return Err(broken("its H.264 has no parameter sets"));
+        }
+        if self.held > MAX_OUT {
+            return Err(broken("it is made of more frames than sound or pictures are"));
         }
         Ok(())
     }
@@ -392,6 +396,23 @@ mod tests {
         assert!(tracks.is_empty() && frames[0].data.windows(5).any(|window| window == other));
         let (tracks, _) = push(&mut demuxer, &recorded(Track::video(Codec::Vp8), &[&[0x10]]), SECOND);
         assert_eq!(tracks, [[Track::video(Codec::Vp8)]]);
+    }
+
+    #[test]
+    fn a_million_tiny_frames_are_refused_before_they_fill_the_memory() {
+        for (codec, most) in [(Codec::H264, MAX_HELD), (Codec::Vp8, MAX_OUT)] {
+            let track = Track::video(codec);
+            let mut demuxer = Demuxer::new();
+            let sent = recorded(track, &vec![&[0x41][..]; 1_000_000]);
+            let mut out = Vec::new();
+            // Without parameter sets frames wait from one piece to the next.
+            let piece = if codec == Codec::H264 { 256 << 10 } else { sent.len() };
+            let refused = sent.chunks(piece).find_map(|piece| demuxer.push(piece, SECOND, &mut out).err());
+            let held = demuxer.local.len().max(out.len());
+            println!("{codec:?}: {held} frames of {} bytes, {refused:?}", sent.len());
+            assert!(matches!(refused, Some(Fault::BadBlob(_))), "{codec:?}: {refused:?}");
+            assert!(held <= most / Frame::OVERHEAD, "{codec:?}: {held} frames in memory");
+        }
     }
 
     #[test]

@@ -98,6 +98,30 @@ async fn inner_full_disk() {
 }
 
 #[test]
+fn bytes_that_filled_the_disk_begin_no_further_recordings_in_what_their_end_gave_back() {
+    alone("inner_full_of_bytes", MOUNT, &SMALL_DISK);
+}
+
+#[tokio::test]
+#[ignore = "run by the test before it, on a file system of 3 MiB"]
+async fn inner_full_of_bytes() {
+    let bench = bench(0);
+    let name = "bytes".parse().unwrap();
+    let (recording, sink) = bench.recordings.start_bytes(&name).unwrap();
+    let mut pieces = 0;
+    while sink.write(vec![0; 64 << 10].into()).await {
+        pieces += 1;
+        assert!(pieces < 100, "more than there is");
+    }
+    let end = ended(recording).await;
+    let free = crate::record::file::free_space(&bench.dir).unwrap();
+    println!("{pieces} pieces of 64 KiB; {free} bytes are free behind them");
+    assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
+    assert!(free >= 1 << 20, "{free} bytes are not enough to begin by themselves");
+    assert!(matches!(bench.recordings.start_bytes(&name), Err(Error::DiskFull)), "it goes on in a loop");
+}
+
+#[test]
 fn less_space_than_is_to_stay_free_ends_recordings_and_refuses_new_ones() {
     alone("inner_min_free", &MOUNT.replace("3m", "4m"), &SMALL_DISK);
 }
@@ -153,6 +177,7 @@ fn hook(attempts: u32) -> HookRecord {
         at: jiff::Timestamp::UNIX_EPOCH,
         exit: Some(1),
         error: None,
+        interrupted: false,
         ms: 1,
         tail: "x".repeat(4096),
     };

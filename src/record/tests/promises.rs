@@ -227,6 +227,30 @@ async fn a_stream_that_is_dropped_without_an_end_is_sealed_all_the_same() {
 }
 
 #[tokio::test]
+async fn what_the_memory_did_not_take_before_the_end_is_a_hole_in_the_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let pictures = video(0, (320, 180), 1.0, 30, ms(0));
+    // More than waits for the disk, all of it before the recorder looks for the first time.
+    let large = |index: usize| {
+        let data = [&pictures[index].data[..], &vec![0; 9 << 20]].concat().into();
+        Frame { data, ..pictures[index].clone() }
+    };
+    let events = mixed(&[&[large(0), large(1), pictures[2].clone()]]);
+    let manifest = bench.record("overrun", &[VP8], &events).await;
+    let gaps: Vec<_> =
+        manifest.gaps.iter().map(|gap| (gap.track, gap.from_ms, gap.to_ms, gap.reason)).collect();
+    assert_eq!((manifest.tracks[0].frames, gaps), (1, vec![(1, 0, 66, GapReason::Overrun)]));
+
+    // A stream that goes without a word of its end leaves the same behind.
+    let (stream, recording) = bench.start("dropped", &[VP8]);
+    push(&stream, &events);
+    drop(stream);
+    let manifest = sealed(recording).await;
+    assert_eq!((manifest.gaps.len(), manifest.end_reason), (1, Some(EndReason::PublisherLost)));
+}
+
+#[tokio::test]
 async fn a_long_recording_goes_on_in_new_files_at_keyframes() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Config { max_duration: ms(1_500), ..Config::default() });
@@ -254,6 +278,32 @@ async fn a_long_recording_goes_on_in_new_files_at_keyframes() {
         seen.assert_a_cue_for_each_keyframe_of(1);
         assert_eq!(seen.packets[0].millis, 0, "each file begins at 0");
     }
+}
+
+#[tokio::test]
+async fn pictures_that_freeze_while_a_file_ends_go_on_in_the_next_one_with_a_keyframe() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path(), Config { max_duration: ms(1_000), ..Config::default() });
+    let (pictures, sound) = (video(0, (320, 180), 3.0, 30, ms(0)), audio(1, 0.9, ms(1_100)));
+    let (stream, recording) = bench.start("frozen", &[VP8, OPUS]);
+    // The picture came more than 10 s ago, and less than that before the sound that waits the longest.
+    let now = Instant::now();
+    stream.push(&MediaEvent::Frame(pictures[0].clone()), now - ms(10_300));
+    for (index, frame) in (0..).zip(sound.iter().take(45)) {
+        stream.push(&MediaEvent::Frame(frame.clone()), now - ms(900 - 20 * index));
+    }
+    let first = recording.id.clone();
+    eventually("it goes on in a second file", || (recording.current() != first).then_some(())).await;
+    let (delta, keyframe) = (&pictures[58], &pictures[60]);
+    assert!(!delta.keyframe && keyframe.keyframe);
+    push(&stream, &mixed(&[&[delta.clone(), keyframe.clone()]]));
+    stream.end(EndReason::Stopped, Instant::now());
+    let manifest = sealed(recording).await;
+    assert_eq!(manifest.continues, Some(first));
+    let seen = judge(&dir.path().join(&manifest.file));
+    seen.assert_holds(1, std::slice::from_ref(keyframe));
+    let gaps: Vec<_> = manifest.gaps.iter().map(|gap| (gap.track, gap.from_ms, gap.to_ms)).collect();
+    assert_eq!(gaps, [(1, 833, 900)], "what could not be decoded is told");
 }
 
 #[tokio::test]
@@ -307,7 +357,9 @@ async fn what_was_lost_before_a_crash_is_in_the_manifest_after_it() {
     })
     .await;
     assert_eq!((noted.state, noted.tracks[0].lost), (RecordingState::Recording, 7));
-    assert_eq!(bench.recordings.get(&recording.id).unwrap(), noted, "the catalogue says something else");
+    // What is on the disk changes first.
+    let catalogued = || (bench.recordings.get(&recording.id)? == noted).then_some(());
+    eventually("the catalogue says the same", catalogued).await;
 
     // The folder as it is now is what a crash would leave; the last frames have not reached it.
     for name in bench.files() {
