@@ -104,8 +104,9 @@ async fn a_whip_publisher_that_loses_packets_and_its_port_is_in_one_sealed_file(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_publisher_that_loses_packets_and_its_port_is_in_one_sealed_file() {
     let server = Server::start(&[]);
-    let mut signal = Signal::connect(&server.ws_url("/signal")).await;
+    // Encoding takes a while on a busy machine, and a socket has to say something in time.
     let (live, offer) = start().await;
+    let mut signal = Signal::connect(&server.ws_url("/signal")).await;
     let answer = signal.publish("wire", &offer).await.unwrap();
     live.accept(answer["sdp"].as_str().unwrap()).await;
     signal.status("PUBLISHING").await;
