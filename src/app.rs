@@ -62,6 +62,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const HTTP_END: Duration = Duration::from_secs(10);
 /// How long work on files may go on that nobody waits for any more: all recordings are sealed by then.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// The same for who ends at once: long enough for tasks to be dropped, which takes milliseconds.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Where `--dev` reads the pages, below the working directory.
 const PAGES: &str = "www";
 
@@ -113,15 +115,11 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Er
     done
 }
 
-/// Leaves a runtime. Work on files that still goes on has [`LAST_WRITES`] after an end in order, and no time
-/// after any other: a long repair or a disk that hangs must keep neither who said "at once" nor the reason of
+/// Leaves a runtime. Tasks are dropped, and hooks with them. Work on files that still goes on has
+/// [`LAST_WRITES`] after an end in order, and [`AT_ONCE`] after any other: a long repair or a disk that hangs must keep neither who said "at once" nor the reason of
 /// a start that failed. What is cut off there is what a crash cuts off, and the next start goes on with it.
 fn leave(runtime: Runtime, in_order: bool) {
-    if in_order {
-        runtime.shutdown_timeout(LAST_WRITES);
-    } else {
-        runtime.shutdown_background();
-    }
+    runtime.shutdown_timeout(if in_order { LAST_WRITES } else { AT_ONCE });
 }
 
 /// How the server ended.
