@@ -60,7 +60,11 @@ async fn plays_from_the_middle(
               video.onsuspend = null;
               seen.duration = video.duration;
               seen.target = video.duration / 2;
-              video.requestVideoFrameCallback((_, {{ mediaTime }}) => {{ seen.mediaTime = mediaTime; }});
+              video.requestVideoFrameCallback(function look(_, {{ mediaTime }}) {{
+                // On a busy machine the first picture is shown only now.
+                if (mediaTime < 1) video.requestVideoFrameCallback(look);
+                else seen.mediaTime = mediaTime;
+              }});
               video.currentTime = seen.target;
             }};
             video.src = "{path}?inline=1";"#
