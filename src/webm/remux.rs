@@ -45,6 +45,9 @@ pub enum Refused {
     /// A block of a track that nobody declared, where nothing is damaged.
     #[error("it has frames of track {0}, which it doesn't declare")]
     UndeclaredTrack(u64),
+    /// Which of its frames it is for can't be told.
+    #[error("a cluster of it tells its time behind its frames")]
+    LateTime,
     /// Beyond any recording.
     #[error("it is cut into too many pieces")]
     TooManyPieces,
@@ -181,6 +184,9 @@ impl Remux {
             Item::Cluster { at, size, .. } => self.begin(*at, *size)?,
             Item::Time(time) => {
                 if let Some(open) = &mut self.open {
+                    if open.blocks > 0 {
+                        return Err(Refused::LateTime);
+                    }
                     open.time = Some(*time);
                 }
             }

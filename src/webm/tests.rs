@@ -277,6 +277,8 @@ fn what_is_not_understood_is_refused() {
     let bytes = recorder(1_000_000);
     let twice = [&bytes[..], &bytes].concat();
     assert_eq!(plan(&twice).unwrap_err(), Refused::SecondFile(bytes.len() as u64));
+    let late = [&bytes[..], &[id::TIMESTAMP as u8, 0x81, 5]].concat();
+    assert_eq!(plan(&late).unwrap_err(), Refused::LateTime);
     let (head, _) = webm::head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0 });
     assert_eq!(plan(&head).unwrap_err(), Refused::NoMedia);
     for noise in [&b""[..], b"\0\0\0\x20ftypisom", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3]] {
