@@ -155,6 +155,35 @@ impl Auth {
         decided
     }
 
+    /// What a credential allows, whatever that is; it is no failure that it doesn't allow all. A service that
+    /// is asked tells of one permission at a time: those go together that are for the same streams.
+    pub async fn identify(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, Denied> {
+        let found = self.all_of(credential, from).await;
+        if let Err(denied) = &found {
+            metrics().auth.failures.inc([denied.reason()]);
+        }
+        found
+    }
+
+    async fn all_of(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, Denied> {
+        use Permission::{Admin, Publish, Recordings, View};
+        let mut all: Option<Grant> = None;
+        for permission in [View, Publish, Recordings, Admin] {
+            let asked = Asked { credential, permission, stream: None, from };
+            match (self.decide(asked, Anchor::now()).await, &mut all) {
+                (Ok(grant), None) => all = Some(grant),
+                (Ok(grant), Some(all)) if grant.streams == all.streams && grant.who == all.who => {
+                    let more = grant.permissions.into_iter().filter(|one| !all.permissions.contains(one));
+                    all.permissions.extend(more.collect::<Vec<_>>());
+                    all.expires = [all.expires, grant.expires].into_iter().flatten().min();
+                }
+                (Ok(_) | Err(Denied::Forbidden), _) | (Err(_), Some(_)) => {}
+                (Err(denied), None) => return Err(denied),
+            }
+        }
+        all.ok_or(Denied::Forbidden)
+    }
+
     async fn decide(&self, asked: Asked<'_>, now: Anchor) -> Result<Grant, Denied> {
         let credential = asked.credential.ok_or(Denied::Missing)?;
         let wait = || self.failures().wait(asked.from, now.instant);

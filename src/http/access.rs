@@ -126,27 +126,13 @@ impl Shown {
         auth.authorise(Asked { credential, permission, stream, from }).await
     }
 
-    /// The grant, whatever it allows. Who is asked elsewhere may be told of one permission at a time: then
-    /// those go together that are for the same streams.
+    /// The grant, whatever it allows.
     pub async fn identify(&self, auth: &Auth, from: IpAddr) -> Result<Grant, Denied> {
-        if let Self::Session(session) = self {
-            return auth.open_session(session, Timestamp::now());
+        match self {
+            Self::Session(session) => auth.open_session(session, Timestamp::now()),
+            Self::Token(token) => auth.identify(Some(token), from).await,
+            Self::Nothing | Self::Link => auth.identify(None, from).await,
         }
-        use Permission::{Admin, Publish, Recordings, View};
-        let mut all: Option<Grant> = None;
-        for permission in [View, Publish, Recordings, Admin] {
-            match (self.authorise(auth, permission, None, from).await, &mut all) {
-                (Ok(grant), None) => all = Some(grant),
-                (Ok(grant), Some(all)) if grant.streams == all.streams && grant.who == all.who => {
-                    let more = grant.permissions.into_iter().filter(|one| !all.permissions.contains(one));
-                    all.permissions.extend(more.collect::<Vec<_>>());
-                    all.expires = [all.expires, grant.expires].into_iter().flatten().min();
-                }
-                (Ok(_) | Err(Denied::Forbidden), _) | (Err(_), Some(_)) => {}
-                (Err(denied), None) => return Err(denied),
-            }
-        }
-        all.ok_or(Denied::Forbidden)
     }
 
     /// What a request shows, by whatever of the ways that its route knows; the more deliberate first.

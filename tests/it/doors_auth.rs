@@ -583,6 +583,28 @@ async fn a_replay_on_the_servers_machine_needs_no_token() {
 }
 
 #[tokio::test]
+async fn who_asks_what_a_token_allows_is_no_failure_and_who_is_turned_away_is_one() {
+    let entries = [entry("viewer", &["view"], &[], None), entry("operator", &["admin"], &[], None)];
+    let server = Server::start(&["hooks.on_record=", &tokens(&entries)]);
+    let get = async |path: &str, name: &str| {
+        client(0).get(server.url(path)).bearer_auth(token(name)).send().await.unwrap()
+    };
+    let forbidden = async || {
+        let metrics = get("/metrics", "operator").await.text().await.unwrap();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("onrecord_auth_failures_total{") && line.contains("\"forbidden\""));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let who: Value = get("/api/session", "viewer").await.json().await.unwrap();
+    assert_eq!(who["permissions"], json!(["view"]), "{who}");
+    assert_eq!(get("/api/events", "viewer").await.status(), 200);
+    assert_eq!(forbidden().await, 0);
+    assert_eq!(get("/api/recordings", "viewer").await.status(), 403);
+    assert_eq!(forbidden().await, 1);
+}
+
+#[tokio::test]
 async fn a_log_in_that_would_be_good_for_nothing_says_why() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let service = format!("auth.url=http://{}/", listener.local_addr().unwrap());
