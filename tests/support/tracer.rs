@@ -97,9 +97,13 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Follows a process and what it does in `folder`; ends it right before its step of this number,
-    /// counted from 1.
-    pub fn attach(process: u32, folder: &Path, kill_before: Option<usize>) -> Self {
+    /// Follows a process and what it does in `folder`; ends it right before the first step of which this
+    /// is true. It is asked about every step, in their order.
+    pub fn attach(
+        process: u32,
+        folder: &Path,
+        kill_before: impl FnMut(&Step) -> bool + Send + 'static,
+    ) -> Self {
         let process = Pid::from_raw(process.cast_signed());
         let folder = folder.to_owned();
         let (told, attached) = channel();
@@ -153,18 +157,20 @@ fn threads(process: Pid) -> impl Iterator<Item = Pid> {
 }
 
 /// Lets all threads run from stop to stop, until none is left.
-fn follow(process: Pid, folder: &Path, kill_before: Option<usize>) -> Trace {
+fn follow(process: Pid, folder: &Path, mut kill_before: impl FnMut(&Step) -> bool) -> Trace {
     let mut trace = Trace::default();
     loop {
         // Only this thread's: others of the test run processes of their own.
         let (thread, signal) = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
             Ok(WaitStatus::PtraceSyscall(thread)) if trace.killed_at.is_some() => (thread, None),
             Ok(WaitStatus::PtraceSyscall(thread)) => {
-                trace.steps.extend(step(process, thread, folder));
-                if kill_before == Some(trace.steps.len()) {
-                    trace.killed_at = Some(Instant::now());
-                    // The kernel doesn't begin a call whose thread has been killed at its entry.
-                    let _ = kill(process, Signal::SIGKILL);
+                if let Some(step) = step(process, thread, folder) {
+                    if kill_before(&step) {
+                        trace.killed_at = Some(Instant::now());
+                        // The kernel doesn't begin a call whose thread has been killed at its entry.
+                        let _ = kill(process, Signal::SIGKILL);
+                    }
+                    trace.steps.push(step);
                 }
                 (thread, None)
             }

@@ -17,6 +17,26 @@ const WIDTH: usize = 6;
 const FRAMES: usize = 100;
 const HOOK_LASTS: Duration = Duration::from_millis(200);
 
+/// What a step does, and to what.
+type Kind = (&'static str, &'static str);
+
+fn kind(step: &Step) -> Kind {
+    let Some(path) = &step.path else { return (step.call, "hook") };
+    let name = path.file_name().unwrap().to_string_lossy();
+    let kinds =
+        [(".json.tmp", "manifest's copy"), (".webm.part", "part"), (".webm", "file"), (".json", "manifest")];
+    let place = kinds.into_iter().find(|(suffix, _)| name.ends_with(suffix)).map_or("folder", |(_, it)| it);
+    (step.call, place)
+}
+
+/// The step to be killed before: the one of this number among its kind, counted from 1. Threads take
+/// turns as they like, so a number among all steps would be another step in each run.
+#[derive(Clone, Copy)]
+struct Target {
+    kind: Kind,
+    number: usize,
+}
+
 /// A recording of an earlier day, which is removed in the end.
 struct Earlier {
     records: TempDir,
@@ -62,14 +82,20 @@ async fn play(server: &Server, camera: &Actor, earlier: &str) -> reqwest::Result
     scene::delete(&server.base, earlier).await
 }
 
-fn run(earlier: &Earlier, kill_before: Option<usize>) -> Result<Run, String> {
+fn run(earlier: &Earlier, kill_before: Option<Target>) -> Result<Run, String> {
     let script = scene::hook(HOOK_LASTS);
     let hook = script.setting();
     let settings = [&[hook.as_str()], &SETTINGS[..]].concat();
     let folder = Arc::new(tempfile::tempdir().unwrap());
     copy_all(earlier.records.path(), &folder.path().join("records"));
     let server = Server::start_in(folder, Environment::new(), &settings);
-    let tracer = Tracer::attach(server.pid(), &server.records(), kill_before);
+    let mut met = 0;
+    let tracer = Tracer::attach(server.pid(), &server.records(), move |step| {
+        kill_before.is_some_and(|Target { kind: aim, number }| {
+            met += usize::from(kind(step) == aim);
+            met == number
+        })
+    });
     let (publisher, played) = block_on(async {
         let camera = Actor::new("camera").await;
         let over = async {
@@ -127,15 +153,6 @@ fn check_earlier(
     }
 }
 
-/// What a step is about, in a word or two.
-fn place(step: &Step) -> &'static str {
-    let Some(path) = &step.path else { return "hook" };
-    let name = path.file_name().unwrap().to_string_lossy();
-    let kinds =
-        [(".json.tmp", "manifest's copy"), (".webm.part", "part"), (".webm", "file"), (".json", "manifest")];
-    kinds.into_iter().find(|(suffix, _)| name.ends_with(suffix)).map_or("folder", |(_, kind)| kind)
-}
-
 #[derive(Default)]
 struct Row {
     steps: usize,
@@ -150,43 +167,40 @@ fn killed_before_any_step_on_the_disk_it_loses_a_flush_interval_at_most_and_ever
     let began = Instant::now();
     let earlier = Earlier::new();
     let counted = run(&earlier, None).unwrap_or_else(|error| panic!("without a kill: {error}"));
-    let mut rows = BTreeMap::<(&str, &str), Row>::new();
+    let mut rows = BTreeMap::<Kind, Row>::new();
     for step in &counted.trace.steps {
-        rows.entry((step.call, place(step))).or_default().steps += 1;
+        rows.entry(kind(step)).or_default().steps += 1;
     }
     // A run may have a flush or a sync more than the one that was counted.
-    let all = (1..=counted.trace.steps.len() + 2).collect();
+    let targets: Vec<_> = rows
+        .iter()
+        .flat_map(|(kind, row)| (1..=row.steps + 1).map(|number| Target { kind: *kind, number }))
+        .collect();
     let (mut hooks, mut complete) = (0, 0);
-    for (number, result) in
-        side_by_side(WIDTH, all, |number| run(&earlier, Some(number))).into_iter().enumerate()
-    {
+    let results = side_by_side(WIDTH, targets.clone(), |target| run(&earlier, Some(target)));
+    for (Target { kind, number }, result) in targets.into_iter().zip(results) {
+        let row = rows.entry(kind).or_default();
         match result {
             Ok(run) if run.trace.killed_at.is_none() => complete += 1,
             Ok(run) => {
-                let step = run.trace.steps.last().unwrap();
-                let row = rows.entry((step.call, place(step))).or_default();
                 row.kills += 1;
                 row.unsealed += usize::from(run.state.as_deref() != Some("sealed"));
                 row.lost = row.lost.max(run.lost);
                 hooks += run.hooks;
             }
-            Err(error) => {
-                let step = &counted.trace.steps[number.min(counted.trace.steps.len() - 1)];
-                let row = rows.entry((step.call, place(step))).or_default();
-                row.failures.push(format!("before step {}: {error}", number + 1));
-            }
+            Err(error) => row.failures.push(format!("before number {number} of {kind:?}: {error}")),
         }
     }
     print_table(&rows);
     println!("{complete} runs came to their end unharmed; {hooks} hooks ran; all in {:?}", began.elapsed());
     let failures: Vec<_> = rows.values().flat_map(|row| &row.failures).collect();
     assert!(failures.is_empty(), "{failures:#?}");
-    for (step, row) in rows {
-        assert!(row.kills > 0, "never killed before {step:?}");
+    for (kind, row) in rows {
+        assert!(row.kills > 0, "never killed before {kind:?}");
     }
 }
 
-fn print_table(rows: &BTreeMap<(&str, &str), Row>) {
+fn print_table(rows: &BTreeMap<Kind, Row>) {
     println!(
         "{:<10}{:<17}{:>6}{:>7}{:>12}{:>12}{:>8}",
         "before a", "of", "steps", "kills", "without file", "lost most", "failed"
