@@ -27,6 +27,7 @@ pub use token::{NewArgs, SignArgs, new_token, sign_token};
 use crate::auth::{self, Auth};
 use crate::base::pulse::{self, Pulse};
 use crate::base::tasks::Tasks;
+use crate::base::vitals::Vitals;
 use crate::config::Config;
 use crate::http::assets::Assets;
 use crate::http::client::Site;
@@ -85,6 +86,9 @@ pub enum Error {
     /// Somebody else uses the recordings' folder.
     #[error(transparent)]
     Held(#[from] Held),
+    /// A part ended that must not, before anybody said so.
+    #[error("{0} ended by itself, which is a fault of onrecord: the log says why; the recordings are sealed")]
+    Broken(&'static str),
     /// What the guard can't use.
     #[error("{}", .0.join("; "))]
     Guard(Vec<String>),
@@ -103,7 +107,7 @@ pub fn openapi() -> io::Result<()> {
 pub fn serve(config: Config, dev: bool) -> Result<(), Error> {
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(run(config, dev));
-    leave(runtime, matches!(ended, Ok(Ended::InOrder)));
+    leave(runtime, matches!(ended, Ok(Ended::InOrder) | Err(Error::Broken(_))));
     ended.map(drop)
 }
 
@@ -134,14 +138,19 @@ async fn run(config: Config, dev: bool) -> Result<Ended, Error> {
     let server = Server::start(config, dev).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut broken = None;
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
+        part = server.vitals.ended() => {
+            error!(part, "a part ended that must not: stopping, for who supervises the server to start it again");
+            broken = Some(part);
+        }
     }
     tokio::select! {
         () = server.stop() => {
             info!("stopped");
-            return Ok(Ended::InOrder);
+            return broken.map_or(Ok(Ended::InOrder), |part| Err(Error::Broken(part)));
         }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -212,6 +221,7 @@ fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
 /// The running server.
 struct Server {
     grace: Duration,
+    vitals: Vitals,
     ready: Arc<AtomicBool>,
     webrtc: WebRtc,
     recordings: Recordings,
@@ -229,19 +239,14 @@ impl Server {
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
         let limits = files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
+        let vitals = Vitals::default();
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
         let tls = Tls::open(&config.server, &dir).map_err(Error::Tls)?;
         let hook = config.hook_script.clone();
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
-        let hooks = match hook {
-            Some(script) => Some(Hooks::start(&config.hooks, script, &recordings, events, &hook_tasks)),
-            None => {
-                hooks::ignore(events, &hook_tasks);
-                None
-            }
-        };
+        let hooks = Hooks::start(&config.hooks, hook, &recordings, events, &hook_tasks, &vitals);
 
         let grace = config.record.reconnect_grace;
         let publications = Publications::new(recordings.clone(), ingest.clone(), grace, &limits);
@@ -252,7 +257,8 @@ impl Server {
         recordings.keep_to(config.retention.clone());
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
-        let webrtc = WebRtc::start(config.webrtc.clone(), config.is_local(), publications.clone())
+        let (settings, engine) = (config.webrtc.clone(), vitals.part("the media engine"));
+        let webrtc = WebRtc::start(settings, config.is_local(), publications.clone(), engine)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
         let doors = doors(&config, tls).await?;
@@ -278,8 +284,9 @@ impl Server {
             inside,
             feed,
         };
-        let stop = http_stop.clone();
+        let (stop, alive) = (http_stop.clone(), vitals.part("HTTP"));
         http_tasks.spawn("http", async move {
+            let _alive = alive;
             if let Err(error) = http::serve(doors, Arc::new(state), stop).await {
                 error!(%error, "HTTP ended");
             }
@@ -289,6 +296,7 @@ impl Server {
         announce(&config, bound, &webrtc);
         Ok(Self {
             grace: config.server.shutdown_grace,
+            vitals,
             ready,
             webrtc,
             recordings,

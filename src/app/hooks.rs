@@ -5,6 +5,7 @@
 
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
+use crate::base::vitals::Vitals;
 use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
 use crate::http::state::{NoReplay, Replay};
 use crate::record::{
@@ -35,28 +36,41 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    /// Runs the script for every sealed recording, beginning with those the last run owed.
+    /// Runs the script for every sealed recording, beginning with those the last run owed; none without a
+    /// script.
     pub fn start(
         config: &hook::Config,
-        script: PathBuf,
+        script: Option<PathBuf>,
         recordings: &Recordings,
         sealed: mpsc::Receiver<Event>,
         tasks: &Tasks,
-    ) -> Self {
+        vitals: &Vitals,
+    ) -> Option<Self> {
+        let Some(script) = script else {
+            ignore(sealed, tasks);
+            return None;
+        };
         let (queue, updates) = Queue::start(config, Script::new(script), tasks);
         let (settled, asked) = mpsc::channel(1);
         let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
         let changes = recordings.changes();
         // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
         let due = recordings.hooks_due();
+        let alive = vitals.part("the hook submitter");
         tasks.spawn("hook submitter", async move {
+            let _alive = alive;
             tokio::select! {
                 () = submit_all(&submit, &catalogue, due, sealed, changes, asked) => {}
                 () = stop.cancelled() => {}
             }
         });
-        tasks.spawn("hook notes", Notes::new(recordings).keep(updates));
-        Self { queue, settled }
+        // It ends when the queue does.
+        let (alive, notes) = (vitals.part("the hook queue"), Notes::new(recordings));
+        tasks.spawn("hook notes", async move {
+            let _alive = alive;
+            notes.keep(updates).await;
+        });
+        Some(Self { queue, settled })
     }
 
     pub fn queue(&self) -> Queue {
@@ -119,7 +133,7 @@ async fn deleted(changes: &mut broadcast::Receiver<RecordingChange>) -> Recordin
 }
 
 /// Without a script the events still have to be read.
-pub(super) fn ignore(mut sealed: mpsc::Receiver<Event>, tasks: &Tasks) {
+fn ignore(mut sealed: mpsc::Receiver<Event>, tasks: &Tasks) {
     let stop = tasks.stop_token();
     tasks.spawn("no hook", async move {
         tokio::select! {

@@ -9,3 +9,4 @@ pub mod pulse;
 pub mod reason;
 pub mod tasks;
 pub mod units;
+pub mod vitals;

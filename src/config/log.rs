@@ -1,7 +1,11 @@
 //! The log: to standard error, as text or JSON.
 
 use serde::Deserialize;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic;
+use tracing::error;
+use tracing::field::display;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -60,7 +64,16 @@ impl Log {
             Format::Text => builder.try_init(),
             Format::Json => builder.json().flatten_event(true).try_init(),
         };
-        started.map_err(|error| error.to_string())
+        started.map_err(|error| error.to_string())?;
+        // In the log's own format: a collector that reads JSON would drop the lines the runtime prints.
+        panic::set_hook(Box::new(|panicked| {
+            let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+            // Taken if RUST_BACKTRACE asks for it.
+            let backtrace = Backtrace::capture();
+            let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
+            error!(thread, backtrace, "{panicked}");
+        }));
+        Ok(())
     }
 }
 

@@ -5,6 +5,9 @@
 //! session has proven it (D4). Media from any other address only tells its session where the peer
 //! may be now. Sessions do no I/O: the loop feeds them datagrams and time, and carries off their
 //! frames, datagrams and deadlines.
+//!
+//! What peers send reaches code of others (ICE, DTLS, SRTP, SDP). A panic in there must be the end of that
+//! peer's session and not of everybody's, so the loop takes every step of a session through [`contained`].
 
 use crate::base::places::Place;
 use crate::base::pulse::Pulse;
@@ -20,10 +23,11 @@ use bytes::BytesMut;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, info_span};
+use tracing::{error, info, info_span};
 
 /// Batches of one wake-up before timers and commands get their turn.
 const BATCHES: usize = 8;
@@ -94,10 +98,36 @@ struct Entry {
     ending: Option<EndReason>,
     /// In the list of those to be settled.
     dirty: bool,
+    /// A step of it has panicked: it ends.
+    broken: bool,
     span: tracing::Span,
 }
 
 type Key = u64;
+
+impl Entry {
+    /// Whoever goes after the word to stop is not waited for.
+    fn is_gone(&self, gone: Gone) -> Over {
+        self.ending.map_or(Over::Gone(gone), Over::Stopped)
+    }
+}
+
+/// Takes a step of a session. One that panics breaks it: it ends at the next settling, as if its peer had
+/// vanished, so its publisher may come back.
+fn contained<T>(entry: &mut Entry, step: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    // Whatever state the session is left in, all that is still asked of it is its end.
+    let done = catch_unwind(AssertUnwindSafe(|| step(entry))).ok();
+    if done.is_none() {
+        entry.broken = true;
+        entry.span.in_scope(|| error!("a step of this session panicked: it ends, the others go on"));
+    }
+    done
+}
+
+/// What an offer or a candidate is answered that made its session panic.
+pub(super) fn unusable() -> Refusal {
+    Refusal::BadSdp("this can't be dealt with, which is a fault of the server: its log says more".to_owned())
+}
 
 /// The loop's state.
 pub(super) struct Engine {
@@ -204,7 +234,8 @@ impl Engine {
                     return tally.unknown(&kind);
                 };
                 if proven {
-                    entry.session.handle(now, datagram.from, datagram.to, BytesMut::from(datagram.data));
+                    let data = BytesMut::from(datagram.data);
+                    contained(entry, |entry| entry.session.handle(now, datagram.from, datagram.to, data));
                 } else {
                     tally.unproven();
                     entry.session.suspect(now, datagram.from, datagram.to);
@@ -235,7 +266,7 @@ impl Engine {
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
             if entry.alarm == Some(at) {
                 entry.alarm = None;
-                entry.session.handle_timeout(now);
+                contained(entry, |entry| entry.session.handle_timeout(now));
                 if !std::mem::replace(&mut entry.dirty, true) {
                     self.dirty.push(key);
                 }
@@ -256,61 +287,66 @@ impl Engine {
     fn settle_one(&mut self, key: Key, now: Instant) -> Option<Over> {
         let entry = self.sessions.get_mut(&key)?;
         entry.dirty = false;
-        let mut replaced = None;
-        let mut over = None;
-        while let Some(event) = entry.session.poll_event(now) {
-            match event {
-                Event::Media(media) => {
-                    // Asked while media flows: a publisher that sends nothing has no keyframe to give.
-                    if entry.publication.media(&entry.id, media, now) {
-                        entry.session.want_keyframe(now);
+        let (mut replaced, mut over) = (None, None);
+        contained(entry, |entry| {
+            while let Some(event) = entry.session.poll_event(now) {
+                match event {
+                    Event::Media(media) => {
+                        // Asked while media flows: a publisher that sends nothing has no keyframe to give.
+                        if entry.publication.media(&entry.id, media, now) {
+                            entry.session.want_keyframe(now);
+                        }
                     }
-                }
-                Event::Proven(address) => {
-                    self.by_address.insert(address, key);
-                    bounded(&mut entry.addresses, address, |old| unmap(&mut self.by_address, old, key));
-                }
-                Event::Source(source) => {
-                    // First come, first served: who names another's source must not get its packets.
-                    self.by_source.entry(source).or_insert(key);
-                    bounded(&mut entry.sources, source, |old| unmap(&mut self.by_source, old, key));
-                }
-                Event::Connected => {
-                    entry.span.in_scope(|| info!("connected"));
-                    entry.handshake = None;
-                    match entry.publication.connected(&entry.id, Way::Webrtc, &entry.session.tracks(), now) {
-                        Ok(old) => replaced = old,
-                        Err(_) => over = Some(Over::Refused),
+                    Event::Proven(address) => {
+                        self.by_address.insert(address, key);
+                        bounded(&mut entry.addresses, address, |old| unmap(&mut self.by_address, old, key));
                     }
+                    Event::Source(source) => {
+                        // First come, first served: who names another's source must not get its packets.
+                        self.by_source.entry(source).or_insert(key);
+                        bounded(&mut entry.sources, source, |old| unmap(&mut self.by_source, old, key));
+                    }
+                    Event::Connected => {
+                        entry.span.in_scope(|| info!("connected"));
+                        entry.handshake = None;
+                        let tracks = entry.session.tracks();
+                        match entry.publication.connected(&entry.id, Way::Webrtc, &tracks, now) {
+                            Ok(old) => replaced = old,
+                            Err(_) => over = Some(Over::Refused),
+                        }
+                    }
+                    Event::Gone(gone) => over = Some(entry.is_gone(gone)),
                 }
-                // Whoever goes after the word to stop is not waited for.
-                Event::Gone(gone) => over = Some(entry.ending.map_or(Over::Gone(gone), Over::Stopped)),
             }
-        }
-        while let Some(transmit) = entry.session.poll_transmit(now) {
-            if let Kind::Request(_) = Kind::of(&transmit.data)
-                && let Some(Ok(transaction)) = transmit.data.get(8..20).map(Transaction::try_from)
-            {
-                if entry.transactions.len() == TRANSACTIONS
-                    && let Some(old) = entry.transactions.pop_front()
+            while let Some(transmit) = entry.session.poll_transmit(now) {
+                if let Kind::Request(_) = Kind::of(&transmit.data)
+                    && let Some(Ok(transaction)) = transmit.data.get(8..20).map(Transaction::try_from)
                 {
-                    self.by_transaction.remove(&old);
+                    if entry.transactions.len() == TRANSACTIONS
+                        && let Some(old) = entry.transactions.pop_front()
+                    {
+                        self.by_transaction.remove(&old);
+                    }
+                    entry.transactions.push_back(transaction);
+                    self.by_transaction.insert(transaction, key);
                 }
-                entry.transactions.push_back(transaction);
-                self.by_transaction.insert(transaction, key);
+                self.socket.send(transmit.from, transmit.to, &transmit.data);
             }
-            self.socket.send(transmit.from, transmit.to, &transmit.data);
-        }
-        if over.is_none() && (entry.publication.is_over() || entry.publication.has_left(&entry.id)) {
-            over = Some(Over::Refused);
-        }
-        let deadline = entry.session.deadline();
-        // A deadline that has moved back keeps its alarm, which then comes early and does no harm:
-        // one more for every packet would fill the heap.
-        if let Some(at) = deadline.filter(|at| over.is_none() && entry.alarm.is_none_or(|alarm| *at < alarm))
-        {
-            entry.alarm = Some(at);
-            self.timers.push(Reverse((at, key)));
+            if over.is_none() && (entry.publication.is_over() || entry.publication.has_left(&entry.id)) {
+                over = Some(Over::Refused);
+            }
+            let deadline = entry.session.deadline();
+            // A deadline that has moved back keeps its alarm, which then comes early and does no harm:
+            // one more for every packet would fill the heap.
+            if let Some(at) =
+                deadline.filter(|at| over.is_none() && entry.alarm.is_none_or(|alarm| *at < alarm))
+            {
+                entry.alarm = Some(at);
+                self.timers.push(Reverse((at, key)));
+            }
+        });
+        if entry.broken {
+            over = Some(entry.is_gone(Gone::Broken));
         }
         if let Some(old) = replaced.and_then(|id| self.by_id.get(&id).copied()) {
             self.remove(old, Over::Refused, now);
@@ -320,15 +356,17 @@ impl Engine {
 
     fn remove(&mut self, key: Key, over: Over, now: Instant) {
         let Some(mut entry) = self.sessions.remove(&key) else { return };
-        entry.session.close(now);
-        while let Some(event) = entry.session.poll_event(now) {
-            if let Event::Media(media) = event {
-                entry.publication.media(&entry.id, media, now);
+        contained(&mut entry, |entry| {
+            entry.session.close(now);
+            while let Some(event) = entry.session.poll_event(now) {
+                if let Event::Media(media) = event {
+                    entry.publication.media(&entry.id, media, now);
+                }
             }
-        }
-        while let Some(transmit) = entry.session.poll_transmit(now) {
-            self.socket.send(transmit.from, transmit.to, &transmit.data);
-        }
+            while let Some(transmit) = entry.session.poll_transmit(now) {
+                self.socket.send(transmit.from, transmit.to, &transmit.data);
+            }
+        });
         let forged = entry.session.take_forged();
         self.tally.add(entry.session.take_counts(), forged);
         entry.span.in_scope(|| info!(?over, "the session is over"));
@@ -409,6 +447,7 @@ impl Engine {
             alarm: None,
             ending: None,
             dirty: true,
+            broken: false,
             span,
         };
         self.sessions.insert(key, entry);
@@ -423,7 +462,7 @@ impl Engine {
     ) -> Result<T, Refusal> {
         let key = *self.by_id.get(id).ok_or(Refusal::SessionNotFound)?;
         let entry = self.sessions.get_mut(&key).ok_or(Refusal::SessionNotFound)?;
-        let result = act(entry);
+        let result = contained(entry, act).unwrap_or_else(|| Err(unusable()));
         let ufrag = entry.session.ufrag().to_owned();
         if !entry.ufrags.contains(&ufrag) {
             self.by_ufrag.insert(ufrag.clone(), key);
@@ -482,6 +521,33 @@ fn unmap<T: std::hash::Hash + Eq>(map: &mut HashMap<T, Key>, route: T, key: Key)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::status::Status;
+    use crate::ingest::webrtc::Config;
+    use crate::ingest::webrtc::tests::{held, offer};
+
+    #[tokio::test]
+    async fn a_session_that_panics_ends_alone_and_leaves_nothing_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (webrtc, mut commands) = held(dir.path(), 2);
+        let config = Config { udp_bind: "127.0.0.1:0".to_owned(), ..Config::default() };
+        let mut engine = Engine::new(Socket::bind(&config, true).unwrap(), Pulse::new("test"));
+        let now = Instant::now();
+        let mut accepted = Vec::new();
+        for name in ["breaks", "other"] {
+            accepted.push(webrtc.accept(offer(name)).await.unwrap());
+            engine.command(commands.recv().await.unwrap(), now);
+        }
+        engine.settle(now);
+        let broken: Result<(), _> = engine.with(&accepted[0].session, |_| panic!("this test means it"));
+        assert_eq!(broken, Err(unusable()));
+        engine.settle(now);
+        let is_there = |entry: &mut Entry| Ok(entry.broken);
+        assert_eq!(engine.with(&accepted[0].session, is_there), Err(Refusal::SessionNotFound));
+        assert_eq!(engine.with(&accepted[1].session, is_there), Ok(false), "the other one goes on");
+        assert_eq!((engine.by_ufrag.len(), engine.sessions.len()), (1, 1), "routes and sessions");
+        assert!(matches!(*accepted[0].status.borrow(), Status::Failed { .. }), "{:?}", accepted[0].status);
+        assert!(webrtc.accept(offer("breaks")).await.is_ok(), "its name and its place are still taken");
+    }
 
     #[test]
     fn a_session_keeps_its_newest_routes_and_takes_nobody_elses_away() {

@@ -20,6 +20,7 @@ use crate::base::places::Party;
 use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
 use crate::base::units;
+use crate::base::vitals::Vital;
 use crate::ingest::publication::{NoControl, Publication, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
@@ -32,6 +33,7 @@ use crate::record::Begun;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -178,8 +180,13 @@ impl WebRtc {
     /// Binds the media socket and starts the engine on a thread of its own: one busy publisher must
     /// not wait for an HTTP request, nor the other way round.
     ///
-    /// `local_only` is what `webrtc.udp_bind = "auto"` means.
-    pub fn start(config: Config, local_only: bool, publications: Publications) -> io::Result<Self> {
+    /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the engine.
+    pub fn start(
+        config: Config,
+        local_only: bool,
+        publications: Publications,
+        alive: Vital,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let socket = {
             let _entered = runtime.enter();
@@ -190,9 +197,10 @@ impl WebRtc {
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
         let pulse = Pulse::new("media engine");
         let engine = Engine::new(socket, pulse.clone());
-        std::thread::Builder::new()
-            .name("webrtc".to_owned())
-            .spawn(move || runtime.block_on(engine.run(receiver)))?;
+        std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
+            let _alive = alive;
+            runtime.block_on(engine.run(receiver));
+        })?;
         Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr, pulse })
     }
 
@@ -260,7 +268,9 @@ impl WebRtc {
         };
         let id = Session::new_id();
         publication.offered(&id);
-        let (session, answer) = match Session::accept(&offer.sdp, &config, Instant::now()) {
+        // An offer that makes the code below panic must leave nothing taken.
+        let parse = AssertUnwindSafe(|| Session::accept(&offer.sdp, &config, Instant::now()));
+        let (session, answer) = match catch_unwind(parse).unwrap_or_else(|_| Err(engine::unusable())) {
             Ok(accepted) => accepted,
             Err(refusal) => {
                 publication.refused(&id, &refusal);

@@ -98,6 +98,8 @@ pub enum Gone {
     Idle,
     /// As [`Session::stop`] said, with what was still on its way.
     Stopped,
+    /// A step of it panicked, as its owner noticed.
+    Broken,
 }
 
 /// A datagram to be sent.
