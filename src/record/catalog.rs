@@ -346,12 +346,15 @@ fn read(dir: &Path, name: &str) -> Result<Manifest, String> {
     Ok(manifest)
 }
 
-/// A deletion that a crash cut short is brought to its end.
+/// A deletion that a crash cut short is brought to its end, wherever the file was.
 fn finish_deletion(dir: &Path, manifest: &Manifest) {
-    if manifest.state == RecordingState::Deleted
-        && let Ok(()) = fs::remove_file(path(dir, manifest))
-    {
-        tracing::info!(file = manifest.file, "removed a file whose manifest says deleted");
+    if manifest.state != RecordingState::Deleted {
+        return;
+    }
+    for path in [path(dir, manifest), dir.join(QUARANTINE).join(&manifest.file)] {
+        if fs::remove_file(&path).is_ok() {
+            tracing::info!(path = %path.display(), "removed a file whose manifest says deleted");
+        }
     }
 }
 
@@ -455,9 +458,14 @@ mod tests {
         let gone = catalog.delete(&sealed.id).await.unwrap();
         assert_eq!((gone.state, gone.file_present), (RecordingState::Deleted, false));
         assert!(!file.exists());
-        fs::write(&file, "back, as after a crash between manifest and unlink").unwrap();
+        let quarantine = dir.path().join(QUARANTINE);
+        fs::create_dir(&quarantine).unwrap();
+        for place in [dir.path(), &quarantine] {
+            fs::write(place.join(&sealed.file), "as after a crash between manifest and unlink").unwrap();
+        }
         let catalog = load(dir.path());
-        assert!(!file.exists(), "the deletion was not brought to its end");
+        let left = [dir.path(), &quarantine].map(|place| place.join(&sealed.file).exists());
+        assert_eq!(left, [false, false], "the deletion was not brought to its end");
         assert_eq!(catalog.get(&sealed.id).map(|found| found.state), Some(RecordingState::Deleted));
         assert_eq!(catalog.list(), [open], "what was deleted is not listed");
         assert!(matches!(catalog.delete(&"0".repeat(26).parse().unwrap()).await, Err(Error::NotFound(_))));
