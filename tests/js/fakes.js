@@ -60,6 +60,7 @@ export class FakePeer {
   restarts = 0;
   offers = 0;
   candidates = [];
+  transport = { state: "connected" };
 
   constructor() {
     peers.push(this);
@@ -97,7 +98,7 @@ export class FakePeer {
   }
 
   getSenders() {
-    return [];
+    return [{ transport: this.transport, replaceTrack: async () => {} }];
   }
 
   setConfiguration(configuration) {
@@ -110,6 +111,12 @@ export class FakePeer {
 
   close() {
     this.connectionState = "closed";
+  }
+
+  /** The server closes DTLS; the connection's own state stays as it is for seconds. */
+  goodbye() {
+    this.transport.state = "closed";
+    this.transport.onstatechange?.({});
   }
 
   is(state) {

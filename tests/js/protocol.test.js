@@ -158,6 +158,31 @@ test("a lost path restarts ICE after 3 s and tells", async () => {
   assert.deepEqual(heard.slice(2), [["reconnecting", { attempt: 1 }], "reconnected"]);
 });
 
+test("a connection that the server closes is made anew after a second", async () => {
+  const { heard } = await publishing();
+  peers[0].is("connected");
+  peers[0].goodbye();
+  mock.timers.tick(900);
+  assert.equal(peers.length, 1, "it may say why");
+  mock.timers.tick(200);
+  await settle();
+  assert.deepEqual([peers.length, peers[0].restarts], [2, 0]);
+  assert.equal(sockets[0].of("publish").at(-1).resume, "secret");
+  sockets[0].says({ type: "answer", stream: "t", sdp: "answer", resume: "secret", ice_servers: [] });
+  peers[1].is("connected");
+  assert.deepEqual(heard.slice(2), [["reconnecting", { attempt: 1 }], "reconnected"]);
+});
+
+test("a connection that the server closes for a reason isn't made anew", async () => {
+  const { stream } = await publishing();
+  peers[0].is("connected");
+  peers[0].goodbye();
+  sockets[0].says(sealed("kicked"));
+  mock.timers.tick(2000);
+  await settle();
+  assert.deepEqual([stream.status(), peers.length], ["UNPUBLISHED", 1]);
+});
+
 test("an offer without an answer takes a new socket after 10 s", async () => {
   await offered();
   mock.timers.tick(10_000);

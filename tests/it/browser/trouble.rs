@@ -4,7 +4,9 @@ use super::{CONNECT, SOON, Studio, assert_seekable, duration_of, longest_silence
 use super::{start_publishing, stop_publishing};
 use crate::support::chromium::{ALLOW, Chromium};
 use crate::support::judge;
+use crate::support::user::Api;
 use crate::support::web::Proxy;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -183,4 +185,21 @@ async fn a_page_whose_address_is_not_secure_names_three_ways_out() {
         assert!(notice.contains(way), "no {way} in: {notice}");
     }
     assert_eq!(browser.run("return document.querySelector('#start').disabled;").await, true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_without_a_socket_hears_at_once_that_an_operator_has_ended_its_stream() {
+    let studio = Studio::open(&[]);
+    let proxy = Proxy::without_sockets(&studio.server.base);
+    let browser = Chromium::start().await;
+    start_publishing(&browser, &proxy.base, "ended").await;
+    publish_for(&browser, Duration::from_secs(2)).await;
+    let (status, body) = Api::of(&studio.server).call(Method::DELETE, "/api/streams/ended").await;
+    assert!(status.is_success(), "{body}");
+    let ended = Instant::now();
+    // By the state of the connection it would be eleven seconds, and the page would publish anew.
+    browser.until("!document.querySelector('#result').hidden", FIVE).await;
+    println!("the page knows after {:?}", ended.elapsed());
+    assert_eq!(browser.text("#status").await, "UNPUBLISHED");
+    assert_eq!(studio.the_one_recording(SOON).await["end_reason"], "kicked");
 }

@@ -5,7 +5,7 @@
 /**
  * @typedef {object} PeerEvents
  * @property {(candidate: RTCIceCandidateInit) => void} candidate  One to trickle; an empty one ends them.
- * @property {(state: RTCPeerConnectionState) => void} state
+ * @property {(state: RTCPeerConnectionState) => void} state  Closed: the server has said goodbye.
  * @property {() => void} pathless  All candidates are known, and none is for UDP: the browser may not use it.
  */
 
@@ -24,6 +24,8 @@ export class Peer {
   #early = [];
   /** Whether the browser may use UDP. */
   #path = false;
+  /** The server has closed the connection: no ICE restart brings it back. */
+  #closed = false;
 
   /**
    * @param {MediaStream} media
@@ -116,7 +118,19 @@ export class Peer {
     if (iceServers.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
     if (this.#pc.signalingState !== "have-local-offer") return; // an answer to an offer made again since
     await this.#pc.setRemoteDescription({ type: "answer", sdp });
+    this.#listen();
     for (const candidate of this.#early.splice(0)) this.candidate(candidate);
+  }
+
+  /** The server's goodbye (DTLS close_notify) is heard at once; in the connection's own state it shows after eight seconds. */
+  #listen() {
+    const transport = this.#pc.getSenders().find((sender) => sender.transport)?.transport;
+    if (!transport) return;
+    transport.onstatechange = () => {
+      if (transport.state !== "closed" || this.#pc.signalingState === "closed") return;
+      this.#closed = true;
+      this.#events.state("closed");
+    };
   }
 
   /** @param {RTCIceCandidateInit | string} candidate */
@@ -127,7 +141,7 @@ export class Peer {
   }
 
   get state() {
-    return this.#pc.connectionState;
+    return this.#closed ? "closed" : this.#pc.connectionState;
   }
 
   /** Sends these tracks from now on; a kind that is missing falls silent. @param {MediaStream} media */

@@ -38,6 +38,8 @@ export const UNWANTED = ["publisher_lost", "server_stopped", "server_crashed"];
 export const GIVE_UP = 120_000;
 /** The same for one that the server never answered: somebody sits there and waits for the start. */
 export const GIVE_UP_START = 15_000;
+/** The server has closed the connection: why, it says on another road, within this. */
+export const GOODBYE_PATIENCE = 1_000;
 /** How long the server may take from `stop` to the sealed file; a full disk queue is slow. */
 export const STOP_DEADLINE = 20_000;
 

@@ -3,7 +3,7 @@
 import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
 import { Peer } from "./peer.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, GOODBYE_PATIENCE, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
 
 /** @typedef {import("./model.js").ServerMessage} ServerMessage */
 
@@ -193,6 +193,9 @@ export class Webrtc extends Way {
     } else if (state === "disconnected" || state === "failed") {
       this.#lostAt ??= performance.now();
       this.#timers.after("repair", state === "failed" ? 0 : DISCONNECT_PATIENCE, () => this.#repair());
+    } else if (state === "closed" && !this.stopping) {
+      this.#lostAt ??= performance.now();
+      this.#timers.after("repair", GOODBYE_PATIENCE, () => this.#repair());
     }
   }
 
@@ -204,7 +207,7 @@ export class Webrtc extends Way {
     if (this.#lostAt !== null) this.host.emit("reconnecting", { attempt });
     this.#timers.after("repair", CONNECT_PATIENCE + pause(attempt), () => this.#repair());
     if (this.#asked) return;
-    const anew = attempt % (RESTARTS_PER_CONNECTION + 1) === 0;
+    const anew = this.#peer?.state === "closed" || attempt % (RESTARTS_PER_CONNECTION + 1) === 0;
     (anew ? this.#connect() : this.#offer(true)).catch((error) => this.#fail(error));
   }
 
@@ -240,6 +243,7 @@ export class Webrtc extends Way {
     this.#lostAt ??= this.#detachedAt ?? performance.now();
     this.host.resume = undefined;
     this.#answered();
+    this.#timers.cancel("repair");
     this.host.interrupt(reason, recording, this.#lostAt);
     // A server that stops is on its way down: a new socket finds the next one.
     if (reason === "server_stopped") {

@@ -5,7 +5,7 @@ import { OnrecordError, STREAM_STATUS, pause } from "./model.js";
 import { Peer } from "./peer.js";
 import { Timers } from "./waiting.js";
 import { FRAME_DEADLINE, STEP_DEADLINE, Webrtc } from "./webrtc.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, GOODBYE_PATIENCE, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
 
 /** An answer takes milliseconds; this is for the network. */
 const ANSWER_DEADLINE = 10_000;
@@ -127,6 +127,9 @@ export class Whip extends Way {
     } else if (state === "disconnected" || state === "failed") {
       this.#lostAt ??= performance.now();
       this.#timers.after("repair", state === "failed" ? 0 : DISCONNECT_PATIENCE, () => this.#repair());
+    } else if (state === "closed" && !this.stopping) {
+      this.#lostAt ??= performance.now();
+      this.#timers.after("repair", GOODBYE_PATIENCE, () => this.#repair());
     }
   }
 
