@@ -1,5 +1,7 @@
 // Plays WebM as it arrives, at the live edge: Media Source Extensions around one <video>.
 
+import { Joiner } from "./clusters.js";
+
 /** What is played again is never older than this, in seconds; older media is thrown away. */
 const KEPT_S = 30;
 /** Seconds behind the newest media that is aimed at, beyond the longest pause between two arrivals. */
@@ -25,8 +27,9 @@ export class Player {
   #source = null;
   /** @type {SourceBuffer | null} */
   #buffer = null;
-  /** @type {ArrayBuffer[]} */
+  /** @type {BufferSource[]} */
   #queue = [];
+  #joiner = new Joiner();
   #arrived = 0;
   /** @type {{at: number, ms: number}[]} */
   #pauses = [];
@@ -54,6 +57,7 @@ export class Player {
   begin(mime) {
     this.freeze();
     this.#queue = [];
+    this.#joiner.reset();
     this.#pauses = [];
     this.#arrived = 0;
     const source = (this.#source = new /** @type {typeof MediaSource} */ (Source)());
@@ -84,7 +88,7 @@ export class Player {
     if (this.#arrived) this.#pauses.push({ at: now, ms: now - this.#arrived });
     this.#arrived = now;
     while (this.#pauses.length && this.#pauses[0].at < now - MEMORY_MS.again) this.#pauses.shift();
-    this.#queue.push(bytes);
+    this.#queue.push(this.#joiner.join(bytes));
     if (this.#queue.length > QUEUE) return this.failed(new Error("this device is too slow for the stream"));
     this.#feed();
   }
