@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 say "tools"
-# ffmpeg and mkvtoolnix judge the files, chromium publishes and plays, gstreamer muxes what is to be
+# ffmpeg and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
 # repaired, coturn relays, curl uploads, g++ builds the fuzzer, iproute2 shapes real networks, libfaketime
 # sets a server's clock, nginx stands in front.
 packages=(
@@ -15,6 +15,7 @@ packages=(
   coturn
   curl
   ffmpeg
+  firefox-esr
   g++
   gstreamer1.0-plugins-base
   gstreamer1.0-plugins-good
@@ -54,6 +55,9 @@ command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 cargo deny --locked check --hide-inclusion-graph licenses bans sources
 
 say "tests"
+# Firefox's driver is no Debian package.
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+command -v geckodriver >/dev/null || cargo install geckodriver --locked
 # With what each has measured.
 cargo test --release --locked -- --show-output
 

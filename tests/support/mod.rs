@@ -6,14 +6,14 @@
 //! ```
 //!
 //! Nothing in `publisher` or `network` touches a socket or a clock; `live` drives the same publisher
-//! over real UDP against a server started by `server`, and `chromium` does so with a real browser, past
+//! over real UDP against a server started by `server`, and `browser` does so with a real one, past
 //! what `web` puts in between.
 
 #![allow(dead_code, reason = "every test binary and bench uses its own part")]
 
+pub mod browser;
 pub mod bucket;
 pub mod certificate;
-pub mod chromium;
 pub mod chunks;
 pub mod events;
 pub mod judge;

@@ -2,7 +2,7 @@
 
 use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::judge::{self, Probe};
 use crate::support::web::Proxy;
 use reqwest::{Client, header};
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 const TEN: Duration = Duration::from_secs(10);
 
 /// Opens the page and begins; the time of the first picture is kept in the page.
-async fn start_sending(browser: &Chromium, base: &str, query: &str) {
+async fn start_sending(browser: &Browser, base: &str, query: &str) {
     browser.goto(&format!("{base}/camera?{query}")).await;
     browser.click("#start").await;
     browser.until("document.querySelector('#status').dataset.status === 'PUBLISHING'", CONNECT).await;
     browser.run("window.began = performance.now();").await;
 }
 
-async fn stop_sending(browser: &Chromium) {
+async fn stop_sending(browser: &Browser) {
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
     assert_eq!(browser.text("#status").await, "UNPUBLISHED");
@@ -28,7 +28,7 @@ async fn stop_sending(browser: &Chromium) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_seconds_of_pictures_become_a_file_that_seeks_and_the_hook_runs() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_sending(&browser, &studio.server.base, "name=front%20door").await;
     browser.until("performance.now() - began >= 10000", TEN + SOON).await;
     look(&browser, &pictures(), "camera").await;
@@ -59,7 +59,7 @@ async fn ten_seconds_of_pictures_become_a_file_that_seeks_and_the_hook_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_out_of_bounds_are_said_and_a_cut_connection_loses_no_recording() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let proxy = Proxy::start(&studio.server.base);
     start_sending(&browser, &proxy.base, "name=cut&fps=1000&quality=7").await;
     let settings = browser.text("#settings").await;
@@ -88,7 +88,7 @@ pub(super) fn plain(colour: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_element_shows_each_picture_and_comes_back_with_the_stream() {
     let studio = Studio::open(&["mjpeg.idle_timeout=60s"]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let (client, url) = (Client::new(), studio.server.url("/upload"));
     let post = async |colour: &str| {
         let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpeg").body(plain(colour));

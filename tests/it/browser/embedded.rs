@@ -1,7 +1,7 @@
 //! The library in pages of others, served from another origin.
 
 use super::{CONNECT, SOON, Studio, assert_seekable};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::web::Site;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn host(studio: &Studio) -> &str {
 }
 
 /// Presses Start, waits for PUBLISHING, and for three seconds of it; presses Stop.
-async fn press_start_and_stop(browser: &Chromium) {
+async fn press_start_and_stop(browser: &Browser) {
     browser.click("#start").await;
     let word = "document.querySelector('#status').textContent";
     browser.until(&format!("{word} === 'PUBLISHING'"), CONNECT).await;
@@ -92,7 +92,7 @@ async fn press_start_and_stop(browser: &Chromium) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_written_for_flashphoner_works_with_our_script_and_name_space() {
     let (site, studio) = site_and_studio().await;
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&site.serve("streamer", FLASHPHONER_STYLE.replace("SERVER", host(&studio)))).await;
     press_start_and_stop(&browser).await;
 
@@ -114,7 +114,7 @@ async fn the_example_in_the_readme_records_as_written() {
     assert_eq!(example.matches(EXAMPLE_SERVER).count(), 2, "the server is named in two places");
 
     let (site, studio) = site_and_studio().await;
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&site.serve("interview", example.replace(EXAMPLE_SERVER, host(&studio)))).await;
     press_start_and_stop(&browser).await;
 

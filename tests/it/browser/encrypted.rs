@@ -3,8 +3,8 @@
 
 use super::login::{TOKEN, log_in, tokens};
 use super::{SOON, Studio, assert_seekable, record};
+use crate::support::browser::{ALLOW, Browser};
 use crate::support::certificate::chromium_flag;
-use crate::support::chromium::{ALLOW, Chromium};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn with_a_certificate_of_its_own_a_page_of_another_name_logs_in_and_record
     let studio = Studio::open(&["server.tls.self_signed=true", &tokens()]);
     let cert = CertificateDer::from_pem_file(studio.server.records().join(".tls.pem")).unwrap();
     let accept = chromium_flag(&cert);
-    let browser = Chromium::with(&[ALLOW, "--host-resolver-rules=MAP studio.test 127.0.0.1", &accept]).await;
+    let browser = Browser::with(&[ALLOW, "--host-resolver-rules=MAP studio.test 127.0.0.1", &accept]).await;
     let base = studio.server.base.replace("localhost", "studio.test");
     assert!(base.starts_with("https://studio.test:"), "{base}");
 

@@ -2,7 +2,7 @@
 
 use super::pages::{look, pictures};
 use super::{SOON, Studio, json, start_publishing};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::media;
 use crate::support::user::on_air;
 use reqwest::{Client, header};
@@ -64,7 +64,7 @@ fn button(name: &str, action: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sees_streams_live_stops_a_recording_and_ends_a_stream() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let sound_and_picture = on_air(&studio.server, "talk").await;
     let camera = Camera::start(studio.server.url("/upload"));
     start_publishing(&browser, &studio.server.base, "interview").await;
@@ -111,7 +111,7 @@ async fn an_operator_sees_streams_live_stops_a_recording_and_ends_a_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_recording_is_listed_without_a_reload_as_soon_as_it_is_sealed() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&studio.server.url("/")).await;
     browser.until("document.querySelector('#newest-empty').textContent.startsWith('Nothing')", SOON).await;
     // When each row appears, by the page's clock.

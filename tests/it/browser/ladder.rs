@@ -1,7 +1,7 @@
 //! `mode=auto` where something is in the way: the page records by the next way, and says so.
 
 use super::{CONNECT, SOON, Studio, assert_seekable, assert_seekable_with};
-use crate::support::chromium::{ALLOW, Chromium};
+use crate::support::browser::{ALLOW, Browser};
 use crate::support::judge::{self, Probe};
 use crate::support::web::Proxy;
 use serde_json::Value;
@@ -15,7 +15,7 @@ const TEN: Duration = Duration::from_secs(10);
 /// Start to PUBLISHING, and what became of it.
 async fn publish(
     studio: &Studio,
-    browser: &Chromium,
+    browser: &Browser,
     base: &str,
     query: &str,
 ) -> (String, String, Duration, Value) {
@@ -46,7 +46,7 @@ async fn publish(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_udp_auto_records_by_chunks_within_ten_seconds() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::with(&[ALLOW, NO_UDP]).await;
+    let browser = Browser::with(&[ALLOW, NO_UDP]).await;
     let (way, says, took, manifest) = publish(&studio, &browser, &studio.server.base, "").await;
     assert_eq!(way, "chunks");
     assert!(says.contains("recorded chunks") && says.contains("UDP"), "{says}");
@@ -58,7 +58,7 @@ async fn without_udp_auto_records_by_chunks_within_ten_seconds() {
 async fn without_udp_and_without_sockets_auto_records_jpeg_pictures() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::without_sockets(&studio.server.base);
-    let browser = Chromium::with(&[ALLOW, NO_UDP]).await;
+    let browser = Browser::with(&[ALLOW, NO_UDP]).await;
     let (way, says, took, manifest) = publish(&studio, &browser, &proxy.base, "").await;
     assert_eq!(way, "mjpeg");
     assert!(says.contains("JPEG") && says.contains("no sound") && says.contains("WebSockets"), "{says}");
@@ -74,7 +74,7 @@ async fn without_udp_and_without_sockets_auto_records_jpeg_pictures() {
 async fn without_sockets_but_with_udp_auto_records_webrtc_by_whip() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::without_sockets(&studio.server.base);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let (way, says, _, manifest) = publish(&studio, &browser, &proxy.base, "").await;
     assert_eq!(way, "whip");
     assert!(says.contains("WebRTC") && says.contains("WebSockets"), "{says}");
@@ -85,7 +85,7 @@ async fn without_sockets_but_with_udp_auto_records_webrtc_by_whip() {
 async fn a_way_that_is_asked_for_is_taken() {
     for (mode, codec) in [("chunks", "vp9"), ("mjpeg", "mjpeg"), ("webrtc", "vp8")] {
         let studio = Studio::open(&[]);
-        let browser = Chromium::start().await;
+        let browser = Browser::start().await;
         let (way, _, _, manifest) =
             publish(&studio, &browser, &studio.server.base, &format!("mode={mode}")).await;
         assert_eq!(way, mode);

@@ -2,7 +2,7 @@
 //! with a token.
 
 use super::{CONNECT, SOON, Studio, assert_seekable, publish_for, start_publishing, stop_publishing};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::web::Site;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn guest() -> String {
 }
 
 /// Keeps a picture of the page where `ONRECORD_SCREENSHOTS` says, for people to look at.
-async fn keep(browser: &Chromium, name: &str) {
+async fn keep(browser: &Browser, name: &str) {
     let png = browser.screenshot().await;
     assert!(png.len() > 5000, "{name}: {} bytes show nothing", png.len());
     if let Some(folder) = std::env::var_os("ONRECORD_SCREENSHOTS") {
@@ -35,7 +35,7 @@ async fn keep(browser: &Chromium, name: &str) {
     }
 }
 
-pub(super) async fn log_in(browser: &Chromium, token: &str) {
+pub(super) async fn log_in(browser: &Browser, token: &str) {
     let script = format!(
         "const field = document.querySelector('#token'); field.value = '{token}'; field.form.requestSubmit();"
     );
@@ -45,7 +45,7 @@ pub(super) async fn log_in(browser: &Chromium, token: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_logs_in_records_downloads_by_the_link_and_logs_out() {
     let studio = Studio::open(&[&tokens(), "log.level=trace"]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let base = &studio.server.base;
     browser.goto(&format!("{base}/publish?name=a-1")).await;
     browser.until("location.pathname === '/login'", SOON).await;
@@ -117,7 +117,7 @@ const EMBEDDED: &str = r##"<!doctype html>
 async fn a_page_of_another_origin_publishes_by_every_way_with_a_token_that_may_only_publish() {
     let site = Site::start().await;
     let studio = Studio::open(&[&guest(), &format!("server.cors_origins=[\"{}\"]", site.origin)]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let page = |name: &str, mode: &str, token: &str| {
         let page = EMBEDDED.replace("SERVER", &studio.server.base).replace("TOKEN", token);
         site.serve(&format!("{name}-{mode}"), page.replace("NAME", name).replace("MODE", mode))

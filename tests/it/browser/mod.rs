@@ -1,9 +1,10 @@
-//! Real Chromium against the real binary: the pages, the library in pages of others, and what
+//! Real browsers against the real binary: the pages, the library in pages of others, and what
 //! happens when a page is left, crashes, or loses its socket.
 
 mod camera;
 mod embedded;
 mod encrypted;
+mod firefox;
 mod home;
 mod ladder;
 mod login;
@@ -15,7 +16,7 @@ mod record;
 mod trouble;
 mod watch;
 
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::judge::{self, Packet, Probe};
 use crate::support::server::Server;
 use crate::support::web::HookLog;
@@ -78,13 +79,13 @@ async fn json(url: &str) -> Value {
 }
 
 /// Opens the publish page of a server, or of a proxy before it, and begins a recording.
-async fn start_publishing(browser: &Chromium, base: &str, name: &str) {
+async fn start_publishing(browser: &Browser, base: &str, name: &str) {
     browser.goto(&format!("{base}/publish?name={name}")).await;
     press_start(browser).await;
 }
 
 /// The same on the publish page that is open.
-async fn press_start(browser: &Chromium) {
+async fn press_start(browser: &Browser) {
     // The words' instants, by the page's own clock.
     browser
         .run(
@@ -101,13 +102,13 @@ async fn press_start(browser: &Chromium) {
 }
 
 /// Waits until it has been published for so long on the page's clock.
-async fn publish_for(browser: &Chromium, time: Duration) {
+async fn publish_for(browser: &Browser, time: Duration) {
     let expression = format!("performance.now() - marks.PUBLISHING >= {}", time.as_millis());
     browser.until(&expression, time + SOON).await;
 }
 
 /// Presses Stop and waits for the link.
-async fn stop_publishing(browser: &Chromium) -> Take {
+async fn stop_publishing(browser: &Browser) -> Take {
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
     let take = browser
@@ -127,7 +128,7 @@ async fn stop_publishing(browser: &Chromium) -> Take {
 }
 
 /// A whole recording of this length.
-async fn record(browser: &Chromium, base: &str, name: &str, time: Duration) -> Take {
+async fn record(browser: &Browser, base: &str, name: &str, time: Duration) -> Take {
     start_publishing(browser, base, name).await;
     publish_for(browser, time).await;
     stop_publishing(browser).await

@@ -1,7 +1,7 @@
 //! The lists, and how pages look.
 
 use super::{SOON, Studio, record, start_publishing, stop_publishing};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const THREE: Duration = Duration::from_secs(3);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_are_played_deleted_and_their_hook_run_again_from_the_page() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let take = record(&browser, &studio.server.base, "take", THREE).await;
     studio.the_one_recording(SOON).await;
 
@@ -41,7 +41,7 @@ async fn recordings_are_played_deleted_and_their_hook_run_again_from_the_page() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_home_page_lists_who_publishes_and_what_is_new() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &studio.server.base, "on%20air").await;
     let publisher = browser.new_window().await;
     browser.goto(&studio.server.url("/")).await;
@@ -61,7 +61,7 @@ async fn the_home_page_lists_who_publishes_and_what_is_new() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let pictures = pictures();
     record(
         &browser,
@@ -99,7 +99,7 @@ pub(super) fn pictures() -> PathBuf {
     folder
 }
 
-pub(super) async fn look(browser: &Chromium, pictures: &Path, name: &str) {
+pub(super) async fn look(browser: &Browser, pictures: &Path, name: &str) {
     let mut shades = Vec::new();
     for (width, height) in [(1280, 800), (360, 740)] {
         for scheme in ["light", "dark"] {

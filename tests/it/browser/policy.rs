@@ -4,7 +4,7 @@
 use super::{
     SOON, Studio, assert_seekable, press_start, publish_for, record, start_publishing, stop_publishing,
 };
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::web::Site;
 use serde_json::json;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use std::time::Duration;
 const TWO: Duration = Duration::from_secs(2);
 
 /// Has every page note what its policy forbids it, from its first line on.
-async fn note_violations(browser: &Chromium) {
+async fn note_violations(browser: &Browser) {
     let source = "window.violations = [];
         addEventListener('securitypolicyviolation', (event) =>
             violations.push(`${event.effectiveDirective} ${event.blockedURI}`));";
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source })).await;
 }
 
-async fn assert_no_violation(browser: &Chromium, page: &str) {
+async fn assert_no_violation(browser: &Browser, page: &str) {
     let violations = browser.run("return violations;").await;
     assert_eq!(violations, json!([]), "{page}");
     let console = browser.console().await;
@@ -29,7 +29,7 @@ async fn assert_no_violation(browser: &Chromium, page: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_page_does_anything_that_its_policy_forbids() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     note_violations(&browser).await;
     // The policy is what is tested, so one thing that it forbids is tried first.
     browser.goto(&studio.server.url("/")).await;
@@ -76,7 +76,7 @@ fn framing(studio: &Studio) -> String {
 async fn a_listed_site_records_from_our_page_in_its_frame() {
     let site = Site::start().await;
     let studio = Studio::open(&[&format!("server.frame_ancestors=[\"{}\"]", site.origin)]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&site.serve("portal", framing(&studio))).await;
     browser.enter_frame().await;
     browser
@@ -95,7 +95,7 @@ async fn a_site_that_is_not_listed_frames_nothing_though_it_may_publish() {
         &format!("server.frame_ancestors=[\"{}\"]", listed.origin),
         &format!("server.cors_origins=[\"{}\"]", site.origin),
     ]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&site.serve("portal", framing(&studio))).await;
     browser.enter_frame().await;
     browser.until("location.protocol === 'chrome-error:'", SOON).await;

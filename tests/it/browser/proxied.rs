@@ -2,8 +2,8 @@
 
 use super::pages::pictures;
 use super::{CONNECT, SOON, assert_seekable, record};
+use crate::support::browser::{ALLOW, Browser};
 use crate::support::certificate::Certificate;
-use crate::support::chromium::{ALLOW, Chromium};
 use crate::support::judge::{self, Probe};
 use crate::support::nginx::{Nginx, free_port};
 use crate::support::server::Server;
@@ -29,7 +29,7 @@ async fn below_a_path_of_nginx_everything_is_published_watched_and_downloaded() 
         &hook.setting(),
     ]);
     let resolve = format!("--host-resolver-rules=MAP {HOST} 127.0.0.1");
-    let browser = Chromium::with(&[ALLOW, &resolve, &certificate.chromium_flag()]).await;
+    let browser = Browser::with(&[ALLOW, &resolve, &certificate.chromium_flag()]).await;
     let base = format!("{origin}/onrecord");
 
     // WebRTC, with its signalling through nginx.
@@ -60,7 +60,7 @@ async fn below_a_path_of_nginx_everything_is_published_watched_and_downloaded() 
 }
 
 /// In two windows; the first one goes on recording.
-async fn chunks_are_recorded_and_watched(browser: &Chromium, base: &str) {
+async fn chunks_are_recorded_and_watched(browser: &Browser, base: &str) {
     browser.goto(&format!("{base}/record?name_prefix=chunks")).await;
     browser.until(PUBLISHING, CONNECT).await;
     let recorder = browser.new_window().await;
@@ -81,7 +81,7 @@ async fn chunks_are_recorded_and_watched(browser: &Chromium, base: &str) {
     assert!(link.as_str().unwrap().starts_with(&format!("{base}/recordings/")), "{link}");
 }
 
-async fn pictures_are_sent_and_watched(browser: &Chromium, base: &str) {
+async fn pictures_are_sent_and_watched(browser: &Browser, base: &str) {
     browser.goto(&format!("{base}/camera?name=pictures")).await;
     browser.click("#start").await;
     browser.until(PUBLISHING, CONNECT).await;
@@ -117,7 +117,7 @@ async fn pictures_are_sent_and_watched(browser: &Chromium, base: &str) {
     assert!(link.as_str().unwrap().starts_with(&format!("{base}/recordings/")), "{link}");
 }
 
-async fn recordings_are_played(browser: &Chromium, base: &str) {
+async fn recordings_are_played(browser: &Browser, base: &str) {
     browser.goto(&format!("{base}/recordings")).await;
     browser.until("document.querySelectorAll('li[data-hook=done]').length === 3", SOON).await;
     std::fs::write(pictures().join("proxied-recordings.png"), browser.screenshot().await).unwrap();

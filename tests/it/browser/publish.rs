@@ -1,7 +1,7 @@
 //! The main job: Start, talk, Stop, and a file that plays and seeks.
 
 use super::{SOON, Studio, assert_seekable, publish_for, record, start_publishing, stop_publishing};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::judge::Packet;
 use crate::support::web::Proxy;
 use serde_json::Value;
@@ -12,7 +12,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minute_on_the_publish_page_becomes_a_file_that_seeks_anywhere_and_the_hook_runs() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let take = record(&browser, &studio.server.base, "interview", MINUTE).await;
 
     browser.click("#download").await;
@@ -36,7 +36,7 @@ const MOBILE: u32 = 500_000;
 
 /// In a `<video>` behind a slow line that counts what the browser fetches.
 async fn plays_from_the_middle(
-    browser: &Chromium,
+    browser: &Browser,
     studio: &Studio,
     url: &str,
     duration: Duration,
@@ -91,7 +91,7 @@ async fn plays_from_the_middle(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pages_at_once_become_two_files() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &studio.server.base, "left").await;
     let left = browser.new_window().await;
     start_publishing(&browser, &studio.server.base, "right").await;

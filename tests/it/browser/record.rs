@@ -2,7 +2,7 @@
 
 use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio, assert_seekable_with, duration_of};
-use crate::support::chromium::{ALLOW, Chromium};
+use crate::support::browser::{ALLOW, Browser};
 use crate::support::judge;
 use crate::support::web::Proxy;
 use serde_json::{Value, json};
@@ -25,25 +25,25 @@ const KEEP_BLOBS: &str = "
 const STATUS: &str = "document.querySelector('#status').dataset.status";
 
 /// Opens the page, which starts by itself, and waits until it records.
-async fn start_recording(browser: &Chromium, base: &str, query: &str) {
+async fn start_recording(browser: &Browser, base: &str, query: &str) {
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": KEEP_BLOBS })).await;
     browser.goto(&format!("{base}/record?{query}")).await;
     browser.until(&format!("{STATUS} === 'PUBLISHING'"), CONNECT).await;
     browser.run("window.began = performance.now();").await;
 }
 
-async fn record_for(browser: &Chromium, time: Duration) {
+async fn record_for(browser: &Browser, time: Duration) {
     browser.until(&format!("performance.now() - began >= {}", time.as_millis()), time + SOON).await;
 }
 
-async fn stop_recording(browser: &Chromium) {
+async fn stop_recording(browser: &Browser) {
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
     assert_eq!(browser.text("#status").await, "UNPUBLISHED");
 }
 
 /// The hashes of all frames of a kind that the page's MediaRecorders produced, one after the other.
-async fn produced(browser: &Chromium, kind: &str) -> Vec<String> {
+async fn produced(browser: &Browser, kind: &str) -> Vec<String> {
     let files = browser
         .run(
             "const text = (blobs) => new Promise((done) => {
@@ -71,7 +71,7 @@ fn hashes(file: &Path, kind: &str) -> Vec<String> {
 }
 
 /// The file has all that the page produced, in order.
-async fn assert_all_is_there(browser: &Chromium, file: &Path) {
+async fn assert_all_is_there(browser: &Browser, file: &Path) {
     for kind in ["video", "audio"] {
         let (there, made) = (hashes(file, kind), produced(browser, kind).await);
         println!("{kind}: {} frames in the file, {} produced", there.len(), made.len());
@@ -88,7 +88,7 @@ fn file_of(studio: &Studio, manifest: &Value) -> std::path::PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_seconds_of_chunks_become_a_seekable_file_named_after_the_prefix() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_recording(&browser, &studio.server.base, "name_prefix=interview&chunk_time=500").await;
     record_for(&browser, TEN).await;
     look(&browser, &pictures(), "record").await;
@@ -113,7 +113,7 @@ async fn ten_seconds_of_chunks_become_a_seekable_file_named_after_the_prefix() {
 async fn a_socket_cut_three_times_costs_no_frame() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::start(&studio.server.base);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_recording(&browser, &proxy.base, "name_prefix=cut&chunk_time=300").await;
     let sent = "+document.querySelector('#traffic').dataset.acked";
     for _ in 0..3 {
@@ -134,7 +134,7 @@ async fn a_socket_cut_three_times_costs_no_frame() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pages_without_a_query_become_two_files() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_recording(&browser, &studio.server.base, "").await;
     let first = browser.new_window().await;
     start_recording(&browser, &studio.server.base, "").await;
@@ -155,7 +155,7 @@ async fn two_pages_without_a_query_become_two_files() {
 async fn a_camera_switched_twice_goes_on_in_the_same_file() {
     let studio = Studio::open(&[]);
     let two = "--use-fake-device-for-media-stream=device-count=2";
-    let browser = Chromium::with(&[ALLOW, two]).await;
+    let browser = Browser::with(&[ALLOW, two]).await;
     start_recording(&browser, &studio.server.base, "name_prefix=switched&chunk_time=300").await;
     for turn in 1..=2 {
         browser
@@ -179,7 +179,7 @@ async fn a_camera_switched_twice_goes_on_in_the_same_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_length_out_of_bounds_is_clamped_and_said_and_nothing_starts_unasked() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     browser.goto(&studio.server.url("/record?chunk_time=5&autostart=0")).await;
     browser.until("!document.querySelector('#start').disabled", SOON).await;
     let settings = browser.text("#settings").await;

@@ -2,7 +2,7 @@
 
 use super::{CONNECT, SOON, Studio, assert_seekable, duration_of, longest_silence, publish_for};
 use super::{start_publishing, stop_publishing};
-use crate::support::chromium::{ALLOW, Chromium};
+use crate::support::browser::{ALLOW, Browser};
 use crate::support::judge;
 use crate::support::user::Api;
 use crate::support::web::Proxy;
@@ -22,7 +22,7 @@ fn assert_nothing_lost(studio: &Studio, manifest: &Value, sent: Duration) {
 }
 
 /// By the page's clock.
-async fn published_so_far(browser: &Chromium) -> Duration {
+async fn published_so_far(browser: &Browser) -> Duration {
     let ms = browser.run("return performance.now() - marks.PUBLISHING;").await;
     Duration::from_secs_f64(ms.as_f64().unwrap() / 1e3)
 }
@@ -30,7 +30,7 @@ async fn published_so_far(browser: &Chromium) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_the_page_seals_what_was_sent() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &studio.server.base, "left").await;
     publish_for(&browser, FIVE).await;
     let sent = published_so_far(&browser).await;
@@ -43,7 +43,7 @@ async fn leaving_the_page_seals_what_was_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_the_window_seals_what_was_sent() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let other = browser.new_window().await;
     start_publishing(&browser, &studio.server.base, "closed").await;
     publish_for(&browser, FIVE).await;
@@ -57,7 +57,7 @@ async fn closing_the_window_seals_what_was_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_that_crashes_is_sealed_after_ten_seconds_of_silence_and_the_grace() {
     let studio = Studio::open(&["record.reconnect_grace=2s"]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &studio.server.base, "crashed").await;
     publish_for(&browser, FIVE).await;
     let sent = published_so_far(&browser).await;
@@ -76,7 +76,7 @@ async fn a_page_that_crashes_is_sealed_after_ten_seconds_of_silence_and_the_grac
 async fn a_socket_cut_in_mid_recording_leaves_one_file_with_no_hole_of_a_second() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::start(&studio.server.base);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &proxy.base, "cut").await;
     publish_for(&browser, Duration::from_secs(3)).await;
     let note = "document.querySelector('#note').textContent";
@@ -105,7 +105,7 @@ async fn a_socket_cut_in_mid_recording_leaves_one_file_with_no_hole_of_a_second(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_frozen_for_five_seconds_goes_on_in_one_file_and_the_gap_is_named() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &studio.server.base, "frozen").await;
     publish_for(&browser, Duration::from_secs(3)).await;
     browser.signal("STOP");
@@ -149,7 +149,7 @@ async fn a_browser_frozen_for_five_seconds_goes_on_in_one_file_and_the_gap_is_na
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_without_camera_says_what_to_do() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::with(&[]).await;
+    let browser = Browser::with(&[]).await;
     for device in ["camera", "microphone"] {
         let denied = json!({ "permission": { "name": device }, "setting": "denied" });
         browser.devtools("Browser.setPermission", denied).await;
@@ -176,7 +176,7 @@ async fn a_page_without_camera_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_whose_address_is_not_secure_names_three_ways_out() {
     let studio = Studio::open(&["auth.mode=open"]);
-    let browser = Chromium::with(&[ALLOW, "--host-resolver-rules=MAP onrecord.test 127.0.0.1"]).await;
+    let browser = Browser::with(&[ALLOW, "--host-resolver-rules=MAP onrecord.test 127.0.0.1"]).await;
     let port = studio.server.base.rsplit(':').next().unwrap();
     browser.goto(&format!("http://onrecord.test:{port}/publish")).await;
     browser.until("!document.querySelector('#insecure').hidden", SOON).await;
@@ -191,7 +191,7 @@ async fn a_page_whose_address_is_not_secure_names_three_ways_out() {
 async fn a_page_without_a_socket_hears_at_once_that_an_operator_has_ended_its_stream() {
     let studio = Studio::open(&[]);
     let proxy = Proxy::without_sockets(&studio.server.base);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     start_publishing(&browser, &proxy.base, "ended").await;
     publish_for(&browser, Duration::from_secs(2)).await;
     let (status, body) = Api::of(&studio.server).call(Method::DELETE, "/api/streams/ended").await;

@@ -4,7 +4,7 @@
 use super::camera::plain;
 use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio};
-use crate::support::chromium::Chromium;
+use crate::support::browser::Browser;
 use crate::support::live::Live;
 use crate::support::media;
 use crate::support::publisher::{Config, TrackConfig};
@@ -94,8 +94,8 @@ const PUBLISHER: &str = r##"
     });
     return publish();"##;
 
-async fn mirror(studio: &Studio) -> Chromium {
-    let browser = Chromium::start().await;
+async fn mirror(studio: &Studio) -> Browser {
+    let browser = Browser::start().await;
     browser.goto(&studio.server.url("/watch/mirror")).await;
     browser.until("document.querySelector('#state').dataset.state === 'waiting'", SOON).await;
     let script = format!("return (async () => {{ {PAINTER} {EYE} {PUBLISHER} }})();");
@@ -107,7 +107,7 @@ async fn mirror(studio: &Studio) -> Chromium {
 }
 
 /// Median and worst latency since the last look, in ms.
-async fn latency(browser: &Chromium, label: &str) -> (u64, u64) {
+async fn latency(browser: &Browser, label: &str) -> (u64, u64) {
     let seen = browser.run("return latencies.splice(0);").await;
     let mut seen: Vec<u64> = seen.as_array().unwrap().iter().filter_map(Value::as_u64).collect();
     seen.sort_unstable();
@@ -118,7 +118,7 @@ async fn latency(browser: &Chromium, label: &str) -> (u64, u64) {
 }
 
 /// Waits while the page plays so many seconds.
-async fn plays(browser: &Chromium, seconds: f64) {
+async fn plays(browser: &Browser, seconds: f64) {
     let from = browser.run("stuck = 0; return document.querySelector('#video').currentTime;").await;
     let goal = from.as_f64().unwrap() + seconds;
     browser.until(&format!("document.querySelector('#video').currentTime >= {goal}"), SOON).await;
@@ -201,7 +201,7 @@ async fn a_browser_without_media_source_extensions_plays_the_file() {
     let answer = signal.publish("flash", &offer).await.unwrap();
     live.accept(answer["sdp"].as_str().unwrap()).await;
     signal.status("PUBLISHING").await;
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     for way in ["blob:", "http:"] {
         browser.goto(&studio.server.url("/watch/flash")).await;
         browser.until(LIVE, SOON).await;
@@ -217,7 +217,7 @@ async fn a_browser_without_media_source_extensions_plays_the_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_recorded_in_chunks_is_watched_without_standing_still() {
     let studio = Studio::open(&[]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let camera = format!("{PAINTER} navigator.mediaDevices.getUserMedia = async () => media;");
     let source = json!({ "source": format!("(() => {{ {camera} }})();") });
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", source).await;
@@ -250,7 +250,7 @@ async fn what_is_recorded_in_chunks_is_watched_without_standing_still() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_jpeg_stream_is_watched_picture_by_picture_and_the_last_one_stays() {
     let studio = Studio::open(&["mjpeg.idle_timeout=60s"]);
-    let browser = Chromium::start().await;
+    let browser = Browser::start().await;
     let (client, url) = (Client::new(), studio.server.url("/upload"));
     let post = async |image: Vec<u8>| {
         let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpeg").body(image);

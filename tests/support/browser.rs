@@ -1,4 +1,5 @@
-//! A real browser: headless Chromium with a fake camera and microphone, driven through chromedriver.
+//! A real browser, headless and with a fake camera and microphone: Chromium, driven through chromedriver, or
+//! Firefox, through geckodriver.
 
 use axum::http::Method;
 use fantoccini::wd::WebDriverCompatibleCommand;
@@ -39,35 +40,28 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long one command may take: a loaded machine starts a browser slowly.
 const COMMAND: Duration = Duration::from_secs(60);
 
-/// A running browser; dropping it ends it and chromedriver.
-pub struct Chromium {
+/// A running browser; dropping it ends it and its driver.
+pub struct Browser {
     client: Client,
     driver: Child,
     folder: TempDir,
+    /// Whether the driver hands out what pages write to the console.
+    tells: bool,
     _one: MutexGuard<'static, ()>,
 }
 
-impl Chromium {
-    /// One with camera and microphone allowed.
+impl Browser {
+    /// Chromium, with camera and microphone allowed.
     pub async fn start() -> Self {
         Self::with(&[ALLOW]).await
     }
 
-    /// One with these flags more, and a new profile. Waits until no other test has a browser.
+    /// Chromium with these flags more, and a new profile. Waits until no other test has a browser.
     pub async fn with(flags: &[&str]) -> Self {
         let one = ONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let downloads = folder.path().join("downloads");
         std::fs::create_dir(&downloads).unwrap();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is installed");
-        let port = port_of(driver.stdout.take().unwrap());
-
         let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
         let args: Vec<&str> = FLAGS.iter().chain(flags).copied().chain([profile.as_str()]).collect();
         let capabilities = json!({
@@ -78,17 +72,31 @@ impl Chromium {
             "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },
         });
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        builder.capabilities(capabilities.as_object().unwrap().clone());
-        let address = format!("http://127.0.0.1:{port}");
-        let client = match tokio::time::timeout(COMMAND, builder.connect(&address)).await {
-            Ok(Ok(client)) => client,
-            failed => {
-                end(&mut driver);
-                panic!("chromium doesn't start: {failed:?}");
-            }
-        };
-        Self { client, driver, folder, _one: one }
+        let (client, driver) = drive("chromedriver", &[], capabilities).await;
+        Self { client, driver, folder, tells: true, _one: one }
+    }
+
+    /// Firefox, with camera and microphone allowed.
+    pub async fn firefox() -> Self {
+        let one = ONE.lock().await;
+        let folder = tempfile::tempdir().unwrap();
+        let profiles = format!("--profile-root={}", folder.path().display());
+        let capabilities = json!({
+            "moz:firefoxOptions": {
+                "args": ["-headless"],
+                "prefs": {
+                    "media.navigator.streams.fake": true,
+                    "media.navigator.permission.disabled": true,
+                    // By itself it leaves out loopback, which the server of a test listens on.
+                    "media.peerconnection.ice.loopback": true,
+                    "media.peerconnection.ice.obfuscate_host_addresses": false,
+                    "media.autoplay.default": 0,
+                },
+            },
+            "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },
+        });
+        let (client, driver) = drive("geckodriver", &[&profiles], capabilities).await;
+        Self { client, driver, folder, tells: false, _one: one }
     }
 
     pub async fn goto(&self, url: &str) {
@@ -131,6 +139,9 @@ impl Chromium {
 
     /// What pages have written to the console since the last call, errors of loading among it.
     pub async fn console(&self) -> Vec<String> {
+        if !self.tells {
+            return vec!["its driver doesn't tell".to_owned()];
+        }
         let command = Driver { path: "se/log", body: json!({ "type": "browser" }) };
         let entries = in_time("the console", self.client.issue_cmd(command)).await;
         let entries = entries.as_array().cloned().unwrap_or_default();
@@ -208,13 +219,36 @@ impl Chromium {
     }
 }
 
-impl Drop for Chromium {
+impl Drop for Browser {
     fn drop(&mut self) {
         end(&mut self.driver);
     }
 }
 
-/// Ends chromedriver and all it has started.
+/// Starts a driver, and by it a browser.
+async fn drive(program: &str, arguments: &[&str], capabilities: Value) -> (Client, Child) {
+    let mut driver = Command::new(program)
+        .arg("--port=0")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; tests/run.sh installs it"));
+    let port = port_of(driver.stdout.take().unwrap());
+    let mut builder = ClientBuilder::new(HttpConnector::new());
+    builder.capabilities(capabilities.as_object().unwrap().clone());
+    let address = format!("http://127.0.0.1:{port}");
+    match tokio::time::timeout(COMMAND, builder.connect(&address)).await {
+        Ok(Ok(client)) => (client, driver),
+        failed => {
+            end(&mut driver);
+            panic!("{program} starts no browser: {failed:?}");
+        }
+    }
+}
+
+/// Ends a driver and all it has started.
 fn end(driver: &mut Child) {
     signal("KILL", &family_of(driver));
     let _ = driver.wait();
@@ -243,17 +277,19 @@ fn children_of(pid: &str) -> Vec<String> {
     lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// The port chromedriver says it listens on; what else it says is thrown away.
+/// The port a driver says it listens on; what else it says is thrown away.
 fn port_of(output: ChildStdout) -> u16 {
     let (found, port) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once("successfully on port ") {
+            // chromedriver, geckodriver.
+            let said = ["successfully on port ", "Listening on 127.0.0.1:"];
+            if let Some((_, rest)) = said.into_iter().find_map(|words| line.split_once(words)) {
                 let _ = found.send(rest.trim_end_matches('.').parse().unwrap());
             }
         }
     });
-    port.recv_timeout(COMMAND).expect("chromedriver says its port")
+    port.recv_timeout(COMMAND).expect("a driver says its port")
 }
 
 async fn in_time<T, E: Debug>(what: &str, command: impl Future<Output = Result<T, E>>) -> T {
