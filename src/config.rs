@@ -7,11 +7,13 @@
 //! can't say.
 
 mod layers;
+mod lines;
 mod log;
 mod schema;
 mod typed;
 mod validate;
 
+pub use lines::Logging;
 pub use log::{Format, Log};
 
 use crate::hook::Script;

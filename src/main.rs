@@ -152,11 +152,14 @@ fn brief(sources: Sources, run: impl AsyncFnOnce(&Config) -> Result<bool, app::E
     };
     // What went wrong is worth a line beside the command's own output, what goes on is not.
     let log = config::Log { level: "warn".to_owned(), ..config.log.clone() };
-    if let Err(error) = log.start() {
-        return fail(1, error);
-    }
+    let logging = match log.start() {
+        Ok(logging) => logging,
+        Err(error) => return fail(1, error),
+    };
     let run = || -> anyhow::Result<bool> { Ok(app::block_on(run(&config))?) };
-    match run() {
+    let done = run();
+    drop(logging);
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(1, format_args!("{error:#}")),
@@ -168,12 +171,16 @@ fn serve(sources: Sources, dev: bool) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(MISUSE, problems),
     };
-    if let Err(error) = config.log.start() {
-        return fail(1, error);
-    }
+    let logging = match config.log.start() {
+        Ok(logging) => logging,
+        Err(error) => return fail(1, error),
+    };
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let run = || -> anyhow::Result<()> { Ok(app::serve(config, dev)?) };
-    match run() {
+    let done = run();
+    // The log first, then why it ended.
+    drop(logging);
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, format_args!("{error:#}")),
     }

@@ -1,5 +1,6 @@
 //! The log: to standard error, as text or JSON.
 
+use crate::config::lines::{Lines, Logging};
 use serde::Deserialize;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
@@ -54,11 +55,13 @@ impl Log {
     }
 
     /// Starts logging, once a process.
-    pub fn start(&self) -> Result<(), String> {
+    pub fn start(&self) -> Result<Logging, String> {
+        let lines = Lines::start(std::io::stderr()).map_err(|error| error.to_string())?;
+        let logging = Logging(lines.clone());
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let builder = tracing_subscriber::fmt()
             .with_env_filter(self.filter()?)
-            .with_writer(std::io::stderr)
+            .with_writer(move || lines.clone())
             .with_ansi(colours);
         let started = match self.format {
             Format::Text => builder.try_init(),
@@ -73,7 +76,7 @@ impl Log {
             let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
             error!(thread, backtrace, "{panicked}");
         }));
-        Ok(())
+        Ok(logging)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::support::user::{
 };
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 /// A peer that vanished is noticed after this long (D2).
@@ -434,4 +435,27 @@ async fn a_manifest_torn_in_the_middle_loses_neither_its_recording_nor_another()
     assert!(server.output().contains(file.file_name().unwrap().to_str().unwrap()), "nobody was told");
     assert!(server.records().join(torn["file"].as_str().unwrap()).exists());
     record(&server, "next", 30).await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_costs_no_recording() {
+    for is_gone in [true, false] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut reader = (!is_gone).then_some(reader);
+        let mut server = Server::start_logging(writer, &[QUIET, "log.level=trace,onrecord=trace"]);
+        let recording = record(&server, "unheard", 200).await;
+        let file = server.records().join(recording["file"].as_str().unwrap());
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), recording["bytes"], "{recording}");
+        let metrics = reqwest::get(server.url("/metrics")).await.unwrap().text().await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("onrecord_log_lines_left_out_total"));
+        println!("the reader is gone: {is_gone}; {}", line.unwrap());
+        let status = server.stop(Duration::from_secs(20)).expect("it waits for who reads its log");
+        assert!(status.success(), "{status}");
+        if let Some(reader) = &mut reader {
+            let mut unread = Vec::new();
+            reader.read_to_end(&mut unread).unwrap();
+            // Its pages are not all full when it takes no more.
+            assert!(unread.len() > 50_000, "{} bytes of log don't fill a pipe", unread.len());
+        }
+    }
 }

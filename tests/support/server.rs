@@ -39,6 +39,15 @@ impl Server {
 
     /// Starts it in a folder that others may have filled.
     pub fn start_in(folder: Arc<TempDir>, environment: Environment, settings: &[&str]) -> Self {
+        Self::start_with(folder, environment, settings, Stdio::piped())
+    }
+
+    /// Starts it with a log that goes there.
+    pub fn start_logging(log: impl Into<Stdio>, settings: &[&str]) -> Self {
+        Self::start_with(Arc::new(tempfile::tempdir().unwrap()), Environment::new(), settings, log.into())
+    }
+
+    fn start_with(folder: Arc<TempDir>, environment: Environment, settings: &[&str], log: Stdio) -> Self {
         let records = format!("record.dir={}", folder.path().join("records").display());
         let own = ["server.bind=127.0.0.1:0", "webrtc.udp_bind=127.0.0.1:0", records.as_str()];
         let mut command = Command::new(env!("CARGO_BIN_EXE_onrecord"));
@@ -47,13 +56,15 @@ impl Server {
             command.args(["--set", setting]);
         }
         command.envs(environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the binary starts");
 
         let output = Arc::new(Mutex::new(String::new()));
         let (found, address) = channel();
         collect(child.stdout.take().unwrap(), output.clone(), Some(found));
-        collect(child.stderr.take().unwrap(), output.clone(), None);
+        if let Some(log) = child.stderr.take() {
+            collect(log, output.clone(), None);
+        }
         let Ok(base) = address.recv_timeout(START) else {
             let _ = child.kill();
             let _ = child.wait();

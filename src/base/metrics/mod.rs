@@ -60,6 +60,8 @@ pub struct Metrics {
     pub viewers: Viewers,
     /// HTTP.
     pub http: Http,
+    /// Lines of the log that its reader was too slow for.
+    pub log_lines_left_out: Counter,
 }
 
 /// Which limit.

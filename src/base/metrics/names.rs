@@ -28,6 +28,8 @@ impl Metrics {
         let Http { requests, connections } = &self.http;
         to.register("http_requests", "Requests answered, by route", requests.clone());
         to.register("http_connections", "Connections that are open", connections.clone());
+        let help = "Log lines left out because their reader is too slow";
+        to.register("log_lines_left_out", help, self.log_lines_left_out.clone());
     }
 }
 

@@ -1,0 +1,157 @@
+//! Log lines on their way out: whoever logs waits for nobody.
+//!
+//! Standard error may be a pipe whose reader is slow, stopped or gone. The media thread logs too: a write that
+//! blocks there would stop every stream, and one that fails must fail nothing.
+
+use crate::base::metrics::metrics;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Lines that may wait. What comes while so many do is left out, counted and said.
+const WAITING: usize = 4096;
+/// How long the last lines may take at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Box<[u8]>),
+    /// Answered when everything before it is out.
+    Flush(SyncSender<()>),
+}
+
+/// Where lines are put, each with one `write`. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Lines {
+    queue: SyncSender<Message>,
+    left_out: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// Carries lines to `out` on a thread of its own.
+    pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(WAITING);
+        let left_out = Arc::<AtomicU64>::default();
+        let counted = left_out.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || carry(&lines, out, &counted))?;
+        Ok(Self { queue, left_out })
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Message::Line(line.into())).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            metrics().log_lines_left_out.inc();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn carry(lines: &Receiver<Message>, mut out: impl Write, left_out: &AtomicU64) {
+    while let Ok(message) = lines.recv() {
+        match message {
+            // Nobody is left who could be told of an error.
+            Message::Line(line) => drop(out.write_all(&line)),
+            Message::Flush(done) => drop(done.send(())),
+        }
+        let lines = left_out.swap(0, Ordering::Relaxed);
+        if lines > 0 {
+            tracing::warn!(lines, "log lines were left out: whoever reads the log is too slow for it");
+        }
+    }
+}
+
+/// Held as long as lines are to come out: what still waits when it is dropped has [`FAREWELL`].
+#[must_use = "lines that wait are lost with it"]
+pub struct Logging(pub(super) Lines);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let (done, flushed) = sync_channel(1);
+        let mut flush = Message::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.0.queue.try_send(flush) {
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            flush = back;
+        }
+        let _ = flushed.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// Takes nothing until the other end is dropped, then keeps it.
+    struct Held {
+        gate: Receiver<()>,
+        kept: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Held {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.gate.recv();
+            self.kept.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn held() -> (Lines, Sender<()>, Arc<Mutex<Vec<u8>>>) {
+        let ((gate, shut), kept) = (channel(), Arc::<Mutex<Vec<u8>>>::default());
+        (Lines::start(Held { gate: shut, kept: kept.clone() }).unwrap(), gate, kept)
+    }
+
+    #[test]
+    fn who_logs_does_not_wait_for_who_reads_and_what_found_no_place_is_counted() {
+        let (mut lines, gate, kept) = held();
+        let logging = Logging(lines.clone());
+        let began = Instant::now();
+        // One may be with the reader already.
+        for _ in 0..WAITING + 11 {
+            lines.write_all(b"line\n").unwrap();
+        }
+        assert!(began.elapsed() < FAREWELL, "{:?}", began.elapsed());
+        let left_out = lines.left_out.load(Ordering::Relaxed);
+        assert!((10..=11).contains(&left_out), "{left_out}");
+        drop(gate);
+        drop(logging);
+        assert_eq!(kept.lock().unwrap().len() / 5, WAITING + 11 - left_out as usize, "the others are out");
+    }
+
+    #[test]
+    fn a_reader_that_hangs_does_not_keep_the_process() {
+        let (mut lines, gate, _) = held();
+        for _ in 0..2 * WAITING {
+            lines.write_all(b"line\n").unwrap();
+        }
+        let began = Instant::now();
+        drop(Logging(lines));
+        assert!(began.elapsed() < 10 * FAREWELL, "{:?}", began.elapsed());
+        drop(gate);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_fails_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut lines = Lines::start(writer).unwrap();
+        lines.write_all(b"line\n").unwrap();
+        drop(Logging(lines.clone()));
+        lines.write_all(b"another\n").unwrap();
+    }
+}
