@@ -1,4 +1,5 @@
-//! Doors to what is private, for the fuzz targets in `tests/fuzz`; only there with `--cfg fuzzing`.
+//! Doors to what is private, for the fuzz targets in `tests/fuzz`; only there with `--cfg fuzzing`, and in
+//! unit tests, which replay what the fuzzers start from and once found.
 
 use crate::base::id::StreamName;
 use crate::http::chunks::{self, Client as ChunksClient};
@@ -165,4 +166,43 @@ pub fn demux(bytes: &[u8]) -> (Vec<Track>, Vec<Frame>) {
         }
     }
     (tracks, frames)
+}
+
+#[cfg(test)]
+mod corpora {
+    //! Every input in `tests/fuzz/corpus` through its target.
+
+    /// A test for each target, named as it is.
+    macro_rules! targets {
+        ($($name:ident: $path:literal),* $(,)?) => {$(
+            mod $name {
+                #[path = $path]
+                mod target;
+
+                #[test]
+                fn every_seed_and_every_finding_holds() {
+                    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/", stringify!($name));
+                    let mut inputs = 0;
+                    for entry in std::fs::read_dir(folder).unwrap() {
+                        let path = entry.unwrap().path();
+                        println!("{}", path.display());
+                        target::run(&std::fs::read(&path).unwrap());
+                        inputs += 1;
+                    }
+                    assert!(inputs > 0, "{folder} holds nothing");
+                }
+            }
+        )*};
+    }
+
+    targets! {
+        chunks: "../../../../tests/fuzz/targets/chunks.rs",
+        config: "../../../../tests/fuzz/targets/config.rs",
+        jpeg: "../../../../tests/fuzz/targets/jpeg.rs",
+        mp4: "../../../../tests/fuzz/targets/mp4.rs",
+        rtp: "../../../../tests/fuzz/targets/rtp.rs",
+        sdp: "../../../../tests/fuzz/targets/sdp.rs",
+        signal: "../../../../tests/fuzz/targets/signal.rs",
+        webm: "../../../../tests/fuzz/targets/webm.rs",
+    }
 }

@@ -36,11 +36,15 @@
 //! - *cluster*: the unit of a WebM file; written whole or not at all.
 //! - *sealing*: giving a `.part` its index, duration and final name.
 
+/// The fuzz targets, which are replayed as unit tests, call it by its name.
+#[cfg(test)]
+extern crate self as onrecord;
+
 pub mod app;
 pub mod auth;
 pub mod base;
 pub mod config;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod hook;

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs each for so many seconds (20), two at a time; with names behind that,
+# Builds the fuzz targets and runs each for so many seconds (600), two at a time; with names behind that,
 # only those. Fails on any finding; its input is then in target/fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seconds=${1:-20}
+seconds=${1:-600}
 shift || true
 dir=tests/fuzz out=target/fuzz host=$(rustc -vV | sed -n 's/^host: //p')
 targets=("$@")

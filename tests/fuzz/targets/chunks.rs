@@ -3,13 +3,10 @@
 //! The input is what its container is said to be, a count of steps, the steps of four bytes each, and the
 //! file that they send: so that real files can be seeds.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use onrecord::fuzzing::Upload;
 use std::time::Duration;
 
-fuzz_target!(|data: &[u8]| {
+pub fn run(data: &[u8]) {
     let [kind, steps, rest @ ..] = data else { return };
     let Some((steps, file)) = rest.split_at_checked(usize::from(*steps) * 4) else { return };
     let mut upload = Upload::new(kind % 2 == 0);
@@ -37,4 +34,4 @@ fuzz_target!(|data: &[u8]| {
             _ => upload.wait(Duration::from_millis(number.into())),
         }
     }
-});
+}

@@ -1,8 +1,5 @@
 //! A file of settings, and below it lines of `--set`: loaded, or every problem named.
 
-#![no_main]
-
-use libfuzzer_sys::{Corpus, fuzz_target};
 use onrecord::config::{Config, Sources};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::cell::RefCell;
@@ -15,8 +12,8 @@ thread_local! {
     static MEMORY: RefCell<File> = RefCell::new(memfd_create("config", MemfdFlags::empty()).unwrap().into());
 }
 
-fuzz_target!(|data: &[u8]| -> Corpus {
-    let Ok(text) = std::str::from_utf8(data) else { return Corpus::Reject };
+pub fn run(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
     let (set, file): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("--set "));
     let mut set: Vec<String> = set.into_iter().map(|line| line["--set ".len()..].to_owned()).collect();
     MEMORY.with_borrow_mut(|memory| {
@@ -37,5 +34,4 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         let problems = Config::load(&sources).err().expect("an unknown key was taken");
         assert!(problems.0.iter().any(|it| it.key.contains("server")), "{problems}");
     });
-    Corpus::Keep
-});
+}

@@ -1,13 +1,10 @@
 //! An uploaded image: refused, or whole up to an end of its own.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use onrecord::media::jpeg::measure;
 
-fuzz_target!(|data: &[u8]| {
+pub fn run(data: &[u8]) {
     let Ok((length, size)) = measure(data) else { return };
     assert!(length <= data.len() && data[..length].ends_with(&[0xff, 0xd9]));
     assert!(size.width > 0 && size.height > 0, "{size:?}");
     assert_eq!(measure(&data[..length]), Ok((length, size)), "it is whole by itself");
-});
+}

@@ -1,12 +1,9 @@
 //! MP4 as it comes: what of it is whole doesn't depend on the pieces, and is whole by itself.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use onrecord::media::mp4::Walker;
 use std::time::Duration;
 
-fuzz_target!(|data: &[u8]| {
+pub fn run(data: &[u8]) {
     let Some((split, file)) = data.split_first() else { return };
     let walked = |pieces: usize, file: &[u8]| {
         let mut walker = Walker::default();
@@ -24,4 +21,4 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(told(&walked(usize::from(*split), file)), told(&whole));
     let cut = walked(file.len(), &file[..whole.whole() as usize]);
     assert_eq!((cut.whole(), cut.is_broken()), (whole.whole(), false), "what is kept is no whole file");
-});
+}

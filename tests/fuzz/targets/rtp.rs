@@ -4,11 +4,8 @@
 //! comes out is no more than came in. Of the encoder's pictures, whose references are known, each that
 //! comes out is a keyframe or follows the one before it (T2).
 
-#![no_main]
-
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
 use onrecord::media::{Codec, Event, Track};
 use onrecord::rtp::{Config, Feedback, Packet, Pipeline, TrackSetup};
 use std::collections::BTreeMap;
@@ -85,7 +82,8 @@ struct World {
     frames: u64,
 }
 
-fuzz_target!(|input: (bool, Vec<Step>)| {
+pub fn run(data: &[u8]) {
+    let Ok(input) = <(bool, Vec<Step>)>::arbitrary_take_rest(Unstructured::new(data)) else { return };
     let (nack, steps) = input;
     let now = Instant::now();
     let setups = [
@@ -115,7 +113,7 @@ fuzz_target!(|input: (bool, Vec<Step>)| {
     world.pipeline.finish(world.now);
     world.look();
     assert!(world.pipeline.poll_feedback().is_none(), "nobody is there to be told");
-});
+}
 
 impl World {
     fn take(&mut self, step: Step) {

@@ -1,15 +1,12 @@
 //! A client's offer: it is answered section by section, or refused in words; never more.
 
-#![no_main]
-
-use libfuzzer_sys::{Corpus, fuzz_target};
 use onrecord::ingest::Refusal;
 use onrecord::ingest::webrtc::session::{Session, SessionConfig};
 use onrecord::rtp;
 use std::time::{Duration, Instant};
 
-fuzz_target!(|data: &[u8]| -> Corpus {
-    let Ok(offer) = std::str::from_utf8(data) else { return Corpus::Reject };
+pub fn run(data: &[u8]) {
+    let Ok(offer) = std::str::from_utf8(data) else { return };
     let now = Instant::now();
     let config = SessionConfig {
         candidates: vec![([192, 0, 2, 1], 8189).into()],
@@ -25,7 +22,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         Err(refusal) => {
             assert!(matches!(refusal, Refusal::BadSdp(_) | Refusal::UnsupportedCodec), "{refusal:?}");
             assert!(refusal.to_string().len() < 4096, "a refusal of {} bytes", refusal.to_string().len());
-            return Corpus::Keep;
+            return;
         }
     };
     let sections = |sdp: &str| sdp.split('\n').filter(|line| line.starts_with("m=")).count();
@@ -36,8 +33,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let _ = session.reoffer(offer, now);
     let _ = session.restart(offer, now);
     step(&mut session, now + Duration::from_millis(50));
-    Corpus::Keep
-});
+}
 
 fn step(session: &mut Session, now: Instant) {
     session.handle_timeout(now);

@@ -1,8 +1,5 @@
 //! WebM of any kind: read in pieces as in one, made whole by a copy, demuxed, written and sealed anew.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use onrecord::fuzzing;
 use onrecord::media::{Codec, Track, h264, opus, vp9};
 use onrecord::webm::{
@@ -11,7 +8,7 @@ use onrecord::webm::{
 };
 use std::time::Duration;
 
-fuzz_target!(|data: &[u8]| {
+pub fn run(data: &[u8]) {
     let Some((split, file)) = data.split_first() else { return };
     let whole = items(file, &mut [file.len()].into_iter());
     let mut dice = u64::from(*split) + 1;
@@ -26,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     copied(file);
     mended(file);
     sealed(file);
-});
+}
 
 /// All items in words.
 fn items(file: &[u8], pieces: &mut impl Iterator<Item = usize>) -> (Vec<String>, Option<ReadError>) {
