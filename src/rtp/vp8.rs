@@ -64,6 +64,12 @@ impl Descriptor {
     }
 }
 
+/// Whether a packet is the first of a keyframe: nothing that a decoder needs comes before it.
+pub(super) fn begins(packet: &Packet) -> bool {
+    Descriptor::read(&packet.payload)
+        .is_some_and(|(descriptor, data)| descriptor.starts && vp8::is_keyframe(&data))
+}
+
 /// A whole frame.
 #[derive(Debug)]
 pub(super) struct Assembled {
