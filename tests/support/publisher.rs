@@ -37,6 +37,8 @@ pub struct TrackConfig {
     pub ppm: f64,
     /// Nothing is sent of what was captured in these (DTX).
     pub pauses: Vec<Range<Duration>>,
+    /// Nor in these, and its media clock stands still meanwhile: a microphone that was taken away.
+    pub stands: Vec<Range<Duration>>,
     /// Of its first frame.
     pub rtp_start: u32,
 }
@@ -49,6 +51,7 @@ impl TrackConfig {
             encoding_takes: Duration::ZERO,
             ppm: 0.0,
             pauses: Vec::new(),
+            stands: Vec::new(),
             // Wraps after five seconds of video, nine of audio: every test sees it.
             rtp_start: u32::MAX - 450_000,
         }
@@ -123,13 +126,16 @@ impl Track {
 
     fn is_sent(&self) -> bool {
         let time = self.next.time;
-        time >= self.config.starts_after && !self.config.pauses.iter().any(|pause| pause.contains(&time))
+        let silent = self.config.pauses.iter().chain(&self.config.stands).any(|hole| hole.contains(&time));
+        time >= self.config.starts_after && !silent
     }
 
     fn rtp_time(&self) -> MediaTime {
         let rate = if self.kind.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         // Rounded, because a time in whole nanoseconds is a little less than the frame's.
-        let ticks = (self.next.time.as_nanos() * u128::from(rate.get()) + 500_000_000) / 1_000_000_000;
+        let over = self.config.stands.iter().filter(|hole| hole.end <= self.next.time);
+        let time = self.next.time - over.map(|hole| hole.end - hole.start).sum::<Duration>();
+        let ticks = (time.as_nanos() * u128::from(rate.get()) + 500_000_000) / 1_000_000_000;
         MediaTime::new(u64::from(self.config.rtp_start) + ticks as u64, rate)
     }
 }
