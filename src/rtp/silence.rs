@@ -8,7 +8,7 @@
 /// After a silence this long a clock may have stood still meanwhile.
 pub(super) const SILENCE: i64 = 200_000;
 /// A silence that is believed to be a clock's without another track that proves it.
-const LONG: i64 = 500_000;
+pub(super) const LONG: i64 = 500_000;
 /// A packet that is late by less is not late. One that came so much before another, and was sent after it,
 /// overtook it on no network: packets of one path come in order, but for its jitter.
 pub(super) const PROMPT: i64 = 60_000;
@@ -77,16 +77,17 @@ impl Return {
     pub fn verdict(&mut self, now: i64) -> Verdict {
         let watched = now - self.since;
         let [first, second] = self.halves;
-        if watched < PROVEN {
+        let least = first.min(second);
+        if watched < PROVEN || least == i64::MAX {
             Verdict::Unclear
         } else if self.proven {
-            Verdict::Stood(first.min(second))
+            Verdict::Stood(least)
         } else if self.silence < LONG {
             Verdict::RanOn
         } else if watched < 2 * HALF {
             Verdict::Unclear
         } else if second >= first.saturating_sub(STEADY) {
-            Verdict::Stood(first.min(second))
+            Verdict::Stood(least)
         } else {
             // A queue that empties. It is watched on, but nothing waits for it.
             (self.since, self.halves, self.holds) = (now, [i64::MAX; 2], false);

@@ -8,7 +8,7 @@
 //! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
 //! while nothing came is moved on at once, over the hole ([`Return`]).
 
-use crate::rtp::silence::{PROMPT, Return, SILENCE, Verdict};
+use crate::rtp::silence::{LONG, PROMPT, Return, SILENCE, Verdict};
 use std::time::Duration;
 
 /// The largest correction of one frame, in microseconds: too small to be seen or heard.
@@ -183,8 +183,10 @@ impl Timeline {
     pub fn reported(&mut self, track: usize, media: i64, wall: i64, arrived: i64) {
         let new = wall - media;
         let this = &mut self.tracks[track];
-        if this.returns.is_some() {
-            return; // Of which of two clocks it tells is not clear yet.
+        // In a silence and right behind it nobody knows of which of two clocks it tells.
+        let silent = this.heard.is_none_or(|(heard, _)| arrived - heard > LONG);
+        if silent || this.returns.is_some() {
+            return;
         }
         match this.reported {
             Some(old) if (new - old).abs() < CLOCK_SET => this.reported = Some(old + (new - old) / 2),
