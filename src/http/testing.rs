@@ -76,7 +76,7 @@ impl Ingest for FakeIngest {
         );
         let mut statuses = self.statuses.lock().unwrap();
         let status =
-            statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::Pending).0);
+            statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::pending()).0);
         let candidate =
             Candidate { candidate: "candidate:1 1 udp 1 127.0.0.1 8189 typ host".into(), ..init() };
         let accepted = Accepted {
@@ -155,7 +155,7 @@ pub fn cam() -> StreamInfo {
     let codec = crate::media::Codec::Vp8;
     StreamInfo {
         stream: "cam".parse().unwrap(),
-        status: Status::Publishing.word(),
+        status: Status::publishing().word(),
         via: Some(Way::Webrtc),
         started_at: Timestamp::UNIX_EPOCH,
         recording: None,

@@ -18,12 +18,19 @@ pub(crate) struct Timeline {
     newest: Vec<Option<Duration>>,
     /// Tracks that have had no frame since the session began.
     returning: Vec<bool>,
+    /// Tracks whose hole is explained already.
+    told: Vec<bool>,
 }
 
 impl Timeline {
     /// For a first session.
     pub fn new(tracks: usize) -> Self {
-        Self { tracks: (0..tracks).collect(), newest: vec![None; tracks], returning: vec![false; tracks] }
+        Self {
+            tracks: (0..tracks).collect(),
+            newest: vec![None; tracks],
+            returning: vec![false; tracks],
+            told: vec![false; tracks],
+        }
     }
 
     /// For a further session; false if one of its tracks has no place on the stream.
@@ -47,7 +54,9 @@ impl Timeline {
                 let newest = self.newest[track];
                 let time = newest.map_or(frame.time, |newest| frame.time.max(newest + TICK));
                 let returning = std::mem::take(&mut self.returning[track]);
+                let told = std::mem::take(&mut self.told[track]);
                 if let Some(from) = newest
+                    && !told
                     && (returning || time - from >= PAUSE)
                 {
                     let reason = if returning { GapReason::Reconnect } else { GapReason::Silence };
@@ -56,7 +65,11 @@ impl Timeline {
                 self.newest[track] = Some(time);
                 give(Event::Frame(Frame { track, time, ..frame }));
             }
-            Event::Gap(gap) => give(Event::Gap(Gap { track, ..gap })),
+            Event::Gap(gap) => {
+                // What came and could not be decoded was no silence.
+                self.told[track] |= gap.reason == GapReason::Undecodable;
+                give(Event::Gap(Gap { track, ..gap }));
+            }
             Event::Lost { packets, .. } => give(Event::Lost { track, packets }),
         }
     }

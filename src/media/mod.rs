@@ -24,6 +24,16 @@ pub enum Kind {
     Audio,
 }
 
+impl Kind {
+    /// Its name in manifests and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
 /// A codec we record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -165,6 +175,8 @@ pub enum GapReason {
     Overrun,
     /// The file was damaged there.
     Damage,
+    /// Packets came that no frame came of.
+    Undecodable,
 }
 
 impl GapReason {
@@ -176,6 +188,7 @@ impl GapReason {
             Self::Silence => "silence",
             Self::Overrun => "overrun",
             Self::Damage => "damage",
+            Self::Undecodable => "undecodable",
         }
     }
 }

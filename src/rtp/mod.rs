@@ -23,6 +23,7 @@ pub use crate::rtp::keyframe::Reason as KeyframeReason;
 use crate::rtp::reorder::{Item, Reorder};
 use crate::rtp::sequence::Timestamps;
 use crate::rtp::sync::Timeline;
+pub use crate::rtp::vp8::keyframe_size;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -295,6 +296,22 @@ impl Pipeline {
             self.take(track, now);
         }
         self.feedback.clear();
+    }
+
+    /// A track goes on from another source (SSRC), with numbers, timestamps and pictures of its own; with a
+    /// `hole` if what the old one would have sent in between is missing. What of that one still waited
+    /// behind a hole comes out first, so that nothing of both is mixed.
+    pub fn replace_source(&mut self, track: usize, hole: bool, now: Instant) {
+        self.lanes[track].reorder.finish();
+        self.take(track, now);
+        let lane = &mut self.lanes[track];
+        lane.reorder.restart();
+        lane.timestamps.restart();
+        match &mut lane.kind {
+            LaneKind::Video { assembler, .. } => assembler.restart(hole),
+            LaneKind::Audio { loss } => *loss |= hole,
+        }
+        self.timeline.replaced(track);
     }
 
     fn micros(&self, at: Instant) -> i64 {

@@ -160,9 +160,7 @@ impl Reorder {
             self.close_hole();
             self.release();
         }
-        self.missing.clear();
-        self.sequences = Sequences::default();
-        (self.next, self.newest, self.stranger) = (None, 0, None);
+        self.restart();
         self.counts.lost += 1;
         self.released.push_back(Item::Lost(1));
         self.push(packet, now);
@@ -288,6 +286,13 @@ impl Reorder {
         while !self.held.is_empty() {
             self.close_hole();
         }
+    }
+
+    /// What comes next has numbers of its own. Nothing may be held.
+    pub fn restart(&mut self) {
+        self.missing.clear();
+        self.sequences = Sequences::default();
+        (self.next, self.newest, self.stranger) = (None, 0, None);
     }
 
     pub fn pop(&mut self) -> Option<Item> {

@@ -107,6 +107,8 @@ struct Track {
     offset: Option<i64>,
     /// The last frame's time.
     last: Option<i64>,
+    /// The next packet is another source's.
+    replaced: bool,
 }
 
 impl Track {
@@ -139,11 +141,12 @@ impl Timeline {
     pub fn arrived(&mut self, track: usize, media: i64, arrived: i64) {
         let delay = arrived - media;
         let this = &mut self.tracks[track];
+        let replaced = std::mem::take(&mut this.replaced);
         if this.heard.replace(arrived).is_some_and(|heard| arrived - heard > SILENCE) {
             this.returns = Some(Return::new(arrived));
         }
         match &mut this.delay {
-            Some(smallest) if (-EARLY..LATE).contains(&(delay - smallest.get())) => {
+            Some(smallest) if !replaced && (-EARLY..LATE).contains(&(delay - smallest.get())) => {
                 smallest.add(delay, arrived);
                 let usual = smallest.get();
                 if let Some(stood) = this.returns.as_mut().and_then(|it| it.watch(delay, usual, arrived)) {
@@ -159,6 +162,11 @@ impl Timeline {
             }
             None => this.delay = Some(Smallest::new(delay, arrived)),
         }
+    }
+
+    /// The next packet of this track is another source's, which has another clock: it goes on by arrival.
+    pub fn replaced(&mut self, track: usize) {
+        self.tracks[track].replaced = true;
     }
 
     /// A report says that media time `media` was at `wall` on the sender's wall clock.

@@ -126,6 +126,9 @@ pub enum Server<'a> {
         /// With `FAILED`: what to do.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
+        /// What is missing of the media, though it was agreed on; a status without it is all right again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warning: Option<&'a str>,
     },
     /// A message could not be taken, or the socket is about to be closed.
     Error {
@@ -170,7 +173,7 @@ impl<'a> Server<'a> {
         let word = status.word();
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
-            Status::Pending | Status::Publishing => {}
+            Status::Pending(_) | Status::Publishing(_) => {}
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
                 recording = sealed.as_deref().map(|manifest| Recording::of(state, manifest));
@@ -180,7 +183,7 @@ impl<'a> Server<'a> {
                 message = Some(what.as_str());
             }
         }
-        Self::Status { stream, status: word, recording, reason, message }
+        Self::Status { stream, status: word, recording, reason, message, warning: status.warning() }
     }
 }
 

@@ -158,7 +158,7 @@ impl Publication {
 
     /// Gives the last word, frees the name, and is forgotten a minute later.
     pub(super) fn finish(&self, status: Status) {
-        let was_live = matches!(*self.status.borrow(), Status::Publishing);
+        let was_live = matches!(*self.status.borrow(), Status::Publishing(_));
         let first = self.status.send_if_modified(|current| {
             let first = !current.is_final();
             if first {
@@ -214,6 +214,6 @@ fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
         Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
         Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
         Status::Failed { code, .. } => code,
-        Status::Pending | Status::Publishing => "internal",
+        Status::Pending(_) | Status::Publishing(_) => "internal",
     }
 }

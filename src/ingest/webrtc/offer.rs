@@ -7,6 +7,7 @@
 //! need not even be valid.
 
 use crate::ingest::Refusal;
+use crate::ingest::webrtc::simulcast::Marks;
 use crate::media::{Codec, Kind, Track};
 use bytes::Bytes;
 use std::fmt::Write as _;
@@ -40,6 +41,8 @@ pub(super) struct Chosen {
     pub red: Option<u8>,
     /// Payload type of its retransmissions (RFC 4588), if offered.
     pub rtx: Option<u8>,
+    /// How its packets are told apart.
+    pub marks: Marks,
 }
 
 /// An offer that can be answered.
@@ -219,31 +222,13 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refus
             payload_type: number,
             red,
             rtx,
+            marks: Marks::read(session, section, number),
         });
     }
     if offered == 0 {
         return Err(bad("no audio or video section sends anything: add a camera or a microphone track"));
     }
     Ok(chosen)
-}
-
-/// The reduced offer with these sources, `(primary, retransmissions)`, declared for the section of a
-/// mid that declares none itself: the peer connection can't tell two sections apart without.
-pub(super) fn declare(reduced: &str, mid: &str, primary: u32, repair: Option<u32>) -> String {
-    let mut out = String::with_capacity(reduced.len() + 100);
-    let wanted = format!("a=mid:{mid}");
-    for line in lines(reduced) {
-        let _ = write!(out, "{line}\r\n");
-        if line == wanted {
-            if let Some(repair) = repair {
-                let _ = write!(out, "a=ssrc-group:FID {primary} {repair}\r\n");
-            }
-            for source in [Some(primary), repair].into_iter().flatten() {
-                let _ = write!(out, "a=ssrc:{source} cname:onrecord\r\n");
-            }
-        }
-    }
-    out
 }
 
 fn ssrcs(section: &[&str]) -> Vec<u32> {
@@ -274,8 +259,16 @@ fn reduce(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Result
     let mut order: Vec<&Chosen> = chosen.iter().collect();
     order.sort_by_key(|chosen| chosen.index);
     let mut out = String::new();
-    let dropped =
-        ["a=group:", "a=msid-semantic", "a=candidate:", "a=end-of-candidates", "a=simulcast:", "a=rid:"];
+    let dropped = [
+        "a=group:",
+        "a=msid-semantic",
+        "a=candidate:",
+        "a=end-of-candidates",
+        "a=simulcast:",
+        "a=rid:",
+        "a=ssrc:",
+        "a=ssrc-group:",
+    ];
     let directions = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
     let keep = |line: &&&str| !dropped.iter().any(|key| line.starts_with(key)) && !directions.contains(*line);
     for line in session.iter().filter(keep) {
@@ -287,12 +280,29 @@ fn reduce(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Result
         for line in sections[chosen.index].iter().filter(keep) {
             let _ = write!(out, "{line}\r\n");
         }
-        out.push_str("a=sendonly\r\n");
+        // The peer connection wants one source of each section, whichever: packets are taken from it before
+        // it looks for their source.
+        let _ = write!(out, "a=sendonly\r\na=ssrc:{} cname:onrecord\r\n", chosen.index + 1);
     }
     Ok(out)
 }
 
 impl Plan {
+    /// The mids of all sections.
+    pub fn mids(&self) -> impl Iterator<Item = &str> {
+        self.sections.iter().filter_map(|(_, mid)| mid.as_deref())
+    }
+
+    /// Payload types that may come, with the rates of their clocks (a retransmission has that of what it
+    /// repeats, RFC 4588 section 8.1).
+    pub fn clocks(&self) -> Vec<(u8, u32)> {
+        let types = |chosen: &Chosen| {
+            let rate = chosen.track.codec.clock_rate();
+            [Some(chosen.payload_type), chosen.red, chosen.rtx].map(|one| one.map(|one| (one, rate)))
+        };
+        self.chosen.iter().flat_map(types).flatten().collect()
+    }
+
     /// The answer for the client, woven from the peer connection's answer to the reduced offer.
     pub fn weave(&self, answer: &str) -> String {
         let (session, answered) = split(answer);
@@ -305,6 +315,9 @@ impl Plan {
                     let _ = write!(out, "{}\r\n", prefer(section[0], red));
                     for line in section[1..].iter().filter(|line| !line.starts_with("a=candidate:")) {
                         let _ = write!(out, "{}\r\n", without_fec(line));
+                    }
+                    if let Some(chosen) = chosen {
+                        out.push_str(&chosen.marks.answer());
                     }
                     let own = candidates(&section.join("\n"));
                     for candidate in &own {
@@ -372,9 +385,7 @@ mod tests {
         assert_eq!(plan.chosen[1].red, Some(63));
         assert_eq!(plan.chosen[1].ssrcs, [7]);
         assert_eq!((plan.chosen[0].payload_type, plan.chosen[0].rtx), (96, Some(97)));
-        let declared = declare(&plan.reduced, "1", 5, Some(6));
-        assert!(declared.contains("a=mid:1\r\na=ssrc-group:FID 5 6\r\na=ssrc:5 "), "{declared}");
-        for gone in ["simulcast", "a=rid", "candidate", "mid:2", "sendrecv"] {
+        for gone in ["simulcast", "a=rid", "candidate", "mid:2", "sendrecv", "a=ssrc:7 "] {
             assert!(!plan.reduced.contains(gone), "{gone} is left in {}", plan.reduced);
         }
         assert_eq!(plan.candidates.len(), 2);

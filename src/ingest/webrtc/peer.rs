@@ -1,18 +1,14 @@
 //! How a peer connection is set up.
 
-use rtc::interceptor::{
-    Attribute, Interceptor, Packet, ReceiverReportBuilder, Slot, StreamInfo, TaggedPacket,
-    TwccReceiverBuilder,
-};
+use crate::ingest::webrtc::receive::Receive;
+use rtc::interceptor::Slot;
 use rtc::peer_connection::RTCPeerConnectionBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8};
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
-use rtc::sansio::Protocol;
-use rtc::shared::error::{Error, Result};
-use std::collections::VecDeque;
+use rtc::shared::error::Result;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{
@@ -24,7 +20,7 @@ use webrtc::peer_connection::{
 const REPLAY_WINDOW: usize = 2048;
 
 /// A peer connection that receives VP8 and Opus and sends nothing.
-pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerConnection> {
+pub(super) fn build(peer_is_dtls_client: bool, receive: Receive, now: Instant) -> Result<RTCPeerConnection> {
     let role = if peer_is_dtls_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
     let settings = SettingEngineBuilder::new()
         .with_answering_dtls_role(role)
@@ -42,13 +38,8 @@ pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerCo
     RTCPeerConnectionBuilder::new()
         .with_setting_engine(settings)
         .with_media_engine(media_engine()?)
-        .with_interceptor_registry(
-            // No NACK generator: it sits before RTX is unwrapped, so it never sees a repair.
-            Registry::new()
-                .with(Slot::from(14_000), DeliverReports::default())
-                .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
-                .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build()),
-        )
+        // Alone: a NACK generator would sit before RTX is unwrapped, and never see a repair.
+        .with_interceptor_registry(Registry::new().with(Slot::from(14_000), receive))
         .build(now)
 }
 
@@ -95,55 +86,4 @@ pub(super) fn host_candidate(address: SocketAddr) -> Result<RTCIceCandidateInit>
         ..Default::default()
     };
     RTCIceCandidate::from(&config.new_candidate_host()?).to_json()
-}
-
-/// Marks inbound RTCP for the session, which needs the sender reports; unmarked, it ends inside.
-#[derive(Default)]
-struct DeliverReports {
-    inbound: VecDeque<TaggedPacket>,
-    outbound: VecDeque<TaggedPacket>,
-}
-
-impl Protocol<TaggedPacket, TaggedPacket, ()> for DeliverReports {
-    type Rout = TaggedPacket;
-    type Wout = TaggedPacket;
-    type Eout = ();
-    type Error = Error;
-    type Time = Instant;
-
-    fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<()> {
-        if matches!(packet.message.packet, Packet::Rtcp(_)) {
-            packet.message.add(Attribute::DeliverToApplication);
-        }
-        self.inbound.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_read(&mut self) -> Option<TaggedPacket> {
-        self.inbound.pop_front()
-    }
-
-    fn handle_write(&mut self, packet: TaggedPacket) -> Result<()> {
-        self.outbound.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_write(&mut self) -> Option<TaggedPacket> {
-        self.outbound.pop_front()
-    }
-
-    fn handle_timeout(&mut self, _now: Instant) -> Result<()> {
-        Ok(())
-    }
-
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        None
-    }
-}
-
-impl Interceptor for DeliverReports {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
 }

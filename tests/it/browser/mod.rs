@@ -13,6 +13,7 @@ mod policy;
 mod proxied;
 mod publish;
 mod record;
+mod simulcast;
 mod trouble;
 mod watch;
 

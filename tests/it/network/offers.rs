@@ -1,5 +1,6 @@
 //! Offers of all kinds are recorded.
 
+use super::sources::without_sources;
 use super::*;
 use crate::support::sdp;
 
@@ -44,12 +45,6 @@ fn a_third_section_is_rejected_and_the_others_are_recorded() {
     publisher.accept(&answer[..rejected]);
     let network = Network::new(520, now, publisher, ours);
     assert_records("a third section", network, &[Video, Audio]);
-}
-
-/// The offer without what it says of SSRCs, as some WHIP clients make it.
-fn without_sources(offer: &str) -> String {
-    let lines = offer.lines().filter(|line| !line.starts_with("a=ssrc"));
-    lines.map(|line| format!("{line}\r\n")).collect()
 }
 
 #[test]

@@ -35,6 +35,8 @@ export class Webrtc extends Way {
   #repairs = 0;
   /** When the media stopped reaching the server. @type {number | null} */
   #lostAt = null;
+  /** What the server misses of the media, in its words. */
+  #lacks = "";
   /** When the socket was lost. @type {number | null} */
   #detachedAt = null;
   #timers = new Timers();
@@ -218,8 +220,12 @@ export class Webrtc extends Way {
   }
 
   /** @param {ServerMessage} message */
-  #reported({ status, recording, reason = "", code, message }) {
+  #reported({ status, recording, reason = "", code, message, warning = "" }) {
     const { host } = this;
+    if (warning !== this.#lacks) {
+      this.#lacks = warning;
+      host.emit("lacks", warning);
+    }
     if (status === STREAM_STATUS.PUBLISHING && !host.publishing()) {
       this.#timers.cancel("step");
       if (host.interrupted()) this.#lostAt = null;

@@ -1,15 +1,19 @@
 //! A session's offers and answers.
 
-use super::{Answer, Receiver, Session, SessionConfig};
+use super::watch::Watch;
+use super::{Answer, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::Paths;
-use crate::ingest::webrtc::sources::{Seen, Undeclared};
+use crate::ingest::webrtc::receive::Receive;
+use crate::ingest::webrtc::simulcast::extension;
+use crate::ingest::webrtc::sources::{Sections, Seen};
 use crate::ingest::webrtc::{Candidate, peer};
 use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
+use rtc::sdp::extmap::TRANSPORT_CC_URI;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnection, RTCSessionDescription};
@@ -46,12 +50,13 @@ impl Session {
     /// Answers an offer.
     pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), Refusal> {
         let plan = offer::plan(offer)?;
-        let mut peer = peer::build(plan.peer_is_dtls_client, now).map_err(unusable)?;
+        let lines: Vec<&str> = offer::lines(&plan.reduced).collect();
+        let (receive, arrived) = Receive::new(plan.clocks(), extension(&lines, TRANSPORT_CC_URI));
+        let mut peer = peer::build(plan.peer_is_dtls_client, receive, now).map_err(unusable)?;
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
-        let undeclared = Undeclared::new(&plan.chosen);
-        let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
+        let answered = negotiate(&mut peer, &plan.reduced, now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
         let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
@@ -63,17 +68,15 @@ impl Session {
             .iter()
             .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: nack(chosen) })
             .collect();
-        let receivers = plan
-            .chosen
-            .iter()
-            .map(|chosen| Receiver { chosen: chosen.clone(), ssrc: None, id: None })
-            .collect();
         let mut session = Self {
             peer,
-            undeclared,
+            arrived,
             seen: Seen::default(),
+            sections: Sections::new(&plan.chosen, plan.mids()),
             local,
-            receivers,
+            watch: Watch::default(),
+            asked: 0,
+            origin: config.origin,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
             repeats: Repeats::default(),
@@ -110,7 +113,8 @@ impl Session {
             ));
         }
         let restarts = plan.credentials != self.plan.credentials;
-        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
+        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
+        self.sections.renew(&plan.chosen);
         self.plan = plan;
         if restarts {
             self.restarted(&answered, now);
@@ -128,7 +132,7 @@ impl Session {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
         let offer = credentials.put_into(&self.plan.reduced);
-        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
+        let answered = negotiate(&mut self.peer, &offer, now)?;
         (self.plan.reduced, self.plan.credentials) = (offer, credentials);
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
@@ -213,7 +217,7 @@ fn offers_audio_nack(reduced: &str) -> bool {
 }
 
 /// Offer in, answer out.
-pub(super) fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
+fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
     let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
     peer.set_remote_description(now, offer).map_err(unusable)?;
     let answer = peer.create_answer(None).map_err(unusable)?;
