@@ -353,8 +353,8 @@ impl Publisher {
                 let frame = std::mem::replace(&mut track.next, following);
                 if is_sent {
                     track.sending = true;
-                    let (kind, rid) = (track.kind, track.rid);
-                    self.write((track.mid, rid), kind, start + captured, rtp_time, frame.data.clone());
+                    let (kind, mid, rid) = (track.kind, track.mid, track.rid);
+                    self.write((mid, rid), kind, start + captured, rtp_time, frame.data.clone());
                     self.sent.push(Sent { kind, rid, captured, keyframe: frame.keyframe, data: frame.data });
                 }
             }

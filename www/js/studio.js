@@ -215,7 +215,7 @@ function follow(made) {
     .on("paused", (_, { bytes }) => warn("The network is too slow: recording waits.", `${formatBytes(bytes)} are held in this page. It goes on when they are sent.`))
     .on("resumed", (_, { lost_ms }) => warn("Recording goes on.", `About ${seconds(lost_ms)} are missing: the network was too slow.`))
     .on("warning", (_, { code, message }) => code === "slow_network" && warn("The network is slow.", message))
-    .on("lacks", (_, sentence) => {
+    .on("lacks", (_, { sentence }) => {
       lacks = sentence;
       if (lacks || made.status() !== STREAM_STATUS.PUBLISHING) say(String(made.status()), lacks);
       else recording(made);

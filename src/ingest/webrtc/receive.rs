@@ -1,6 +1,6 @@
 //! Where packets leave the peer connection: decrypted, authentic, and not yet told apart.
 //!
-//! The peer connection knows one source (SSRC) of each section, the one its offer declares first or last,
+//! The peer connection knows one source (SSRC) of each section, whichever of those that its offer declares,
 //! and drops the packets of all others. So they are taken from it in front of that choice, which
 //! [`crate::ingest::webrtc::sources`] makes. What must count all of them does: congestion feedback
 //! (transport-wide, so every source) and receiver reports.

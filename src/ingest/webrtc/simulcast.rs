@@ -1,9 +1,9 @@
 //! What a section of an offer says of its encodings (simulcast, RFC 8853) and of the marks that its packets
 //! bear, and what the answer says to that.
 //!
-//! The offer doesn't say which encoding is the largest, unless by `max-width`. So all of them are accepted,
-//! and [`crate::ingest::webrtc::sources`] finds out. The peer connection knows nothing of encodings: these
-//! lines are taken from the offer and put into the answer beside it.
+//! The offer doesn't say which encoding is the largest, unless by `max-width`, or by names that everybody
+//! gives. Else all of them are accepted, and [`crate::ingest::webrtc::sources`] finds out. The peer connection
+//! knows nothing of encodings: these lines are taken from the offer and put into the answer beside it.
 
 use std::fmt::Write as _;
 
@@ -15,6 +15,12 @@ const MAX_PAIRS: usize = 16;
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+
+/// What pages call a full, a half and a quarter size, as the examples of the WebRTC specification do. A browser
+/// that is offered all three of a small camera sends the first two only, of q, h, f without the largest;
+/// asked for that one alone, it sends it.
+const FULL: &str = "f";
+const SMALLER: [&str; 2] = ["h", "q"];
 
 /// How the packets of one section are told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +113,8 @@ impl<'a> Encoding<'a> {
     }
 }
 
-/// The encodings to ask for: the largest alone, if the offer restricts the size of each, else all.
+/// The encodings to ask for: the largest alone, if the offer restricts the size of each or names them by it,
+/// else all.
 fn encodings(section: &[&str], payload_type: u8) -> Vec<String> {
     let Some(list) = section.iter().find_map(|line| line.strip_prefix("a=simulcast:")) else {
         return Vec::new();
@@ -128,10 +135,16 @@ fn encodings(section: &[&str], payload_type: u8) -> Vec<String> {
     found.truncate(MAX_RIDS);
     let sizes: Option<Vec<u64>> = found.iter().map(Encoding::most).collect();
     let largest = sizes.and_then(|sizes| (0..sizes.len()).max_by_key(|at| sizes[*at]));
-    match largest {
+    match largest.or_else(|| named_full(&found)) {
         Some(at) => vec![found[at].rid.to_owned()],
         None => found.iter().map(|encoding| encoding.rid.to_owned()).collect(),
     }
+}
+
+/// The full size, where all encodings are named by their sizes.
+fn named_full(found: &[Encoding<'_>]) -> Option<usize> {
+    let named = found.iter().all(|encoding| encoding.rid == FULL || SMALLER.contains(&encoding.rid));
+    found.iter().position(|encoding| named && encoding.rid == FULL)
 }
 
 #[cfg(test)]
@@ -149,12 +162,12 @@ mod tests {
     #[test]
     fn all_encodings_are_accepted_where_nothing_says_which_is_the_largest() {
         let found = marks(&format!(
-            "{EXTENSIONS}a=rid:q send\na=rid:h send pt=97,96\na=rid:f send max-width=1280\na=simulcast:send q;~h,x;f\n"
+            "{EXTENSIONS}a=rid:1 send\na=rid:2 send pt=97,96\na=rid:3 send max-width=1280\na=simulcast:send 1;~2,x;3\n"
         ));
         assert_eq!((found.mid, found.rid, found.repaired), (Some(4), Some(10), Some(11)));
         let answer = "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
             a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
-            a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n";
+            a=rid:1 recv\r\na=rid:2 recv\r\na=rid:3 recv\r\na=simulcast:recv 1;2;3\r\n";
         assert_eq!(found.answer(), answer);
     }
 
@@ -165,6 +178,17 @@ mod tests {
              a=rid:h send max-width=640;max-height=360\na=simulcast:recv x send q;f;h\n"
         ));
         assert_eq!(found.rids, ["f"]);
+    }
+
+    #[test]
+    fn the_full_size_alone_is_asked_for_where_encodings_are_named_by_their_sizes() {
+        for (names, asked) in [("qhf", &["f"][..]), ("fhq", &["f"]), ("hq", &["h", "q"]), ("fx", &["f", "x"])]
+        {
+            let names: Vec<String> = names.chars().map(String::from).collect();
+            let lines: String = names.iter().map(|rid| format!("a=rid:{rid} send\n")).collect();
+            let found = marks(&format!("{EXTENSIONS}{lines}a=simulcast:send {}\n", names.join(";")));
+            assert_eq!(found.rids, asked);
+        }
     }
 
     #[test]

@@ -364,8 +364,8 @@ impl Sections {
 
     /// A source reports; gives its track if it is recorded.
     pub fn reported(&mut self, ssrc: u32, report: Report) -> Option<usize> {
-        let sources = self.all.iter_mut().enumerate();
-        let (track, at, sources) = sources.into_iter().find_map(|(track, sources)| {
+        let mut all = self.all.iter_mut().enumerate();
+        let (track, at, sources) = all.find_map(|(track, sources)| {
             let at = sources.all.iter().position(|source| source.ssrc == ssrc)?;
             Some((track, at, sources))
         })?;

@@ -4,16 +4,16 @@ use super::{CONNECT, SOON, Studio};
 use crate::support::browser::Browser;
 use crate::support::judge;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// Publishes 640x360 by WHIP for so long after the largest encoding is sent, then ends it. `ENCODINGS` and
+/// Publishes by WHIP for so long after the largest encoding is sent, then ends it. `ENCODINGS` and
 /// `MUNGE` are put in front.
 const PUBLISH: &str = r#"
 window.seen = {};
 (async () => {
-  const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 360, frameRate: 20 } });
+  const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: WIDTH, height: HEIGHT, frameRate: 20 } });
   const pc = new RTCPeerConnection();
   pc.addTransceiver(media.getAudioTracks()[0], { direction: "sendonly" });
   const init = { direction: "sendonly", ...(ENCODINGS && { sendEncodings: ENCODINGS }) };
@@ -28,7 +28,7 @@ window.seen = {};
   await pc.setRemoteDescription({ type: "answer", sdp: seen.sdp });
   const sent = async () => [...(await pc.getStats()).values()].filter((one) => one.type === "outbound-rtp" && one.kind === "video");
   // Bitrate is found first: the largest is sent some seconds later.
-  const full = async () => (await sent()).find((one) => one.frameWidth === 640 && one.framesSent >= 60);
+  const full = async () => (await sent()).find((one) => one.frameWidth === WIDTH && one.framesSent >= 60);
   while (!(await full())) await new Promise((done) => setTimeout(done, 100));
   seen.sent = (await sent()).map(({ rid, frameWidth, framesSent }) => ({ rid: rid ?? null, frameWidth, framesSent }));
   await fetch(answer.headers.get("location"), { method: "DELETE" });
@@ -39,7 +39,7 @@ window.seen = {};
 "#;
 
 /// Width of each picture of a file, in order.
-fn widths(file: &PathBuf) -> Vec<u32> {
+fn widths(file: &Path) -> Vec<u32> {
     let output = Command::new("ffprobe")
         .args(["-v", "error", "-select_streams", "v", "-show_entries", "frame=width", "-of", "csv=p=0"])
         .arg(file)
@@ -49,10 +49,18 @@ fn widths(file: &PathBuf) -> Vec<u32> {
     text.lines().filter_map(|line| line.trim_end_matches(',').parse().ok()).collect()
 }
 
-async fn records_the_largest(browser: &Browser, studio: &Studio, name: &str, encodings: &str, munge: &str) {
+async fn records_the_largest(
+    browser: &Browser,
+    studio: &Studio,
+    name: &str,
+    width: u32,
+    encodings: &str,
+    munge: &str,
+) {
     let before = studio.hook.runs().len();
     browser.goto(&studio.server.url("/healthz")).await;
-    let script = PUBLISH.replace("NAME", name);
+    let (width_text, height) = (width.to_string(), (width * 9 / 16).to_string());
+    let script = PUBLISH.replace("NAME", name).replace("WIDTH", &width_text).replace("HEIGHT", &height);
     browser.run(&format!("const ENCODINGS = {encodings}; const MUNGE = {munge}; {script}")).await;
     let seen = browser.until("(seen.done || seen.error) && seen", CONNECT).await;
     assert_eq!(seen["error"], Value::Null, "{name}: {seen:#}");
@@ -63,10 +71,10 @@ async fn records_the_largest(browser: &Browser, studio: &Studio, name: &str, enc
     let file = studio.path(manifest["file"].as_str().unwrap());
     judge::decode(&file).unwrap();
     let widths = widths(&file);
-    let full = widths.iter().filter(|width| **width == 640).count();
-    println!("{name}: {full} of {} pictures are 640 wide, gaps: {}", widths.len(), manifest["gaps"]);
+    let full = widths.iter().filter(|one| **one == width).count();
+    println!("{name}: {full} of {} pictures are {width} wide, gaps: {}", widths.len(), manifest["gaps"]);
     assert!(full >= 50, "{name}: {full} of {} pictures", widths.len());
-    assert_eq!(widths.last(), Some(&640), "{name}: it ends with a smaller one");
+    assert_eq!(widths.last(), Some(&width), "{name}: it ends with a smaller one");
     let lost: Vec<&Value> =
         manifest["tracks"].as_array().unwrap().iter().map(|track| &track["lost"]).collect();
     assert_eq!(lost, [0, 0], "{name}");
@@ -78,6 +86,11 @@ const QHF: &str =
     "[{ rid: 'q', scaleResolutionDownBy: 4 }, { rid: 'h', scaleResolutionDownBy: 2 }, { rid: 'f' }]";
 const FHQ: &str =
     "[{ rid: 'f' }, { rid: 'h', scaleResolutionDownBy: 2 }, { rid: 'q', scaleResolutionDownBy: 4 }]";
+/// Names that don't tell which is the largest.
+const UP: &str =
+    "[{ rid: 'a', scaleResolutionDownBy: 4 }, { rid: 'b', scaleResolutionDownBy: 2 }, { rid: 'c' }]";
+const DOWN: &str =
+    "[{ rid: 'c' }, { rid: 'b', scaleResolutionDownBy: 2 }, { rid: 'a', scaleResolutionDownBy: 4 }]";
 const AS_IT_IS: &str = "(sdp) => sdp";
 
 /// Three sources of one section in a SIM group, each with its retransmissions, as pages without rids do it.
@@ -102,9 +115,11 @@ const SIM: &str = r#"(sdp) => {
 async fn of_chromiums_encodings_the_largest_is_recorded_in_whatever_order_and_no_loss_is_named() {
     let studio = Studio::open(&[]);
     let browser = Browser::start().await;
-    records_the_largest(&browser, &studio, "qhf", QHF, AS_IT_IS).await;
-    records_the_largest(&browser, &studio, "fhq", FHQ, AS_IT_IS).await;
-    records_the_largest(&browser, &studio, "sim", "null", SIM).await;
+    records_the_largest(&browser, &studio, "qhf", 640, QHF, AS_IT_IS).await;
+    records_the_largest(&browser, &studio, "fhq", 640, FHQ, AS_IT_IS).await;
+    records_the_largest(&browser, &studio, "sim", 640, "null", SIM).await;
+    records_the_largest(&browser, &studio, "up", 1280, UP, AS_IT_IS).await;
+    records_the_largest(&browser, &studio, "down", 1280, DOWN, AS_IT_IS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +127,7 @@ async fn of_firefoxes_encodings_the_largest_is_recorded_in_whatever_order() {
     let studio = Studio::open(&[]);
     let browser = Browser::firefox().await;
     for (name, encodings) in [("qhf", QHF), ("fhq", FHQ)] {
-        records_the_largest(&browser, &studio, name, encodings, AS_IT_IS).await;
+        records_the_largest(&browser, &studio, name, 640, encodings, AS_IT_IS).await;
     }
 }
 

@@ -224,7 +224,7 @@ export class Webrtc extends Way {
     const { host } = this;
     if (warning !== this.#lacks) {
       this.#lacks = warning;
-      host.emit("lacks", warning);
+      host.emit("lacks", { sentence: warning });
     }
     if (status === STREAM_STATUS.PUBLISHING && !host.publishing()) {
       this.#timers.cancel("step");
