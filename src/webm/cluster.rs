@@ -2,6 +2,7 @@
 
 use crate::media::{Codec, Kind, Size, Track, opus};
 use crate::webm::ebml::id;
+use crate::webm::pace::{PAUSE, Pace, in_ticks};
 use ebml_iterable::tools::Vint;
 use std::ops::Range;
 use std::time::Duration;
@@ -138,7 +139,7 @@ impl Open {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&[id::TIMESTAMP as u8, 0x88]);
         bytes.extend_from_slice(&start.to_be_bytes());
-        Self { at, start, newest: start, tally: Tally::new(tracks) }
+        Self { at, start, newest: start, tally: Tally::new(tracks, Duration::from_millis(1)) }
     }
 }
 
@@ -160,17 +161,18 @@ fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16) {
 pub struct Tally {
     pub(super) tracks: Vec<TrackTally>,
     pub(super) cues: Vec<Cue>,
+    /// [`PAUSE`] in ticks.
+    pause: u64,
 }
 
-/// What a cluster holds of one track; times in milliseconds.
+/// What a cluster holds of one track; times in ticks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrackTally {
     pub frames: u64,
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
-    /// The shortest time from one frame to the next.
-    pub shortest: Option<u64>,
+    pub pace: Pace,
     pub last_sound: Option<Duration>,
     pub width: u32,
     pub height: u32,
@@ -187,12 +189,13 @@ pub(super) struct Cue {
 }
 
 impl Tally {
-    /// Nothing yet of `tracks` tracks.
-    pub fn new(tracks: usize) -> Self {
-        Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new() }
+    /// Nothing yet of `tracks` tracks, in a file whose ticks are so long.
+    pub fn new(tracks: usize, tick: Duration) -> Self {
+        let pause = in_ticks(PAUSE, tick);
+        Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new(), pause }
     }
 
-    /// Counts a block that begins `relative` bytes into its cluster's payload, at `tick` ms.
+    /// Counts a block that begins `relative` bytes into its cluster's payload, at so many ticks.
     pub fn add(&mut self, kind: Kind, block: &Block<'_>, tick: u64, relative: u64) {
         let track = &mut self.tracks[block.track];
         let cue = match kind {
@@ -207,11 +210,10 @@ impl Tally {
             track.first = tick;
         } else {
             track.before_last = Some(track.last);
-            let interval = tick.saturating_sub(track.last);
-            track.shortest = Some(track.shortest.map_or(interval, |shortest| shortest.min(interval)));
         }
         track.last = tick;
         track.frames += 1;
+        track.pace.join(&Pace::of(tick), self.pause);
         if kind == Kind::Audio {
             track.last_sound = opus::duration(block.data);
         }

@@ -109,7 +109,7 @@ impl Mend {
                     payload_at: *payload_at,
                     // We never write a cluster without its size.
                     sound: size.is_some(),
-                    tally: Tally::new(self.own.tracks.len()),
+                    tally: Tally::new(self.own.tracks.len(), Duration::from_millis(1)),
                     covers: Vec::new(),
                     holed,
                     holes: Vec::new(),

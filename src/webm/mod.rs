@@ -14,6 +14,7 @@ mod foreign;
 mod live;
 mod mend;
 mod own;
+mod pace;
 mod read;
 mod remux;
 mod seal;
