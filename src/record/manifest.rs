@@ -185,6 +185,18 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Notes that a track is missing as a whole, where nothing else tells of it.
+    pub(super) fn note_absent(&mut self) {
+        for (index, track) in self.tracks.iter().enumerate().filter(|(_, track)| track.frames == 0) {
+            let track_number = index + 1;
+            if self.duration_ms > 0 && self.gaps.iter().all(|gap| gap.track != track_number) {
+                let (from_ms, to_ms, reason) = (0, self.duration_ms, GapReason::Silence);
+                tracing::warn!(codec = track.codec.as_str(), "a track was declared and nothing of it came");
+                self.gaps.push(ManifestGap { track: track_number, from_ms, to_ms, reason });
+            }
+        }
+    }
+
     /// Notes how long the media lasts. It ends where the media does, not when that was noticed.
     pub(super) fn lasted(&mut self, duration: Duration) {
         self.duration_ms = (duration.as_micros() as u64 + 500) / 1000;

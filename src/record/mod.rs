@@ -25,6 +25,7 @@ mod recorder;
 mod recover;
 mod repair;
 mod retention;
+mod silence;
 mod space;
 mod take;
 #[cfg(test)]
@@ -89,6 +90,12 @@ pub struct Config {
     pub max_bytes: u64,
     /// Permissions of recordings and manifests, in octal.
     pub mode: String,
+    /// Whether holes of sound are filled with silence.
+    pub fill_silence: bool,
+    /// How long sound may take to come after pictures of its time, before a hole is filled: the time for
+    /// which lost packets are waited for (`webrtc.reorder_window`).
+    #[serde(skip)]
+    pub reorder_window: Duration,
 }
 
 impl Default for Config {
@@ -102,6 +109,8 @@ impl Default for Config {
             max_duration: Duration::ZERO,
             max_bytes: 0,
             mode: "0640".to_owned(),
+            fill_silence: true,
+            reorder_window: Duration::from_secs(1),
         }
     }
 }

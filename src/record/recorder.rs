@@ -26,6 +26,8 @@ const HEAD_AFTER: Duration = Duration::from_millis(500);
 const NO_PICTURES: Duration = Duration::from_secs(10);
 /// How soon to look again while frames come but none can begin a file.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Bytes of clusters that are written at a time: silence of hours is made in a moment.
+const MAX_PENDING: u64 = 4 << 20;
 /// How often the manifest may be written while the file is never synced.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How soon to notice that a stream went away without a frame and without an end.
@@ -59,6 +61,7 @@ impl Recorder {
         joined: Option<Instant>,
         progress: watch::Sender<Progress>,
     ) -> Self {
+        let window = shared.config.fill_silence.then_some(shared.config.reorder_window);
         let pictures = stream.tracks().iter().any(|track| track.codec.kind() == Kind::Video);
         Self {
             shared,
@@ -67,7 +70,7 @@ impl Recorder {
             tap: stream.tap(),
             anchor: Anchor::now(),
             progress,
-            queue: Interleaver::new(stream.tracks()),
+            queue: Interleaver::new(stream.tracks(), window),
             lost: vec![0; stream.tracks().len()],
             stage: Stage::Waiting(id),
             files,
@@ -248,6 +251,10 @@ impl Recorder {
     /// Hands what is in memory to the operating system, in whole clusters.
     async fn flush(&mut self, now: Instant, all: bool) -> io::Result<()> {
         let limit = if all { Duration::MAX } else { self.queue.releasable(now, self.hold()) };
+        self.queue.pass(now);
+        if all {
+            self.queue.end();
+        }
         self.open_first(limit).await?;
         while let Some(rotate) = self.fill(limit, now) {
             self.write().await?;
@@ -265,7 +272,9 @@ impl Recorder {
         let config = &self.shared.config;
         let cut = self.files.cut_since();
         let mut any = false;
-        while let Some(next) = self.queue.peek(limit) {
+        loop {
+            self.queue.fill(limit);
+            let Some(next) = self.queue.peek(limit) else { break };
             let wished = cut.is_some_and(|since| next.at >= since);
             let long = !config.max_duration.is_zero() && take.time_of(next.frame.time) >= config.max_duration;
             let large = config.max_bytes > 0 && take.bytes() >= config.max_bytes;
@@ -273,7 +282,15 @@ impl Recorder {
                 && take.has_frames()
                 && can_begin(next, &self.tracks, &self.queue, now)
             {
+                // Silence that belongs before it goes first.
+                let time = next.frame.time;
+                if self.queue.settle(time) {
+                    continue;
+                }
                 return Some(true);
+            }
+            if take.pending() >= MAX_PENDING {
+                break;
             }
             if let Some(held) = self.queue.pop(limit) {
                 take.push(&held);
@@ -304,6 +321,7 @@ impl Recorder {
             written.await.map_err(io::Error::other)??;
         }
         if let Some(take) = self.create(opening.clone(), limit).await? {
+            self.queue.begin(take.base());
             self.stage = Stage::Writing(Box::new(take));
         }
         Ok(())
@@ -311,7 +329,7 @@ impl Recorder {
 
     async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<Take>> {
         let Some(first) = self.queue.peek(limit) else { return Ok(None) };
-        let first = Held { at: first.at, frame: first.frame.clone(), gap: None };
+        let first = Held { at: first.at, frame: first.frame.clone(), gap: None, silent: false };
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
@@ -338,6 +356,7 @@ impl Recorder {
             self.shared.disk.sync(move || catalog.remove(&id)).await??;
             return created.map(|_| ());
         };
+        self.queue.begin(take.base());
         self.files.goes_on(take.manifest.id.clone());
         tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
@@ -405,6 +424,7 @@ impl Recorder {
 /// Whether a file can begin with this frame: with a keyframe, or with sound where no pictures come.
 fn can_begin(next: &Held, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
     match tracks[next.frame.track].codec.kind() {
+        _ if next.silent => false,
         Kind::Video => next.frame.keyframe,
         Kind::Audio => !queue.has_pictures(now, NO_PICTURES),
     }

@@ -144,11 +144,15 @@ impl Take {
         if let Some(gap) = held.gap {
             self.note_gap(gap);
         }
+        // A track that turns out to have begun before the first frame written is squeezed in at
+        // the start: a millisecond apart until it has caught up.
+        let time = self.time_of(frame.time);
+        if held.silent {
+            return self.clusters.fill(frame.track, time, &frame.data);
+        }
         self.clusters.push(&Block {
             track: frame.track,
-            // A track that turns out to have begun before the first frame written is squeezed in at
-            // the start: a millisecond apart until it has caught up.
-            time: frame.time.saturating_sub(self.base),
+            time,
             keyframe: frame.keyframe,
             size: frame.size,
             data: &frame.data,
@@ -188,7 +192,17 @@ impl Take {
 
     /// Length of the file once what is in memory is written.
     pub fn bytes(&self) -> u64 {
-        self.part.len() + self.clusters.bytes().len() as u64
+        self.part.len() + self.pending()
+    }
+
+    /// Bytes that are in memory.
+    pub fn pending(&self) -> u64 {
+        self.clusters.bytes().len() as u64
+    }
+
+    /// Time of the stream that is 0 in the file.
+    pub fn base(&self) -> Duration {
+        self.base
     }
 
     /// Time in the file of a frame of the stream.
@@ -274,7 +288,7 @@ impl Take {
         let SealedFile { bytes } = self.part.seal(&seal)?;
         for (index, track) in self.manifest.tracks.iter_mut().enumerate() {
             let seen = &self.index.tracks[index];
-            track.frames = seen.frames;
+            track.frames = seen.frames - seen.filled;
             track.width = (seen.width > 0).then_some(seen.width);
             track.height = (seen.height > 0).then_some(seen.height);
             track.lost = lost.get(index).copied().unwrap_or(0);
@@ -286,6 +300,7 @@ impl Take {
         // Clusters that a full disk did not take are in no file.
         cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
         self.manifest.gaps.append(&mut self.trailing);
+        self.manifest.note_absent();
         self.manifest.end_reason = Some(reason);
         Ok(self.manifest)
     }
@@ -324,7 +339,7 @@ mod tests {
         };
         let ms = Duration::from_millis;
         let frame = Frame { track: 0, time: ms(500), keyframe: true, size: None, data: Bytes::new() };
-        let first = Held { at: Instant::now(), frame, gap: None };
+        let first = Held { at: Instant::now(), frame, gap: None, silent: false };
         let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
         take.note_gap(gap(100, 400));
@@ -361,7 +376,12 @@ mod tests {
         let data = Bytes::from(vec![0xfc; 400]);
         let held = |track, millis: u64, keyframe| {
             let (at, time) = (Instant::now(), Duration::from_millis(millis));
-            Held { at, frame: Frame { track, time, keyframe, size: None, data: data.clone() }, gap: None }
+            Held {
+                at,
+                frame: Frame { track, time, keyframe, size: None, data: data.clone() },
+                gap: None,
+                silent: false,
+            }
         };
         let second = Duration::from_secs(1);
         let mut take =

@@ -13,6 +13,8 @@ pub struct StoredBlock<'a> {
     pub time: i64,
     /// Can be decoded without any other block.
     pub keyframe: bool,
+    /// A player may leave it out; in our files it fills a hole of sound.
+    pub discardable: bool,
     /// BlockDuration, in ticks.
     pub duration: Option<u64>,
     /// It carries BlockAdditions: an alpha channel, for example.
@@ -39,6 +41,7 @@ pub(super) struct Parts {
     pub track: u64,
     pub offset: i16,
     pub keyframe: bool,
+    pub discardable: bool,
     pub duration: Option<u64>,
     pub additions: bool,
     pub laces: Vec<Range<usize>>,
@@ -55,6 +58,7 @@ pub(super) fn simple(payload: &[u8]) -> Option<Parts> {
         track,
         offset: i16::from_be_bytes([high, low]),
         keyframe: flags & 0x80 != 0,
+        discardable: flags & 0x01 != 0,
         duration: None,
         additions: false,
         laces,
@@ -76,7 +80,7 @@ pub(super) fn group(payload: &[u8]) -> Option<Parts> {
     }
     let (block, shift) = block.filter(|_| end == payload.len())?;
     let laces = block.laces.into_iter().map(|lace| lace.start + shift..lace.end + shift).collect();
-    Some(Parts { keyframe: !refers, duration, additions, laces, ..block })
+    Some(Parts { keyframe: !refers, discardable: false, duration, additions, laces, ..block })
 }
 
 /// Where the frames are.

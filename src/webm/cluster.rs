@@ -80,6 +80,16 @@ impl Clusters {
     /// Adds a block. Its time is rounded to the nearest millisecond that is later than all before it
     /// on its track.
     pub fn push(&mut self, block: &Block<'_>) {
+        self.put(block, false);
+    }
+
+    /// Adds a packet that was made up to fill a hole of sound. It is marked discardable, so that it can be
+    /// told from what was received.
+    pub fn fill(&mut self, track: usize, time: Duration, data: &[u8]) {
+        self.put(&Block { track, time, keyframe: true, size: None, data }, true);
+    }
+
+    fn put(&mut self, block: &Block<'_>, filler: bool) {
         let nearest = (block.time.as_micros() as u64 + 500) / 1000;
         let tick = self.newest[block.track].map_or(nearest, |newest| nearest.max(newest + 1));
         self.newest[block.track] = Some(tick);
@@ -93,7 +103,10 @@ impl Clusters {
         open.newest = tick;
         let relative = self.bytes.len() - open.at - HEADER_LEN;
         open.tally.add(codec.kind(), block, tick, relative as u64);
-        write_block(&mut self.bytes, block, (tick - open.start) as i16);
+        if filler {
+            open.tally.note_filler(block.track);
+        }
+        write_block(&mut self.bytes, block, (tick - open.start) as i16, filler);
     }
 
     fn must_end(&self, tick: u64, video_keyframe: bool) -> bool {
@@ -145,14 +158,14 @@ impl Open {
 
 /// Writes a SimpleBlock (RFC 9559 section 10.2) without the second copy of the payload that a general
 /// writer would make: this is the one place that every recorded byte passes.
-fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16) {
+fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, discardable: bool) {
     let track = (block.track as u64 + 1).as_vint().expect("a track number fits");
     let size = (track.len() + 3 + block.data.len()) as u64;
     out.push(id::SIMPLE_BLOCK as u8);
     out.extend(size.as_vint().expect("a block's size fits"));
     out.extend(track);
     out.extend_from_slice(&offset.to_be_bytes());
-    out.push(if block.keyframe { 0x80 } else { 0 });
+    out.push(u8::from(block.keyframe) << 7 | u8::from(discardable));
     out.extend_from_slice(block.data);
 }
 
@@ -169,6 +182,7 @@ pub struct Tally {
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrackTally {
     pub frames: u64,
+    pub filled: u64,
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
@@ -193,6 +207,11 @@ impl Tally {
     pub fn new(tracks: usize, tick: Duration) -> Self {
         let pause = in_ticks(PAUSE, tick);
         Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new(), pause }
+    }
+
+    /// Of a track's frames so far, one more was made up.
+    pub fn note_filler(&mut self, track: usize) {
+        self.tracks[track].filled += 1;
     }
 
     /// Counts a block that begins `relative` bytes into its cluster's payload, at so many ticks.

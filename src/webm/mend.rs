@@ -173,6 +173,9 @@ impl Mend {
         let size = codec.size_of(data).filter(|_| block.keyframe);
         let kept = Block { track, time: Duration::ZERO, keyframe: block.keyframe, size, data };
         open.tally.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
+        if block.discardable {
+            open.tally.note_filler(track);
+        }
     }
 
     /// Nothing but a Timestamp and blocks is ours; a Void was a picture behind damage.

@@ -215,6 +215,7 @@ impl Reader {
                 track: parts.track,
                 time,
                 keyframe: parts.keyframe,
+                discardable: parts.discardable,
                 duration: parts.duration,
                 additions: parts.additions,
                 simple,

@@ -47,6 +47,8 @@ pub struct TrackIndex {
     pub kind: Kind,
     /// Frames in the file.
     pub frames: u64,
+    /// Those of them that were made up to fill holes of sound.
+    pub filled: u64,
     /// Start of the newest frame.
     pub last: u64,
     /// Its frames' distances, which are its frame rate.
@@ -86,6 +88,7 @@ impl Index {
         let track = |kind: &Kind| TrackIndex {
             kind: *kind,
             frames: 0,
+            filled: 0,
             last: 0,
             pace: Pace::default(),
             last_interval: Duration::ZERO,
@@ -116,6 +119,7 @@ impl Index {
             }));
             track.last_interval = interval.unwrap_or(track.last_interval);
             track.frames += seen.frames;
+            track.filled += seen.filled;
             track.last = track.last.max(seen.last);
             track.width = track.width.max(seen.width);
             track.height = track.height.max(seen.height);

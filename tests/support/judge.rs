@@ -56,7 +56,7 @@ pub struct Packet {
     pub sha256: String,
 }
 
-/// All blocks in the order of the file.
+/// All blocks in the order of the file, but for the silence that the recorder put into holes.
 pub fn packets(file: &Path) -> Vec<Packet> {
     #[derive(Deserialize)]
     struct Listing {
@@ -67,8 +67,16 @@ pub fn packets(file: &Path) -> Vec<Packet> {
         codec_type: String,
         pts_time: String,
         flags: String,
+        #[serde(default)]
+        pos: String,
         data_hash: String,
     }
+    let bytes = std::fs::read(file).expect("the file is there");
+    // A block begins with a track number of a byte, a time of two, and flags (RFC 9559 section 10.2).
+    let discardable = |entry: &Entry| {
+        let flags = entry.pos.parse().ok().and_then(|at: usize| bytes.get(at + 3));
+        bytes.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) && flags.is_some_and(|flags| flags & 1 == 1)
+    };
     let args = ["-v", "error", "-show_packets", "-show_data_hash", "sha256", "-of", "json"];
     let listing: Listing = json("ffprobe", &args, file);
     let packet = |entry: Entry| Packet {
@@ -77,7 +85,7 @@ pub fn packets(file: &Path) -> Vec<Packet> {
         keyframe: entry.flags.contains('K'),
         sha256: entry.data_hash.trim_start_matches("SHA256:").to_owned(),
     };
-    listing.packets.into_iter().map(packet).collect()
+    listing.packets.into_iter().filter(|entry| !discardable(entry)).map(packet).collect()
 }
 
 pub fn packets_of(file: &Path, kind: &str) -> Vec<Packet> {

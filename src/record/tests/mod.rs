@@ -5,6 +5,7 @@ mod disk_errors;
 mod judge;
 mod media;
 mod promises;
+mod silence;
 
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
