@@ -120,6 +120,7 @@ impl Upload {
                     self.tracks = tracks;
                 }
                 Out::Frame(frame) => self.frame(&frame),
+                Out::Gap(gap) => assert!(gap.from < gap.to && gap.track < self.tracks.len()),
             }
         }
         fed
@@ -127,7 +128,7 @@ impl Upload {
 
     fn frame(&mut self, frame: &Frame) {
         assert!(frame.track < self.tracks.len(), "a frame of a track that nobody told of");
-        assert!(!frame.data.is_empty());
+        assert!(!frame.data.is_empty() && frame.early <= frame.time);
         self.newest[frame.track] = Some(frame.time);
     }
 
@@ -162,6 +163,7 @@ pub fn demux(bytes: &[u8]) -> (Vec<Track>, Vec<Frame>) {
             Out::Tracks(_) if !tracks.is_empty() => break,
             Out::Tracks(told) => tracks = told,
             Out::Frame(frame) => frames.push(frame),
+            Out::Gap(_) => {}
         }
     }
     (tracks, frames)

@@ -49,6 +49,8 @@ mod metrics;
 mod mjpeg;
 #[path = "it/network/mod.rs"]
 mod network;
+#[path = "it/recorders.rs"]
+mod recorders;
 #[path = "it/repair/mod.rs"]
 mod repair;
 #[path = "it/retention.rs"]

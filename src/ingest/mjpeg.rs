@@ -241,7 +241,7 @@ impl Source {
         let now = Instant::now();
         *newest = now;
         let time = now.saturating_duration_since(self.publication.origin());
-        let frame = Frame { track: 0, time, keyframe: true, size: Some(size), data: picture.image() };
+        let frame = Frame { time, keyframe: true, size: Some(size), ..Frame::of(0, picture.image()) };
         self.publication.media(&self.session, Event::Frame(frame), now);
         self.pictures.show(picture.clone());
         true

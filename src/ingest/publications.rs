@@ -385,7 +385,7 @@ mod tests {
         for _ in 0..11 {
             assert!(!publication.is_over());
             let data = vec![0; 100].into();
-            let frame = Frame { track: 0, time: Duration::ZERO, keyframe: true, size: None, data };
+            let frame = Frame { keyframe: true, ..Frame::of(0, data) };
             publication.media(&session, Event::Frame(frame), Instant::now());
         }
         let status = publication.status().borrow().clone();
@@ -409,7 +409,7 @@ mod tests {
     /// A picture that stands for itself.
     fn picture(publication: &Publication, session: &SessionId, ms: u64) {
         let (time, data) = (Duration::from_millis(ms), Bytes::from_static(b"picture"));
-        let frame = Frame { track: 0, time, keyframe: true, size: None, data };
+        let frame = Frame { time, keyframe: true, ..Frame::of(0, data) };
         publication.media(session, media::Event::Frame(frame), Instant::now());
     }
 

@@ -271,13 +271,8 @@ mod tests {
 
     fn frame(time_ms: u64, keyframe: bool, bytes: usize) -> Item {
         let data = Bytes::from(vec![0; bytes]);
-        Item::Media(Event::Frame(Frame {
-            track: 0,
-            time: Duration::from_millis(time_ms),
-            keyframe,
-            size: None,
-            data,
-        }))
+        let time = Duration::from_millis(time_ms);
+        Item::Media(Event::Frame(Frame { time, keyframe, ..Frame::of(0, data) }))
     }
 
     #[test]
@@ -341,9 +336,7 @@ mod tests {
             for step in 0..1_000_000 {
                 let time = Duration::from_millis(step);
                 let event = match what {
-                    "frames" => {
-                        Event::Frame(Frame { track: 0, time, keyframe: true, size: None, data: data.clone() })
-                    }
+                    "frames" => Event::Frame(Frame { time, keyframe: true, ..Frame::of(0, data.clone()) }),
                     "holes" => {
                         Event::Gap(Gap { track: 0, from: time, to: time + MOMENT, reason: GapReason::Loss })
                     }

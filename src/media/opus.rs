@@ -21,6 +21,15 @@ pub fn pre_skip(head: &[u8]) -> u16 {
     field.map_or(0, |field| u16::from_le_bytes([field[0], field[1]]))
 }
 
+/// Whether both headers have sound played equally loud (output gain, Q7.8 in dB); none has no gain.
+pub fn sounds_alike(one: &[u8], other: &[u8]) -> bool {
+    let gain = |head: &[u8]| {
+        let field = head.starts_with(b"OpusHead").then(|| head.get(16..18)).flatten();
+        field.map_or(0, |field| i16::from_le_bytes([field[0], field[1]]))
+    };
+    gain(one) == gain(other)
+}
+
 /// How long that is: Matroska's CodecDelay.
 pub fn delay(head: &[u8]) -> Duration {
     Duration::from_nanos(u64::from(pre_skip(head)) * 1_000_000_000 / 48_000)

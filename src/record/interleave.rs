@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn frame(track: usize, time: u64, keyframe: bool) -> Frame {
-        Frame { track, time: ms(time), keyframe, size: None, data: Bytes::new() }
+        Frame { time: ms(time), keyframe, ..Frame::of(track, Bytes::new()) }
     }
 
     fn order(queue: &mut Interleaver, limit: Duration) -> Vec<(usize, u64)> {

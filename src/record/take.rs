@@ -144,15 +144,9 @@ impl Take {
         if let Some(gap) = held.gap {
             self.note_gap(gap);
         }
-        self.clusters.push(&Block {
-            track: frame.track,
-            // A track that turns out to have begun before the first frame written is squeezed in at
-            // the start: a millisecond apart until it has caught up.
-            time: frame.time.saturating_sub(self.base),
-            keyframe: frame.keyframe,
-            size: frame.size,
-            data: &frame.data,
-        });
+        // A track that turns out to have begun before the first frame written is squeezed in at the
+        // start: a millisecond apart until it has caught up.
+        self.clusters.push(&Block { time: frame.time.saturating_sub(self.base), ..Block::from(frame) });
     }
 
     /// Notes a hole that no frame ends: the recording does.
@@ -323,7 +317,7 @@ mod tests {
             continues: None,
         };
         let ms = Duration::from_millis;
-        let frame = Frame { track: 0, time: ms(500), keyframe: true, size: None, data: Bytes::new() };
+        let frame = Frame { time: ms(500), keyframe: true, ..Frame::of(0, Bytes::new()) };
         let first = Held { at: Instant::now(), frame, gap: None };
         let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
@@ -361,7 +355,7 @@ mod tests {
         let data = Bytes::from(vec![0xfc; 400]);
         let held = |track, millis: u64, keyframe| {
             let (at, time) = (Instant::now(), Duration::from_millis(millis));
-            Held { at, frame: Frame { track, time, keyframe, size: None, data: data.clone() }, gap: None }
+            Held { at, frame: Frame { time, keyframe, ..Frame::of(track, data.clone()) }, gap: None }
         };
         let second = Duration::from_secs(1);
         let mut take =

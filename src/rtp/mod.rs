@@ -364,6 +364,6 @@ impl Pipeline {
         lane.last = Some(time);
         let is_video = matches!(lane.kind, LaneKind::Video { .. });
         let size = if is_video && keyframe { media::vp8::size(&data) } else { None };
-        self.events.push_back(Event::Frame(Frame { track, time, keyframe, size, data }));
+        self.events.push_back(Event::Frame(Frame { time, keyframe, size, ..Frame::of(track, data) }));
     }
 }

@@ -13,7 +13,6 @@ use crate::webm::own::Own;
 use crate::webm::read::Item;
 use crate::webm::seal::{Index, Patch};
 use std::ops::Range;
-use std::time::Duration;
 
 /// Places that are covered. A file that needs more is not mended: it is random bytes rather than a
 /// recording.
@@ -150,7 +149,7 @@ impl Mend {
             return;
         };
         let codec = self.own.tracks[track].codec;
-        let (Some(data), 0, true) = (frames.next(), frames.len(), block.simple) else {
+        let (Some(data), 0) = (frames.next(), frames.len()) else {
             open.sound = false;
             return;
         };
@@ -171,7 +170,7 @@ impl Mend {
             open.holes.push(Hole { track, from, to: time });
         }
         let size = codec.size_of(data).filter(|_| block.keyframe);
-        let kept = Block { track, time: Duration::ZERO, keyframe: block.keyframe, size, data };
+        let kept = Block { keyframe: block.keyframe, size, aside: &block.aside, ..Block::of(track, data) };
         open.tally.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
     }
 

@@ -10,6 +10,7 @@
 mod block;
 mod cluster;
 mod ebml;
+mod entry;
 mod foreign;
 mod live;
 mod mend;
@@ -25,6 +26,7 @@ mod write;
 pub use block::StoredBlock;
 pub use cluster::{Block, Cluster, Clusters, Tally};
 pub use ebml::id::{INFO, TRACKS};
+pub use entry::{for_live, is_shown_alike};
 pub use foreign::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use live::{LiveBlock, TIMESTAMP_AT, live_cluster, mime_with_codecs};
 pub use mend::{Hole, Mend, Mended};

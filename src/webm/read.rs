@@ -150,7 +150,7 @@ enum Found {
     Passed { id: u64, at: Range<u64> },
     Cluster { at: u64, payload_at: u64, size: Option<u64> },
     Time(u64),
-    Block { parts: Parts, time: i64, simple: bool, at: Range<u64>, payload: Range<usize> },
+    Block { parts: Parts, time: i128, at: Range<u64>, payload: Range<usize> },
     Aside { id: u64, at: Range<u64> },
     ClusterEnd { at: u64 },
     Damaged { at: Range<u64> },
@@ -181,14 +181,9 @@ impl Reader {
         self.ended = true;
     }
 
-    /// Whether what was pushed last makes no sense, for who can't wait for the next cluster to hear so:
-    /// it looks for one, or passes over something that [`is_expected`] nowhere.
+    /// Whether what was pushed last makes no sense, for who can't wait for the next cluster to hear so.
     pub fn is_astray(&self) -> bool {
-        match &self.state {
-            State::Lost { .. } => true,
-            State::Passing { id, .. } => !is_expected(*id),
-            _ => false,
-        }
+        matches!(self.state, State::Lost { .. })
     }
 
     /// The next item; `None` when more bytes are needed, or at the end.
@@ -211,13 +206,13 @@ impl Reader {
             Found::Passed { id, at } => Item::Passed { id, at },
             Found::Cluster { at, payload_at, size } => Item::Cluster { at, payload_at, size },
             Found::Time(time) => Item::Time(time),
-            Found::Block { parts, time, simple, at, payload } => Item::Block(StoredBlock {
+            Found::Block { parts, time, at, payload } => Item::Block(StoredBlock {
                 track: parts.track,
                 time,
                 keyframe: parts.keyframe,
                 duration: parts.duration,
                 additions: parts.additions,
-                simple,
+                aside: parts.aside,
                 at,
                 bytes: &self.buffer[payload],
                 laces: parts.laces,
@@ -412,19 +407,16 @@ impl Reader {
         let range = self.used + len..self.used + len + size as usize;
         let payload = &self.buffer[range.clone()];
         if id == id::TIMESTAMP {
-            let Some(time) = uint(payload).filter(|time| *time <= i64::MAX as u64 / 2) else {
-                return self.lost();
-            };
+            let Some(time) = uint(payload) else { return self.lost() };
             self.used = range.end;
             self.state = State::Cluster(Open { time: Some(time), ..open });
             return Step::Found(Found::Time(time));
         }
-        let simple = id == id::SIMPLE_BLOCK;
-        let parts = if simple { block::simple(payload) } else { block::group(payload) };
+        let parts = if id == id::SIMPLE_BLOCK { block::simple(payload) } else { block::group(payload) };
         let (Some(parts), Some(time)) = (parts, open.time) else { return self.lost() };
-        let (at, time) = (self.position(), time as i64 + i64::from(parts.offset));
+        let (at, time) = (self.position(), i128::from(time) + i128::from(parts.offset));
         self.used = range.end;
-        Step::Found(Found::Block { parts, time, simple, at: at..self.position(), payload: range })
+        Step::Found(Found::Block { parts, time, at: at..self.position(), payload: range })
     }
 
     /// Goes on to the next bytes that begin like a cluster.

@@ -275,7 +275,7 @@ impl Remux {
         let time = u64::try_from(block.time).unwrap_or(0);
         let data = block.frames().next().filter(|_| foreign.plain).unwrap_or_default();
         let size = (foreign.codec_id == "V_VP8" && block.keyframe).then(|| vp8::size(data)).flatten();
-        let entry = Block { track: indexed, time: Duration::ZERO, keyframe: block.keyframe, size, data: &[] };
+        let entry = Block { keyframe: block.keyframe, size, ..Block::of(indexed, &[]) };
         open.tally.add(kind, &entry, time, relative);
         let sounds = || -> Option<Duration> {
             let opus = foreign.plain && foreign.codec_id == "A_OPUS";
@@ -289,7 +289,7 @@ impl Remux {
 
     fn note(&mut self, track: usize, block: &StoredBlock<'_>) {
         self.digest.write_u64(self.tracks[track].number);
-        self.digest.write_i64(block.time);
+        self.digest.write_i128(block.time);
         self.digest.write_u8(u8::from(block.keyframe));
         for frame in block.frames() {
             self.digest.write_usize(frame.len());

@@ -3,6 +3,7 @@
 use crate::media::{Kind, Track};
 use crate::webm::cluster::{Cue, Tally};
 use crate::webm::ebml::{element, id, master, uint, void};
+use crate::webm::entry::ALPHA;
 use crate::webm::write::{Layout, seek};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct TrackIndex {
     pub width: u32,
     /// Largest height seen.
     pub height: u32,
+    /// It has BlockAdditions.
+    pub additions: bool,
 }
 
 /// A place to seek to.
@@ -93,6 +96,7 @@ impl Index {
             last_interval: Duration::ZERO,
             width: 0,
             height: 0,
+            additions: false,
         };
         let tracks = kinds.iter().map(track).collect();
         Self { tracks, pictures: Vec::new(), sounds: Vec::new(), apart: 0, tick }
@@ -116,6 +120,7 @@ impl Index {
             track.last = track.last.max(seen.last);
             track.width = track.width.max(seen.width);
             track.height = track.height.max(seen.height);
+            track.additions |= seen.additions;
         }
         for cue in &tally.cues {
             self.add_cue(cue, position);
@@ -222,6 +227,10 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
                 patches.push(Patch { at, bytes: default_duration(shortest) });
             }
         }
+        if let Some(at) = place.alpha_at.filter(|_| track.frames > 0 && !track.additions) {
+            // An alpha channel that is announced and never comes keeps players waiting for it.
+            patches.push(Patch { at, bytes: void(ALPHA.len()) });
+        }
     }
     let segment_len = end + append.len() as u64 - layout.segment_at;
     let size = (segment_len | 1 << 56).to_be_bytes().to_vec();
@@ -285,7 +294,7 @@ mod tests {
         let (mut index, mut clusters) = (Index::new(&TRACKS), Clusters::new(&TRACKS, Duration::from_secs(1)));
         for (track, millis, keyframe) in blocks {
             let time = Duration::from_millis(millis);
-            clusters.push(&Block { track, time, keyframe, size: None, data: &SOUND });
+            clusters.push(&Block { time, keyframe, ..Block::of(track, &SOUND) });
         }
         clusters.finish();
         for cluster in clusters.finished() {

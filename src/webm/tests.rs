@@ -26,9 +26,9 @@ fn ours() -> (Vec<u8>, Vec<usize>) {
         if step % 2 == 0 {
             let keyframe = step % 100 == 0;
             let data: &[u8] = if keyframe { &KEY } else { &DELTA };
-            clusters.push(&Block { track: 0, time, keyframe, size: None, data });
+            clusters.push(&Block { time, keyframe, ..Block::of(0, data) });
         }
-        clusters.push(&Block { track: 1, time, keyframe: true, size: None, data: &SOUND });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(1, &SOUND) });
     }
     clusters.finish();
     let ends = clusters.finished().iter().map(|cluster| bytes.len() + cluster.range.end).collect();

@@ -277,7 +277,8 @@ pub struct Recordings {
 
 impl Default for Recordings {
     fn default() -> Self {
-        let gaps = [["loss"], ["reconnect"], ["silence"], ["overrun"], ["damage"]];
+        let gaps = ["loss", "reconnect", "silence", "pause", "overrun", "damage", "clock", "undecodable"];
+        let gaps = gaps.map(|reason| [reason]);
         let codes = [["disk_full"], ["write_error"], ["bad_blob"]];
         Self {
             sealed: Counts::new(["reason"], &ENDS),

@@ -8,7 +8,6 @@
 
 use crate::ingest::Refusal;
 use crate::media::{Codec, Kind, Track};
-use bytes::Bytes;
 use std::fmt::Write as _;
 
 /// No browser's offer comes near; a larger one is not worth parsing.
@@ -214,7 +213,7 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refus
         chosen.push(Chosen {
             index,
             mid,
-            track: Track { codec, channels, private: Bytes::new() },
+            track: Track { channels, ..Track::video(codec) },
             ssrcs: ssrcs(section),
             payload_type: number,
             red,

@@ -25,8 +25,8 @@ fn unfinished(path: &Path, seconds: u64) -> u64 {
     let mut clusters = Clusters::new(&TRACKS, Duration::from_secs(1));
     for second in 0..seconds {
         let time = Duration::from_secs(second);
-        clusters.push(&Block { track: 0, time, keyframe: true, size: None, data: &key });
-        clusters.push(&Block { track: 1, time, keyframe: true, size: None, data: &[0xfc, 1] });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(0, &key) });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(1, &[0xfc, 1]) });
         clusters.finish();
         let bytes = clusters.bytes();
         let hole = bytes.len() - 64;

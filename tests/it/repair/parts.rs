@@ -35,11 +35,10 @@ fn frames() -> Vec<Frame> {
     let (pictures, sound) = media::flash_and_beep(8);
     let frame = |track: usize| {
         move |encoded: &media::Encoded| Frame {
-            track,
             time: encoded.time,
             keyframe: encoded.keyframe,
             size: vp8::size(&encoded.data).filter(|_| track == 0),
-            data: encoded.data.to_vec().into(),
+            ..Frame::of(track, encoded.data.to_vec().into())
         }
     };
     let mut frames: Vec<_> =
