@@ -34,6 +34,7 @@ pub fn config(local: SocketAddr, now: Instant) -> SessionConfig {
         },
         origin: now,
         idle_timeout: Duration::from_secs(60),
+        start_bitrate: 2_000_000,
     }
 }
 

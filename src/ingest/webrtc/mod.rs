@@ -62,6 +62,9 @@ pub struct Config {
     /// A connected publisher that sends no media for this long is ended.
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
+    /// What a browser's video begins with, bit/s; 0 leaves it to the browser.
+    #[serde(deserialize_with = "units::bitrate")]
+    pub start_bitrate: u64,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             keyframe_interval: Duration::from_secs(4),
             reorder_window: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(60),
+            start_bitrate: 2_000_000,
         }
     }
 }
@@ -265,6 +269,7 @@ impl WebRtc {
             },
             origin: publication.origin(),
             idle_timeout: self.config.idle_timeout,
+            start_bitrate: self.config.start_bitrate,
         };
         let id = Session::new_id();
         publication.offered(&id);

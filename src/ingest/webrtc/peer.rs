@@ -1,5 +1,7 @@
 //! How a peer connection is set up.
 
+use crate::ingest::webrtc::offer::{RED_FEEDBACK, feedback_of};
+use crate::media::Kind;
 use rtc::interceptor::{
     Attribute, Interceptor, Packet, ReceiverReportBuilder, Slot, StreamInfo, TaggedPacket,
     TwccReceiverBuilder,
@@ -29,6 +31,8 @@ pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerCo
     let settings = SettingEngineBuilder::new()
         .with_answering_dtls_role(role)
         .with_include_loopback_candidate(true)
+        // It knows SHA-256 alone; the session looks at the certificate itself.
+        .with_disable_certificate_fingerprint_verification(true)
         .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
         .with_srtp_replay_protection_window(REPLAY_WINDOW)
         .with_srtcp_replay_protection_window(REPLAY_WINDOW)
@@ -53,9 +57,13 @@ pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerCo
 }
 
 fn media_engine() -> Result<MediaEngine> {
-    let feedback =
-        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
-    let twcc = || feedback("transport-cc", "");
+    let feedback = |known: &[&str]| {
+        let word = |word: &&str| {
+            let (typ, parameter) = word.split_once(' ').unwrap_or((word, ""));
+            RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() }
+        };
+        known.iter().map(word).collect::<Vec<_>>()
+    };
     let codec = |mime: &str, clock_rate, channels, fmtp: &str, rtcp_feedback| RTCRtpCodec {
         mime_type: mime.to_owned(),
         clock_rate,
@@ -63,13 +71,13 @@ fn media_engine() -> Result<MediaEngine> {
         sdp_fmtp_line: fmtp.to_owned(),
         rtcp_feedback,
     };
-    let video = vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir"), twcc()];
+    let (video, audio) = (feedback(feedback_of(Kind::Video)), feedback(feedback_of(Kind::Audio)));
     let mut engine = MediaEngine::default();
     for (kind, payload_type, rtp_codec) in [
         (RtpCodecKind::Video, 96, codec(MIME_TYPE_VP8, 90_000, 0, "", video)),
         (RtpCodecKind::Video, 97, codec(MIME_TYPE_RTX, 90_000, 0, "apt=96", vec![])),
-        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", vec![feedback("nack", ""), twcc()])),
-        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", vec![twcc()])),
+        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", audio)),
+        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", feedback(RED_FEEDBACK))),
     ] {
         engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;
     }
@@ -80,6 +88,13 @@ fn media_engine() -> Result<MediaEngine> {
         }
     }
     Ok(engine)
+}
+
+/// The certificate (DER) that the peer has shown in the handshake.
+pub(super) fn remote_certificate(peer: &mut RTCPeerConnection) -> Option<Vec<u8>> {
+    let receiver = peer.get_receivers().next()?;
+    let receiver = peer.rtp_receiver(receiver)?;
+    receiver.transport()?.get_remote_certificates().first().cloned()
 }
 
 /// One of our addresses as a host candidate.

@@ -8,12 +8,12 @@ mod negotiation;
 use negotiation::{Restarts, negotiate};
 
 use crate::base::id::Secret;
-use crate::ingest::webrtc::Candidate;
 use crate::ingest::webrtc::dtls::Repeats;
 use crate::ingest::webrtc::offer::{Chosen, Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
 use crate::ingest::webrtc::route::{self, Kind as Datagram};
 use crate::ingest::webrtc::sources::{Seen, Undeclared};
+use crate::ingest::webrtc::{Candidate, peer};
 use crate::media::{self, Kind, Track};
 use crate::rtp::{self, Feedback, Pipeline};
 use bytes::BytesMut;
@@ -57,6 +57,8 @@ pub struct SessionConfig {
     pub origin: Instant,
     /// A connected peer without media for this long is ended.
     pub idle_timeout: Duration,
+    /// What a browser's video is to begin with, bit/s; 0 leaves it to the browser.
+    pub start_bitrate: u64,
 }
 
 /// What goes back to the client.
@@ -94,6 +96,8 @@ pub enum Gone {
     Vanished,
     /// The peer closed the connection.
     Closed,
+    /// It has shown another certificate than its offer names.
+    Impostor,
     /// Connected, but without media for `webrtc.idle_timeout`.
     Idle,
     /// As [`Session::stop`] said, with what was still on its way.
@@ -127,6 +131,7 @@ pub struct Session {
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
+    start_bitrate: u64,
     /// Candidates of the peer in this ICE generation.
     candidates: usize,
     restarts: Restarts,
@@ -183,10 +188,10 @@ impl Session {
     }
 
     /// Takes a datagram that came from `from` to our candidate `to`.
-    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: BytesMut) {
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, mut datagram: BytesMut) {
         let mut authentic = false;
         let shown = if datagram.first().is_some_and(|first| *first < 4) {
-            match self.paths.inbound_stun(from, to, &datagram, now, &mut authentic) {
+            match self.paths.inbound_stun(from, to, &mut datagram, now, &mut authentic) {
                 Inbound::Agent(shown) => shown,
                 Inbound::Done => {
                     self.heard_if(authentic, now);
@@ -269,6 +274,10 @@ impl Session {
     /// Moves what the peer connection has received into the pipeline.
     fn read(&mut self, now: Instant) {
         while let Some(tagged) = self.peer.poll_read() {
+            if !self.connected {
+                // Before it is known who sends, nothing counts.
+                continue;
+            }
             match tagged.message {
                 RTCMessage::RtpPacket(_, packet) => self.packet(packet, tagged.now),
                 RTCMessage::RtcpPacket(_, packets) => self.reports(&packets, tagged.now),
@@ -330,6 +339,10 @@ impl Session {
                     }
                 }
                 RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
+                    RTCPeerConnectionState::Connected if !self.connected && !self.is_offerer() => {
+                        tracing::warn!("the peer's certificate isn't the one its offer names");
+                        self.end(Gone::Impostor, now);
+                    }
                     RTCPeerConnectionState::Connected if !self.connected => {
                         (self.connected, self.heard, self.media) = (true, now, now);
                         self.events.push_back(Event::Connected);
@@ -341,6 +354,12 @@ impl Session {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the peer has proven to be who made the offer (RFC 8122 section 6.2).
+    fn is_offerer(&mut self) -> bool {
+        let certificate = peer::remote_certificate(&mut self.peer);
+        certificate.is_some_and(|certificate| self.plan.identity().is_of(&certificate))
     }
 
     /// Lets time pass.
@@ -459,9 +478,10 @@ impl Session {
     fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {
         loop {
             let message = self.peer.poll_write()?;
-            let (from, to) = (message.transport.local_addr, message.transport.peer_addr);
-            if let Some(to) = self.paths.outbound(to, &message.message, now) {
-                return Some(Transmit { from, to, data: message.message });
+            let (from, to, mut data) =
+                (message.transport.local_addr, message.transport.peer_addr, message.message);
+            if let Some(to) = self.paths.outbound(to, &mut data, now) {
+                return Some(Transmit { from, to, data });
             }
         }
     }

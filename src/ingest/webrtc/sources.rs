@@ -84,11 +84,10 @@ impl Undeclared {
             return false;
         }
         for section in &mut self.sections {
-            let Chosen { payload_type: primary, red, rtx, .. } = section.chosen;
             let alive = section.heard.is_some_and(|at| now.saturating_duration_since(at) < HEARD);
-            if (payload_type == primary || Some(payload_type) == red) && !alive {
+            if section.chosen.is_media(payload_type) && !alive {
                 section.primary = source;
-            } else if Some(payload_type) == rtx && !section.repairs && section.heard.is_some() {
+            } else if section.chosen.is_repair(payload_type) && !section.repairs && section.heard.is_some() {
                 (section.repair, section.repairs) = (Some(source), true);
             } else {
                 continue;
@@ -109,8 +108,9 @@ mod tests {
     fn a_source_is_found_once_replaced_after_silence_and_forged_ones_end() {
         let track = Track::video(Codec::Vp8);
         let (red, rtx) = (None, Some(97));
+        let (index, formats) = (0, vec![]);
         let chosen =
-            Chosen { index: 0, mid: "v".to_owned(), track, ssrcs: vec![], payload_type: 96, red, rtx };
+            Chosen { index, mid: "v".to_owned(), track, ssrcs: vec![], payload_type: 96, red, rtx, formats };
         let declared = Chosen { ssrcs: vec![5], ..chosen.clone() };
         let now = Instant::now();
         assert!(!Undeclared::new(&[declared]).find(7, 96, now), "the offer names another");
@@ -132,9 +132,9 @@ mod tests {
     #[test]
     fn sources_without_end_are_not_all_looked_into_and_the_offers_own_always_are() {
         let track = Track::video(Codec::Vp8);
-        let (red, rtx) = (None, None);
-        let offered =
-            [Chosen { index: 0, mid: "v".to_owned(), track, ssrcs: vec![5], payload_type: 96, red, rtx }];
+        let (index, red, rtx, formats) = (0, None, None, vec![]);
+        let mid = "v".to_owned();
+        let offered = [Chosen { index, mid, track, ssrcs: vec![5], payload_type: 96, red, rtx, formats }];
         let mut seen = Seen::default();
         assert!(seen.admits(100, &offered));
         let forged = (1000..1_000_000).filter(|source| seen.admits(*source, &offered)).count();

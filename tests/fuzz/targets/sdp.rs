@@ -19,6 +19,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         },
         origin: now,
         idle_timeout: Duration::from_secs(60),
+        start_bitrate: 2_000_000,
     };
     let (mut session, answer) = match Session::accept(offer, &config, now) {
         Ok(accepted) => accepted,

@@ -4,11 +4,10 @@ use super::{Answer, Receiver, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
-use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
+use crate::ingest::webrtc::offer::{self, Credentials, Plan};
 use crate::ingest::webrtc::paths::Paths;
 use crate::ingest::webrtc::sources::{Seen, Undeclared};
 use crate::ingest::webrtc::{Candidate, peer};
-use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -46,7 +45,7 @@ impl Session {
     /// Answers an offer.
     pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), Refusal> {
         let plan = offer::plan(offer)?;
-        let mut peer = peer::build(plan.peer_is_dtls_client, now).map_err(unusable)?;
+        let mut peer = peer::build(plan.peer_is_dtls_client(), now).map_err(unusable)?;
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
@@ -54,14 +53,12 @@ impl Session {
         let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
-        let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
+        let paths = Paths::new(local.clone(), plan.credentials().clone(), now)
             .ok_or_else(|| Refusal::BadSdp("no crypto provider".to_owned()))?;
-        let nack =
-            |chosen: &Chosen| chosen.track.codec.kind() == Kind::Video || offers_audio_nack(&plan.reduced);
         let setups: Vec<TrackSetup> = plan
             .chosen
             .iter()
-            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: nack(chosen) })
+            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: chosen.has_nack() })
             .collect();
         let receivers = plan
             .chosen
@@ -80,6 +77,7 @@ impl Session {
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
+            start_bitrate: config.start_bitrate,
             candidates: 0,
             restarts: Restarts { paid: now },
             began: now,
@@ -99,8 +97,8 @@ impl Session {
     /// `None` if it is another one's: it has other keys, so it needs a session of its own.
     pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, Refusal> {
         self.restarts.another(now)?;
-        let plan = offer::plan(offer)?;
-        if plan.fingerprint != self.plan.fingerprint {
+        let mut plan = offer::plan(offer)?;
+        if plan.identity() != self.plan.identity() {
             return Ok(None);
         }
         let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track.clone())).collect::<Vec<_>>();
@@ -109,7 +107,10 @@ impl Session {
                 "a re-offer must have the same tracks: stop and publish again".to_owned(),
             ));
         }
-        let restarts = plan.credentials != self.plan.credentials;
+        let restarts = plan.credentials() != self.plan.credentials();
+        if let Some(known) = self.kept_credentials(restarts) {
+            plan.reduced = known.put_into(&plan.reduced);
+        }
         let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
         self.plan = plan;
         if restarts {
@@ -124,35 +125,48 @@ impl Session {
         let credentials = Credentials::find(fragment)
             .ok_or_else(|| Refusal::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
         self.restarts.another(now)?;
-        if credentials == self.plan.credentials {
+        if credentials == *self.plan.credentials() {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
-        let offer = credentials.put_into(&self.plan.reduced);
+        let known = self.kept_credentials(true).unwrap_or_else(|| credentials.clone());
+        let offer = known.put_into(&self.plan.reduced);
         let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
-        (self.plan.reduced, self.plan.credentials) = (offer, credentials);
+        self.plan.reduced = offer;
+        self.plan.set_credentials(credentials);
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
         self.add_offered_candidates();
-        Ok((fragment_of(&self.plan.weave(&answered)), self.etag()))
+        Ok((fragment_of(&self.answer(&answered).sdp), self.etag()))
+    }
+
+    /// The peer's credentials that the peer connection goes on with, whatever the peer has by now:
+    /// those that it knows, unless it is to restart ICE itself. Once it has selected a pair it would
+    /// drop all media until it selects the next, so from then on restarts are a matter of the paths.
+    fn kept_credentials(&self, restarts: bool) -> Option<Credentials> {
+        if restarts && !self.paths.is_selected() { None } else { Credentials::find(&self.plan.reduced) }
     }
 
     fn restarted(&mut self, answered: &str, now: Instant) {
-        if let Some(local) = Credentials::find(answered) {
-            self.local = local;
-        }
+        self.local = match Credentials::find(answered) {
+            Some(local) if !self.paths.is_selected() => local,
+            _ => Credentials::random(),
+        };
         self.candidates = 0;
-        self.paths.restart(self.local.clone(), self.plan.credentials.clone());
+        self.paths.restart(self.local.clone(), self.plan.credentials().clone());
         // The peer has just spoken to us, by way of signalling.
         self.heard = now;
     }
 
     fn answer(&self, answered: &str) -> Answer {
-        let mid = lines_value(answered, "a=mid:").map(str::to_owned);
+        let (mid, index) = self.plan.tagged();
+        let index = mid.is_none().then(|| index.try_into().ok()).flatten();
+        let mid = mid.map(str::to_owned);
         let candidates = offer::candidates(answered)
             .into_iter()
-            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: None })
+            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: index })
             .collect();
-        Answer { sdp: self.plan.weave(answered), candidates, etag: self.etag() }
+        let sdp = self.local.put_into(&self.plan.weave(answered, self.start_bitrate));
+        Answer { sdp, candidates, etag: self.etag() }
     }
 
     fn add_offered_candidates(&mut self) {
@@ -176,6 +190,9 @@ impl Session {
             && words[4].parse::<std::net::IpAddr>().is_ok();
         if usable {
             self.candidates += 1;
+        }
+        // From the selection of a pair on, the paths follow the peer wherever it proves to be.
+        if usable && !self.paths.is_selected() {
             let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
             if let Err(error) = self.peer.add_remote_candidate(init) {
                 tracing::debug!(%error, candidate = text, "a candidate is ignored");
@@ -189,27 +206,12 @@ fn unusable(error: impl std::fmt::Display) -> Refusal {
     Refusal::BadSdp(format!("the SDP offer can't be used: {error}"))
 }
 
-fn lines_value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
-    offer::lines(sdp).find_map(|line| line.strip_prefix(key))
-}
-
 /// What a WHIP client needs of an answer after an ICE restart (RFC 8840 section 9).
 fn fragment_of(answer: &str) -> String {
     let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
     offer::lines(answer)
         .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
         .fold(String::new(), |out, line| out + line + "\r\n")
-}
-
-/// Whether the audio section asks for retransmissions; browsers don't.
-fn offers_audio_nack(reduced: &str) -> bool {
-    let mut audio = false;
-    offer::lines(reduced).any(|line| {
-        if line.starts_with("m=") {
-            audio = line.starts_with("m=audio");
-        }
-        audio && line.starts_with("a=rtcp-fb:") && line.ends_with(" nack")
-    })
 }
 
 /// Offer in, answer out.
