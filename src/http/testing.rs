@@ -99,8 +99,8 @@ impl Ingest for FakeIngest {
     }
 
     fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
-        let call = format!("patch {} {} {}", session.as_str(), patch.if_match, patch.fragment);
-        match patch.if_match.as_str() {
+        let call = format!("patch {} {} {}", session.as_str(), patch.if_match.join(","), patch.fragment);
+        match patch.if_match.join(",").as_str() {
             "*" => self
                 .note(call, Patched::Restarted { fragment: "a=ice-ufrag:new".into(), etag: "gen-2".into() }),
             "gen-1" => self.note(call, Patched::Trickled),

@@ -45,6 +45,7 @@ pub struct Publication {
     owner: Weak<Inner>,
     status: watch::Sender<Status>,
     over: AtomicBool,
+    leaving: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -119,6 +120,7 @@ impl Publication {
             owner,
             status: watch::Sender::new(Status::Pending),
             over: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             state: Mutex::new(State::new(record, place, meter)),
         }
     }
@@ -164,6 +166,18 @@ impl Publication {
     /// Whether its sessions should be closed.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// Its publisher has said stop. What was sent before may still be on its way, and is waited for; the
+    /// name and the place are free for whoever is next, who may be the same.
+    pub(in crate::ingest) fn leaves(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.lock().place = None;
+    }
+
+    /// Whether nobody else may have its name.
+    pub(in crate::ingest) fn needs_name(&self) -> bool {
+        !self.is_over() && !self.leaving.load(Ordering::Acquire)
     }
 
     /// A session is about to try: until it connects or is lost, the publication waits for it.

@@ -413,6 +413,7 @@ impl Engine {
             Command::Stop { id, reason, reply } => {
                 let result = self.with(&id, |entry| {
                     entry.ending.get_or_insert(reason);
+                    entry.publication.leaves();
                     entry.session.stop(now);
                     Ok(())
                 });
@@ -487,11 +488,11 @@ enum Over {
 }
 
 fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, Refusal> {
-    if patch.if_match == "*" {
+    if patch.if_match == ["*"] {
         let (fragment, etag) = session.restart(&patch.fragment, now)?;
         return Ok(Patched::Restarted { fragment, etag });
     }
-    if patch.if_match != session.etag() {
+    if !patch.if_match.contains(&session.etag()) {
         return Err(Refusal::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {

@@ -149,8 +149,8 @@ pub struct Accepted {
 /// WHIP PATCH: a trickle fragment or an ICE restart (RFC 9725 section 4.3).
 #[derive(Debug)]
 pub struct Patch {
-    /// The ETag of `If-Match` without quotes; `*` restarts ICE.
-    pub if_match: String,
+    /// The ETags of `If-Match` without quotes, of which one must be the session's; `*` alone restarts ICE.
+    pub if_match: Vec<String>,
     /// The body, `application/trickle-ice-sdpfrag`.
     pub fragment: String,
 }
