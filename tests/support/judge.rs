@@ -138,6 +138,16 @@ fn clock_time(text: &str) -> Duration {
 
 /// The picture sizes ffmpeg decodes.
 pub fn picture_sizes(file: &Path) -> BTreeSet<(u32, u32)> {
+    pictures(file, &[]).into_iter().collect()
+}
+
+/// The size of the first picture, which converters take for the whole.
+pub fn first_picture(file: &Path) -> (u32, u32) {
+    pictures(file, &["-read_intervals", "%+#1"])[0]
+}
+
+/// The sizes of the pictures ffmpeg decodes, in order.
+fn pictures(file: &Path, options: &[&str]) -> Vec<(u32, u32)> {
     #[derive(Deserialize)]
     struct Listing {
         frames: Vec<Picture>,
@@ -148,6 +158,7 @@ pub fn picture_sizes(file: &Path) -> BTreeSet<(u32, u32)> {
         height: u32,
     }
     let args = ["-v", "error", "-select_streams", "v", "-show_entries", "frame=width,height", "-of", "json"];
+    let args: Vec<&str> = args.iter().chain(options).copied().collect();
     let listing: Listing = json("ffprobe", &args, file);
     listing.frames.iter().map(|picture| (picture.width, picture.height)).collect()
 }

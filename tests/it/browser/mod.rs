@@ -8,6 +8,7 @@ mod firefox;
 mod home;
 mod ladder;
 mod login;
+mod offers;
 mod pages;
 mod policy;
 mod proxied;
