@@ -118,7 +118,9 @@ pub async fn replay_hook(
     let manifest = find(&state, id)?;
     access.asks(Permission::Admin, &manifest.stream).await?;
     match manifest.state {
-        RecordingState::Recording => return Err(crate::record::Error::Busy(manifest.id).into()),
+        RecordingState::Recording | RecordingState::Sealing => {
+            return Err(crate::record::Error::Busy(manifest.id).into());
+        }
         RecordingState::Sealed if manifest.file_present => {}
         _ => return Err(gone(&manifest)),
     }
@@ -143,7 +145,7 @@ pub async fn download(
         return Err(unknown(&file));
     }
     match manifest.state {
-        RecordingState::Recording => return Err(unknown(&file)),
+        RecordingState::Recording | RecordingState::Sealing => return Err(unknown(&file)),
         RecordingState::Sealed if manifest.file_present => {}
         _ => return Err(gone(&manifest)),
     }
@@ -215,7 +217,9 @@ fn gone(manifest: &Manifest) -> ApiError {
     let why = match manifest.state {
         RecordingState::Deleted => "was deleted",
         RecordingState::Quarantined => "could not be repaired and is in quarantine",
-        RecordingState::Recording | RecordingState::Sealed => "was moved away, most likely by the hook",
+        RecordingState::Recording | RecordingState::Sealing | RecordingState::Sealed => {
+            "was moved away, most likely by the hook"
+        }
     };
     let message = format!("the file of recording {} {why}", manifest.id);
     ApiError::new(StatusCode::GONE, "recording_not_found", message)

@@ -236,6 +236,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
         gaps: Vec::new(),
         end_reason: Some(EndReason::Stopped),
         reason: None,
+        error: None,
         hook: HookRecord::new(HookState::Done),
     }
 }

@@ -10,6 +10,11 @@ pub enum Status {
     Pending,
     /// The recorder has its first frame (or, unrecorded, media flows).
     Publishing,
+    /// Over, and the file can't be finished for now: that is tried again.
+    Sealing {
+        /// What the disk says.
+        error: String,
+    },
     /// Over: a file is sealed, or nothing was to be recorded.
     Unpublished {
         /// The sealed recording.
@@ -31,7 +36,8 @@ impl Status {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
-            Self::Publishing => "PUBLISHING",
+            // There is no word for it: nothing has ended for who waits for the file.
+            Self::Publishing | Self::Sealing { .. } => "PUBLISHING",
             Self::Unpublished { .. } => "UNPUBLISHED",
             Self::Failed { .. } => "FAILED",
         }

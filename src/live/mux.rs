@@ -309,7 +309,7 @@ impl Mux {
         let size = |track: &Track| size.filter(|_| track.codec.kind() == Kind::Video);
         let sizes: Vec<_> = tracks.iter().map(size).collect();
         let unix_nanos = jiff::Timestamp::now().as_nanosecond();
-        let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos });
+        let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos, title: "" });
         let mime = mime_with_codecs(&tracks);
         self.segment = Some(Arc::new(Segment { init: init.into(), mime, tracks: tracks.len() }));
     }

@@ -58,6 +58,11 @@ impl Tap {
         self.queue.room.notify_waiters();
     }
 
+    /// Asks for a keyframe to go on with, until one comes.
+    pub fn want_keyframe(&self) {
+        self.queue.lock().wants_keyframe = true;
+    }
+
     /// Whether the stream is gone, so that nothing more can come, not even its end.
     pub fn orphaned(&self) -> bool {
         Arc::strong_count(&self.queue) == 1
@@ -117,6 +122,8 @@ struct State {
     /// The end was pushed.
     ended: bool,
     seen_any: bool,
+    /// The reader can do nothing with pictures before the next keyframe.
+    wants_keyframe: bool,
     tracks: BTreeMap<usize, Lane>,
     /// Packets of each track that never came, of which there was no room to tell.
     lost: BTreeMap<usize, u32>,
@@ -177,6 +184,13 @@ impl Queue {
             }
             noted.await;
         }
+    }
+
+    /// Whether the reader needs a keyframe, which this one may be.
+    pub(super) fn wants_keyframe(&self, is_keyframe: bool) -> bool {
+        let mut state = self.lock();
+        state.wants_keyframe &= !is_keyframe;
+        state.wants_keyframe
     }
 
     /// What the reader has not written yet.

@@ -148,6 +148,39 @@ impl Interleaver {
             lane.begun = lane.held.front().is_some_and(|held| held.frame.keyframe);
         }
     }
+
+    /// Frames that reached no file come back, in front of those that wait, to go into another one:
+    /// pictures begin anew with a keyframe. Returns whether one is still to come.
+    pub fn put_back(&mut self, frames: Vec<Held>) -> bool {
+        for held in frames.into_iter().rev() {
+            self.lanes[held.frame.track].held.push_front(held);
+        }
+        self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.kind == Kind::Video).fold(
+            false,
+            |waits, (track, lane)| {
+                lane.begin_anew(track);
+                waits | !lane.begun
+            },
+        )
+    }
+}
+
+impl Lane {
+    /// Leaves out what comes before the first keyframe that waits, or what waits, if there is none.
+    fn begin_anew(&mut self, track: usize) {
+        let keyframe = self.held.iter().position(|held| held.frame.keyframe);
+        self.begun = keyframe.is_some();
+        for Held { frame, gap, .. } in self.held.drain(..keyframe.unwrap_or(self.held.len())) {
+            let (from, to) = self.dropped.unwrap_or((frame.time, frame.time));
+            self.dropped = Some((from, to.max(frame.time)));
+            self.gap = gap.map(|gap| union(self.gap, gap)).or(self.gap);
+        }
+        if let (Some(first), Some((from, _))) = (self.held.front_mut(), self.dropped) {
+            let hole = Gap { track, from, to: first.frame.time, reason: GapReason::Loss };
+            first.gap = Some(union(self.gap.take(), union(first.gap, hole)));
+            self.dropped = None;
+        }
+    }
 }
 
 /// Two holes before the same frame are one.
@@ -225,6 +258,31 @@ mod tests {
         let gap = Gap { track: 0, from: ms(0), to: ms(66), reason: GapReason::Loss };
         assert_eq!(held.gap, Some(gap));
         assert!(queue.oldest().is_none() && !queue.is_waiting_for_keyframe());
+    }
+
+    #[test]
+    fn frames_that_come_back_go_on_with_a_keyframe_and_tell_what_is_left_out() {
+        let start = Instant::now();
+        let mut queue = Interleaver::new(&TRACKS);
+        for (track, time, keyframe) in
+            [(0, 0, true), (1, 0, true), (0, 33, false), (0, 66, true), (1, 60, true)]
+        {
+            queue.push(start, frame(track, time, keyframe));
+        }
+        let mut taken: Vec<_> = std::iter::from_fn(|| queue.pop(ms(40))).collect();
+        taken.remove(0);
+        assert!(!queue.put_back(taken), "the keyframe is there");
+        let all: Vec<_> = std::iter::from_fn(|| queue.pop(Duration::MAX)).collect();
+        let seen: Vec<_> = all.iter().map(|held| (held.frame.track, held.frame.time, held.gap)).collect();
+        let gap = Gap { track: 0, from: ms(33), to: ms(66), reason: GapReason::Loss };
+        assert_eq!(seen, [(1, ms(0), None), (1, ms(60), None), (0, ms(66), Some(gap))]);
+
+        let delta = |time| Held { at: start, frame: frame(0, time, false), gap: None };
+        assert!(queue.put_back(vec![delta(99), delta(133)]), "a keyframe has to come");
+        assert!(!queue.push(start, frame(0, 166, false)));
+        assert!(queue.push(start, frame(0, 199, true)));
+        let gap = Gap { from: ms(99), to: ms(199), ..gap };
+        assert_eq!(queue.pop(Duration::MAX).unwrap().gap, Some(gap));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 pub enum RecordingState {
     /// Its file is a `.part`.
     Recording,
+    /// It is over, and its file still a `.part`: what fails is tried again. No manifest on the disk says so.
+    Sealing,
     /// Its file is whole and has its final name.
     Sealed,
     /// It could not be repaired.
@@ -180,6 +182,9 @@ pub struct Manifest {
     /// Why it is in quarantine, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What keeps it from being sealed, in words; with `sealing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// The hook.
     pub hook: HookRecord,
 }

@@ -9,6 +9,7 @@
 //! hears of it; all work on files runs on [`disk`], never on a thread that serves the network; what
 //! must be written at the end has its room from the beginning ([`space`]).
 
+mod again;
 mod bytes;
 mod catalog;
 mod changes;
@@ -61,6 +62,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// Section `record` of the configuration.
@@ -113,6 +115,8 @@ pub enum Progress {
     Waiting,
     /// The recorder has its first frame.
     Writing,
+    /// Over, and not sealed: the disk fails, for this reason, and is tried again.
+    Sealing(String),
     /// Sealed, under its final name, its manifest durable.
     Sealed(Box<Manifest>),
     /// The stream ended without a single frame: no file.
@@ -205,6 +209,8 @@ struct Shared {
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
     probe: Arc<Probe>,
+    /// The server stops: what can't be sealed now is left to the next start.
+    leaving: CancellationToken,
     /// What the last run left, until [`Recordings::recover`] takes it.
     leftovers: Mutex<Vec<Leftover>>,
 }
@@ -259,6 +265,7 @@ impl Recordings {
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
         let probe = Arc::new(Probe::new(&config.dir, space.clone()));
+        let leaving = tasks.stop_token().child_token();
         let shared = Shared {
             config,
             mode,
@@ -270,6 +277,7 @@ impl Recordings {
             tasks,
             active,
             probe,
+            leaving,
             leftovers,
         };
         Ok((Self { shared: Arc::new(shared) }, receiver))
@@ -423,9 +431,11 @@ impl Recordings {
         self.shared.disk.gauges(scrape);
     }
 
-    /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and
-    /// somebody must go on receiving events.
+    /// Waits until no recording is under way: all are sealed and told, but for those that the disk
+    /// refuses, which are left to the next start. Streams must have ended, and somebody must go on
+    /// receiving events.
     pub async fn drained(&self) {
+        self.shared.leaving.cancel();
         let mut active = self.shared.active.subscribe();
         // An error would mean that the sender is gone, which `self` holds.
         let _ = active.wait_for(|active| *active == 0).await;

@@ -3,16 +3,20 @@
 //! It sleeps until a flush is due, then drains, interleaves and writes in one go: a wake-up and a
 //! write a second, however many frames there are.
 
+mod go_on;
+
 use crate::base::clock::Anchor;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::live::{Item, Stopper, Stream, Tap};
 use crate::media::{Event as MediaEvent, Frame, Kind, Track};
-use crate::record::close::{Closing, End, Stage, end_of};
+use crate::record::close::{Closing, End, Stage};
 use crate::record::control::Files;
 use crate::record::interleave::{Held, Interleaver};
+use crate::record::manifest::Manifest;
 use crate::record::take::{Opening, Take};
 use crate::record::{Progress, Shared};
+use go_on::Failures;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -47,7 +51,10 @@ pub(super) struct Recorder {
     /// When it joined a stream under way, until the picture comes that it begins with.
     joined: Option<Instant>,
     /// The file before this one, while it is being sealed.
-    previous: Option<oneshot::Receiver<()>>,
+    previous: Option<oneshot::Receiver<Option<Box<Manifest>>>>,
+    /// The file that the next one goes on from.
+    continues: Option<RecordingId>,
+    failures: Failures,
 }
 
 impl Recorder {
@@ -73,6 +80,8 @@ impl Recorder {
             files,
             joined: joined.filter(|_| pictures),
             previous: None,
+            continues: None,
+            failures: Failures::default(),
         }
     }
 
@@ -91,7 +100,7 @@ impl Recorder {
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
         let full = end.reason == EndReason::DiskFull;
-        let closing = Closing { shared: shared.clone(), lost, previous };
+        let closing = Closing { shared: shared.clone(), lost, previous, progress: Some(progress) };
         if full {
             shared.space.ended_full();
         }
@@ -100,9 +109,7 @@ impl Recorder {
             // Sealing gave back what was kept, which is not enough for another one.
             shared.space.ended_full();
         }
-        // The publisher first: it must not wait for a hook queue that is behind.
-        progress.send_replace(outcome.clone());
-        closing.tell(outcome).await;
+        closing.end(outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -123,10 +130,12 @@ impl Recorder {
                 None if orphaned => Some(EndReason::PublisherLost),
                 None => None,
             };
-            if self.flush_is_due(now, reason.is_some())
+            while self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                return End { reason: end_of(&error), error: Some(error) };
+                if let Err(end) = self.go_on(error, now) {
+                    return end;
+                }
             }
             if let Some(reason) = reason {
                 self.note_rest();
@@ -192,8 +201,9 @@ impl Recorder {
     /// The first frame is there: says so, and starts the manifest on its way while more frames come.
     fn begin(&mut self, at: Instant) {
         let Stage::Waiting(id) = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
-        let opening = self.opening(id, at, None);
-        tracing::info!(id = %opening.id, "recording");
+        let continues = self.continues.take();
+        let opening = self.opening(id, at, continues);
+        tracing::info!(id = %opening.id, continues = ?opening.continues, "recording");
         let (shared, manifest) = (self.shared.clone(), opening.manifest());
         let (done, written) = oneshot::channel();
         self.shared.tasks.spawn("manifest", async move {
@@ -201,8 +211,8 @@ impl Recorder {
             let inserted = shared.disk.sync(move || catalog.insert(manifest)).await.flatten();
             let _ = done.send(inserted);
         });
+        self.files.begin(opening.id.clone());
         self.stage = Stage::Opening(opening, Some(written));
-        self.files.begin();
         self.progress.send_replace(Progress::Writing);
     }
 
@@ -276,7 +286,7 @@ impl Recorder {
                 return Some(true);
             }
             if let Some(held) = self.queue.pop(limit) {
-                take.push(&held);
+                take.push(held);
             }
             any = true;
         }
@@ -344,20 +354,19 @@ impl Recorder {
         if !self.queue.has_pictures(now, NO_PICTURES) {
             self.queue.want_keyframe();
         }
-        self.seal_beside(old);
+        self.seal_beside(old, End { reason: EndReason::Rotated, error: None });
         Ok(())
     }
 
-    fn seal_beside(&mut self, old: Stage) {
+    fn seal_beside(&mut self, old: Stage, end: End) {
         let (done, sealed) = oneshot::channel();
         let lost = std::mem::replace(&mut self.lost, vec![0; self.tracks.len()]);
         let previous = self.previous.replace(sealed);
-        let closing = Closing { shared: self.shared.clone(), lost, previous };
+        let closing = Closing { shared: self.shared.clone(), lost, previous, progress: None };
         let active = self.shared.active();
         let seal = async move {
-            let outcome = closing.close(old, End { reason: EndReason::Rotated, error: None }).await;
-            closing.tell(outcome).await;
-            let _ = done.send(());
+            let outcome = closing.close(old, end).await;
+            let _ = done.send(closing.tell(outcome).await);
             drop(active);
         };
         self.shared.tasks.spawn("seal", seal.in_current_span());
@@ -369,7 +378,7 @@ impl Recorder {
     async fn sync(&mut self, now: Instant) -> io::Result<()> {
         let Stage::Writing(take) = &mut self.stage else { return Ok(()) };
         if let Some(sync) = take.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other)??;
+            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| take.doubt())?;
         }
         let interval = self.shared.config.sync_interval;
         let rhythm = if interval.is_zero() { NOTE_EVERY } else { interval };

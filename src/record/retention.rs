@@ -297,6 +297,7 @@ mod tests {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
+            error: None,
             hook: HookRecord::new(hook),
         }
     }

@@ -24,6 +24,7 @@ pub(super) mod id {
     pub const TIMESTAMP_SCALE: u64 = 0x2a_d7b1;
     pub const DURATION: u64 = 0x4489;
     pub const DATE_UTC: u64 = 0x4461;
+    pub const TITLE: u64 = 0x7ba9;
     pub const MUXING_APP: u64 = 0x4d80;
     pub const WRITING_APP: u64 = 0x5741;
     /// Tracks.

@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn a_cluster_for_viewers_is_read_back_with_its_keyframes_and_durations() {
         let tracks = [Track::opus(2), Track::video(Codec::Vp8)];
-        let (mut bytes, _) = head(&Head { tracks: &tracks, sizes: &[None, None], uid: 1, unix_nanos: 0 });
+        let (mut bytes, _) =
+            head(&Head { tracks: &tracks, sizes: &[None, None], uid: 1, unix_nanos: 0, title: "" });
         let block =
             |number, tick, keyframe, duration, data| LiveBlock { number, tick, keyframe, duration, data };
         let long = vec![7; 20_000];

@@ -77,11 +77,12 @@ fn seeks_are_right(payload: &[u8], info_at: usize, tracks_at: usize) -> bool {
 fn duration_in(payload: &[u8]) -> Option<usize> {
     let all: Vec<_> = children(payload).collect();
     let ids: Vec<_> = all.iter().map(|child| child.id).collect();
-    let [scale, duration, date, muxing, writing] = &all[..] else { return None };
+    let [scale, duration, date, muxing, writing, title @ ..] = &all[..] else { return None };
     let known = matches!(
-        ids[..],
+        ids[..5],
         [id::TIMESTAMP_SCALE, id::VOID | id::DURATION, id::DATE_UTC, id::MUXING_APP, id::WRITING_APP]
-    );
+    ) && title.len() <= 1
+        && title.iter().all(|title| title.id == id::TITLE);
     let ours = [muxing, writing].iter().all(|app| app.payload.starts_with(MAKER.as_bytes()));
     let right = uint(scale.payload) == Some(1_000_000)
         && duration.at.len() == DURATION_LEN
@@ -168,6 +169,7 @@ mod tests {
             sizes: &sizes,
             uid: 7,
             unix_nanos: 1 << 60,
+            title: "",
         })
     }
 
@@ -189,7 +191,13 @@ mod tests {
         for codec in [Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg] {
             let video = Track { private: private.clone(), ..Track::video(codec) };
             let tracks = [video, Track { private: opus::head(2, 312), ..Track::opus(2) }];
-            let head = super::super::Head { tracks: &tracks, sizes: &[None, None], uid: 7, unix_nanos: 0 };
+            let head = super::super::Head {
+                tracks: &tracks,
+                sizes: &[None, None],
+                uid: 7,
+                unix_nanos: 0,
+                title: "",
+            };
             let (bytes, layout) = super::super::head(&head);
             let found = Own::find(&bytes).unwrap();
             assert_eq!((&found.layout, &found.tracks[..]), (&layout, &tracks[..]));
@@ -202,7 +210,7 @@ mod tests {
     fn the_largest_pictures_a_codec_can_tell_of_make_no_file_unreadable() {
         let sizes = [Some(Size { width: 1 << 16, height: 1 << 16 })];
         let tracks = [Track::video(Codec::Vp9)];
-        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0 };
+        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" };
         let (bytes, layout) = super::super::head(&head);
         assert_eq!(Own::find(&bytes).map(|found| found.layout), Some(layout.clone()));
         let entries = &bytes[layout.tracks[0].entry.start as usize..];

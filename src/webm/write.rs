@@ -12,6 +12,8 @@ pub(super) const SEEK_LEN: usize = 21;
 pub(super) const DURATION_LEN: usize = 11;
 /// The 8-byte size field that says "unknown", as it must while nobody knows the end.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+/// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
+pub(super) const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
 /// What a file says of its maker, whatever the version.
 pub(super) const MAKER: &str = "onrecord ";
 /// What a file says of its maker.
@@ -36,6 +38,8 @@ pub struct Head<'a> {
     pub uid: u64,
     /// The wall time of time 0, in nanoseconds since 1970.
     pub unix_nanos: i128,
+    /// The Title; none if it is empty.
+    pub title: &'a str,
 }
 
 /// Where a head has room for what sealing patches; offsets in bytes from the start of the file.
@@ -77,7 +81,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     out.extend_from_slice(&UNKNOWN_SIZE);
     let segment_at = out.len();
 
-    let (info, duration_in_info) = info(head.unix_nanos);
+    let (info, duration_in_info) = info(head.unix_nanos, head.title);
     let (tracks, mut layouts) = tracks(head);
     // All SeekHead entries have one length, so that the positions don't depend on themselves:
     // 4 bytes of id, 1 of size, and the entries.
@@ -133,9 +137,7 @@ pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
 }
 
 /// The Info element, and where in it the room for Duration begins.
-fn info(unix_nanos: i128) -> (Vec<u8>, usize) {
-    /// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
-    const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
+fn info(unix_nanos: i128, title: &str) -> (Vec<u8>, usize) {
     let date = i64::try_from(unix_nanos - EPOCH_NS).unwrap_or(0);
     let (mut out, mut duration_at) = (Vec::new(), 0);
     let payload_at = master(&mut out, id::INFO, |out| {
@@ -146,6 +148,9 @@ fn info(unix_nanos: i128) -> (Vec<u8>, usize) {
         element(out, id::DATE_UTC, &date.to_be_bytes());
         element(out, id::MUXING_APP, APP.as_bytes());
         element(out, id::WRITING_APP, APP.as_bytes());
+        if !title.is_empty() {
+            element(out, id::TITLE, title.as_bytes());
+        }
     });
     (out, payload_at + duration_at)
 }

@@ -87,7 +87,7 @@ function row(manifest) {
   if (hasFile(manifest)) {
     actions.append(button("play", "Play", `Play ${manifest.stream}`, () => play(manifest)), downloadLink(manifest));
   }
-  if (manifest.state !== "recording") {
+  if (!["recording", "sealing"].includes(manifest.state)) {
     const remove = button("delete", "Delete", `Delete ${manifest.stream}`, () => askToDelete(manifest));
     remove.classList.add("danger");
     actions.append(remove);

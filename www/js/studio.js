@@ -126,6 +126,12 @@ function complain(error) {
   tell(errorBox, stream ? "The recording failed." : "Camera and microphone can't be used.", known.message);
 }
 
+/** What the library warns of, in words. @type {Record<string, string>} */
+const WARNINGS = {
+  slow_network: "The network is slow.",
+  sealing: "The server's disk refuses to finish the file.",
+};
+
 /** @param {string} title @param {string} text */
 function warn(title, text) {
   tell(errorBox, title, text);
@@ -211,7 +217,7 @@ function follow(made) {
     .on("restarted", (_, { lost_ms }) => warn("The recording was interrupted.", `About ${seconds(lost_ms)} are missing. It goes on in a new file.`))
     .on("paused", (_, { bytes }) => warn("The network is too slow: recording waits.", `${formatBytes(bytes)} are held in this page. It goes on when they are sent.`))
     .on("resumed", (_, { lost_ms }) => warn("Recording goes on.", `About ${seconds(lost_ms)} are missing: the network was too slow.`))
-    .on("warning", (_, { code, message }) => code === "slow_network" && warn("The network is slow.", message))
+    .on("warning", (_, { code, message }) => WARNINGS[code] && warn(WARNINGS[code], message))
     .on("trackended", (_, { kind }) => warn(kind === "video" ? "The camera is gone." : "The microphone is gone.", "The rest goes on being recorded."));
 }
 

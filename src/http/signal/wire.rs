@@ -120,10 +120,11 @@ pub enum Server<'a> {
         /// With `UNPUBLISHED`, if it was recorded.
         #[serde(skip_serializing_if = "Option::is_none")]
         recording: Option<Recording<'a>>,
-        /// With `UNPUBLISHED` the `end_reason`, with `FAILED` the code.
+        /// With `UNPUBLISHED` the `end_reason`, with `FAILED` the code; `sealing` while the file of a
+        /// publication that is over can't be finished, which is tried again.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
-        /// With `FAILED`: what to do.
+        /// With `FAILED`: what to do; with `sealing` what is wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
     },
@@ -171,6 +172,10 @@ impl<'a> Server<'a> {
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
             Status::Pending | Status::Publishing => {}
+            Status::Sealing { error } => {
+                reason = Some("sealing");
+                message = Some(error.as_str());
+            }
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
                 recording = sealed.as_deref().map(|manifest| Recording::of(state, manifest));

@@ -346,7 +346,8 @@ mod tests {
     fn recorded(track: Track, frames: &[&[u8]]) -> Vec<u8> {
         let tracks = [track];
         let size = Some(Size { width: 320, height: 180 });
-        let (mut bytes, _) = webm::head(&Head { tracks: &tracks, sizes: &[size], uid: 7, unix_nanos: 0 });
+        let (mut bytes, _) =
+            webm::head(&Head { tracks: &tracks, sizes: &[size], uid: 7, unix_nanos: 0, title: "" });
         let mut clusters = Clusters::new(&tracks, SECOND);
         for (index, data) in frames.iter().enumerate() {
             let time = Duration::from_millis(100) * index as u32;

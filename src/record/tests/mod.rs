@@ -2,8 +2,10 @@
 
 mod control;
 mod disk_errors;
+mod faults;
 mod judge;
 mod media;
+mod others;
 mod promises;
 
 use crate::base::reason::EndReason;
@@ -84,7 +86,7 @@ async fn until<T>(recording: &mut Recording, wanted: impl Fn(&Progress) -> Optio
 
 async fn ended(mut recording: Recording) -> Progress {
     let end = |progress: &Progress| {
-        let over = !matches!(progress, Progress::Waiting | Progress::Writing);
+        let over = !matches!(progress, Progress::Waiting | Progress::Writing | Progress::Sealing(_));
         over.then(|| progress.clone())
     };
     until(&mut recording, end).await

@@ -119,7 +119,7 @@ fn sealed(file: &[u8]) {
         return;
     }
     let sizes = vec![None; tracks.len()];
-    let (mut out, layout) = head(&Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0 });
+    let (mut out, layout) = head(&Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" });
     let (mut clusters, mut index) = (Clusters::new(&tracks, Duration::from_secs(1)), Index::new(&tracks));
     for frame in &frames {
         let (track, time, keyframe, size) = (frame.track, frame.time, frame.keyframe, frame.size);
