@@ -240,9 +240,9 @@ impl PartFile {
         Ok(())
     }
 
-    /// Removes a file that holds no cluster.
+    /// Removes a file that holds no cluster, if it is still this one.
     pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(self.part())
+        if self.is_in_place()? { fs::remove_file(self.part()) } else { Ok(()) }
     }
 
     fn part(&self) -> PathBuf {
