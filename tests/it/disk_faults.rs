@@ -29,7 +29,7 @@ fn whole(records: &Path, manifest: &Value) -> (Duration, usize) {
 
 #[tokio::test]
 async fn a_write_error_at_four_of_fourteen_seconds_leaves_two_files_of_fourteen_seconds() {
-    let (faults, script) = (Faults::new(), script());
+    let (faults, script) = (Faults::build(), script());
     let server = start(&faults, &script);
     let api = Api::of(&server);
     let camera = on_air(&server, "camera").await;
@@ -54,7 +54,7 @@ async fn a_write_error_at_four_of_fourteen_seconds_leaves_two_files_of_fourteen_
 
 #[tokio::test]
 async fn a_file_that_cannot_be_renamed_is_sealed_once_the_disk_works_again_without_a_restart() {
-    let (faults, script) = (Faults::new(), script());
+    let (faults, script) = (Faults::build(), script());
     let server = start(&faults, &script);
     let api = Api::of(&server);
     let mut camera = on_air(&server, "camera").await;
@@ -86,7 +86,7 @@ async fn a_file_that_cannot_be_renamed_is_sealed_once_the_disk_works_again_witho
 
 #[tokio::test]
 async fn a_part_that_somebody_removes_or_cuts_is_never_sealed_as_whole() {
-    let (faults, script) = (Faults::new(), script());
+    let (faults, script) = (Faults::build(), script());
     let server = start(&faults, &script);
     let api = Api::of(&server);
     for how in ["removed", "replaced", "cut"] {

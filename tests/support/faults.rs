@@ -14,7 +14,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn new() -> Self {
+    /// Builds the library.
+    pub fn build() -> Self {
         let faults = Self { folder: tempfile::tempdir().unwrap() };
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/faults.c");
         let mut cc = Command::new("cc");
