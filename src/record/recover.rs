@@ -148,13 +148,15 @@ impl Used {
     /// it says.
     fn follow(&mut self, dir: &Path, catalog: &Catalog, file: &str) -> io::Result<bool> {
         let (path, free) = (dir.join(file), !self.manifests.contains(&manifest_name(file)));
-        let Some(origin) = origin(&path)?.filter(|_| free) else { return Ok(false) };
+        let Some(origin) = origin(&path).filter(|_| free) else { return Ok(false) };
         let Some(twin) = self.twin(&origin, fs::metadata(&path)?.len()) else { return Ok(false) };
         if dir.join(&twin.file).try_exists()? {
             return Ok(false);
         }
         tracing::info!(id = %twin.id, from = twin.file, to = file, "somebody has renamed a recording");
-        catalog.follow(&twin.id, file)?;
+        if let Err(error) = catalog.follow(&twin.id, file) {
+            tracing::error!(%error, file, "its manifest can't follow; the next start tries again");
+        }
         file.clone_into(&mut twin.file);
         self.manifests.insert(manifest_name(file));
         Ok(true)
@@ -166,7 +168,7 @@ impl Used {
         let path = dir.join(name);
         let meta = fs::metadata(&path)?;
         let modified = Timestamp::try_from(meta.modified()?).map_err(io::Error::other)?;
-        let origin = origin(&path)?.filter(|origin| origin.ours);
+        let origin = origin(&path).filter(|origin| origin.ours);
         let told = origin.as_ref().and_then(|origin| origin.title.as_deref());
         let date = origin.as_ref().and_then(|origin| Timestamp::from_nanosecond(origin.unix_nanos?).ok());
         let started_at = names::parts_of(file).map(|(_, start)| start).or(date).unwrap_or(modified);
@@ -193,11 +195,12 @@ impl Used {
     }
 }
 
-/// What a file's first bytes say of where it comes from.
-fn origin(path: &Path) -> io::Result<Option<Origin>> {
+/// What a file's first bytes say of where it comes from; nothing if they can't be read, as when somebody
+/// else owns it.
+fn origin(path: &Path) -> Option<Origin> {
     let mut head = Vec::new();
-    fs::File::open(path)?.take(MAX_HEAD as u64).read_to_end(&mut head)?;
-    Ok(Origin::find(&head))
+    fs::File::open(path).and_then(|file| file.take(MAX_HEAD as u64).read_to_end(&mut head)).ok()?;
+    Origin::find(&head)
 }
 
 fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp) -> Manifest {
