@@ -57,6 +57,8 @@ mod retention;
 mod s3;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/to_mp4.rs"]
+mod to_mp4;
 #[path = "it/webhook.rs"]
 mod webhook;
 #[path = "it/wire.rs"]

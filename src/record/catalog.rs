@@ -235,14 +235,15 @@ impl Catalog {
         self.lock().values().map(|entry| entry.manifest.clone()).collect()
     }
 
-    /// The sealed recording whose file has this name.
+    /// The recording whose file has, or had, this name, once it was sealed.
     pub fn by_file(&self, file: &str) -> Option<Manifest> {
         // Only a file that somebody else put into the folder has no id in its name.
         let named =
             || self.lock().values().find(|entry| entry.manifest.file == file).map(|e| e.manifest.id.clone());
         let id = names::id_of(file).filter(|id| self.read(id).is_some()).or_else(named)?;
         let manifest = self.get(&id)?;
-        (manifest.state == RecordingState::Sealed && manifest.file == file).then_some(manifest)
+        let told = matches!(manifest.state, RecordingState::Sealed | RecordingState::Deleted);
+        (told && manifest.file == file).then_some(manifest)
     }
 
     /// Sealed recordings whose hook has not come to an end, oldest first.
@@ -259,6 +260,11 @@ impl Catalog {
     /// Where a recording's file is.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
         path(&self.dir, manifest)
+    }
+
+    /// Where it says so.
+    pub fn manifest_path(&self, manifest: &Manifest) -> PathBuf {
+        self.dir.join(manifest_name(&manifest.file))
     }
 
     /// Writes a manifest, on a full disk with the space that is kept back for that.
@@ -442,6 +448,8 @@ mod tests {
         fs::remove_file(dir.path().join(&sealed.file)).unwrap();
         let moved = catalog.by_file(&sealed.file).unwrap();
         assert!(!moved.file_present, "a file moved away by a hook is known to be gone");
+        let deleted = catalog.delete(&sealed.id).await.unwrap();
+        assert_eq!(catalog.by_file(&sealed.file), Some(deleted), "a deleted one is known to have been here");
     }
 
     #[tokio::test]

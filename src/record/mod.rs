@@ -366,7 +366,7 @@ impl Recordings {
         self.shared.catalog.get(id)
     }
 
-    /// The sealed, catalogued recording whose file has this name, and the file's path. A file that
+    /// The recording whose file had this name once it was sealed, and the file's path. A file that
     /// was moved away still has its manifest here, with `file_present: false`.
     pub fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
         let manifest = self.shared.catalog.by_file(file)?;
@@ -377,6 +377,11 @@ impl Recordings {
     /// The absolute path of a recording's file.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
         self.shared.catalog.path(manifest)
+    }
+
+    /// The absolute path of its manifest.
+    pub fn manifest_path(&self, manifest: &Manifest) -> PathBuf {
+        self.shared.catalog.manifest_path(manifest)
     }
 
     /// What happens to recordings from now on, for whoever looks on.

@@ -181,7 +181,7 @@ fn hook(attempts: u32) -> HookRecord {
         ms: 1,
         tail: "x".repeat(4096),
     };
-    HookRecord { state: HookState::Running, running: None, attempts: (1..=attempts).map(attempt).collect() }
+    HookRecord { attempts: (1..=attempts).map(attempt).collect(), ..HookRecord::new(HookState::Running) }
 }
 
 #[test]
