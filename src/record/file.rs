@@ -174,6 +174,13 @@ pub(super) fn space_of(path: &Path) -> io::Result<Option<(u64, u64)>> {
     Ok((stat.f_blocks > 0).then(|| (bytes(stat.f_bavail), bytes(stat.f_blocks))))
 }
 
+/// Names that may still be given in the file system of `path`; as many as can be counted where it has no bound
+/// for them.
+pub(super) fn free_inodes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(if stat.f_files > 0 { stat.f_favail } else { u64::MAX })
+}
+
 /// Whether an error means that there is no space.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

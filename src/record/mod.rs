@@ -40,7 +40,7 @@ pub use changes::{Change, What};
 pub use control::Begun;
 pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
-pub use retention::{Removal, Retention, Rule, would_remove};
+pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::Scrape;

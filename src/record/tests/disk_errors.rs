@@ -155,6 +155,30 @@ async fn inner_min_free() {
     assert!(bench.recordings.start(&stream).is_ok(), "refused with space");
 }
 
+#[test]
+fn a_disk_without_inodes_takes_recordings_again_once_it_has_some() {
+    alone("inner_no_inodes", &MOUNT.replace("size=3m", "size=4m,nr_inodes=40"), &SMALL_DISK);
+}
+
+#[tokio::test]
+#[ignore = "run by the test before it, on a file system of 4 MiB and 40 inodes"]
+async fn inner_no_inodes() {
+    let mut bench = bench(0);
+    let pictures = pictures(2);
+    let (stream, recording) = bench.start("none left", &[VP8]);
+    let names = (0..100).map(|number| bench.dir.join(format!("name {number}")));
+    let taken: Vec<_> = names.take_while(|name| File::create(name).is_ok()).collect();
+    assert!(taken.len() < 40, "{} names were taken", taken.len());
+    push(&stream, &mixed(&[&pictures]));
+    let end = ended(recording).await;
+    assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
+    assert!(bench.recordings.room().is_err(), "taken without an inode");
+    taken.iter().for_each(|name| fs::remove_file(name).unwrap());
+    eventually("there is room again", || bench.recordings.room().ok()).await;
+    let manifest = bench.record("again", &[VP8], &mixed(&[&pictures])).await;
+    judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures);
+}
+
 /// Takes every byte that is left; gives the file that has them.
 fn fill(dir: &Path) -> PathBuf {
     let path = dir.join("filling");
