@@ -20,6 +20,7 @@ mod interleave;
 mod lock;
 mod manifest;
 mod names;
+mod pictures;
 mod probe;
 mod recorder;
 mod recover;
@@ -38,6 +39,7 @@ pub use manifest::{
 pub use bytes::ByteSink;
 pub use changes::{Change, What};
 pub use control::Begun;
+pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};

@@ -9,6 +9,7 @@
 
 mod block;
 mod cluster;
+mod cues;
 mod ebml;
 mod foreign;
 mod live;
@@ -24,6 +25,7 @@ mod write;
 
 pub use block::StoredBlock;
 pub use cluster::{Block, Cluster, Clusters, Tally};
+pub use cues::{Front, cluster_before, cues_len};
 pub use ebml::id::{INFO, TRACKS};
 pub use foreign::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use live::{LiveBlock, TIMESTAMP_AT, live_cluster, mime_with_codecs};
