@@ -57,6 +57,8 @@ mod retention;
 mod s3;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/tools/mod.rs"]
+mod tools;
 #[path = "it/webhook.rs"]
 mod webhook;
 #[path = "it/wire.rs"]

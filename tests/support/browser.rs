@@ -78,12 +78,18 @@ impl Browser {
 
     /// Firefox, with camera and microphone allowed.
     pub async fn firefox() -> Self {
+        Self::firefox_with(json!({})).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn firefox_with(environment: Value) -> Self {
         let one = ONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let profiles = format!("--profile-root={}", folder.path().display());
         let capabilities = json!({
             "moz:firefoxOptions": {
                 "args": ["-headless"],
+                "env": environment,
                 "prefs": {
                     "media.navigator.streams.fake": true,
                     "media.navigator.permission.disabled": true,
