@@ -2,19 +2,20 @@
 
 use super::browsers::manifest_of;
 use super::scene::{self, ROUND, Uneven};
-use crate::support::chunks::{Chunks, VP8};
+use crate::support::chunks::Chunks;
 use crate::support::live::Live;
-use crate::support::media::{self, Clip};
+use crate::support::media::{self, Clip, OPUS_LOOKAHEAD};
 use crate::support::publisher::{Config, Publisher, TrackConfig};
 use crate::support::server::Server;
 use crate::support::signalling::Signal;
 use crate::support::source::Looped;
 use crate::support::user::{Api, eventually};
+use onrecord::media::{Codec, Track};
+use onrecord::webm::{Block, Clusters, Head, head};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use str0m::media::MediaKind;
 
@@ -163,22 +164,25 @@ pub async fn repaired(server: Server) -> (Server, Film) {
 
 /// An hour by chunks, in seconds: a round that was encoded once, and is repeated.
 pub async fn hour(server: &Server) -> Film {
-    let folder = tempfile::tempdir().unwrap();
-    let (round, hour) = (folder.path().join("round.webm"), folder.path().join("hour.webm"));
-    let (picture, sound) = (scene::picture(320, 180, 10, 0), scene::sound(0.0));
-    let input = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound, "-t", "10"];
-    let output = ["-g", "20", "-b:v", "60k", "-pix_fmt", "yuv420p", "-c:a", "libopus", "-b:a", "24k"];
-    std::fs::write(&round, media::encode("webm", &[&input[..], VP8, &output].concat())).unwrap();
-    let status = Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "error", "-stream_loop", "359", "-i"])
-        .arg(&round)
-        .args(["-c", "copy", "-t", "3600", "-live", "1", "-cluster_time_limit", "1000"])
-        .arg(&hour)
-        .stdin(Stdio::null())
-        .status();
-    assert!(status.unwrap().success());
+    let video = media::vp8(&scene::picture(320, 180, 10, 0), ROUND, "60k", 20);
+    let audio = media::opus(&scene::sound(OPUS_LOOKAHEAD), ROUND);
+    let mut frames: Vec<_> = video.frames.iter().map(|frame| (0, frame)).collect();
+    frames.extend(audio.frames.iter().map(|frame| (1, frame)));
+    frames.sort_by_key(|(track, frame)| (frame.time, *track));
+    let tracks = [Track::video(Codec::Vp8), Track::opus(2)];
+    let (mut bytes, _) = head(&Head { tracks: &tracks, sizes: &[], uid: 1, unix_nanos: 0 });
+    let mut clusters = Clusters::new(&tracks, Duration::from_secs(1));
+    for round in 0..3600 / ROUND {
+        for (track, frame) in &frames {
+            let time = Duration::from_secs((round * ROUND).into()) + frame.time;
+            let (track, keyframe, data) = (*track, frame.keyframe, &frame.data[..]);
+            clusters.push(&Block { track, time, keyframe, size: None, data });
+        }
+        clusters.finish();
+        bytes.extend_from_slice(clusters.bytes());
+        clusters.clear();
+    }
     let (mut chunks, _) = Chunks::start(server, "1 hour").await;
-    let bytes = std::fs::read(&hour).unwrap();
     let offset = chunks.upload(&bytes, 1 << 20).await;
     let recording = chunks.stop(Some(offset)).await;
     let manifest = Api::of(server).recording(recording["id"].as_str().unwrap()).await;

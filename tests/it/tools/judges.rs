@@ -17,7 +17,7 @@ pub const TOOLS: [(&str, &str); 7] = [
     ("mpv", "mpv"),
 ];
 /// No tool needs longer for one film, in seconds.
-const PATIENCE: &str = "300";
+const PATIENCE: &str = "200";
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools")

@@ -19,6 +19,9 @@ const SHORT: f64 = 0.1;
 /// What of a long film is looked at behind each target, in seconds: WINDOW in `tests/tools/observe.py`.
 const WINDOW: f64 = 3.0;
 
+/// What begins so near to the edge of such a sample may be cut there.
+const CUT: f64 = 0.15;
+
 /// What a tool says: see `tests/tools/observe.py`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -110,7 +113,7 @@ fn missed(truth: &Seen, (target, at, phase): (f64, Option<f64>, Option<f64>)) ->
 fn paired(film: &Film, truth: &Seen, seen: &Seen) -> Vec<(f64, f64)> {
     let flashes = if seen.flashes.is_empty() { &truth.flashes } else { &seen.flashes };
     let (Some(first), Some(last)) = (flashes.first(), flashes.last()) else { return Vec::new() };
-    let is_whole = |beep: &&f64| (first - HOLE..last + HOLE).contains(*beep) && !is_cut(film, **beep);
+    let is_whole = |beep: &&f64| (first - HOLE..last + HOLE).contains(*beep) && is_looked_at(film, **beep);
     let nearest = |beep: f64| {
         let apart = flashes.iter().map(|flash| beep - flash);
         apart.min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap()
@@ -119,10 +122,10 @@ fn paired(film: &Film, truth: &Seen, seen: &Seen) -> Vec<(f64, f64)> {
     pairs.filter(|(_, apart)| apart.abs() < NEAR).collect()
 }
 
-/// Whether something begins where a sample of a long film does, or ends.
-fn is_cut(film: &Film, time: f64) -> bool {
-    let near = |edge: f64| (time - edge).abs() < 0.15;
-    film.sampled && film.targets().iter().any(|target| near(*target) || near(target + WINDOW))
+/// Whether something is where all tools look, and is not cut at the edge of a sample of a long film.
+fn is_looked_at(film: &Film, time: f64) -> bool {
+    let within = |target: f64| (target + CUT..target + WINDOW - CUT).contains(&time);
+    !film.sampled || film.targets().into_iter().any(within)
 }
 
 fn sync(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
