@@ -285,8 +285,8 @@ choose_tool
 put "$file" "$prefix$name"
 video_there=$there
 if [ "$manifest" = 1 ]; then
-  json=${file%.*}.json
-  [ -r "$json" ] || fail "$json can't be read: S3_MANIFEST asks for the manifest beside the recording"
+  json=${ONRECORD_MANIFEST:-${file%.*}.json}
+  [ -r "$json" ] || fail "$json can't be read: S3_MANIFEST asks for the recording's manifest"
   put "$json" "$prefix${json##*/}"
 fi
 note="$size bytes"

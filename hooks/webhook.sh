@@ -3,8 +3,8 @@
 # README.md beside this file lists its variables.
 #
 # One try, one line, exit 0 only once the receiver has answered with 2xx: trying again is the server's
-# business. The token reaches curl by standard input, never by an argument, which every user of the machine
-# can read; so the manifest waits in a file meanwhile.
+# business. URL and token reach curl by standard input, never by an argument, which every user of the machine
+# can read.
 set -u
 umask 077
 
@@ -23,6 +23,7 @@ esac
 receiver=${url#*://}
 receiver=${receiver%%[/?#]*}
 receiver=${url%%://*}://${receiver##*@}
+case $url in *[[:cntrl:]]*) fail 'WEBHOOK_URL has characters that no address may have' ;; esac
 command -v curl >/dev/null 2>&1 || fail 'there is no curl: install it'
 
 token=${WEBHOOK_TOKEN:-}
@@ -35,19 +36,24 @@ if [ -z "$token" ] && [ -n "$token_file" ]; then
 fi
 case $token in *[!\ -~]* | *[\"\\]*) fail 'WEBHOOK_TOKEN has characters that no header may have' ;; esac
 
-body=$(mktemp) || fail "can't make a file in ${TMPDIR:-/tmp}"
-answer=$(mktemp) || { rm -f "$body"; fail "can't make a file in ${TMPDIR:-/tmp}"; }
-trap 'rm -f "$body" "$answer"' EXIT
+body=${ONRECORD_MANIFEST:-}
+[ -r "$body" ] || fail "can't read the manifest '$body', which ONRECORD_MANIFEST names"
+answer=$(mktemp) || fail "can't make a file in ${TMPDIR:-/tmp}"
+trap 'rm -f "$answer"' EXIT
 trap 'exit 1' HUP INT TERM
-cat >"$body"
+
+# A line of a curl configuration: a word, and its value quoted.
+option() { printf '%s = "%s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"; }
 
 # A redirect would turn the POST into a GET, and take the token elsewhere: it is an answer like any other.
 status=$(
-  printf 'header = "Authorization: Bearer %s"\n' "$token" | sed "${token:+b};d" |
-    curl -q --silent --show-error --max-time "${WEBHOOK_TIMEOUT:-60}" --config - \
+  {
+    option url "$url"
+    [ -z "$token" ] || option header "Authorization: Bearer $token"
+  } | curl -q --config - --silent --show-error --globoff --max-time "${WEBHOOK_TIMEOUT:-60}" \
       --header 'Content-Type: application/json' --header "Idempotency-Key: ${ONRECORD_ID:-}" \
       --header "Onrecord-Attempt: ${ONRECORD_ATTEMPT:-1}" \
-      --data-binary "@$body" --output "$answer" --write-out '%{http_code}' "$url"
+      --data-binary "@$body" --output "$answer" --write-out '%{http_code}'
 ) || fail "$receiver can't be reached (curl says why above)"
 
 case $status in

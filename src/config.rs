@@ -152,6 +152,7 @@ impl Config {
             Problems(vec![Problem::new("record.dir", format!("expected a folder, but: {error}"))])
         });
         config.record.dir = absolute?;
+        config.record.reorder_window = config.webrtc.reorder_window;
         config.warnings.extend(config.auth.warnings(Timestamp::now()));
         Ok(config)
     }

@@ -19,6 +19,8 @@ mod cli;
 mod control;
 #[path = "it/disk.rs"]
 mod disk;
+#[path = "it/disk_faults.rs"]
+mod disk_faults;
 #[path = "it/doors.rs"]
 mod doors;
 #[path = "it/doors_auth.rs"]
@@ -49,6 +51,10 @@ mod metrics;
 mod mjpeg;
 #[path = "it/network/mod.rs"]
 mod network;
+#[path = "it/recorders.rs"]
+mod recorders;
+#[path = "it/release_before.rs"]
+mod release_before;
 #[path = "it/repair/mod.rs"]
 mod repair;
 #[path = "it/retention.rs"]
@@ -57,6 +63,8 @@ mod retention;
 mod s3;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/to_mp4.rs"]
+mod to_mp4;
 #[path = "it/webhook.rs"]
 mod webhook;
 #[path = "it/wire.rs"]

@@ -71,7 +71,7 @@ fi
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 library() { npm ci --prefix tests/js --no-audit --no-fund && npm test --silent --prefix tests/js; }
-lints() { nice -n 19 cargo clippy --release --all-targets --locked -- -D warnings; }
+lints() { nice -n 19 cargo clippy --release --all-targets --test table --locked -- -D warnings; }
 # Advisories are checked where their database can be reached: .github/workflows/ci.yml.
 licences() { program cargo-deny && cargo deny --locked check --hide-inclusion-graph licenses bans sources; }
 # The test programs get what cargo would give them; the tests' times are told to this variable alone.

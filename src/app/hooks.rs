@@ -161,7 +161,7 @@ pub(super) fn replayer(recordings: &Recordings, queue: Option<Queue>) -> Replay 
             let change = move |hook: &mut HookRecord| {
                 let _ = told.send(!waits(hook.state));
                 if !waits(hook.state) {
-                    hook.state = HookState::Queued;
+                    hook.begin_anew();
                 }
             };
             let manifest = recordings.set_hook(&id, change).await?;
@@ -203,20 +203,23 @@ pub(super) fn unfinished(manifest: &Manifest, census: &HashMap<RecordingId, u32>
 }
 
 pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
-    let interruptions = manifest.hook.attempts.iter().filter(|attempt| attempt.interrupted);
+    let (failures, interruptions) = manifest.hook.counts();
     Job {
         id: manifest.id.clone(),
         stream: manifest.stream.clone(),
         file: recordings.path(manifest),
         bytes: manifest.bytes,
         duration_ms: manifest.duration_ms,
+        mime: manifest.mime.clone(),
+        size: manifest.size(),
         started_at: manifest.started_at,
         ended_at: manifest.ended_at.unwrap_or(manifest.started_at),
         end_reason: manifest.end_reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         attempts_so_far: manifest.hook.attempts.last().map_or(0, |attempt| attempt.n),
-        interruptions: u32::try_from(interruptions.count()).unwrap_or(u32::MAX),
+        failures,
+        interruptions,
         unfinished: None,
-        manifest_json: serde_json::to_string(manifest).unwrap_or_default(),
+        manifest: recordings.manifest_path(manifest),
     }
 }
 

@@ -213,7 +213,7 @@ fn runnable(
     match manifest.state {
         RecordingState::Sealed if manifest.file_present => Ok((manifest, script.clone())),
         RecordingState::Sealed => Err("its file was moved away, most likely by the hook".to_owned()),
-        RecordingState::Recording => {
+        RecordingState::Recording | RecordingState::Sealing => {
             Err("it is not sealed: the next start of the server repairs it and runs its hook".to_owned())
         }
         RecordingState::Quarantined => Err("it could not be repaired and is in quarantine".to_owned()),

@@ -2,8 +2,12 @@
 //!
 //! Standard error may be a pipe whose reader is slow, stopped or gone. The media thread logs too: a write that
 //! blocks there would stop every stream, and one that fails must fail nothing.
+//!
+//! Lines tell of names that strangers chose. What would break a line in two, or turn the rest of it around,
+//! before whoever reads it is written as its number.
 
 use crate::base::metrics::metrics;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +61,7 @@ fn carry(lines: &Receiver<Message>, mut out: impl Write, left_out: &AtomicU64) {
     while let Ok(message) = lines.recv() {
         match message {
             // Nobody is left who could be told of an error.
-            Message::Line(line) => drop(out.write_all(&line)),
+            Message::Line(line) => drop(out.write_all(&visible(&line))),
             Message::Flush(done) => drop(done.send(())),
         }
         let lines = left_out.swap(0, Ordering::Relaxed);
@@ -65,6 +69,31 @@ fn carry(lines: &Receiver<Message>, mut out: impl Write, left_out: &AtomicU64) {
             tracing::warn!(lines, "log lines were left out: whoever reads the log is too slow for it");
         }
     }
+}
+
+/// A line as it looks to everybody. A number is written as JSON writes it, which holds for text as well.
+fn visible(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = match std::str::from_utf8(line) {
+        Ok(text) if !line.is_ascii() && text.contains(misleads) => text,
+        _ => return Cow::Borrowed(line),
+    };
+    let mut shown = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if misleads(char) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(char)));
+        } else {
+            shown.push(char);
+        }
+    }
+    Cow::Owned(shown.into_bytes())
+}
+
+/// Next line and the other C1 controls; marks, embeddings and isolates that turn the direction of text (UAX 9
+/// section 2), and what has no width; line and paragraph separators.
+fn misleads(char: char) -> bool {
+    matches!(char,
+        '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Held as long as lines are to come out: what still waits when it is dropped has [`FAREWELL`].
@@ -114,6 +143,20 @@ mod tests {
     fn held() -> (Lines, Sender<()>, Arc<Mutex<Vec<u8>>>) {
         let ((gate, shut), kept) = (channel(), Arc::<Mutex<Vec<u8>>>::default());
         (Lines::start(Held { gate: shut, kept: kept.clone() }).unwrap(), gate, kept)
+    }
+
+    #[test]
+    fn no_name_breaks_a_line_or_turns_it_around() {
+        let table = [
+            ("stream=plain\n", "stream=plain\n"),
+            ("stream=Собеседование №7 \u{1f3a5}\n", "stream=Собеседование №7 \u{1f3a5}\n"),
+            ("stream=a\u{202e}gpj.exe\u{2069}\n", "stream=a\\u202egpj.exe\\u2069\n"),
+            ("a\u{2028}b\u{2029}c\u{85}d\u{200f}é", "a\\u2028b\\u2029c\\u0085d\\u200fé"),
+        ];
+        for (line, shown) in table {
+            assert_eq!(visible(line.as_bytes()), shown.as_bytes(), "{line:?}");
+        }
+        assert_eq!(visible(b"\xff\x80"), &b"\xff\x80"[..], "no text is left as it is");
     }
 
     #[test]

@@ -198,6 +198,7 @@ fn every_bad_setting_says_what_is_expected() {
             "expected one of `urls`, `username`, `credential`",
         ),
         ("webrtc.reorder_window=20ms", "expected 50ms to 10s, found 20ms"),
+        ("webrtc.start_bitrate=1kbit/s", "expected \"0\" or 30kbit/s to 100Mbit/s, found 1000bit/s"),
         ("webrtc.reorder_window=1 fortnight", "expected a duration such as"),
         ("webrtc.keyframe_interval=0", "expected 100ms to 60s, found 0"),
         ("record.flush_interval=1m", "expected 50ms to 30s, found 60s"),

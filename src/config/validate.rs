@@ -223,6 +223,11 @@ fn webrtc(config: &Config, problems: &mut Problems) {
     problems.duration("webrtc.keyframe_interval", webrtc.keyframe_interval, 100 * MS..=MINUTE);
     problems.duration("webrtc.reorder_window", webrtc.reorder_window, 50 * MS..=10 * SECOND);
     problems.duration("webrtc.idle_timeout", webrtc.idle_timeout, 100 * MS..=DAY);
+    let start = webrtc.start_bitrate;
+    if start != 0 && !(30_000..=100_000_000).contains(&start) {
+        let expected = format!("expected \"0\" or 30kbit/s to 100Mbit/s, found {start}bit/s");
+        problems.add("webrtc.start_bitrate", Err(expected));
+    }
 }
 
 fn ice_server(server: &IceServer) -> Result<(), String> {

@@ -4,7 +4,7 @@
 use super::process::{self, Limits, Verdict};
 use super::schedule::Entry;
 use super::survivors::{self, Traces};
-use super::{Attempt, Config, Job, Running, Script, State, Update, Written};
+use super::{Attempt, Config, Job, Running, Script, State, Stdin, Update, Written};
 use crate::base::metrics::metrics;
 use jiff::Timestamp;
 use rand::RngExt;
@@ -20,13 +20,16 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// When survivors that can't be ended are looked at again.
 const STUCK_PAUSE: Duration = Duration::from_secs(30);
 
-/// Why a hook is kept as failed whose attempts did not fail.
-const TOO_OFTEN: &str = "the server ended while it ran, as so often before: it may take the server along. \
-                         Look into it, then run it again";
+/// The end of an attempt that a server died in.
+const DIED: &str = "the server ended while it ran";
+/// The same for a job's last one.
+const DIED_AT_LAST: &str = "the server ended while it ran, and this was its last attempt (hooks.max_attempts): \
+                            it may take the server along. Look into it, then run it again";
 
 /// What every attempt needs.
 pub(super) struct Context {
     script: Script,
+    stdin: Stdin,
     limits: Limits,
     backoff: Duration,
     updates: mpsc::Sender<Update>,
@@ -45,6 +48,7 @@ impl Context {
     ) -> Self {
         Self {
             script,
+            stdin: config.stdin,
             limits: Limits { time: config.timeout, kill_after: config.kill_after },
             backoff: config.backoff,
             updates,
@@ -156,19 +160,18 @@ async fn steps(context: &Context, entry: &mut Entry) -> Option<(Attempt, State, 
     let started = |process| async move {
         context.tell(told, Step::running(n, at, Some(process))).await;
     };
-    let run = process::Run { script: &context.script, limits: context.limits, job: &entry.job, n, at };
+    let (script, stdin, limits) = (&context.script, context.stdin, context.limits);
+    let run = process::Run { script, stdin, limits, job: &entry.job, n, at };
     let (attempt, verdict) = process::run(run, context.sink, &context.halt, started).await;
     count(&attempt, &verdict);
     let (state, next) = match verdict {
         Verdict::Success => (State::Done, Next::Over),
-        Verdict::Interrupted => (State::Queued, Next::Over),
-        Verdict::Failure | Verdict::TimedOut if n >= entry.last => {
+        Verdict::Interrupted if !entry.stops_count || n < entry.last => (State::Queued, Next::Over),
+        _ if n >= entry.last => {
             metrics().hooks.failed.inc();
             (State::Failed, Next::Over)
         }
-        Verdict::Failure | Verdict::TimedOut => {
-            (State::Queued, Next::Retry(pause(context.backoff, entry.failures)))
-        }
+        _ => (State::Queued, Next::Retry(pause(context.backoff, entry.failures))),
     };
     Some((attempt, state, next))
 }
@@ -189,7 +192,7 @@ enum Begun {
     Ready,
     /// Processes of an earlier one.
     Stuck,
-    /// Too many servers have died while it ran, the last one in this attempt.
+    /// The attempt that the last server died in was the last there is.
     GivenUp(Attempt),
 }
 
@@ -216,8 +219,8 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
         n: unfinished.n,
         at: unfinished.at,
         exit: None,
-        error: Some(if entry.gives_up { TOO_OFTEN } else { "the server ended while it ran" }.to_owned()),
-        interrupted: true,
+        error: Some(if entry.gives_up { DIED_AT_LAST } else { DIED }.to_owned()),
+        interrupted: false,
         ms: if survivors > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
         tail: String::new(),
     };

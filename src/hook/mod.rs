@@ -50,6 +50,19 @@ pub struct Config {
     pub backoff: Duration,
     /// Scripts that may run at the same time.
     pub concurrency: usize,
+    /// What a script reads on its standard input.
+    pub stdin: Stdin,
+}
+
+/// A script's standard input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stdin {
+    /// Nothing: ffmpeg and others take what stands there for commands.
+    #[default]
+    None,
+    /// The recording's manifest.
+    Manifest,
 }
 
 impl Default for Config {
@@ -61,6 +74,7 @@ impl Default for Config {
             max_attempts: 10,
             backoff: Duration::from_secs(5),
             concurrency: 8,
+            stdin: Stdin::None,
         }
     }
 }
@@ -78,6 +92,10 @@ pub struct Job {
     pub bytes: u64,
     /// `ONRECORD_DURATION_MS`.
     pub duration_ms: u64,
+    /// `ONRECORD_MIME`.
+    pub mime: String,
+    /// `ONRECORD_WIDTH` and `ONRECORD_HEIGHT`: the largest picture, in pixels; `None` without one.
+    pub size: Option<(u32, u32)>,
     /// `ONRECORD_STARTED_AT`.
     pub started_at: Timestamp,
     /// `ONRECORD_ENDED_AT`.
@@ -86,12 +104,14 @@ pub struct Job {
     pub end_reason: String,
     /// Attempts the manifest knows of; the next one is this plus one.
     pub attempts_so_far: u32,
-    /// Those of them that a server ended, or that it died in.
+    /// Those of them that count: they failed, or a server died in them, since the job was last begun anew.
+    pub failures: u32,
+    /// Those that a server cut off which was told to stop, since the same moment.
     pub interruptions: u32,
     /// An attempt that a server died in; its survivors are ended before the next one.
     pub unfinished: Option<Running>,
-    /// The manifest, for standard input.
-    pub manifest_json: String,
+    /// `ONRECORD_MANIFEST`: absolute. Standard input, if that is to be the manifest.
+    pub manifest: PathBuf,
 }
 
 /// An attempt that is not over.
@@ -145,7 +165,7 @@ pub struct Attempt {
     pub exit: Option<i32>,
     /// Why there is no exit code, and what to do.
     pub error: Option<String>,
-    /// The server ended it, or ended while it ran.
+    /// A server that was told to stop cut it off.
     pub interrupted: bool,
     /// How long it took, in milliseconds.
     pub ms: u64,

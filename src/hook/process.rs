@@ -2,12 +2,13 @@
 
 use super::output::Output;
 use super::survivors::born;
-use super::{Attempt, Job, Process, Script};
+use super::{Attempt, Job, Process, Script, Stdin};
 use futures_util::FutureExt;
 use futures_util::future::{Either, FusedFuture, join, select};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
+use std::fs::File;
 use std::future::Future;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -16,7 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -86,6 +87,7 @@ pub(super) fn to_terminal(printed: Printed<'_>) {
 /// One attempt.
 pub(super) struct Run<'a> {
     pub(super) script: &'a Script,
+    pub(super) stdin: Stdin,
     pub(super) limits: Limits,
     pub(super) job: &'a Job,
     pub(super) n: u32,
@@ -94,22 +96,17 @@ pub(super) struct Run<'a> {
 
 /// Runs an attempt to its end; `started` is called with the script's process.
 pub(super) async fn run<F: Future<Output = ()>>(
-    Run { script, limits, job, n, at }: Run<'_>,
+    run: Run<'_>,
     sink: Sink,
     stop: &CancellationToken,
     started: impl FnOnce(Process) -> F,
 ) -> (Attempt, Verdict) {
     let began = Instant::now();
+    let (limits, n, at) = (run.limits, run.n, run.at);
     let mut output = Output::new(began.into_std());
-    let ended = match start(script, job, n) {
+    let ended = match run.start() {
         Ok((mut child, group, pipe)) => {
-            let stdin = child.stdin.take();
-            let mut io = pin!(
-                async {
-                    join(feed(stdin, &job.manifest_json), capture(pipe, &mut output, sink)).await;
-                }
-                .fuse()
-            );
+            let mut io = pin!(capture(pipe, &mut output, sink).fuse());
             let id = group.0.as_raw_pid();
             // Whoever takes the news may be slow; the limits hold from the first moment.
             let news = started(Process { group: id, born: born(id) });
@@ -121,7 +118,7 @@ pub(super) async fn run<F: Future<Output = ()>>(
             }
             ended
         }
-        Err(error) => Ended::NotStarted(script.explain(&error)),
+        Err(why) => Ended::NotStarted(why),
     };
     let tail = output.finish(Instant::now().into_std(), &mut |line| sink(Printed::Line(line)));
     let (exit, error, verdict) = ended.judge(limits);
@@ -165,34 +162,58 @@ impl Ended {
     }
 }
 
-/// Starts the script: no shell, own process group, output and errors in one pipe (so that they keep
-/// their order), the server's environment and working directory.
-fn start(script: &Script, job: &Job, n: u32) -> io::Result<(Child, Group, pipe::Receiver)> {
-    let (reader, writer) = io::pipe()?;
-    let mut command = Command::new(script.path());
-    command
-        .arg(job.stream.as_str())
-        .arg(&job.file)
-        .env("ONRECORD_ID", job.id.as_str())
-        .env("ONRECORD_STREAM", job.stream.as_str())
-        .env("ONRECORD_FILE", &job.file)
-        .env("ONRECORD_BYTES", job.bytes.to_string())
-        .env("ONRECORD_DURATION_MS", job.duration_ms.to_string())
-        .env("ONRECORD_STARTED_AT", format!("{:.3}", job.started_at))
-        .env("ONRECORD_ENDED_AT", format!("{:.3}", job.ended_at))
-        .env("ONRECORD_END_REASON", &job.end_reason)
-        .env("ONRECORD_ATTEMPT", n.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::from(OwnedFd::from(writer.try_clone()?)))
-        .stderr(Stdio::from(OwnedFd::from(writer)))
-        .process_group(0)
-        .kill_on_drop(true);
-    let child = command.spawn()?;
-    // `command` holds the pipe's writing ends: without this, output would never end.
-    drop(command);
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let pid = pid.ok_or_else(|| io::Error::other("the process has no id"))?;
-    Ok((child, Group(pid), pipe::Receiver::from_owned_fd(reader.into())?))
+impl Run<'_> {
+    /// Starts the script; the error says what to do.
+    fn start(&self) -> Result<(Child, Group, pipe::Receiver), String> {
+        let path = &self.job.manifest;
+        let stdin = match self.stdin {
+            Stdin::None => Stdio::null(),
+            // The file as it is now: what replaces it meanwhile is another one.
+            Stdin::Manifest => File::open(path)
+                .map_err(|error| format!("the manifest {} can't be read: {error}", path.display()))?
+                .into(),
+        };
+        self.spawn(stdin).map_err(|error| self.script.explain(&error))
+    }
+
+    /// No shell, own process group, output and errors in one pipe (so that they keep their order), the
+    /// server's environment and working directory.
+    fn spawn(&self, stdin: Stdio) -> io::Result<(Child, Group, pipe::Receiver)> {
+        let (reader, writer) = io::pipe()?;
+        let job = self.job;
+        let mut command = Command::new(self.script.path());
+        command.arg(job.stream.as_str()).arg(&job.file);
+        command.env("ONRECORD_FILE", &job.file).env("ONRECORD_MANIFEST", &job.manifest);
+        command.envs(self.variables());
+        command.stdin(stdin).stdout(Stdio::from(OwnedFd::from(writer.try_clone()?)));
+        command.stderr(Stdio::from(OwnedFd::from(writer))).process_group(0).kill_on_drop(true);
+        let child = command.spawn()?;
+        // `command` holds the pipe's writing ends: without this, output would never end.
+        drop(command);
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pid = pid.ok_or_else(|| io::Error::other("the process has no id"))?;
+        Ok((child, Group(pid), pipe::Receiver::from_owned_fd(reader.into())?))
+    }
+
+    /// All of them are always there, so that a script may insist on that (`set -u`).
+    fn variables(&self) -> [(&'static str, String); 11] {
+        let job = self.job;
+        let (width, height) =
+            job.size.map_or_else(Default::default, |(width, height)| (width.to_string(), height.to_string()));
+        [
+            ("ONRECORD_ID", job.id.to_string()),
+            ("ONRECORD_STREAM", job.stream.to_string()),
+            ("ONRECORD_MIME", job.mime.clone()),
+            ("ONRECORD_WIDTH", width),
+            ("ONRECORD_HEIGHT", height),
+            ("ONRECORD_BYTES", job.bytes.to_string()),
+            ("ONRECORD_DURATION_MS", job.duration_ms.to_string()),
+            ("ONRECORD_STARTED_AT", format!("{:.3}", job.started_at)),
+            ("ONRECORD_ENDED_AT", format!("{:.3}", job.ended_at)),
+            ("ONRECORD_END_REASON", job.end_reason.clone()),
+            ("ONRECORD_ATTEMPT", self.n.to_string()),
+        ]
+    }
 }
 
 /// Waits for the script's end or brings it about, and leaves nobody of its group behind.
@@ -305,16 +326,6 @@ impl Group {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(error) => tracing::warn!(group = %self.0, %error, "the hook's group can't be signalled"),
         }
-    }
-}
-
-/// Writes the manifest. A script that closes its input early, or never reads it, is fine: the write
-/// fails, or is dropped when the script has ended.
-async fn feed(stdin: Option<tokio::process::ChildStdin>, manifest: &str) {
-    if let Some(mut stdin) = stdin
-        && let Err(error) = stdin.write_all(manifest.as_bytes()).await
-    {
-        tracing::debug!(%error, "the hook closed its input early");
     }
 }
 

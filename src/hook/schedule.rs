@@ -12,11 +12,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// So many times `hooks.max_attempts` a server may end while a job's attempts run. That is more than
-/// happens by chance to one that is restarted often; beyond it the hook takes the server along, and would
-/// do so at every start.
-const INTERRUPTIONS: u32 = 3;
-
 /// A job with where it is in its attempts.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -33,29 +28,35 @@ pub(super) struct Entry {
     pub(super) anew: bool,
     /// An attempt that a server died in, until it is seen to.
     pub(super) unfinished: Option<Running>,
-    /// That one was one too many: it is the last.
+    /// That one was the last there is.
     pub(super) gives_up: bool,
+    /// One that a stop of the server cuts off counts by now, too.
+    pub(super) stops_count: bool,
     /// Its place in the queue's bound.
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
-    /// A job that goes on with the attempts that are left of `max_attempts`, at least one. Those that a
-    /// server ended or died in are none of them, up to [`INTERRUPTIONS`].
+    /// A job that goes on with the attempts that are left of `max_attempts`; at least one, unless a server
+    /// died in the last of them. One in which a server died counts: its hook may have taken it along, and
+    /// would at every start. One cut off by a server that was told to stop doesn't, but of those too there
+    /// are no more than `max_attempts`: a hook may tell it to.
     pub(super) fn new(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let unfinished = job.unfinished.clone();
         let died = unfinished.as_ref().map_or(job.attempts_so_far, |running| running.n);
         let n = died.max(job.attempts_so_far).saturating_add(1);
-        let interruptions = job.interruptions.saturating_add(u32::from(unfinished.is_some()));
-        let failures = job.attempts_so_far.saturating_sub(job.interruptions);
-        let left = max_attempts.saturating_sub(failures).max(1);
+        let failures = job.failures.saturating_add(u32::from(unfinished.is_some()));
+        let left = max_attempts
+            .saturating_sub(failures)
+            .saturating_sub(job.interruptions.saturating_sub(max_attempts));
         Self {
             n,
-            last: n.saturating_add(left - 1),
+            last: n.saturating_add(left.max(1) - 1),
             failures,
             first: job.attempts_so_far == 0,
             anew: false,
-            gives_up: unfinished.is_some() && interruptions > max_attempts.saturating_mul(INTERRUPTIONS),
+            gives_up: unfinished.is_some() && left == 0,
+            stops_count: job.interruptions >= max_attempts,
             unfinished,
             _room: room,
             job: Arc::new(job),
@@ -66,7 +67,7 @@ impl Entry {
     pub(super) fn anew(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let entry = Self::new(job, 0, room);
         let last = entry.n.saturating_add(max_attempts - 1);
-        Self { last, failures: 0, first: false, anew: true, gives_up: false, ..entry }
+        Self { last, failures: 0, first: false, anew: true, gives_up: false, stops_count: false, ..entry }
     }
 }
 
@@ -420,35 +421,40 @@ mod tests {
         assert!(schedule.is_idle() && schedule.known.is_empty() && schedule.again.is_empty(), "{schedule:?}");
     }
 
-    #[test]
-    fn an_attempt_that_a_server_died_in_is_none_of_its_attempts() {
-        let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
-        let died = |attempts_so_far, n| {
-            let entry = Entry::new(Job { attempts_so_far, unfinished: running(n), ..job("a") }, 3, None);
-            assert!(!entry.gives_up);
-            (entry.n, entry.last, entry.failures, entry.first)
-        };
-        assert_eq!(died(0, 1), (2, 4, 0, true), "it keeps its place in its stream's order");
-        assert_eq!(died(2, 3), (4, 4, 2, false));
-        assert_eq!(died(7, 8), (9, 9, 7, false));
+    /// Number of the next attempt, of the last, failures so far, whether it is given up.
+    fn after(failures: u32, interruptions: u32, died: bool) -> (u32, u32, u32, bool) {
+        let attempts_so_far = failures + interruptions;
+        let running = Running { n: attempts_so_far + 1, at: jiff::Timestamp::now(), process: None };
+        let unfinished = died.then_some(running);
+        let job = Job { attempts_so_far, failures, interruptions, unfinished, ..job("a") };
+        let entry = Entry::new(job, 3, None);
+        (entry.n, entry.last, entry.failures, entry.gives_up)
     }
 
     #[test]
-    fn attempts_that_servers_ended_use_up_none_but_not_for_ever() {
-        let running = |n| Some(Running { n, at: jiff::Timestamp::now(), process: None });
-        let after = |attempts_so_far, interruptions, unfinished: Option<Running>| {
-            let job = Job { attempts_so_far, interruptions, unfinished, ..job("a") };
-            let entry = Entry::new(job, 3, None);
-            (entry.n, entry.last, entry.failures, entry.gives_up)
-        };
-        assert_eq!(after(2, 2, None), (3, 5, 0, false), "all three are left");
-        assert_eq!(after(5, 4, None), (6, 7, 1, false), "numbers rise, two are left");
-        assert_eq!(after(4, 2, running(5)), (6, 6, 2, false));
-        assert_eq!(after(8, 8, running(9)), (10, 12, 0, false));
-        assert_eq!(after(9, 9, None), (10, 12, 0, false), "it has been stopped each time, and is run");
-        assert!(after(9, 9, running(10)).3, "the tenth server in a row dies while it runs");
-        let job = Job { attempts_so_far: 9, interruptions: 9, unfinished: running(10), ..job("a") };
+    fn an_attempt_that_a_server_died_in_counts_like_any_other() {
+        assert_eq!(after(0, 0, true), (2, 3, 1, false));
+        assert_eq!(after(1, 0, true), (3, 3, 2, false));
+        assert!(after(2, 0, true).3, "it was the last");
+        assert!(after(7, 0, true).3, "max_attempts was larger once");
+        let unfinished = Some(Running { n: 1, at: jiff::Timestamp::now(), process: None });
+        assert!(
+            Entry::new(Job { unfinished, ..job("a") }, 3, None).first,
+            "it keeps its place in its stream's order"
+        );
+        let unfinished = Some(Running { n: 3, at: jiff::Timestamp::now(), process: None });
+        let job = Job { attempts_so_far: 2, failures: 2, unfinished, ..job("a") };
         assert!(!Entry::anew(job, 3, None).gives_up, "whoever asks for it gets it");
+    }
+
+    #[test]
+    fn an_attempt_that_an_orderly_stop_cut_off_uses_up_none_but_not_for_ever() {
+        assert_eq!(after(0, 2, false), (3, 5, 0, false), "all three are left");
+        assert_eq!(after(1, 3, false), (5, 6, 1, false), "numbers rise, two are left");
+        assert_eq!(after(2, 2, true), (6, 6, 3, true));
+        assert_eq!(after(0, 4, false), (5, 6, 0, false), "it may be the hook itself that stops the server");
+        assert_eq!(after(0, 5, false), (6, 6, 0, false));
+        assert!(after(0, 5, true).3);
     }
 
     #[test]

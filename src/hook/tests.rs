@@ -20,13 +20,16 @@ pub(super) fn job(stream: &str) -> Job {
         file: "/srv/records/a file.webm".into(),
         bytes: 11_824_013,
         duration_ms: 62_360,
+        mime: "video/webm".to_owned(),
+        size: Some((1280, 720)),
         started_at: at,
         ended_at: "2026-11-21T10:16:02.480Z".parse().unwrap(),
         end_reason: "stopped".to_owned(),
         attempts_so_far: 0,
+        failures: 0,
         interruptions: 0,
         unfinished: None,
-        manifest_json: "{\"id\": 1}".to_owned(),
+        manifest: "/srv/records/a file.json".into(),
     }
 }
 
@@ -146,8 +149,7 @@ async fn a_script_gets_the_name_and_the_path_as_one_argument_each_and_the_contra
             "STREAM_NAME=$1; FILE_PATH=$2\nprintf '%s\\n' \"$#\" \"$STREAM_NAME\" \"$FILE_PATH\"; env | sort | grep ^ONRECORD_; cat",
             |_| {},
         );
-        let mut job = job(name);
-        job.manifest_json = "the manifest".to_owned();
+        let job = job(name);
         let id = job.id.clone();
         let (state, attempts) = bench.run(job).await;
         assert_eq!(state, State::Done, "{attempts:?}");
@@ -156,8 +158,9 @@ async fn a_script_gets_the_name_and_the_path_as_one_argument_each_and_the_contra
             format!(
                 "2\n{name}\n/srv/records/a file.webm\nONRECORD_ATTEMPT=1\nONRECORD_BYTES=11824013\n\
                  ONRECORD_DURATION_MS=62360\nONRECORD_ENDED_AT=2026-11-21T10:16:02.480Z\n\
-                 ONRECORD_END_REASON=stopped\nONRECORD_FILE=/srv/records/a file.webm\nONRECORD_ID={id}\n\
-                 ONRECORD_STARTED_AT=2026-11-21T10:15:00.120Z\nONRECORD_STREAM={name}\nthe manifest"
+                 ONRECORD_END_REASON=stopped\nONRECORD_FILE=/srv/records/a file.webm\nONRECORD_HEIGHT=720\nONRECORD_ID={id}\n\
+                 ONRECORD_MANIFEST=/srv/records/a file.json\nONRECORD_MIME=video/webm\n\
+                 ONRECORD_STARTED_AT=2026-11-21T10:15:00.120Z\nONRECORD_STREAM={name}\nONRECORD_WIDTH=1280\n"
             )
         );
     }
@@ -194,27 +197,44 @@ async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_repl
         attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>()
     };
     assert_eq!(numbers(bench.run(job("fresh")).await), [1, 2, 3]);
-    assert_eq!(numbers(bench.run(Job { attempts_so_far: 2, ..job("restarted") }).await), [3]);
-    assert_eq!(numbers(bench.run(Job { attempts_so_far: 3, ..job("crashed in its last") }).await), [4]);
-    let replayed = Job { attempts_so_far: 3, ..job("replayed") };
+    let failed = |n, stream| Job { attempts_so_far: n, failures: n, ..job(stream) };
+    assert_eq!(numbers(bench.run(failed(2, "restarted")).await), [3]);
+    assert_eq!(numbers(bench.run(failed(3, "not noted as failed")).await), [4]);
+    let anew = Job { attempts_so_far: 4, failures: 1, ..job("replayed before the restart") };
+    assert_eq!(numbers(bench.run(anew).await), [5, 6]);
+    let replayed = failed(3, "replayed");
     bench.queue.place().unwrap().replay(replayed).await;
     assert_eq!(numbers(bench.over().await), [4, 5, 6]);
 }
 
 #[tokio::test]
-async fn a_hook_that_takes_the_server_along_is_given_up_and_not_run_at_every_start() {
+async fn a_hook_that_takes_the_server_along_is_given_up_when_its_attempts_are_used_up() {
     let mut bench = Bench::new("echo ran >> $D/log", |c| c.max_attempts = 3);
     let died = |n: u32| {
         let unfinished = Some(Running { n, at: Timestamp::now(), process: None });
-        Job { attempts_so_far: n - 1, interruptions: n - 1, unfinished, ..job("a") }
+        Job { attempts_so_far: n - 1, failures: n - 1, unfinished, ..job("a") }
     };
-    let (state, attempts) = bench.run(died(10)).await;
-    assert_eq!((state, attempts.len(), attempts[0].n), (State::Failed, 1, 10));
-    assert!(attempts[0].interrupted && attempts[0].error.as_deref().unwrap().contains("run it again"));
+    let (state, attempts) = bench.run(died(3)).await;
+    assert_eq!((state, attempts.len(), attempts[0].n), (State::Failed, 1, 3));
+    assert!(!attempts[0].interrupted && attempts[0].error.as_deref().unwrap().contains("run it again"));
     assert!(!bench.folder.path().join("log").exists(), "it was run all the same");
-    let (state, attempts) = bench.run(died(9)).await;
+    let (state, attempts) = bench.run(died(2)).await;
     assert_eq!(state, State::Done);
-    assert_eq!(attempts.iter().map(|a| (a.n, a.interrupted)).collect::<Vec<_>>(), [(9, true), (10, false)]);
+    assert_eq!(attempts.iter().map(|a| (a.n, a.exit)).collect::<Vec<_>>(), [(2, None), (3, Some(0))]);
+}
+
+#[tokio::test]
+async fn a_hook_that_is_always_cut_off_by_a_stop_comes_to_an_end_too() {
+    for (stops, expected) in [(0, State::Queued), (2, State::Queued), (4, State::Queued), (5, State::Failed)]
+    {
+        let mut bench = Bench::new("sleep 1000", |c| c.max_attempts = 3);
+        bench.queue.submit(Job { attempts_so_far: stops, interruptions: stops, ..job("a") }).await;
+        bench.until(|update| update.state == State::Running).await;
+        bench.queue.drain(Duration::ZERO).await;
+        let ended = bench.until(|update| update.attempt.is_some()).await;
+        assert_eq!(ended.state, expected, "after {stops} stops");
+        assert!(ended.attempt.unwrap().interrupted);
+    }
 }
 
 #[tokio::test]
@@ -296,11 +316,16 @@ async fn a_daemon_that_keeps_the_output_open_does_not_hold_the_queue_up() {
 
 #[tokio::test]
 async fn a_script_need_not_read_its_input_however_long_the_manifest() {
-    let large = "x".repeat(1 << 20);
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("a.json");
+    fs::write(&manifest, "x".repeat(1 << 20)).unwrap();
     let scripts = ["exit 0", "exec <&-; sleep 0.2", "head -c 10 > /dev/null", "[ $(wc -c) = 1048576 ]"];
     for script in scripts {
-        let mut bench = Bench::new(script, |c| c.max_attempts = 1);
-        let (state, attempts) = bench.run(Job { manifest_json: large.clone(), ..job("a") }).await;
+        let mut bench = Bench::new(script, |c| {
+            c.max_attempts = 1;
+            c.stdin = Stdin::Manifest;
+        });
+        let (state, attempts) = bench.run(Job { manifest: manifest.clone(), ..job("a") }).await;
         assert_eq!(state, State::Done, "{script}: {attempts:?}");
         assert!(attempts[0].ms < 30_000, "{script}: {} ms", attempts[0].ms);
     }

@@ -9,6 +9,7 @@ use crate::auth::{Asked, Auth, Denied, Grant, Permission};
 use crate::base::id::{Secret, StreamName};
 use crate::http::client::ClientAddress;
 use crate::http::error::ApiError;
+use crate::http::guard::Guard;
 use crate::http::login::{self, Cookie};
 use crate::http::mjpeg::RESUME;
 use crate::http::route::{Needs, Route};
@@ -180,9 +181,11 @@ pub(super) async fn admit(
         }
     };
     // Of a link that brought its token: the next page knows its reader by a cookie. It replaces no other,
-    // or a link could make its reader somebody else.
+    // or a link could make its reader somebody else; nor is there one for a link in a page of another site,
+    // which could log its reader in as somebody else. That page's own requests bring the token.
     let linked = route.needs == Needs::Login && state.auth.asks() && query(&request).is_some();
-    let cookie = if linked { login::remember_new(&state, &request, &access.grant) } else { None };
+    let deliberate = linked && Guard::is_deliberate(&request);
+    let cookie = if deliberate { login::remember_new(&state, &request, &access.grant) } else { None };
     request.extensions.insert(access);
     let mut response = next.run(Request::from_parts(request, body)).await;
     if linked {

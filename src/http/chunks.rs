@@ -302,7 +302,7 @@ impl Connection {
                 self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
             Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,
-            Status::Pending | Status::Publishing => Ok(()),
+            Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => Ok(()),
         }
     }
 

@@ -125,6 +125,13 @@ impl Guard {
         }
     }
 
+    /// Whether a page of ours leads here, or the address bar: browsers say so, except on plain HTTP off their
+    /// own machine, where nobody can tell.
+    pub(super) fn is_deliberate(request: &Parts) -> bool {
+        let site = request.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        matches!(site, Some(b"same-origin" | b"none"))
+    }
+
     /// Whether browsers reach the server over TLS.
     pub(super) fn is_https(&self, request: &Parts) -> bool {
         let public = matches!(&self.public, Some(Origin::Tuple(scheme, ..)) if scheme == "https");

@@ -1,12 +1,14 @@
 //! JPEG streams over plain HTTP: an image a POST in, `multipart/x-mixed-replace` out.
 
+use crate::auth::Permission;
 use crate::base::id::{Secret, StreamName};
 use crate::base::places::Party;
+use crate::http::access::Access;
 use crate::http::body::{self, expect_type};
 use crate::http::client::Caller;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
-use crate::http::live::Kind;
+use crate::http::live::{Kind, Seat};
 use crate::http::signal::wire;
 use crate::http::state::State;
 use crate::http::streams::stream_name;
@@ -29,7 +31,9 @@ use std::time::Duration;
 /// How long an image may take to arrive: the largest over a 3 Mbit/s line, a usual one over any.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// A viewer that takes nothing for so long is cut off.
-const STUCK: Duration = Duration::from_secs(10);
+pub(super) const STUCK: Duration = Duration::from_secs(10);
+/// Images in one body: more than a camera gathers in its pause between two.
+const MAX_IMAGES: usize = 100;
 /// How long an end waits for its file: sealing takes milliseconds, a loaded disk seconds.
 const SEAL_TIME: Duration = Duration::from_secs(10);
 /// The stream's secret: in the answer to its first image, and in the requests after that.
@@ -48,7 +52,7 @@ pub async fn upload_default(
     upload_to(&state, &default_name()?, caller.0, &headers, body).await
 }
 
-/// `POST /upload/{name}`: one image. The answer comes when every reader of the stream has it.
+/// `POST /upload/{name}`: one image, or some taken since the last one. The answer comes when every reader of the stream has it.
 pub async fn upload(
     state: State_,
     name: Name,
@@ -66,12 +70,17 @@ async fn upload_to(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    expect_type(headers, "image/jpeg")?;
-    let mut image = body::read(body, state.mjpeg.max_frame(), BODY_TIME).await?;
-    let (length, size) = jpeg::measure(&image)
-        .map_err(|bad| ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", bad.to_string()))?;
-    image.truncate(length);
-    let first = state.mjpeg.post(name, token(headers).as_ref(), Picture::new(&image), size, client)?;
+    // Half of the cameras call it by the name that no registry knows.
+    expect_type(headers, "image/jpeg")
+        .or_else(|refusal| expect_type(headers, "image/jpg").map_err(|_| refusal))?;
+    let body = body::read(body, state.mjpeg.max_frame(), BODY_TIME).await?;
+    let bad = |message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", message);
+    let found = jpeg::images(&body).map_err(|image| bad(image.to_string()))?;
+    if found.len() > MAX_IMAGES {
+        return Err(bad(format!("{} images are in one body: send at most {MAX_IMAGES}", found.len())));
+    }
+    let images: Vec<_> = found.into_iter().map(|(at, size)| (Picture::new(&body[at]), size)).collect();
+    let first = state.mjpeg.post(name, token(headers).as_ref(), &images, client)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(secret) = first.and_then(|secret| HeaderValue::try_from(secret.reveal()).ok()) {
         response.headers_mut().insert(RESUME, secret);
@@ -103,34 +112,48 @@ async fn end_of(state: &State, name: StreamName, headers: &HeaderMap) -> Result<
 pub async fn stream_default(
     state: State_,
     caller: Caller,
+    access: Extension<Access>,
     connection: Extension<Connection>,
 ) -> Result<Response, ApiError> {
-    stream_of(&state, &default_name()?, caller, &connection)
+    stream_of(&state, default_name()?, caller, access, &connection)
 }
 
 /// `GET /stream/{name}`: every picture from the newest on, until the stream ends. A viewer that is slow
-/// misses pictures.
+/// misses pictures; one that is early waits for the first.
 pub async fn stream(
     state: State_,
     name: Name,
     caller: Caller,
+    access: Extension<Access>,
     connection: Extension<Connection>,
 ) -> Result<Response, ApiError> {
-    stream_of(&state, &stream_name(name)?, caller, &connection)
+    stream_of(&state, stream_name(name)?, caller, access, &connection)
 }
 
 fn stream_of(
-    state: &State,
-    name: &StreamName,
+    state: &Arc<State>,
+    name: StreamName,
     Caller(client): Caller,
+    Extension(access): Extension<Access>,
     connection: &Connection,
 ) -> Result<Response, ApiError> {
-    let viewer = state.mjpeg.view(name).ok_or_else(|| not_found(state, name))?;
-    let place = state.viewers.enter(Kind::Mjpeg, client, name)?;
+    if state.mjpeg.is_elsewhere(&name) {
+        return Err(not_found(state, &name));
+    }
+    let seat = state.viewers.enter(Kind::Mjpeg, client, &name)?;
     connection.cut_if_stuck(STUCK);
-    let parts = stream::unfold((viewer, place), |(mut viewer, place)| async move {
-        let part = viewer.next().await?;
-        Some((Ok::<Bytes, Infallible>(part), (viewer, place)))
+    let viewer = state.mjpeg.view(&name);
+    Ok(parts(Screen { state: state.clone(), name, access, viewer, _seat: seat }, Screen::next))
+}
+
+/// An answer of pictures, each shown in place of the one before.
+pub(super) fn parts<S: Send + 'static, F: Future<Output = Option<(Bytes, S)>> + Send + 'static>(
+    screen: S,
+    next: impl Fn(S) -> F + Send + 'static,
+) -> Response {
+    let parts = stream::unfold(screen, move |screen| {
+        let next = next(screen);
+        async move { next.await.map(|(part, screen)| (Ok::<Bytes, Infallible>(part), screen)) }
     });
     let headers = [
         (header::CONTENT_TYPE, mjpeg::CONTENT_TYPE),
@@ -138,7 +161,34 @@ fn stream_of(
         // nginx would collect pictures and send them late.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(parts)).into_response())
+    (headers, Body::from_stream(parts)).into_response()
+}
+
+/// Somebody who looks on, or waits to.
+struct Screen {
+    state: Arc<State>,
+    name: StreamName,
+    access: Access,
+    viewer: Option<mjpeg::Viewer>,
+    _seat: Seat,
+}
+
+impl Screen {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if self.viewer.is_none() {
+            let stop = self.state.sockets.tasks.stop_token();
+            // Nothing is said meanwhile: not every browser survives it.
+            let viewer = tokio::select! {
+                viewer = self.state.mjpeg.wait(&self.name) => viewer,
+                () = stop.cancelled() => return None,
+            };
+            // Who was let in sees a stream to its end; whether it may see this one is asked when it begins.
+            self.access.asks(Permission::View, &self.name).await.ok()?;
+            self.viewer = Some(viewer?);
+        }
+        let part = self.viewer.as_mut()?.next().await?;
+        Some((part, self))
+    }
 }
 
 /// `GET /snapshot/{name}.jpg`: the newest picture.

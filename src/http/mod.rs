@@ -22,8 +22,10 @@ mod mjpeg;
 pub mod openapi;
 pub mod ops;
 mod origin;
+mod pictures;
 mod policy;
 mod process;
+mod range;
 mod recordings;
 pub mod route;
 pub mod signal;
@@ -149,6 +151,7 @@ fn table() -> Table {
         .route("/api/recordings/{id}", get(Recordings, recordings::get).delete(Admin, recordings::delete))
         .route("/api/recordings/{id}/hook", post(Admin, recordings::replay_hook))
         .route("/recordings/{file}", get(Recordings, recordings::download))
+        .route("/recordings/{file}/pictures", get(Recordings, pictures::show))
         .route("/healthz", get(Probe, ops::healthz))
         .route("/readyz", get(Probe, ops::readyz))
         .route("/metrics", get(Admin, ops::metrics))

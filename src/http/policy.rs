@@ -107,8 +107,8 @@ mod tests {
         ("DELETE /upload", 404),
         ("POST /upload/cam", 415),
         ("DELETE /upload/cam", 404),
-        ("GET /stream", 404),
-        ("GET /stream/cam", 404),
+        ("GET /stream", 200),
+        ("GET /stream/cam", 200),
         ("GET /snapshot/cam.jpg", 404),
         ("GET /live/cam.webm", 404),
         ("GET /api/session", 200),
@@ -124,6 +124,7 @@ mod tests {
         ("POST /api/recordings/x/hook", 404),
         ("GET /recordings/a.webm", 200),
         ("GET /recordings/nothing.webm", 404),
+        ("GET /recordings/a.webm/pictures", 400),
         ("GET /healthz", 200),
         ("GET /readyz", 200),
         ("GET /metrics", 200),
@@ -208,7 +209,9 @@ mod tests {
             );
             assert_eq!(head(&answer, "strict-transport-security"), "", "{line}");
             let expected = match line.strip_prefix("GET /") {
-                Some("js/onrecord.js" | "img/icon.svg" | "recordings/a.webm") => "cross-origin",
+                Some("js/onrecord.js" | "img/icon.svg" | "recordings/a.webm" | "stream" | "stream/cam") => {
+                    "cross-origin"
+                }
                 _ => "same-origin",
             };
             assert_eq!(head(&answer, "cross-origin-resource-policy"), expected, "{line}");

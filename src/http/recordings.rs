@@ -4,6 +4,7 @@ use crate::auth::Permission;
 use crate::base::id::RecordingId;
 use crate::http::access::Access;
 use crate::http::error::ApiError;
+use crate::http::range;
 use crate::http::state::State;
 use crate::http::{PATH_SEGMENT, percent_encode};
 use crate::record::{Manifest, RecordingState};
@@ -15,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::path::Path as FilePath;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use tower_http::services::ServeFile;
 use utoipa::ToSchema;
@@ -118,7 +120,9 @@ pub async fn replay_hook(
     let manifest = find(&state, id)?;
     access.asks(Permission::Admin, &manifest.stream).await?;
     match manifest.state {
-        RecordingState::Recording => return Err(crate::record::Error::Busy(manifest.id).into()),
+        RecordingState::Recording | RecordingState::Sealing => {
+            return Err(crate::record::Error::Busy(manifest.id).into());
+        }
         RecordingState::Sealed if manifest.file_present => {}
         _ => return Err(gone(&manifest)),
     }
@@ -135,6 +139,24 @@ pub async fn download(
     file: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let (manifest, path) = sealed(&state, &access, file).await?;
+    let inline =
+        request.uri().query().is_some_and(|query| query.split('&').any(|key| key.starts_with("inline")));
+    let mut response = serve(&path, &manifest, request).await?;
+    let kind = if inline { "inline" } else { "attachment" };
+    if let Ok(value) = HeaderValue::try_from(disposition(kind, &manifest.file)) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    Ok(response)
+}
+
+/// The recording whose file somebody asks for, and where that is.
+pub(super) async fn sealed(
+    state: &State,
+    access: &Access,
+    file: Result<Path<String>, PathRejection>,
+) -> Result<(Manifest, PathBuf), ApiError> {
     let Path(file) = file.map_err(|_| unknown("this file"))?;
     let (manifest, path) = state.recordings.by_file(&file).ok_or_else(|| unknown(&file))?;
     access.asks(Permission::Recordings, &manifest.stream).await?;
@@ -143,32 +165,24 @@ pub async fn download(
         return Err(unknown(&file));
     }
     match manifest.state {
-        RecordingState::Recording => return Err(unknown(&file)),
-        RecordingState::Sealed if manifest.file_present => {}
-        _ => return Err(gone(&manifest)),
+        RecordingState::Recording | RecordingState::Sealing => Err(unknown(&file)),
+        RecordingState::Sealed if manifest.file_present => Ok((manifest, path)),
+        _ => Err(gone(&manifest)),
     }
-    let inline =
-        request.uri().query().is_some_and(|query| query.split('&').any(|key| key.starts_with("inline")));
-    let mut response = serve(&path, &manifest, request).await?;
-    let kind = if inline { "inline" } else { "attachment" };
-    if let Ok(value) = HeaderValue::try_from(disposition(kind, &file)) {
-        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-    Ok(response)
 }
 
 async fn serve(path: &FilePath, manifest: &Manifest, mut request: Request) -> Result<Response, ApiError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => gone(manifest),
+        _ => ApiError::internal(error),
+    };
     if !range_applies(path, request.headers()).await {
         request.headers_mut().remove(header::RANGE);
     }
-    // Several ranges at once are answered with the whole file, as RFC 9110 section 14.2 allows.
+    let len = tokio::fs::metadata(path).await.map_err(failed)?.len();
+    range::normalise(&request.method().clone(), request.headers_mut(), len);
     let mime = manifest.mime.parse().map_err(ApiError::internal)?;
-    let mut service = ServeFile::new_with_mime(path, &mime).ignore_multi_range_requests(true);
-    let response = service.try_call(request).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => gone(manifest),
-        _ => ApiError::internal(error),
-    })?;
+    let response = ServeFile::new_with_mime(path, &mime).try_call(request).await.map_err(failed)?;
     let (parts, body) = response.into_parts();
     let message = match parts.status {
         StatusCode::RANGE_NOT_SATISFIABLE => "the file has no such range: see Content-Range for its size",
@@ -211,11 +225,13 @@ fn unknown(what: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "recording_not_found", message)
 }
 
-fn gone(manifest: &Manifest) -> ApiError {
+pub(super) fn gone(manifest: &Manifest) -> ApiError {
     let why = match manifest.state {
         RecordingState::Deleted => "was deleted",
         RecordingState::Quarantined => "could not be repaired and is in quarantine",
-        RecordingState::Recording | RecordingState::Sealed => "was moved away, most likely by the hook",
+        RecordingState::Recording | RecordingState::Sealing | RecordingState::Sealed => {
+            "was moved away, most likely by the hook"
+        }
     };
     let message = format!("the file of recording {} {why}", manifest.id);
     ApiError::new(StatusCode::GONE, "recording_not_found", message)

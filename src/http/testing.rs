@@ -76,7 +76,7 @@ impl Ingest for FakeIngest {
         );
         let mut statuses = self.statuses.lock().unwrap();
         let status =
-            statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::Pending).0);
+            statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::pending()).0);
         let candidate =
             Candidate { candidate: "candidate:1 1 udp 1 127.0.0.1 8189 typ host".into(), ..init() };
         let accepted = Accepted {
@@ -99,8 +99,8 @@ impl Ingest for FakeIngest {
     }
 
     fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
-        let call = format!("patch {} {} {}", session.as_str(), patch.if_match, patch.fragment);
-        match patch.if_match.as_str() {
+        let call = format!("patch {} {} {}", session.as_str(), patch.if_match.join(","), patch.fragment);
+        match patch.if_match.join(",").as_str() {
             "*" => self
                 .note(call, Patched::Restarted { fragment: "a=ice-ufrag:new".into(), etag: "gen-2".into() }),
             "gen-1" => self.note(call, Patched::Trickled),
@@ -155,7 +155,7 @@ pub fn cam() -> StreamInfo {
     let codec = crate::media::Codec::Vp8;
     StreamInfo {
         stream: "cam".parse().unwrap(),
-        status: Status::Publishing.word(),
+        status: Status::publishing().word(),
         via: Some(Way::Webrtc),
         started_at: Timestamp::UNIX_EPOCH,
         recording: None,
@@ -236,6 +236,7 @@ pub fn manifest(stream: &str, file: &str, started_ms: i64) -> Manifest {
         gaps: Vec::new(),
         end_reason: Some(EndReason::Stopped),
         reason: None,
+        error: None,
         hook: HookRecord::new(HookState::Done),
     }
 }

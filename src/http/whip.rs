@@ -70,19 +70,15 @@ pub async fn patch(
 ) -> Result<Response, ApiError> {
     let session = session_id(session)?;
     expect_type(&headers, FRAGMENT)?;
-    let Some(if_match) = headers.get(header::IF_MATCH) else {
+    if !headers.contains_key(header::IF_MATCH) {
         return Err(ApiError::new(
             StatusCode::PRECONDITION_REQUIRED,
             "bad_request",
             "send the session's ETag as If-Match, or If-Match: * to restart ICE",
         ));
-    };
-    // What isn't a strong ETag is no generation of ours: it goes on as it is, and is stale.
-    let if_match = String::from_utf8_lossy(if_match.as_bytes()).trim().to_owned();
-    let if_match = match if_match.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
-        Some(tag) if tag != "*" => tag.to_owned(),
-        _ => if_match,
-    };
+    }
+    let lines = headers.get_all(header::IF_MATCH).iter();
+    let if_match = lines.flat_map(|line| entity_tags(&String::from_utf8_lossy(line.as_bytes()))).collect();
     let fragment = text(body).await?;
     match state.ingest.patch(&session, Patch { if_match, fragment }).await? {
         Patched::Trickled => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -131,6 +127,22 @@ async fn text(body: Body) -> Result<String, ApiError> {
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
 }
 
+/// The ETags of an `If-Match` list without their quotes (RFC 9110 section 13.1.1). What isn't a strong
+/// one is no generation of ours: it goes on as it is, and is stale.
+fn entity_tags(list: &str) -> Vec<String> {
+    let mut quoted = false;
+    let tags = list.split(|c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    let tags = tags.map(str::trim).filter(|tag| !tag.is_empty());
+    tags.map(|tag| match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
+        Some(inner) if inner != "*" => inner.to_owned(),
+        _ => tag.to_owned(),
+    })
+    .collect()
+}
+
 /// `Link` values for one server (RFC 9725 section 4.6): one for each of its URLs.
 fn links(server: &IceServer) -> Vec<String> {
     let mut parameters = String::from("; rel=\"ice-server\"");
@@ -163,6 +175,21 @@ mod tests {
     use crate::http::testing::{Server, Setup};
     use proptest::strategy::{Strategy, ValueTree};
     use proptest::test_runner::TestRunner;
+
+    #[test]
+    fn the_tags_of_a_list_are_told_apart_and_weak_ones_and_a_quoted_star_are_none_of_ours() {
+        for (list, tags) in [
+            ("\"a\"", &["a"][..]),
+            (" \"a\" ,\"b,c\",, W/\"d\"", &["a", "b,c", "W/\"d\""][..]),
+            ("*", &["*"][..]),
+            ("\"*\"", &["\"*\""][..]),
+            ("a", &["a"][..]),
+            ("\"", &["\""][..]),
+            ("", &[][..]),
+        ] {
+            assert_eq!(entity_tags(list), tags, "{list:?}");
+        }
+    }
 
     /// Requests are slow beside what one case of a property usually costs.
     const NAMES: usize = 200;

@@ -50,6 +50,8 @@ impl Default for Config {
 /// The stream that needs no secret: a camera that can do nothing but POST.
 pub const DEFAULT: &str = "default";
 const TRACKS: [Track; 1] = [Track::video(Codec::Mjpeg)];
+/// The least time from one picture of a file to the next.
+const TICK: Duration = Duration::from_millis(1);
 /// How often a stream is looked at that may have gone on another way.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -67,6 +69,8 @@ struct Inner {
     sources: Mutex<HashMap<StreamName, Arc<Source>>>,
     /// Held while a stream begins, so that of two first images the second finds the first one's.
     beginning: Mutex<()>,
+    /// Told when one has begun.
+    begun: watch::Sender<()>,
 }
 
 /// One stream.
@@ -75,15 +79,27 @@ struct Source {
     publication: Arc<Publication>,
     session: SessionId,
     pictures: Pictures,
-    /// When the newest image came; held while one is handed on, so that all readers see one order.
-    newest: Mutex<Instant>,
+    /// Of the newest image; held while one is handed on, so that all readers see one order.
+    newest: Mutex<Newest>,
 }
+
+#[derive(Debug)]
+struct Newest {
+    /// When it came.
+    came: Instant,
+    /// Its time in the stream; `None` before the first.
+    time: Option<Duration>,
+}
+
+/// An image and its picture's size.
+pub type Image = (Picture, Size);
 
 impl Mjpeg {
     /// None yet.
     pub fn new(config: Config, publications: Publications, tasks: Tasks) -> Self {
         let (sources, beginning) = Default::default();
-        Self { inner: Arc::new(Inner { config, publications, tasks, sources, beginning }) }
+        let begun = watch::Sender::new(());
+        Self { inner: Arc::new(Inner { config, publications, tasks, sources, beginning, begun }) }
     }
 
     /// Bytes an image may have.
@@ -91,40 +107,34 @@ impl Mjpeg {
         self.inner.config.max_frame as usize
     }
 
-    /// Takes an image. The first of a stream gives the secret that the next ones have to show.
+    /// Takes images, of which there is one at least: the oldest first. The first of a stream gives the secret that
+    /// the next ones have to show.
     pub fn post(
         &self,
         name: &StreamName,
         token: Option<&Secret>,
-        picture: Picture,
-        size: Size,
+        images: &[Image],
         client: Option<Party>,
     ) -> Result<Option<Secret>, Refusal> {
-        if self.take(name, token, &picture, size)? {
+        if self.take(name, token, images)? {
             return Ok(None);
         }
         let _one = lock(&self.inner.beginning);
-        if self.take(name, token, &picture, size)? {
+        if self.take(name, token, images)? {
             return Ok(None);
         }
-        let begun = self.inner.begin(name, token, (picture, size), client).map(Some);
+        let begun = self.inner.begin(name, token, images, client).map(Some);
         if let Err(refusal) = &begun {
             metrics().publications.refused.inc([refusal.code()]);
         }
         begun
     }
 
-    /// Whether there was a stream that took it.
-    fn take(
-        &self,
-        name: &StreamName,
-        token: Option<&Secret>,
-        picture: &Picture,
-        size: Size,
-    ) -> Result<bool, Refusal> {
+    /// Whether there was a stream that took them.
+    fn take(&self, name: &StreamName, token: Option<&Secret>, images: &[Image]) -> Result<bool, Refusal> {
         let Some(source) = self.inner.live(name) else { return Ok(false) };
         source.admit(token)?;
-        Ok(source.take(picture, size))
+        Ok(source.take(images))
     }
 
     /// Ends a stream at its publisher's word; gives what becomes of it. Of one that is over already
@@ -152,6 +162,22 @@ impl Mjpeg {
     /// Somebody who looks on; `None` if no JPEG stream has this name.
     pub fn view(&self, name: &StreamName) -> Option<Viewer> {
         Some(self.inner.live(name)?.pictures.viewer())
+    }
+
+    /// The same once a JPEG stream of this name begins, if none is there yet; `None` when somebody publishes it
+    /// another way.
+    pub async fn wait(&self, name: &StreamName) -> Option<Viewer> {
+        let mut begun = self.inner.begun.subscribe();
+        loop {
+            if let Some(viewer) = self.view(name) {
+                return Some(viewer);
+            }
+            if self.is_elsewhere(name) {
+                return None;
+            }
+            // Nobody tells of a stream that begins another way.
+            let _ = tokio::time::timeout(LOOK, begun.changed()).await;
+        }
     }
 
     /// How many look on.
@@ -184,7 +210,7 @@ impl Inner {
         self: &Arc<Self>,
         name: &StreamName,
         token: Option<&Secret>,
-        (picture, size): (Picture, Size),
+        images: &[Image],
         client: Option<Party>,
     ) -> Result<Secret, Refusal> {
         let publication = match self.publications.reserve(name, self.config.record, token, None, client) {
@@ -197,10 +223,12 @@ impl Inner {
         let (session, now) = (SessionId(Secret::new()), Instant::now());
         publication.connected(&session, Way::Mjpeg, &TRACKS, now)?;
         let secret = publication.resume().clone();
-        let pictures = Pictures::new(picture.clone());
-        let source = Arc::new(Source { publication, session, pictures, newest: Mutex::new(now) });
-        source.take(&picture, size);
+        let pictures = Pictures::new(images[0].0.clone());
+        let newest = Mutex::new(Newest { came: now, time: None });
+        let source = Arc::new(Source { publication, session, pictures, newest });
+        source.take(images);
         lock(&self.sources).insert(name.clone(), source.clone());
+        self.begun.send_replace(());
         let inner = self.clone();
         self.tasks.spawn("jpeg stream", async move {
             source.lives(inner.config.idle_timeout, &inner.tasks).await;
@@ -232,18 +260,22 @@ impl Source {
         if may { Ok(()) } else { Err(Refusal::StreamBusy(name.clone())) }
     }
 
-    /// Hands an image to every reader; false if the stream has ended by now.
-    fn take(&self, picture: &Picture, size: Size) -> bool {
+    /// Hands images to every reader; false if the stream has ended by now.
+    fn take(&self, images: &[Image]) -> bool {
         let mut newest = lock(&self.newest);
         if !self.is_live() {
             return false;
         }
         let now = Instant::now();
-        *newest = now;
-        let time = now.saturating_duration_since(self.publication.origin());
-        let frame = Frame { track: 0, time, keyframe: true, size: Some(size), data: picture.image() };
-        self.publication.media(&self.session, Event::Frame(frame), now);
-        self.pictures.show(picture.clone());
+        newest.came = now;
+        let times =
+            times(newest.time, now.saturating_duration_since(self.publication.origin()), images.len());
+        for ((picture, size), time) in images.iter().zip(times) {
+            let frame = Frame { time, keyframe: true, size: Some(*size), ..Frame::of(0, picture.image()) };
+            self.publication.media(&self.session, Event::Frame(frame), now);
+            self.pictures.show(picture.clone());
+            newest.time = Some(time);
+        }
         true
     }
 
@@ -251,7 +283,7 @@ impl Source {
     async fn lives(&self, idle: Duration, tasks: &Tasks) {
         let (mut status, stop) = (self.publication.status(), tasks.stop_token());
         while self.is_live() {
-            let last = *lock(&self.newest);
+            let last = lock(&self.newest).came;
             if last.elapsed() >= idle {
                 let reason = EndReason::PublisherLost;
                 return self.publication.end_session(&self.session, reason, Instant::now());
@@ -266,6 +298,38 @@ impl Source {
     }
 }
 
+/// The times of so many images that came together `now`: they were taken one after the other since the `last` one,
+/// as far as anybody knows, the newest just now.
+fn times(last: Option<Duration>, now: Duration, count: usize) -> Vec<Duration> {
+    let (begin, mut least) = (last.unwrap_or(now), last.map_or(Duration::ZERO, |last| last + TICK));
+    let step = now.saturating_sub(begin).div_f64(count.max(1) as f64);
+    let time = |number: usize| {
+        let time = begin.saturating_add(step.mul_f64(number as f64)).max(least);
+        least = time + TICK;
+        time
+    };
+    (1..=count).map(time).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_came_together_share_the_time_since_the_last_one() {
+        let of = |last: Option<u64>, now, count| -> Vec<u128> {
+            let times = times(last.map(Duration::from_millis), Duration::from_millis(now), count);
+            times.into_iter().map(|time| time.as_millis()).collect()
+        };
+        assert_eq!(of(None, 0, 1), [0]);
+        assert_eq!(of(None, 7, 3), [7, 8, 9]);
+        assert_eq!(of(Some(100), 300, 1), [300]);
+        assert_eq!(of(Some(100), 300, 2), [200, 300]);
+        assert_eq!(of(Some(100), 100, 2), [101, 102], "no two at the same time");
+        assert_eq!(of(Some(105), 101, 1), [106], "never back");
+    }
 }

@@ -23,7 +23,7 @@ use crate::ingest::status::Status;
 use crate::ingest::timeline::Timeline;
 use crate::ingest::{Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::media::{Event, Frame, Track};
+use crate::media::{Event, Frame, GapReason, Kind, Track};
 use crate::record::{self, ByteSink, Manifest, Progress, Recording};
 use info::Tally;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,7 @@ pub struct Publication {
     owner: Weak<Inner>,
     status: watch::Sender<Status>,
     over: AtomicBool,
+    leaving: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -117,8 +118,9 @@ impl Publication {
             bearer,
             began: Anchor::now(),
             owner,
-            status: watch::Sender::new(Status::Pending),
+            status: watch::Sender::new(Status::pending()),
             over: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             state: Mutex::new(State::new(record, place, meter)),
         }
     }
@@ -166,6 +168,18 @@ impl Publication {
         self.over.load(Ordering::Acquire)
     }
 
+    /// Its publisher has said stop. What was sent before may still be on its way, and is waited for; the
+    /// name and the place are free for whoever is next, who may be the same.
+    pub(in crate::ingest) fn leaves(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.lock().place = None;
+    }
+
+    /// Whether nobody else may have its name.
+    pub(in crate::ingest) fn needs_name(&self) -> bool {
+        !self.is_over() && !self.leaving.load(Ordering::Acquire)
+    }
+
     /// A session is about to try: until it connects or is lost, the publication waits for it.
     pub fn offered(&self, session: &SessionId) {
         self.lock().pending.push(session.clone());
@@ -190,6 +204,9 @@ impl Publication {
         }
         let state = &mut *guard;
         state.pending.retain(|pending| pending != session);
+        // What the session before lacked, this one may have.
+        self.status
+            .send_if_modified(|status| status.note(Kind::Video, None) | status.note(Kind::Audio, None));
         let fits = state.stream.as_ref().is_some_and(|stream| state.timeline.resume(stream.tracks(), tracks));
         if !fits && let Err(failed) = self.begin(&owner, state, session, tracks, now) {
             self.fail_to_begin(guard, failed);
@@ -321,6 +338,13 @@ impl Publication {
         keyframe_wanted
     }
 
+    /// A track of a session brings nothing, or does so again.
+    pub(super) fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>) {
+        if self.lock().session.as_ref() == Some(session) {
+            self.status.send_if_modified(|status| status.note(kind, reason));
+        }
+    }
+
     /// Bytes of a session that are kept as they come.
     pub(super) fn kept_bytes(&self, session: &SessionId, bytes: usize, now: Instant) {
         let mut state = self.lock();
@@ -337,11 +361,9 @@ impl Publication {
 
     fn publishing(&self, state: &State) {
         let first = self.status.send_if_modified(|status| {
-            let first = matches!(status, Status::Pending);
-            if first {
-                *status = Status::Publishing;
-            }
-            first
+            let Status::Pending(troubles) = status else { return false };
+            *status = Status::Publishing(*troubles);
+            true
         });
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
             owner.tell(What::Live, self.info_of(state));

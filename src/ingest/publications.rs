@@ -91,7 +91,7 @@ impl Publications {
             let held = maps.secrets.get(resume).filter(|held| held.name() == name && !held.is_over());
             return held.cloned().ok_or(Refusal::ResumeExpired);
         }
-        if let Some(held) = maps.names.get(name).filter(|held| !held.is_over()) {
+        if let Some(held) = maps.names.get(name).filter(|held| held.needs_name()) {
             let may = held.may_be_taken_over(bearer.as_deref());
             return if may { Ok(held.clone()) } else { Err(Refusal::StreamBusy(name.clone())) };
         }
@@ -192,7 +192,8 @@ impl Publications {
 }
 
 impl Inner {
-    /// Gives the name to whoever connects first; one whose file is being sealed needs it no more.
+    /// Gives the name to whoever connects first; one that leaves, or whose file is being sealed, needs it
+    /// no more.
     pub(super) fn claim(&self, publication: &Arc<Publication>) -> Result<(), Refusal> {
         let mut maps = self.lock();
         if publication.is_over() {
@@ -203,7 +204,7 @@ impl Inner {
             return Err(Refusal::Stopping);
         }
         let holder = maps.names.entry(publication.name().clone()).or_insert_with(|| publication.clone());
-        if holder.is_over() {
+        if !holder.needs_name() {
             *holder = publication.clone();
         }
         if Arc::ptr_eq(holder, publication) {
@@ -385,7 +386,7 @@ mod tests {
         for _ in 0..11 {
             assert!(!publication.is_over());
             let data = vec![0; 100].into();
-            let frame = Frame { track: 0, time: Duration::ZERO, keyframe: true, size: None, data };
+            let frame = Frame { keyframe: true, ..Frame::of(0, data) };
             publication.media(&session, Event::Frame(frame), Instant::now());
         }
         let status = publication.status().borrow().clone();
@@ -409,7 +410,7 @@ mod tests {
     /// A picture that stands for itself.
     fn picture(publication: &Publication, session: &SessionId, ms: u64) {
         let (time, data) = (Duration::from_millis(ms), Bytes::from_static(b"picture"));
-        let frame = Frame { track: 0, time, keyframe: true, size: None, data };
+        let frame = Frame { time, keyframe: true, ..Frame::of(0, data) };
         publication.media(session, media::Event::Frame(frame), Instant::now());
     }
 

@@ -1,6 +1,7 @@
 //! One publication's time over several sessions: strictly increasing, holes named.
 
-use crate::media::{Codec, Event, Frame, Gap, GapReason, Track};
+use crate::media::{Codec, Event, Frame, Gap, GapReason, Track, opus};
+use crate::webm;
 use std::time::Duration;
 
 /// A pause in a track that is worth telling: audio that is not transmitted for silence (DTX) still
@@ -18,18 +19,28 @@ pub(crate) struct Timeline {
     newest: Vec<Option<Duration>>,
     /// Tracks that have had no frame since the session began.
     returning: Vec<bool>,
+    /// Tracks whose hole is explained already.
+    told: Vec<bool>,
 }
 
 impl Timeline {
     /// For a first session.
     pub fn new(tracks: usize) -> Self {
-        Self { tracks: (0..tracks).collect(), newest: vec![None; tracks], returning: vec![false; tracks] }
+        Self {
+            tracks: (0..tracks).collect(),
+            newest: vec![None; tracks],
+            returning: vec![false; tracks],
+            told: vec![false; tracks],
+        }
     }
 
     /// For a further session; false if one of its tracks has no place on the stream.
     pub fn resume(&mut self, stream: &[Track], session: &[Track]) -> bool {
-        // Opus' header tells only what to cut off at the very start.
-        let known = |held: &Track, track: &Track| held.private == track.private || held.codec == Codec::Opus;
+        // Beside the gain, Opus' header tells only what to cut off at the very start.
+        let known = |held: &Track, track: &Track| match held.codec {
+            Codec::Opus => opus::sounds_alike(&held.private, &track.private),
+            _ => held.private == track.private && webm::is_shown_alike(held, track),
+        };
         let fits = |held: &Track, track: &Track| held.codec == track.codec && known(held, track);
         let places: Option<Vec<usize>> =
             session.iter().map(|track| stream.iter().position(|held| fits(held, track))).collect();
@@ -47,7 +58,9 @@ impl Timeline {
                 let newest = self.newest[track];
                 let time = newest.map_or(frame.time, |newest| frame.time.max(newest + TICK));
                 let returning = std::mem::take(&mut self.returning[track]);
+                let told = std::mem::take(&mut self.told[track]);
                 if let Some(from) = newest
+                    && !told
                     && (returning || time - from >= PAUSE)
                 {
                     let reason = if returning { GapReason::Reconnect } else { GapReason::Silence };
@@ -56,7 +69,11 @@ impl Timeline {
                 self.newest[track] = Some(time);
                 give(Event::Frame(Frame { track, time, ..frame }));
             }
-            Event::Gap(gap) => give(Event::Gap(Gap { track, ..gap })),
+            Event::Gap(gap) => {
+                // What came and could not be decoded was no silence, nor is a clock that was set.
+                self.told[track] |= matches!(gap.reason, GapReason::Undecodable | GapReason::Clock);
+                give(Event::Gap(Gap { track, ..gap }));
+            }
             Event::Lost { packets, .. } => give(Event::Lost { track, packets }),
         }
     }
@@ -77,7 +94,7 @@ mod tests {
 
     fn frame(track: usize, ms: u64) -> Event {
         let time = Duration::from_millis(ms);
-        Event::Frame(Frame { track, time, keyframe: true, size: None, data: Bytes::new() })
+        Event::Frame(Frame { time, keyframe: true, ..Frame::of(track, Bytes::new()) })
     }
 
     #[test]

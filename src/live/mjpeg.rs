@@ -11,14 +11,14 @@ use tokio::sync::watch;
 /// What a viewer's parts are told apart by (RFC 2046 section 5.1.1), as `Content-Type` says it.
 pub const CONTENT_TYPE: &str = "multipart/x-mixed-replace; boundary=frame";
 /// Before the first part.
-const OPENING: &[u8] = b"--frame\r\n";
+pub const OPENING: &[u8] = b"--frame\r\n";
 /// Right behind each picture, so that no browser waits for the next one to show it.
 const BOUNDARY: &[u8] = b"\r\n--frame\r\n";
 /// Behind the last part.
-const CLOSING: &[u8] = b"--frame--\r\n";
+pub const CLOSING: &[u8] = b"--frame--\r\n";
 /// A picture is sent again after this much silence: proxies and browsers cut a connection that says
 /// nothing.
-const REPEAT: Duration = Duration::from_secs(5);
+pub const REPEAT: Duration = Duration::from_secs(5);
 
 /// One JPEG image, and the part of the multipart stream that it is, in the same memory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,12 +30,26 @@ pub struct Picture {
 impl Picture {
     /// Makes a part of a whole image.
     pub fn new(image: &[u8]) -> Self {
-        let head = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", image.len());
+        Self::with("", image)
+    }
+
+    /// The same of one that is at some time of a recording, in milliseconds in `Onrecord-Time`.
+    pub fn timed(image: &[u8], time: Duration) -> Self {
+        Self::with(&format!("Onrecord-Time: {}\r\n", time.as_millis()), image)
+    }
+
+    fn with(header: &str, image: &[u8]) -> Self {
+        let head = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n{header}\r\n", image.len());
         let mut part = BytesMut::with_capacity(head.len() + image.len() + BOUNDARY.len());
         part.put(head.as_bytes());
         part.put(image);
         part.put(BOUNDARY);
         Self { part: part.freeze(), image: head.len()..head.len() + image.len() }
+    }
+
+    /// The part, with the boundary behind it.
+    pub fn part(&self) -> Bytes {
+        self.part.clone()
     }
 
     /// The image.

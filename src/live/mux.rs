@@ -6,7 +6,7 @@
 //! blocks must be in order; no track may have a hole.
 
 use crate::media::{Frame, Kind, Size, Track, opus};
-use crate::webm::{Head, LiveBlock, head, live_cluster, mime_with_codecs};
+use crate::webm::{self, Head, LiveBlock, head, live_cluster, mime_with_codecs};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -72,10 +72,13 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Waiting {
     tick: u64,
+    /// How long before that it is shown, in ms.
+    early: u64,
     keyframe: bool,
     filler: bool,
     at: Instant,
     data: Bytes,
+    aside: Bytes,
 }
 
 #[derive(Debug)]
@@ -225,14 +228,14 @@ impl Mux {
             let behind = self.heard.saturating_sub(tick);
             self.ahead = if behind > STILL { behind } else { 0 };
             self.heard = self.heard.max(tick);
-            self.begin(true, frame.size.or_else(|| self.size(frame)));
+            self.begin(Some(frame));
         }
         self.wants_keyframe &= !frame.keyframe;
         self.pictures = Pictures::Flowing;
         // It gets less as the sender's reports put its time right.
         self.ahead = self.ahead.min(self.heard.saturating_sub(tick));
         if let Some(lane) = &mut self.video {
-            lane.push(tick + self.ahead, frame.keyframe, &frame.data, now);
+            lane.push(tick + self.ahead, frame, now);
         }
     }
 
@@ -248,7 +251,7 @@ impl Mux {
             self.pictures = Pictures::Away;
         }
         if self.segment.is_none() {
-            self.begin(false, None);
+            self.begin(None);
             self.heard = tick;
         }
         self.silent = false;
@@ -264,7 +267,7 @@ impl Mux {
         let tick = if is_late { self.heard } else { tick };
         let sounds = opus::duration(&frame.data).map_or(SILENCE_MS, |sounds| sounds.as_millis() as u64);
         if let Some(lane) = &mut self.audio {
-            self.heard = lane.push(tick, true, &frame.data, now) + sounds.max(1);
+            self.heard = lane.push(tick, frame, now) + sounds.max(1);
         }
     }
 
@@ -272,7 +275,8 @@ impl Mux {
     fn fill(&mut self, until: u64, now: Instant) {
         let Some(lane) = &mut self.audio else { return };
         while self.heard + SILENCE_MS <= until {
-            let tick = lane.push(self.heard, true, &SILENCE, now);
+            let silence = Frame { keyframe: true, ..Frame::of(lane.index, SILENCE) };
+            let tick = lane.push(self.heard, &silence, now);
             if let Some(last) = lane.pending.back_mut() {
                 last.filler = true;
             }
@@ -292,7 +296,7 @@ impl Mux {
         if self.heard > seen + AWAY {
             self.cut(true);
             self.pictures = Pictures::Away;
-            self.begin(false, None);
+            self.begin(None);
         } else if self.heard > seen + STILL {
             self.pictures = Pictures::Still;
         }
@@ -302,14 +306,17 @@ impl Mux {
         matches!(self.pictures, Pictures::Flowing | Pictures::Still)
     }
 
-    /// Begins a segment with, or without, pictures.
-    fn begin(&mut self, pictures: bool, size: Option<Size>) {
-        let lanes = [self.audio.as_ref(), self.video.as_ref().filter(|_| pictures)];
-        let tracks: Vec<Track> = lanes.into_iter().flatten().map(|lane| lane.track.clone()).collect();
+    /// Begins a segment with pictures, of which this is the first, or without.
+    fn begin(&mut self, picture: Option<&Frame>) {
+        let lanes = [self.audio.as_ref(), self.video.as_ref().filter(|_| picture.is_some())];
+        let alpha = picture.is_some_and(|picture| !picture.aside.is_empty());
+        let tracks: Vec<Track> =
+            lanes.into_iter().flatten().map(|lane| webm::for_live(&lane.track, alpha)).collect();
+        let size = picture.and_then(|picture| picture.size.or_else(|| self.size(picture)));
         let size = |track: &Track| size.filter(|_| track.codec.kind() == Kind::Video);
         let sizes: Vec<_> = tracks.iter().map(size).collect();
         let unix_nanos = jiff::Timestamp::now().as_nanosecond();
-        let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos });
+        let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos, title: "" });
         let mime = mime_with_codecs(&tracks);
         self.segment = Some(Arc::new(Segment { init: init.into(), mime, tracks: tracks.len() }));
     }
@@ -345,8 +352,11 @@ impl Mux {
             let Some(lane) = lane else { continue };
             while lane.first().is_some_and(|tick| tick < end) {
                 let Some(frame) = lane.pending.pop_front() else { break };
-                let shown = |next: u64| (next - frame.tick).min(AWAY);
-                let duration = is_video.then(|| lane.first().map_or(lasts, shown));
+                let next = lane.pending.front();
+                // Which picture is shown after it isn't the one sent after it.
+                let reordered = frame.early > 0 || next.is_some_and(|next| next.early > 0);
+                let shown = |next: &Waiting| (next.tick - frame.tick).min(AWAY);
+                let duration = (is_video && !reordered).then(|| next.map_or(lasts, shown));
                 taken.push((lane.number, frame, duration));
             }
         }
@@ -354,7 +364,8 @@ impl Mux {
         taken.sort_by_key(|(_, frame, _)| frame.tick);
         let Some((first, last)) = taken.first().zip(taken.last()) else { return };
         let (at, end) = (first.1.at, last.1.tick + SILENCE_MS);
-        let entry = anywhere || (first.2.is_some() && first.1.keyframe);
+        let is_picture = self.video.as_ref().is_some_and(|lane| lane.number == first.0);
+        let entry = anywhere || (is_picture && first.1.keyframe);
         let blocks: Vec<_> =
             taken.iter().map(|(number, frame, duration)| frame.block(*number, *duration)).collect();
         let bytes = live_cluster(start, &blocks).into();
@@ -367,17 +378,26 @@ impl Mux {
 
 impl Waiting {
     fn block(&self, number: u64, duration: Option<u64>) -> LiveBlock<'_> {
-        LiveBlock { number, tick: self.tick, keyframe: self.keyframe, duration, data: &self.data }
+        let Self { tick, early, keyframe, data, aside, .. } = self;
+        LiveBlock { number, tick: *tick, early: *early, keyframe: *keyframe, duration, data, aside }
     }
 }
 
 impl Lane {
     /// Adds a frame; gives its time, which is later than those before.
-    fn push(&mut self, tick: u64, keyframe: bool, data: &Bytes, at: Instant) -> u64 {
+    fn push(&mut self, tick: u64, frame: &Frame, at: Instant) -> u64 {
         let tick = self.newest.map_or(tick, |newest| tick.max(newest + 1));
         self.step = self.newest.map_or(self.step, |newest| tick - newest);
         self.newest = Some(tick);
-        self.pending.push_back(Waiting { tick, keyframe, filler: false, at, data: data.clone() });
+        self.pending.push_back(Waiting {
+            tick,
+            early: frame.early.as_millis() as u64,
+            keyframe: frame.keyframe,
+            filler: false,
+            at,
+            data: frame.data.clone(),
+            aside: frame.aside.clone(),
+        });
         tick
     }
 
@@ -412,7 +432,7 @@ mod tests {
         for (ms, track, keyframe) in all {
             let time = Duration::from_millis(ms);
             let data = Bytes::from(vec![if track == 1 { 0xf8 } else { 0x10 }; 50]);
-            mux.push(&Frame { track, time, keyframe, size: None, data }, Instant::now());
+            mux.push(&Frame { time, keyframe, ..Frame::of(track, data) }, Instant::now());
         }
     }
 

@@ -4,7 +4,7 @@ use crate::base::id::StreamName;
 use crate::base::reason::EndReason;
 use crate::live::tap::{Item, Queue, Tap};
 use crate::live::viewer::{Audience, Viewer};
-use crate::media::{Event, Track};
+use crate::media::{Event, Kind, Track};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -46,18 +46,26 @@ impl Stream {
         &self.tracks
     }
 
-    /// Hands one event to every reader. Never waits. Returns whether somebody who watches needs a
-    /// keyframe to begin: a publisher that can make one should be asked.
+    /// Hands one event to every reader. Never waits. Returns whether one of them needs a keyframe to
+    /// begin, or to go on: a publisher that can make one should be asked.
     pub fn push(&self, event: &Event, now: Instant) -> bool {
+        let (is_keyframe, mut wanted) = (self.is_keyframe(event), false);
         self.lock().retain(|tap| {
             // A reader that went away (a full disk ends a recorder) must not leave a queue that fills.
             let read = Arc::strong_count(tap) > 1;
             if read {
                 tap.push(Item::Media(event.clone()), now);
+                wanted |= tap.wants_keyframe(is_keyframe);
             }
             read
         });
-        matches!(event, Event::Frame(frame) if self.seats.0.push(frame, now))
+        matches!(event, Event::Frame(frame) if self.seats.0.push(frame, now)) || wanted
+    }
+
+    fn is_keyframe(&self, event: &Event) -> bool {
+        let Event::Frame(frame) = event else { return false };
+        let pictures = |track: &Track| track.codec.kind() == Kind::Video;
+        frame.keyframe && self.tracks.get(frame.track).is_some_and(pictures)
     }
 
     /// Ends the stream for every reader.

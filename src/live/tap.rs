@@ -58,6 +58,11 @@ impl Tap {
         self.queue.room.notify_waiters();
     }
 
+    /// Asks for a keyframe to go on with, until one comes.
+    pub fn want_keyframe(&self) {
+        self.queue.lock().wants_keyframe = true;
+    }
+
     /// Whether the stream is gone, so that nothing more can come, not even its end.
     pub fn orphaned(&self) -> bool {
         Arc::strong_count(&self.queue) == 1
@@ -117,6 +122,8 @@ struct State {
     /// The end was pushed.
     ended: bool,
     seen_any: bool,
+    /// The reader can do nothing with pictures before the next keyframe.
+    wants_keyframe: bool,
     tracks: BTreeMap<usize, Lane>,
     /// Packets of each track that never came, of which there was no room to tell.
     lost: BTreeMap<usize, u32>,
@@ -177,6 +184,13 @@ impl Queue {
             }
             noted.await;
         }
+    }
+
+    /// Whether the reader needs a keyframe, which this one may be.
+    pub(super) fn wants_keyframe(&self, is_keyframe: bool) -> bool {
+        let mut state = self.lock();
+        state.wants_keyframe &= !is_keyframe;
+        state.wants_keyframe
     }
 
     /// What the reader has not written yet.
@@ -271,13 +285,8 @@ mod tests {
 
     fn frame(time_ms: u64, keyframe: bool, bytes: usize) -> Item {
         let data = Bytes::from(vec![0; bytes]);
-        Item::Media(Event::Frame(Frame {
-            track: 0,
-            time: Duration::from_millis(time_ms),
-            keyframe,
-            size: None,
-            data,
-        }))
+        let time = Duration::from_millis(time_ms);
+        Item::Media(Event::Frame(Frame { time, keyframe, ..Frame::of(0, data) }))
     }
 
     #[test]
@@ -341,9 +350,7 @@ mod tests {
             for step in 0..1_000_000 {
                 let time = Duration::from_millis(step);
                 let event = match what {
-                    "frames" => {
-                        Event::Frame(Frame { track: 0, time, keyframe: true, size: None, data: data.clone() })
-                    }
+                    "frames" => Event::Frame(Frame { time, keyframe: true, ..Frame::of(0, data.clone()) }),
                     "holes" => {
                         Event::Gap(Gap { track: 0, from: time, to: time + MOMENT, reason: GapReason::Loss })
                     }

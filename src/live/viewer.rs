@@ -359,8 +359,7 @@ mod tests {
             for ms in (from..to).step_by(STEP as usize) {
                 let (time, keyframe) = (Duration::from_millis(ms), keyframes.contains(&ms));
                 let data = Bytes::from(vec![0x10; 100]);
-                wanted |=
-                    self.audience.push(&Frame { track: 0, time, keyframe, size: None, data }, self.at(ms));
+                wanted |= self.audience.push(&Frame { time, keyframe, ..Frame::of(0, data) }, self.at(ms));
             }
             wanted
         }
@@ -436,7 +435,7 @@ mod tests {
         let audience = Arc::new(Audience::new([Track::video(Codec::Mjpeg)].into()));
         let (start, time) = (Instant::now(), Duration::ZERO);
         let data = Bytes::from(vec![0xff; 5000]);
-        audience.push(&Frame { track: 0, time, keyframe: true, size: None, data }, start);
+        audience.push(&Frame { time, keyframe: true, ..Frame::of(0, data) }, start);
         for seconds in [9, 20] {
             let now = start + Duration::from_secs(seconds);
             let mut viewer = audience.join(4096, now);
@@ -455,7 +454,7 @@ mod tests {
         play.pictures(400, 440, &[]);
         assert!(there(), "who comes back soon finds a picture");
         let data = Bytes::from_static(&[0x10]);
-        let frame = Frame { track: 0, time: Duration::from_secs(40), keyframe: true, size: None, data };
+        let frame = Frame { time: Duration::from_secs(40), keyframe: true, ..Frame::of(0, data) };
         assert!(!play.audience.push(&frame, play.at(40_000)));
         assert!(!there());
     }

@@ -83,6 +83,13 @@ pub fn goes_with(one: &[u8], other: &[u8]) -> bool {
     matches!((one.get(4), other.get(4)), (Some(one), Some(other)) if one & 3 == other & 3)
 }
 
+/// Whether pictures may be sent in another order than they are shown in (B-frames): the Baseline profile
+/// has none (ITU-T H.264 section A.2.1).
+pub fn reorders(config: &[u8]) -> bool {
+    const BASELINE: u8 = 66;
+    config.get(1) != Some(&BASELINE)
+}
+
 /// The parameter sets of a configuration record, as NAL units that can stand before a keyframe.
 pub fn parameter_sets(config: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

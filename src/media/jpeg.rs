@@ -1,6 +1,7 @@
 //! JPEG images (ITU-T T.81): whether one is whole, and how large its picture is.
 
 use crate::media::Size;
+use std::ops::Range;
 
 /// What is wrong with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,36 @@ pub enum BadImage {
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+const APP2: u8 = 0xe2;
+
+/// All whole images that stand one behind the other: where each is, and how large its picture. What follows the
+/// last is none of them. The first has to be whole; of a photograph that says (CIPA DC-007) that a preview or a
+/// depth map of itself follows, it is the only one.
+pub fn images(body: &[u8]) -> Result<Vec<(Range<usize>, Size)>, BadImage> {
+    let (length, size) = measure(body)?;
+    let mut all = vec![(0..length, size)];
+    let mut at = if has_parts(body) { body.len() } else { length };
+    while let Ok((length, size)) = measure(&body[at..]) {
+        all.push((at..at + length, size));
+        at += length;
+    }
+    Ok(all)
+}
+
+/// Whether an image's header has the index of a Multi-Picture file.
+fn has_parts(image: &[u8]) -> bool {
+    let mut at = 2;
+    while let Ok((marker, behind)) = next_marker(image, at)
+        && marker != SOS
+        && let Ok(payload) = segment(image, behind)
+    {
+        if marker == APP2 && payload.starts_with(b"MPF\0") {
+            return true;
+        }
+        at = behind + 2 + payload.len();
+    }
+    false
+}
 
 /// A whole image's length (what follows its end marker is none of it) and picture size.
 pub fn measure(image: &[u8]) -> Result<(usize, Size), BadImage> {
@@ -126,6 +157,22 @@ mod tests {
     }
 
     #[test]
+    fn images_behind_each_other_are_all_found_and_the_parts_of_a_photograph_are_none() {
+        let (one, two) = (image(0xc0, 64, 48), image(0xc2, 32, 24));
+        let sizes = |body: &[u8]| -> Vec<_> {
+            let found = images(body).unwrap();
+            found.into_iter().map(|(at, size)| (body[at].to_vec(), size.width)).collect()
+        };
+        let both = [one.as_slice(), &two].concat();
+        assert_eq!(sizes(&both), [(one.clone(), 64), (two.clone(), 32)]);
+        assert_eq!(sizes(&[both.as_slice(), &[0; 9]].concat()).len(), 2, "padding");
+        assert_eq!(sizes(&both[..both.len() - 1]), [(one.clone(), 64)], "the second is cut off");
+        let index = [&[0xff, SOI, 0xff, APP2, 0, 6][..], b"MPF\0", &one[2..]].concat();
+        assert_eq!(sizes(&[index.as_slice(), &two].concat()), [(index, 64)]);
+        assert_eq!(images(&both[1..]), Err(BadImage::NotJpeg));
+    }
+
+    #[test]
     fn an_image_cut_off_anywhere_is_not_whole() {
         let image = image(0xc0, 64, 48);
         for length in 1..image.len() {
@@ -149,7 +196,7 @@ mod tests {
         #[test]
         fn rubbish_never_panics(rubbish: Vec<u8>) {
             let _ = measure(&rubbish);
-            let _ = measure(&[&[0xff, SOI], rubbish.as_slice()].concat());
+            let _ = images(&[&[0xff, SOI], rubbish.as_slice()].concat());
         }
     }
 }

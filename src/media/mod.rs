@@ -24,6 +24,16 @@ pub enum Kind {
     Audio,
 }
 
+impl Kind {
+    /// Its name in manifests and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
 /// A codec we record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -110,17 +120,21 @@ pub struct Track {
     /// AV1's configuration record (avcC, av1C), Opus' identification header (RFC 7845). The same
     /// bytes are Matroska's CodecPrivate. Empty if there is nothing to know.
     pub private: Bytes,
+    /// What else a publisher's container says of it, such as which way up it is and what colours mean:
+    /// children of Matroska's TrackEntry (RFC 9559 section 5.1.4.1) as they are, but for those that each
+    /// file has of its own. Empty where it comes without a container.
+    pub entry: Bytes,
 }
 
 impl Track {
     /// Pictures of a codec that brings all it needs in its frames.
     pub const fn video(codec: Codec) -> Self {
-        Self { codec, channels: 0, private: Bytes::new() }
+        Self { codec, channels: 0, private: Bytes::new(), entry: Bytes::new() }
     }
 
     /// Opus, from the middle of a running encoder.
     pub const fn opus(channels: u8) -> Self {
-        Self { codec: Codec::Opus, channels, private: Bytes::new() }
+        Self { codec: Codec::Opus, channels, private: Bytes::new(), entry: Bytes::new() }
     }
 }
 
@@ -129,14 +143,20 @@ impl Track {
 pub struct Frame {
     /// Index into the stream's tracks.
     pub track: usize,
-    /// Presentation time since the stream's start; strictly increases within a track.
+    /// Time since the stream's start; strictly increases within a track. It is when the frame is shown,
+    /// but for pictures that are shown before others that were sent before them.
     pub time: Duration,
+    /// How long before `time` it is shown: 0 but for such pictures (H.264's B-frames).
+    pub early: Duration,
     /// Can be decoded without any other frame (always true for audio).
     pub keyframe: bool,
     /// Picture size, on video keyframes.
     pub size: Option<Size>,
     /// The codec's bitstream, without any transport's framing.
     pub data: Bytes,
+    /// What a container says beside it: Matroska's BlockAdditions (an alpha channel) and DiscardPadding
+    /// (what to cut off sound) as they are (RFC 9559 section 5.1.3.5). Nearly always empty.
+    pub aside: Bytes,
 }
 
 impl Frame {
@@ -145,9 +165,15 @@ impl Frame {
     /// allocator adds. A bound that left it out would hold a hundred times as much of frames of one byte.
     pub const OVERHEAD: usize = 256;
 
+    /// A frame of a track at time 0, which is no keyframe.
+    pub const fn of(track: usize, data: Bytes) -> Self {
+        let (time, early) = (Duration::ZERO, Duration::ZERO);
+        Self { track, time, early, keyframe: false, size: None, data, aside: Bytes::new() }
+    }
+
     /// Bytes of memory that it takes while it waits.
     pub fn footprint(&self) -> usize {
-        self.data.len() + Self::OVERHEAD
+        self.data.len() + self.aside.len() + Self::OVERHEAD
     }
 }
 
@@ -165,6 +191,12 @@ pub enum GapReason {
     Overrun,
     /// The file was damaged there.
     Damage,
+    /// The publisher paused.
+    Pause,
+    /// The publisher's clock was set: how long the hole was is told by when frames arrived.
+    Clock,
+    /// Packets came that no frame came of.
+    Undecodable,
 }
 
 impl GapReason {
@@ -176,6 +208,9 @@ impl GapReason {
             Self::Silence => "silence",
             Self::Overrun => "overrun",
             Self::Damage => "damage",
+            Self::Pause => "pause",
+            Self::Clock => "clock",
+            Self::Undecodable => "undecodable",
         }
     }
 }

@@ -21,6 +21,15 @@ pub fn pre_skip(head: &[u8]) -> u16 {
     field.map_or(0, |field| u16::from_le_bytes([field[0], field[1]]))
 }
 
+/// Whether both headers have sound played equally loud (output gain, Q7.8 in dB); none has no gain.
+pub fn sounds_alike(one: &[u8], other: &[u8]) -> bool {
+    let gain = |head: &[u8]| {
+        let field = head.starts_with(b"OpusHead").then(|| head.get(16..18)).flatten();
+        field.map_or(0, |field| i16::from_le_bytes([field[0], field[1]]))
+    };
+    gain(one) == gain(other)
+}
+
 /// How long that is: Matroska's CodecDelay.
 pub fn delay(head: &[u8]) -> Duration {
     Duration::from_nanos(u64::from(pre_skip(head)) * 1_000_000_000 / 48_000)
@@ -45,6 +54,27 @@ pub fn duration(packet: &[u8]) -> Option<Duration> {
     (1..=120_000).contains(&micros).then(|| Duration::from_micros(micros))
 }
 
+/// Whether a packet is of two channels.
+pub fn is_stereo(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|toc| toc & 0x04 != 0)
+}
+
+/// A packet that sounds `length` of nothing: CELT at full band, whose frames say with their first bit that
+/// they are silent. A length that packets can't have (RFC 6716 section 3.2.5) becomes 20 ms.
+pub fn silence(length: Duration, stereo: bool) -> Bytes {
+    const FRAME: [u8; 2] = [0xff, 0xfe];
+    // Configurations 28 to 31 of RFC 6716 table 2, the longest first.
+    let sizes = [(31, 20_000), (30, 10_000), (29, 5_000), (28, 2_500)];
+    let micros = length.as_micros() as u64;
+    let fits = |(_, frame): &(u8, u64)| (1..=120_000).contains(&micros) && micros.is_multiple_of(*frame);
+    let (config, count) =
+        sizes.into_iter().find(fits).map_or((31, 1), |(config, frame)| (config, micros / frame));
+    let toc = config << 3 | u8::from(stereo) << 2;
+    let mut packet = if count == 1 { vec![toc] } else { vec![toc | 3, count as u8] };
+    packet.extend(FRAME.repeat(count as usize));
+    packet.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +90,19 @@ mod tests {
         assert_eq!(ms(&[0xfb]), None, "frame count is missing");
         assert_eq!(ms(&[0xfb, 0]), None, "no frame");
         assert_eq!(ms(&[0x1b, 3]), None, "180 ms");
+    }
+
+    #[test]
+    fn silence_is_as_long_and_as_wide_as_the_stream() {
+        let micros = |length| Duration::from_micros(length);
+        assert_eq!(silence(micros(20_000), true), [0xfc, 0xff, 0xfe][..]);
+        assert_eq!(silence(micros(20_000), false), [0xf8, 0xff, 0xfe][..]);
+        for length in [2_500, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000, 120_000] {
+            for stereo in [false, true] {
+                let packet = silence(micros(length), stereo);
+                assert_eq!((duration(&packet), is_stereo(&packet)), (Some(micros(length)), stereo));
+            }
+        }
+        assert_eq!(silence(micros(7_000), true), silence(micros(20_000), true));
     }
 }

@@ -13,7 +13,7 @@ use crate::record::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::record::repair::{Done, RepairError, Repaired, RepairedTrack, Watch};
 use crate::record::take::Opening;
 use crate::record::{Progress, Shared, names};
-use crate::webm;
+use crate::webm::{self, Seal};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -105,7 +105,8 @@ impl Writer {
         if full {
             shared.space.ended_full();
         }
-        let closing = Closing { shared: shared.clone(), lost: Vec::new(), previous: None };
+        let progress = Some(progress);
+        let closing = Closing { shared: shared.clone(), lost: Vec::new(), previous: None, progress };
         let outcome = match open {
             Some(open) => close(&closing, open, end).await,
             None if end.error.is_some() => failed(&end),
@@ -115,8 +116,7 @@ impl Writer {
             // Its end gave back what was kept, which is not enough for another one.
             shared.space.ended_full();
         }
-        progress.send_replace(outcome.clone());
-        closing.tell(outcome).await;
+        closing.end(outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -202,6 +202,7 @@ impl Open {
         self.walker.push(bytes);
         if self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
+            self.part.check_place()?;
             shared.space.guard()?;
         }
         Ok(())
@@ -210,7 +211,7 @@ impl Open {
     /// Has the file synced beside the writing.
     async fn sync(&mut self, shared: &Shared) -> io::Result<()> {
         if let Some(sync) = self.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other)??;
+            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| self.part.doubt())?;
         }
         let interval = shared.config.sync_interval;
         if !interval.is_zero() && self.synced.elapsed() >= interval && self.sync.is_none() {
@@ -230,6 +231,7 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
     if let Some(sync) = open.sync.take()
         && let Err(error) = sync.await.map_err(io::Error::other).flatten()
     {
+        open.part.doubt();
         end.reason = end_of(&error);
     }
     if open.walker.whole() == 0 && !open.walker.has_media() {
@@ -242,10 +244,12 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
         let message = "what came of it does not make a file that plays: record in fragments";
         return Progress::Failed { code: "bad_blob", message: message.to_owned() };
     }
-    let (reason, dir) = (end.reason, shared.config.dir.clone());
+    let reason = end.reason;
     let work = move || {
-        let Open { mut manifest, part, walker, .. } = open;
-        finish(&part.handle(), &dir, &manifest.file, walker.whole())?;
+        let Open { manifest, part, walker, .. } = &mut open;
+        part.cut_back(walker.whole());
+        part.seal(&Seal { append: Vec::new(), patches: Vec::new(), duration: Duration::ZERO })?;
+        let mut manifest = manifest.clone();
         manifest.tracks = walker.tracks().iter().filter_map(listed).collect();
         if !manifest.tracks.iter().any(|track| track.kind == crate::media::Kind::Video) {
             manifest.mime = "audio/mp4".to_owned();
@@ -256,7 +260,7 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
         manifest.end_reason = Some(reason);
         Ok(manifest)
     };
-    closing.finish(&id, end, work).await
+    closing.finish(&id, end, None, work).await
 }
 
 fn listed(track: &Mp4Track) -> Option<ManifestTrack> {

@@ -3,7 +3,7 @@
 use crate::base::id::RecordingId;
 use crate::record::changes::{CHANGES, Change};
 use crate::record::disk::Disk;
-use crate::record::file::{is_temporary, replace, sync_dir};
+use crate::record::file::{QUARANTINE, is_temporary, replace, sync_dir};
 use crate::record::manifest::{HookState, Manifest, ManifestGap, RecordingState};
 use crate::record::space::Space;
 use crate::record::{Error, names};
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 use tokio::sync::broadcast;
-
-/// The folder, inside the recordings', of what could not be repaired.
-pub(super) const QUARANTINE: &str = "quarantine";
 
 /// All manifests of one folder. What is on the disk changes first, what is in memory after it.
 #[derive(Debug)]
@@ -43,13 +40,24 @@ pub(super) struct Note {
 #[derive(Clone, Debug)]
 struct Entry {
     manifest: Manifest,
+    /// What keeps it from being sealed. Only in memory: a disk that fails takes no note of that.
+    fault: Option<String>,
     /// Held while the manifest is replaced, so that no change is lost; other recordings don't wait.
     change: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Entry {
     fn new(manifest: Manifest) -> Self {
-        Self { manifest, change: Arc::default() }
+        Self { manifest, fault: None, change: Arc::default() }
+    }
+
+    /// The manifest as it is shown.
+    fn shown(&self) -> Manifest {
+        let mut manifest = self.manifest.clone();
+        if let Some(fault) = self.fault.clone().filter(|_| manifest.state == RecordingState::Recording) {
+            (manifest.state, manifest.error) = (RecordingState::Sealing, Some(fault));
+        }
+        manifest
     }
 }
 
@@ -63,7 +71,11 @@ impl Catalog {
         }
         for manifest in read_all(dir)? {
             finish_deletion(dir, &manifest);
-            entries.insert(manifest.id.clone(), Entry::new(manifest));
+            let known =
+                entries.get(&manifest.id).is_some_and(|known: &Entry| !is_stale(dir, known, &manifest));
+            if !known {
+                entries.insert(manifest.id.clone(), Entry::new(manifest));
+            }
         }
         let last_id = Mutex::new(entries.last_key_value().map(|(id, _)| id.clone()));
         let changes = broadcast::Sender::new(CHANGES);
@@ -108,6 +120,19 @@ impl Catalog {
         Ok(())
     }
 
+    /// Somebody has given a recording's file another name: its manifest goes along. Blocking, durable.
+    pub fn follow(&self, id: &RecordingId, file: &str) -> io::Result<()> {
+        let Some(mut manifest) = self.read(id) else { return Ok(()) };
+        let old = manifest_name(&manifest.file);
+        file.clone_into(&mut manifest.file);
+        self.write(&manifest)?;
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.manifest = manifest;
+        }
+        fs::remove_file(self.dir.join(old))?;
+        sync_dir(&self.dir)
+    }
+
     /// Forgets a recording that came to nothing. Blocking.
     pub fn remove(&self, id: &RecordingId) -> io::Result<()> {
         let Some(Entry { manifest, .. }) = self.lock().remove(id) else { return Ok(()) };
@@ -133,6 +158,19 @@ impl Catalog {
             entry.manifest = manifest;
         }
         Ok(())
+    }
+
+    /// A recording that is over can't be sealed for now: it is shown with this error until it is.
+    pub fn fails(&self, id: &RecordingId, error: String) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(id) else { return };
+        let first = entry.fault.replace(error.clone()).is_none();
+        let manifest = entry.shown();
+        drop(entries);
+        tracing::error!(%id, file = manifest.file, error, "it can't be sealed: that is tried again");
+        if first {
+            self.tell(Change::new(manifest));
+        }
     }
 
     /// Changes a manifest durably, then does `after`, which is told what it was before. It runs to its end
@@ -195,7 +233,13 @@ impl Catalog {
 
     /// One recording.
     pub fn get(&self, id: &RecordingId) -> Option<Manifest> {
-        Some(self.look(self.read(id)?))
+        let shown = self.lock().get(id).map(Entry::shown)?;
+        Some(self.look(shown))
+    }
+
+    /// One recording, as its manifest on the disk is.
+    pub fn raw(&self, id: &RecordingId) -> Option<Manifest> {
+        self.read(id)
     }
 
     /// All recordings whose media was not deleted, newest first. Blocking.
@@ -222,10 +266,11 @@ impl Catalog {
         look: impl Fn(Manifest) -> Manifest,
     ) -> Vec<Manifest> {
         let older = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
-        let kept = |manifest: &&Manifest| manifest.state != RecordingState::Deleted && wanted(manifest);
+        let kept =
+            |entry: &&Entry| entry.manifest.state != RecordingState::Deleted && wanted(&entry.manifest);
         let entries = self.lock();
-        let manifests = entries.range::<RecordingId, _>(older).rev().map(|(_, entry)| &entry.manifest);
-        let found: Vec<_> = manifests.filter(kept).take(limit).cloned().collect();
+        let older = entries.range::<RecordingId, _>(older).rev().map(|(_, entry)| entry);
+        let found: Vec<_> = older.filter(kept).take(limit).map(Entry::shown).collect();
         drop(entries);
         found.into_iter().map(look).collect()
     }
@@ -235,14 +280,27 @@ impl Catalog {
         self.lock().values().map(|entry| entry.manifest.clone()).collect()
     }
 
-    /// The sealed recording whose file has this name.
+    /// The recording whose file has, or had, this name, once it was sealed.
     pub fn by_file(&self, file: &str) -> Option<Manifest> {
-        // Only a file that somebody else put into the folder has no id in its name.
-        let named =
-            || self.lock().values().find(|entry| entry.manifest.file == file).map(|e| e.manifest.id.clone());
-        let id = names::id_of(file).filter(|id| self.read(id).is_some()).or_else(named)?;
+        let is_told = |manifest: &Manifest| {
+            matches!(manifest.state, RecordingState::Sealed | RecordingState::Deleted)
+                && manifest.file == file
+        };
+        let is_deleted = |manifest: &Manifest| manifest.state == RecordingState::Deleted;
+        // Only a file that somebody else put into the folder has no id in its name, perhaps the name of one
+        // that was deleted.
+        let named = || {
+            let entries = self.lock();
+            let told = entries.values().map(|entry| &entry.manifest).filter(|manifest| is_told(manifest));
+            told.min_by_key(|manifest| is_deleted(manifest)).map(|manifest| manifest.id.clone())
+        };
+        // A copy has its original's id in its name, and another one in the catalogue.
+        let its = |id: &RecordingId| {
+            self.read(id).is_some_and(|manifest| is_told(&manifest) && !is_deleted(&manifest))
+        };
+        let id = names::id_of(file).filter(its).or_else(named)?;
         let manifest = self.get(&id)?;
-        (manifest.state == RecordingState::Sealed && manifest.file == file).then_some(manifest)
+        is_told(&manifest).then_some(manifest)
     }
 
     /// Sealed recordings whose hook has not come to an end, oldest first.
@@ -259,6 +317,11 @@ impl Catalog {
     /// Where a recording's file is.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
         path(&self.dir, manifest)
+    }
+
+    /// Where it says so.
+    pub fn manifest_path(&self, manifest: &Manifest) -> PathBuf {
+        self.dir.join(manifest_name(&manifest.file))
     }
 
     /// Writes a manifest, on a full disk with the space that is kept back for that.
@@ -297,7 +360,7 @@ fn json(manifest: &Manifest) -> io::Result<Vec<u8>> {
 
 fn path(dir: &Path, manifest: &Manifest) -> PathBuf {
     match manifest.state {
-        RecordingState::Recording => dir.join(format!("{}.part", manifest.file)),
+        RecordingState::Recording | RecordingState::Sealing => dir.join(format!("{}.part", manifest.file)),
         RecordingState::Quarantined => dir.join(QUARANTINE).join(&manifest.file),
         _ => dir.join(&manifest.file),
     }
@@ -330,6 +393,11 @@ fn names_in(dir: &Path) -> io::Result<impl Iterator<Item = String>> {
     Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
+/// Whether a manifest is what a crash left of [`Catalog::follow`], beside the one that followed.
+fn is_stale(dir: &Path, known: &Entry, other: &Manifest) -> bool {
+    !path(dir, &known.manifest).exists() && path(dir, other).exists()
+}
+
 /// A manifest's name: the recording's with another suffix.
 pub(super) fn manifest_name(file: &str) -> String {
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
@@ -338,7 +406,10 @@ pub(super) fn manifest_name(file: &str) -> String {
 
 fn read(dir: &Path, name: &str) -> Result<Manifest, String> {
     let text = fs::read(dir.join(name)).map_err(|error| error.to_string())?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let mut manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    if manifest.state == RecordingState::Sealing {
+        manifest.state = RecordingState::Recording;
+    }
     // The name is used as a path: one that leads elsewhere must not be read, let alone deleted.
     if !names::is_plain(&manifest.file) || manifest_name(&manifest.file) != name {
         return Err(format!("it names the file {:?}, which is not the one beside it", manifest.file));
@@ -385,6 +456,7 @@ mod tests {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
+            error: None,
             hook: HookRecord::new(HookState::Queued),
         }
     }
@@ -442,6 +514,8 @@ mod tests {
         fs::remove_file(dir.path().join(&sealed.file)).unwrap();
         let moved = catalog.by_file(&sealed.file).unwrap();
         assert!(!moved.file_present, "a file moved away by a hook is known to be gone");
+        let deleted = catalog.delete(&sealed.id).await.unwrap();
+        assert_eq!(catalog.by_file(&sealed.file), Some(deleted), "a deleted one is known to have been here");
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ pub(super) const CHANGES: usize = 256;
 pub enum What {
     /// It has its first frame, or is to be repaired.
     Started,
+    /// It is over, but the disk fails: sealing is tried again.
+    Sealing,
     /// Its file is whole.
     Sealed,
     /// Its hook has come a step further.
@@ -63,6 +65,7 @@ impl What {
     fn of(state: RecordingState) -> Self {
         match state {
             RecordingState::Recording => Self::Started,
+            RecordingState::Sealing => Self::Sealing,
             RecordingState::Sealed => Self::Sealed,
             RecordingState::Quarantined => Self::Quarantined,
             RecordingState::Deleted => Self::Deleted,

@@ -3,13 +3,16 @@
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
-use crate::record::file::is_full;
+use crate::record::again::Again;
+use crate::record::catalog::Note;
+use crate::record::file::{is_changed, is_full};
 use crate::record::manifest::Manifest;
 use crate::record::take::{Opening, Take};
-use crate::record::{Event, Progress, Shared};
+use crate::record::{Error, Event, Progress, Shared, recover};
+use futures_util::future::OptionFuture;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How far a recording has come.
 pub(super) enum Stage {
@@ -35,7 +38,9 @@ pub(super) struct Closing {
     /// Packets of each track that never came.
     pub lost: Vec<u64>,
     /// The file before this one, while it is being sealed.
-    pub previous: Option<oneshot::Receiver<()>>,
+    pub previous: Option<oneshot::Receiver<Option<Box<Manifest>>>>,
+    /// Who waits for the end of the recording; nobody for a file before its last.
+    pub progress: Option<watch::Sender<Progress>>,
 }
 
 impl Closing {
@@ -77,24 +82,25 @@ impl Closing {
         if let Some(sync) = take.sync.take()
             && let Err(error) = sync.await.map_err(io::Error::other).flatten()
         {
+            take.doubt();
             end.reason = end_of(&error);
         }
         let (reason, lost) = (end.reason, self.lost.clone());
-        self.finish(&id, end, move || take.seal(reason, &lost)).await
+        let note = take.note(&lost);
+        self.finish(&id, end, note, move || take.seal(reason, &lost)).await
     }
 
-    /// Does what makes a file whole, keeps the manifest that comes of it, and says so.
+    /// Does what makes a file whole, keeps the manifest that comes of it, and says so. What fails is tried
+    /// again with growing pauses, until the server stops. Should the file have to be repaired, the note
+    /// says what is missing in it.
     pub async fn finish(
         &self,
         id: &RecordingId,
         end: End,
-        seal: impl FnOnce() -> io::Result<Manifest> + Send + 'static,
+        note: Option<Note>,
+        seal: impl FnMut() -> io::Result<Manifest> + Send + 'static,
     ) -> Progress {
-        let kept = match self.shared.disk.sync(seal).await.flatten() {
-            Ok(manifest) => self.keep(manifest).await,
-            Err(error) => Err(error.into()),
-        };
-        match kept {
+        match self.insist(id, end.reason, note, seal).await {
             Ok(manifest) => {
                 let (bytes, duration_ms, reason) =
                     (manifest.bytes, manifest.duration_ms, end.reason.as_str());
@@ -103,13 +109,68 @@ impl Closing {
             }
             Err(error) => {
                 tracing::error!(%id, %error, "a recording could not be sealed; it is kept for repair");
-                failed(&End { error: Some(io::Error::other(error)), ..end })
+                failed(&End { error: Some(error), ..end })
             }
         }
     }
 
+    async fn insist(
+        &self,
+        id: &RecordingId,
+        reason: EndReason,
+        note: Option<Note>,
+        mut seal: impl FnMut() -> io::Result<Manifest> + Send + 'static,
+    ) -> io::Result<Manifest> {
+        let mut again = Again::default();
+        let sealed = loop {
+            let work = move || (seal(), seal);
+            let (done, back) = self.shared.disk.sync(work).await?;
+            seal = back;
+            match done {
+                Ok(manifest) => break manifest,
+                Err(error) if is_changed(&error) => {
+                    // The file is let go of, for the repair to take it.
+                    drop(seal);
+                    let catalog = self.shared.catalog.clone();
+                    let noted = note.map(|note| self.shared.disk.sync(move || catalog.note(note)));
+                    let _ = OptionFuture::from(noted).await;
+                    return self.repair(id, reason, error).await;
+                }
+                Err(error) => self.wait(id, error, &mut again).await?,
+            }
+        };
+        loop {
+            match self.keep(sealed.clone()).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(Error::Io(error)) => self.wait(id, error, &mut again).await?,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+
+    /// Makes whole what somebody else has left of a file.
+    async fn repair(&self, id: &RecordingId, reason: EndReason, error: io::Error) -> io::Result<Manifest> {
+        tracing::error!(%id, %error, "the file is not what was written: it is repaired");
+        let mut again = Again::default();
+        loop {
+            match recover::changed(&self.shared, id, reason).await {
+                Ok(Some(manifest)) => return Ok(manifest),
+                Ok(None) => return Err(error),
+                Err(failed) => self.wait(id, failed.into(), &mut again).await?,
+            }
+        }
+    }
+
+    /// Says what is wrong, and waits for the next attempt; gives the error back if there is none.
+    async fn wait(&self, id: &RecordingId, error: io::Error, again: &mut Again) -> io::Result<()> {
+        if let Some(progress) = &self.progress {
+            progress.send_replace(Progress::Sealing(error.to_string()));
+        }
+        if again.after(&self.shared, id, &error).await { Ok(()) } else { Err(error) }
+    }
+
     /// Makes the manifest durable, with the hook's job in it (S5).
-    pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, crate::record::Error> {
+    pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, Error> {
         let hook = self.shared.hook_state();
         let id = sealed.id.clone();
         let write = move |manifest: &mut Manifest| {
@@ -120,17 +181,31 @@ impl Closing {
         self.shared.catalog.update(&id, write, |_, _| Ok(())).await
     }
 
-    /// Announces a sealed file, after those before it on its stream.
-    pub async fn tell(self, outcome: Progress) {
+    /// Says what came of a recording's last file. If nothing did, the file before is the last.
+    pub async fn end(mut self, outcome: Progress) {
+        let Some(progress) = self.progress.take() else { return };
+        if matches!(outcome, Progress::Sealed(_)) {
+            // The publisher first: it must not wait for a hook queue that is behind.
+            progress.send_replace(outcome.clone());
+            self.tell(outcome).await;
+        } else {
+            let before = self.tell(outcome.clone()).await;
+            progress.send_replace(before.map_or(outcome, Progress::Sealed));
+        }
+    }
+
+    /// Announces a sealed file, after those before it on its stream. Gives the newest of them all.
+    pub async fn tell(self, outcome: Progress) -> Option<Box<Manifest>> {
         count(&outcome);
-        if let Some(previous) = self.previous {
+        let before = match self.previous {
             // An error means that its task is gone, and with it what there was to wait for.
-            let _ = previous.await;
-        }
-        if let Progress::Sealed(manifest) = outcome {
-            // Waits while the receiver is far behind; if it is gone, the manifest still says `queued`.
-            let _ = self.shared.events.send(Event::Sealed(manifest)).await;
-        }
+            Some(previous) => previous.await.ok().flatten(),
+            None => None,
+        };
+        let Progress::Sealed(manifest) = outcome else { return before };
+        // Waits while the receiver is far behind; if it is gone, the manifest still says `queued`.
+        let _ = self.shared.events.send(Event::Sealed(manifest.clone())).await;
+        Some(manifest)
     }
 }
 
@@ -143,7 +218,7 @@ fn count(outcome: &Progress) {
         }
         Progress::Failed { code, .. } => counts.failed.inc([code]),
         Progress::Empty(_) => drop(counts.empty.inc()),
-        Progress::Waiting | Progress::Writing => {}
+        Progress::Waiting | Progress::Writing | Progress::Sealing(_) => {}
     }
 }
 

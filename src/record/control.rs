@@ -41,9 +41,10 @@ impl Files {
         Arc::new(Self { state: Mutex::new(State { current: first, begun: false, next: None }) })
     }
 
-    /// The first file has its first frame.
-    pub fn begin(&self) {
-        self.lock().begun = true;
+    /// This one, the first or behind one that could not be written, has its first frame.
+    pub fn begin(&self, id: RecordingId) {
+        let mut state = self.lock();
+        (state.current, state.begun) = (id, true);
     }
 
     /// Since when a new file is wished for.

@@ -5,17 +5,21 @@ use crate::record::space::{Space, allocate_ahead};
 use crate::webm::{Patch, Seal};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a file's name ends with until it is sealed.
 pub(super) const PART: &str = ".part";
+/// The folder, inside the recordings', of what could not be repaired.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 /// Blocks are taken this much ahead: one call every few seconds, and files in few pieces.
 const STEP: u64 = 1 << 20;
 /// What is kept for the index grows in steps of this: half an hour of keyframes each second, or so.
 const INDEX_STEP: u64 = 64 << 10;
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 20;
 /// What the cluster that is written next may add to the index.
 const ONE_CLUSTER: u64 = 4 << 10;
 
@@ -32,6 +36,18 @@ pub(super) struct PartFile {
     kept: u64,
     /// How far the file has blocks; none where they can't be taken beforehand (NFS, FUSE).
     allocated: Option<u64>,
+    /// A sync has failed: the system may have given up what was to be written, and takes it for clean.
+    doubted: bool,
+    /// How far sealing has come.
+    sealing: Sealing,
+}
+
+/// How far the sealing of a file has come: what fails is tried again from there on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sealing {
+    NotBegun,
+    Begun,
+    Renamed,
 }
 
 /// A file under its final name: whole, and on the disk.
@@ -62,7 +78,17 @@ impl PartFile {
 
     fn new(file: File, dir: &Path, name: &str, len: u64, space: Arc<Space>) -> Self {
         let (dir, name) = (dir.to_owned(), name.to_owned());
-        Self { file: Arc::new(file), dir, name, len, space, kept: INDEX_STEP, allocated: Some(len) }
+        Self {
+            file: Arc::new(file),
+            dir,
+            name,
+            len,
+            space,
+            kept: INDEX_STEP,
+            allocated: Some(len),
+            doubted: false,
+            sealing: Sealing::NotBegun,
+        }
     }
 
     /// Bytes written.
@@ -80,8 +106,19 @@ impl PartFile {
         self.kept = (index + ONE_CLUSTER).next_multiple_of(INDEX_STEP);
     }
 
+    /// Leaves out what is behind the first `len` bytes.
+    pub fn cut_back(&mut self, len: u64) {
+        self.len = self.len.min(len);
+    }
+
+    /// A sync has failed.
+    pub fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
     /// Appends bytes whole or not at all, and only if the index still has room behind them.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.check_length()?;
         self.take_room(bytes.len() as u64)?;
         self.write(bytes)
     }
@@ -124,27 +161,145 @@ impl PartFile {
         Ok(())
     }
 
-    /// Makes the file whole and durable, then gives it its final name. If that fails, it stays a
-    /// `.part` that can be repaired.
-    pub fn seal(mut self, seal: &Seal) -> io::Result<SealedFile> {
-        let space = self.space.clone();
-        space.relieved(seal.append.len() as u64, || self.write(&seal.append))?;
-        // The blocks behind it are given back.
-        self.file.set_len(self.len)?;
-        make_whole(&self.file, &seal.patches)?;
-        fs::rename(self.part(), self.dir.join(&self.name))?;
+    /// Makes the file whole and durable, then gives it its final name. What fails can be tried again;
+    /// until then it is a `.part` that can be repaired. An error of [`is_changed`] stays: the file is not
+    /// what was written.
+    pub fn seal(&mut self, seal: &Seal) -> io::Result<SealedFile> {
+        let bytes = self.len + seal.append.len() as u64;
+        if self.sealing != Sealing::Renamed {
+            self.take_place()?;
+            self.make_whole(seal, bytes)?;
+            fs::rename(self.part(), self.dir.join(&self.name))?;
+            self.sealing = Sealing::Renamed;
+            metrics().recordings.bytes.inc_by(seal.append.len() as u64);
+        }
         sync_dir(&self.dir)?;
-        Ok(SealedFile { bytes: self.len })
+        Ok(SealedFile { bytes })
     }
 
-    /// Removes a file that holds no cluster.
+    fn make_whole(&mut self, seal: &Seal, bytes: u64) -> io::Result<()> {
+        if self.sealing == Sealing::NotBegun {
+            self.check_length()?;
+            self.sealing = Sealing::Begun;
+        }
+        let append = || self.file.write_all_at(&seal.append, self.len);
+        self.space.relieved(seal.append.len() as u64, append)?;
+        // The blocks behind it are given back.
+        self.file.set_len(bytes)?;
+        if self.doubted {
+            write_again(&self.file, bytes)?;
+        }
+        make_whole(&self.file, &seal.patches).inspect_err(|_| self.doubted = true)
+    }
+
+    /// Whether all that was written is still there. What others append is overwritten, or cut off.
+    fn check_length(&self) -> io::Result<()> {
+        let there = self.file.metadata()?.len();
+        if there >= self.len {
+            return Ok(());
+        }
+        Err(changed(format!("somebody cut it to {there} bytes of {}", self.len)))
+    }
+
+    /// Whether its name still leads to this file.
+    pub fn check_place(&self) -> io::Result<()> {
+        if self.is_in_place()? {
+            return Ok(());
+        }
+        Err(changed("somebody removed, moved or replaced it".to_owned()))
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match fs::symlink_metadata(self.part()) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody may have removed, moved or replaced the file: its bytes, which this process still has, are
+    /// copied to where they belong, and what is there goes to quarantine.
+    fn take_place(&mut self) -> io::Result<()> {
+        if self.is_in_place()? {
+            return Ok(());
+        }
+        let path = self.part();
+        tracing::error!(file = %path.display(), "somebody removed, moved or replaced it: it is written again");
+        if path.symlink_metadata().is_ok() {
+            move_away(&path, &self.dir.join(QUARANTINE), &format!("{}{PART}", self.name))?;
+        }
+        let new = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let _ = lock(&new);
+        let copied = copy_file(&self.file, &new);
+        if copied.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        copied?;
+        self.file = Arc::new(new);
+        Ok(())
+    }
+
+    /// Removes a file that holds no cluster, if it is still this one.
     pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(self.part())
+        if self.is_in_place()? { fs::remove_file(self.part()) } else { Ok(()) }
     }
 
     fn part(&self) -> PathBuf {
         self.dir.join(format!("{}{PART}", self.name))
     }
+}
+
+/// Has bytes written to the disk that the system takes for written: the next sync tells the truth.
+fn write_again(file: &File, len: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    for at in (0..len).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min((len - at) as usize)];
+        file.read_exact_at(piece, at)?;
+        file.write_all_at(piece, at)?;
+    }
+    Ok(())
+}
+
+fn copy_file(from: &File, to: &File) -> io::Result<()> {
+    let meta = from.metadata()?;
+    to.set_permissions(meta.permissions())?;
+    let mut piece = vec![0; PIECE];
+    for at in (0..meta.len()).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min((meta.len() - at) as usize)];
+        from.read_exact_at(piece, at)?;
+        to.write_all_at(piece, at)?;
+    }
+    Ok(())
+}
+
+/// The file is not what was written to it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Changed(String);
+
+fn changed(how: String) -> io::Error {
+    io::Error::other(Changed(how))
+}
+
+/// Whether an error means that somebody else has changed the file.
+pub(super) fn is_changed(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Changed>())
+}
+
+/// Moves a file into a folder, which may have to be made, and never over another one.
+pub(super) fn move_away(path: &Path, folder: &Path, name: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut free = folder.join(name);
+    for number in 1.. {
+        if !free.try_exists()? {
+            break;
+        }
+        free = folder.join(format!("{name}.{number}"));
+    }
+    fs::rename(path, free)?;
+    sync_dir(folder)?;
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// The last step of sealing, once the index is appended.
@@ -172,6 +327,13 @@ pub(super) fn space_of(path: &Path) -> io::Result<Option<(u64, u64)>> {
     let stat = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok((stat.f_blocks > 0).then(|| (bytes(stat.f_bavail), bytes(stat.f_blocks))))
+}
+
+/// Names that may still be given in the file system of `path`; as many as can be counted where it has no bound
+/// for them.
+pub(super) fn free_inodes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(if stat.f_files > 0 { stat.f_favail } else { u64::MAX })
 }
 
 /// Whether an error means that there is no space.
@@ -220,7 +382,6 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     /// Its length, and what it takes on the disk.
     fn taken(path: &Path) -> (u64, u64) {

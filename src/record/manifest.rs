@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 pub enum RecordingState {
     /// Its file is a `.part`.
     Recording,
+    /// It is over, and its file still a `.part`: what fails is tried again. No manifest on the disk says so.
+    Sealing,
     /// Its file is whole and has its final name.
     Sealed,
     /// It could not be repaired.
@@ -94,7 +96,8 @@ pub struct HookAttempt {
     /// Why there is no exit code, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether the server ended it, or ended while it ran: that was no failure of the hook.
+    /// Whether the server cut it off because it was told to stop: that was no failure of the hook, and doesn't
+    /// count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
     /// How long it took, in milliseconds.
@@ -128,6 +131,9 @@ pub struct HookRecord {
     pub state: HookState,
     /// All attempts that are over.
     pub attempts: Vec<HookAttempt>,
+    /// Those up to this number count no more: behind it somebody had the hook run anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anew_after: Option<u32>,
     /// The one that is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<HookRunning>,
@@ -136,7 +142,21 @@ pub struct HookRecord {
 impl HookRecord {
     /// Without an attempt so far.
     pub fn new(state: HookState) -> Self {
-        Self { state, attempts: Vec::new(), running: None }
+        Self { state, attempts: Vec::new(), anew_after: None, running: None }
+    }
+
+    /// Has it run again, with all of its attempts.
+    pub fn begin_anew(&mut self) {
+        self.state = HookState::Queued;
+        self.anew_after = self.attempts.last().map(|attempt| attempt.n);
+    }
+
+    /// Those that count: how many failed, or a server died in them, and how many were cut off by a stop.
+    pub fn counts(&self) -> (u32, u32) {
+        let counted = self.attempts.iter().filter(|attempt| Some(attempt.n) > self.anew_after);
+        let (stopped, failed): (Vec<_>, Vec<_>) = counted.partition(|attempt| attempt.interrupted);
+        let number = |list: Vec<_>| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        (number(failed), number(stopped))
     }
 }
 
@@ -180,11 +200,32 @@ pub struct Manifest {
     /// Why it is in quarantine, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What keeps it from being sealed, in words; with `sealing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// The hook.
     pub hook: HookRecord,
 }
 
 impl Manifest {
+    /// The largest picture, in pixels: width and height each over all of it.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        let width = self.tracks.iter().filter_map(|track| track.width).max()?;
+        Some((width, self.tracks.iter().filter_map(|track| track.height).max()?))
+    }
+
+    /// Notes that a track is missing as a whole, where nothing else tells of it.
+    pub(super) fn note_absent(&mut self) {
+        for (index, track) in self.tracks.iter().enumerate().filter(|(_, track)| track.frames == 0) {
+            let track_number = index + 1;
+            if self.duration_ms > 0 && self.gaps.iter().all(|gap| gap.track != track_number) {
+                let (from_ms, to_ms, reason) = (0, self.duration_ms, GapReason::Silence);
+                tracing::warn!(codec = track.codec.as_str(), "a track was declared and nothing of it came");
+                self.gaps.push(ManifestGap { track: track_number, from_ms, to_ms, reason });
+            }
+        }
+    }
+
     /// Notes how long the media lasts. It ends where the media does, not when that was noticed.
     pub(super) fn lasted(&mut self, duration: Duration) {
         self.duration_ms = (duration.as_micros() as u64 + 500) / 1000;

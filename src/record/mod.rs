@@ -9,6 +9,7 @@
 //! hears of it; all work on files runs on [`disk`], never on a thread that serves the network; what
 //! must be written at the end has its room from the beginning ([`space`]).
 
+mod again;
 mod bytes;
 mod catalog;
 mod changes;
@@ -20,11 +21,13 @@ mod interleave;
 mod lock;
 mod manifest;
 mod names;
+mod pictures;
 mod probe;
 mod recorder;
 mod recover;
 mod repair;
 mod retention;
+mod silence;
 mod space;
 mod take;
 #[cfg(test)]
@@ -38,9 +41,10 @@ pub use manifest::{
 pub use bytes::ByteSink;
 pub use changes::{Change, What};
 pub use control::Begun;
+pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
-pub use retention::{Removal, Retention, Rule, would_remove};
+pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::Scrape;
@@ -61,6 +65,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// Section `record` of the configuration.
@@ -89,6 +94,12 @@ pub struct Config {
     pub max_bytes: u64,
     /// Permissions of recordings and manifests, in octal.
     pub mode: String,
+    /// Whether holes of sound are filled with silence.
+    pub fill_silence: bool,
+    /// How long sound may take to come after pictures of its time, before a hole is filled: the time for
+    /// which lost packets are waited for (`webrtc.reorder_window`).
+    #[serde(skip)]
+    pub reorder_window: Duration,
 }
 
 impl Default for Config {
@@ -102,6 +113,8 @@ impl Default for Config {
             max_duration: Duration::ZERO,
             max_bytes: 0,
             mode: "0640".to_owned(),
+            fill_silence: true,
+            reorder_window: Duration::from_secs(1),
         }
     }
 }
@@ -113,6 +126,8 @@ pub enum Progress {
     Waiting,
     /// The recorder has its first frame.
     Writing,
+    /// Over, and not sealed: the disk fails, for this reason, and is tried again.
+    Sealing(String),
     /// Sealed, under its final name, its manifest durable.
     Sealed(Box<Manifest>),
     /// The stream ended without a single frame: no file.
@@ -205,6 +220,8 @@ struct Shared {
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
     probe: Arc<Probe>,
+    /// The server stops: what can't be sealed now is left to the next start.
+    leaving: CancellationToken,
     /// What the last run left, until [`Recordings::recover`] takes it.
     leftovers: Mutex<Vec<Leftover>>,
 }
@@ -259,6 +276,7 @@ impl Recordings {
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
         let probe = Arc::new(Probe::new(&config.dir, space.clone()));
+        let leaving = tasks.stop_token().child_token();
         let shared = Shared {
             config,
             mode,
@@ -270,6 +288,7 @@ impl Recordings {
             tasks,
             active,
             probe,
+            leaving,
             leftovers,
         };
         Ok((Self { shared: Arc::new(shared) }, receiver))
@@ -366,7 +385,7 @@ impl Recordings {
         self.shared.catalog.get(id)
     }
 
-    /// The sealed, catalogued recording whose file has this name, and the file's path. A file that
+    /// The recording whose file had this name once it was sealed, and the file's path. A file that
     /// was moved away still has its manifest here, with `file_present: false`.
     pub fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
         let manifest = self.shared.catalog.by_file(file)?;
@@ -377,6 +396,11 @@ impl Recordings {
     /// The absolute path of a recording's file.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
         self.shared.catalog.path(manifest)
+    }
+
+    /// The absolute path of its manifest.
+    pub fn manifest_path(&self, manifest: &Manifest) -> PathBuf {
+        self.shared.catalog.manifest_path(manifest)
     }
 
     /// What happens to recordings from now on, for whoever looks on.
@@ -423,9 +447,11 @@ impl Recordings {
         self.shared.disk.gauges(scrape);
     }
 
-    /// Waits until no recording is under way: all are sealed and told. Streams must have ended, and
-    /// somebody must go on receiving events.
+    /// Waits until no recording is under way: all are sealed and told, but for those that the disk
+    /// refuses, which are left to the next start. Streams must have ended, and somebody must go on
+    /// receiving events.
     pub async fn drained(&self) {
+        self.shared.leaving.cancel();
         let mut active = self.shared.active.subscribe();
         // An error would mean that the sender is gone, which `self` holds.
         let _ = active.wait_for(|active| *active == 0).await;

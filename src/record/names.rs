@@ -59,6 +59,13 @@ pub(super) fn parts_of(file: &str) -> Option<(StreamName, Timestamp)> {
     Some((name.parse().ok()?, start.timestamp()))
 }
 
+/// The stream that a file of ours is of: what it tells itself, and only if it tells nothing what it is
+/// called, which may be what becomes of another stream's name.
+pub(super) fn stream_of(file: &str, told: Option<&str>) -> Option<StreamName> {
+    let told = told.and_then(|told| told.parse().ok());
+    told.or_else(|| parts_of(file).map(|(named, _)| named))
+}
+
 /// Whether a name can be a file in a folder and nothing else.
 pub(super) fn is_plain(file: &str) -> bool {
     !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0'])
@@ -96,6 +103,17 @@ mod tests {
         let (one, two) = ("ж".repeat(63) + "1", "ж".repeat(63) + "2");
         assert_ne!(encode(&one), encode(&two));
         assert!(encode(&one).len() <= MAX_NAME, "{} bytes", encode(&one).len());
+    }
+
+    #[test]
+    fn a_file_gives_the_name_back_that_it_was_recorded_under() {
+        for name in ["cafe\u{301}", "a\u{202e}b", &"ж".repeat(63), "plain"] {
+            let file = stem_of(name) + ".webm";
+            assert_eq!(stream_of(&file, Some(name)).unwrap().as_str(), name);
+            assert_eq!(stream_of("renamed.webm", Some(name)).unwrap().as_str(), name);
+            assert_eq!(stream_of(&file, None).unwrap().as_str(), encode(name), "what is left without it");
+        }
+        assert_eq!(stream_of("holiday.webm", None), None);
     }
 
     proptest! {

@@ -3,16 +3,20 @@
 //! It sleeps until a flush is due, then drains, interleaves and writes in one go: a wake-up and a
 //! write a second, however many frames there are.
 
+mod go_on;
+
 use crate::base::clock::Anchor;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::live::{Item, Stopper, Stream, Tap};
 use crate::media::{Event as MediaEvent, Frame, Kind, Track};
-use crate::record::close::{Closing, End, Stage, end_of};
+use crate::record::close::{Closing, End, Stage};
 use crate::record::control::Files;
 use crate::record::interleave::{Held, Interleaver};
+use crate::record::manifest::Manifest;
 use crate::record::take::{Opening, Take};
 use crate::record::{Progress, Shared};
+use go_on::Failures;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -26,6 +30,8 @@ const HEAD_AFTER: Duration = Duration::from_millis(500);
 const NO_PICTURES: Duration = Duration::from_secs(10);
 /// How soon to look again while frames come but none can begin a file.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Bytes of clusters that are written at a time: silence of hours is made in a moment.
+const MAX_PENDING: u64 = 4 << 20;
 /// How often the manifest may be written while the file is never synced.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How soon to notice that a stream went away without a frame and without an end.
@@ -47,7 +53,10 @@ pub(super) struct Recorder {
     /// When it joined a stream under way, until the picture comes that it begins with.
     joined: Option<Instant>,
     /// The file before this one, while it is being sealed.
-    previous: Option<oneshot::Receiver<()>>,
+    previous: Option<oneshot::Receiver<Option<Box<Manifest>>>>,
+    /// The file that the next one goes on from.
+    continues: Option<RecordingId>,
+    failures: Failures,
 }
 
 impl Recorder {
@@ -59,6 +68,7 @@ impl Recorder {
         joined: Option<Instant>,
         progress: watch::Sender<Progress>,
     ) -> Self {
+        let window = shared.config.fill_silence.then_some(shared.config.reorder_window);
         let pictures = stream.tracks().iter().any(|track| track.codec.kind() == Kind::Video);
         Self {
             shared,
@@ -67,12 +77,14 @@ impl Recorder {
             tap: stream.tap(),
             anchor: Anchor::now(),
             progress,
-            queue: Interleaver::new(stream.tracks()),
+            queue: Interleaver::new(stream.tracks(), window),
             lost: vec![0; stream.tracks().len()],
             stage: Stage::Waiting(id),
             files,
             joined: joined.filter(|_| pictures),
             previous: None,
+            continues: None,
+            failures: Failures::default(),
         }
     }
 
@@ -91,7 +103,7 @@ impl Recorder {
         // Nobody drains it from here on: it would fill up while the file is sealed.
         drop(tap);
         let full = end.reason == EndReason::DiskFull;
-        let closing = Closing { shared: shared.clone(), lost, previous };
+        let closing = Closing { shared: shared.clone(), lost, previous, progress: Some(progress) };
         if full {
             shared.space.ended_full();
         }
@@ -100,9 +112,7 @@ impl Recorder {
             // Sealing gave back what was kept, which is not enough for another one.
             shared.space.ended_full();
         }
-        // The publisher first: it must not wait for a hook queue that is behind.
-        progress.send_replace(outcome.clone());
-        closing.tell(outcome).await;
+        closing.end(outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -123,10 +133,12 @@ impl Recorder {
                 None if orphaned => Some(EndReason::PublisherLost),
                 None => None,
             };
-            if self.flush_is_due(now, reason.is_some())
+            while self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                return End { reason: end_of(&error), error: Some(error) };
+                if let Err(end) = self.go_on(error, now) {
+                    return end;
+                }
             }
             if let Some(reason) = reason {
                 self.note_rest();
@@ -192,8 +204,9 @@ impl Recorder {
     /// The first frame is there: says so, and starts the manifest on its way while more frames come.
     fn begin(&mut self, at: Instant) {
         let Stage::Waiting(id) = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
-        let opening = self.opening(id, at, None);
-        tracing::info!(id = %opening.id, "recording");
+        let continues = self.continues.take();
+        let opening = self.opening(id, at, continues);
+        tracing::info!(id = %opening.id, continues = ?opening.continues, "recording");
         let (shared, manifest) = (self.shared.clone(), opening.manifest());
         let (done, written) = oneshot::channel();
         self.shared.tasks.spawn("manifest", async move {
@@ -201,8 +214,8 @@ impl Recorder {
             let inserted = shared.disk.sync(move || catalog.insert(manifest)).await.flatten();
             let _ = done.send(inserted);
         });
+        self.files.begin(opening.id.clone());
         self.stage = Stage::Opening(opening, Some(written));
-        self.files.begin();
         self.progress.send_replace(Progress::Writing);
     }
 
@@ -248,6 +261,10 @@ impl Recorder {
     /// Hands what is in memory to the operating system, in whole clusters.
     async fn flush(&mut self, now: Instant, all: bool) -> io::Result<()> {
         let limit = if all { Duration::MAX } else { self.queue.releasable(now, self.hold()) };
+        self.queue.pass(now);
+        if all {
+            self.queue.end();
+        }
         self.open_first(limit).await?;
         while let Some(rotate) = self.fill(limit, now) {
             self.write().await?;
@@ -265,7 +282,9 @@ impl Recorder {
         let config = &self.shared.config;
         let cut = self.files.cut_since();
         let mut any = false;
-        while let Some(next) = self.queue.peek(limit) {
+        loop {
+            self.queue.fill(limit);
+            let Some(next) = self.queue.peek(limit) else { break };
             let wished = cut.is_some_and(|since| next.at >= since);
             let long = !config.max_duration.is_zero() && take.time_of(next.frame.time) >= config.max_duration;
             let large = config.max_bytes > 0 && take.bytes() >= config.max_bytes;
@@ -273,10 +292,18 @@ impl Recorder {
                 && take.has_frames()
                 && can_begin(next, &self.tracks, &self.queue, now)
             {
+                // Silence that belongs before it goes first.
+                let time = next.frame.time;
+                if self.queue.settle(time) {
+                    continue;
+                }
                 return Some(true);
             }
+            if take.pending() >= MAX_PENDING {
+                break;
+            }
             if let Some(held) = self.queue.pop(limit) {
-                take.push(&held);
+                take.push(held);
             }
             any = true;
         }
@@ -304,6 +331,7 @@ impl Recorder {
             written.await.map_err(io::Error::other)??;
         }
         if let Some(take) = self.create(opening.clone(), limit).await? {
+            self.queue.begin(take.base());
             self.stage = Stage::Writing(Box::new(take));
         }
         Ok(())
@@ -311,7 +339,7 @@ impl Recorder {
 
     async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<Take>> {
         let Some(first) = self.queue.peek(limit) else { return Ok(None) };
-        let first = Held { at: first.at, frame: first.frame.clone(), gap: None };
+        let first = Held { at: first.at, frame: first.frame.clone(), gap: None, silent: false };
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
@@ -338,26 +366,26 @@ impl Recorder {
             self.shared.disk.sync(move || catalog.remove(&id)).await??;
             return created.map(|_| ());
         };
+        self.queue.begin(take.base());
         self.files.goes_on(take.manifest.id.clone());
         tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
         if !self.queue.has_pictures(now, NO_PICTURES) {
             self.queue.want_keyframe();
         }
-        self.seal_beside(old);
+        self.seal_beside(old, End { reason: EndReason::Rotated, error: None });
         Ok(())
     }
 
-    fn seal_beside(&mut self, old: Stage) {
+    fn seal_beside(&mut self, old: Stage, end: End) {
         let (done, sealed) = oneshot::channel();
         let lost = std::mem::replace(&mut self.lost, vec![0; self.tracks.len()]);
         let previous = self.previous.replace(sealed);
-        let closing = Closing { shared: self.shared.clone(), lost, previous };
+        let closing = Closing { shared: self.shared.clone(), lost, previous, progress: None };
         let active = self.shared.active();
         let seal = async move {
-            let outcome = closing.close(old, End { reason: EndReason::Rotated, error: None }).await;
-            closing.tell(outcome).await;
-            let _ = done.send(());
+            let outcome = closing.close(old, end).await;
+            let _ = done.send(closing.tell(outcome).await);
             drop(active);
         };
         self.shared.tasks.spawn("seal", seal.in_current_span());
@@ -369,7 +397,7 @@ impl Recorder {
     async fn sync(&mut self, now: Instant) -> io::Result<()> {
         let Stage::Writing(take) = &mut self.stage else { return Ok(()) };
         if let Some(sync) = take.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other)??;
+            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| take.doubt())?;
         }
         let interval = self.shared.config.sync_interval;
         let rhythm = if interval.is_zero() { NOTE_EVERY } else { interval };
@@ -405,6 +433,7 @@ impl Recorder {
 /// Whether a file can begin with this frame: with a keyframe, or with sound where no pictures come.
 fn can_begin(next: &Held, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
     match tracks[next.frame.track].codec.kind() {
+        _ if next.silent => false,
         Kind::Video => next.frame.keyframe,
         Kind::Audio => !queue.has_pictures(now, NO_PICTURES),
     }

@@ -13,16 +13,20 @@ use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::media::{GapReason, Kind};
-use crate::record::catalog::{Catalog, QUARANTINE, manifest_name};
-use crate::record::file::{PART, sync_dir};
+use crate::record::again::Again;
+use crate::record::catalog::{Catalog, manifest_name};
+use crate::record::file::{PART, QUARANTINE, move_away, sync_dir};
 use crate::record::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
 use crate::record::space::Space;
+use crate::record::take::to_millis;
 use crate::record::{Error, Event, Shared, names};
+use crate::webm::{MAX_HEAD, Origin};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +50,14 @@ pub(super) struct Leftover {
     path: Option<PathBuf>,
     /// It goes to quarantine as it is.
     why_not: Option<&'static str>,
+    /// What ended it.
+    reason: EndReason,
+}
+
+impl Leftover {
+    fn of(manifest: Manifest, path: Option<PathBuf>, why_not: Option<&'static str>) -> Self {
+        Self { manifest, new: false, path, why_not, reason: EndReason::ServerCrashed }
+    }
 }
 
 /// Looks through a folder that nothing is recorded in yet. Blocking.
@@ -53,10 +65,7 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
     let mut known: HashMap<String, Manifest> =
         catalog.all().into_iter().map(|manifest| (manifest.file.clone(), manifest)).collect();
     let (mut found, mut media) = (Vec::new(), Vec::new());
-    let mut used = Used {
-        manifests: known.keys().map(|file| manifest_name(file)).collect(),
-        ids: known.values().map(|manifest| manifest.id.clone()).collect(),
-    };
+    let mut used = Used::of(known.values());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -85,21 +94,21 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
         let left = match (state, manifest) {
             (Some(RecordingState::Recording), Some(manifest)) if !taken => {
                 known.remove(file);
-                Leftover { manifest, new: false, path, why_not: None }
+                Leftover::of(manifest, path, None)
             }
             (Some(RecordingState::Quarantined), Some(manifest)) if !taken => {
-                Leftover { manifest, new: false, path, why_not: Some("") }
+                Leftover::of(manifest, path, Some(""))
             }
             (Some(_), _) if !part => continue,
-            (None, _) if !taken => used.adopt(dir, &name, file, false)?,
-            _ => used.adopt(dir, &name, file, true)?,
+            (None, _) if !part && used.follow(dir, catalog, file)? => continue,
+            _ => used.adopt(dir, &name, file, taken || state.is_some())?,
         };
         found.push(left);
     }
     for manifest in known.into_values().filter(|manifest| manifest.state == RecordingState::Recording) {
         let there = finals.contains(&manifest.file);
         if !there {
-            found.push(Leftover { manifest, new: false, path: None, why_not: Some(NEVER_WRITTEN) });
+            found.push(Leftover::of(manifest, None, Some(NEVER_WRITTEN)));
         }
     }
     found.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
@@ -110,24 +119,68 @@ fn is_media(file: &str) -> bool {
     [".webm", ".mkv", ".mp4"].iter().any(|suffix| file.ends_with(suffix))
 }
 
-/// What no new manifest may be called.
+/// What there is already.
 struct Used {
+    /// What no new manifest may be called.
     manifests: HashSet<String>,
     ids: HashSet<RecordingId>,
+    /// By these a file is known under another name, too.
+    sealed: Vec<Manifest>,
 }
 
 impl Used {
+    fn of<'a>(known: impl Iterator<Item = &'a Manifest> + Clone) -> Self {
+        Self {
+            manifests: known.clone().map(|manifest| manifest_name(&manifest.file)).collect(),
+            ids: known.clone().map(|manifest| manifest.id.clone()).collect(),
+            sealed: known.filter(|manifest| manifest.state == RecordingState::Sealed).cloned().collect(),
+        }
+    }
+
+    /// The recording that a file is of, under another name or once more: of the same size, and begun at the
+    /// same time.
+    fn twin(&mut self, origin: &Origin, bytes: u64) -> Option<&mut Manifest> {
+        let began = Timestamp::from_nanosecond(origin.unix_nanos?).ok().map(to_millis)?;
+        self.sealed.iter_mut().find(|known| origin.ours && known.bytes == bytes && known.started_at == began)
+    }
+
+    /// Whether a file is one that somebody has given another name: its manifest goes along, and all that
+    /// it says.
+    fn follow(&mut self, dir: &Path, catalog: &Catalog, file: &str) -> io::Result<bool> {
+        let (path, free) = (dir.join(file), !self.manifests.contains(&manifest_name(file)));
+        let Some(origin) = origin(&path).filter(|_| free) else { return Ok(false) };
+        let Some(twin) = self.twin(&origin, fs::metadata(&path)?.len()) else { return Ok(false) };
+        if dir.join(&twin.file).try_exists()? {
+            return Ok(false);
+        }
+        tracing::info!(id = %twin.id, from = twin.file, to = file, "somebody has renamed a recording");
+        if let Err(error) = catalog.follow(&twin.id, file) {
+            tracing::error!(%error, file, "its manifest can't follow; the next start tries again");
+        }
+        file.clone_into(&mut twin.file);
+        self.manifests.insert(manifest_name(file));
+        Ok(true)
+    }
+
     /// Makes a manifest for a file that none speaks of. One whose name is `taken` by a recording that is
     /// complete is not repaired: it would have to replace something.
     fn adopt(&mut self, dir: &Path, name: &str, file: &str, taken: bool) -> io::Result<Leftover> {
         let path = dir.join(name);
-        let modified = Timestamp::try_from(fs::metadata(&path)?.modified()?).map_err(io::Error::other)?;
-        let parts = names::parts_of(file);
-        let started_at = parts.as_ref().map_or(modified, |(_, start)| *start);
+        let meta = fs::metadata(&path)?;
+        let modified = Timestamp::try_from(meta.modified()?).map_err(io::Error::other)?;
+        let origin = origin(&path).filter(|origin| origin.ours);
+        let told = origin.as_ref().and_then(|origin| origin.title.as_deref());
+        let date = origin.as_ref().and_then(|origin| Timestamp::from_nanosecond(origin.unix_nanos?).ok());
+        let started_at = names::parts_of(file).map(|(_, start)| start).or(date).unwrap_or(modified);
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-        let named = || stem.parse().or_else(|_| "recovered".parse());
-        let stream: StreamName =
-            parts.map_or_else(named, |(stream, _)| Ok(stream)).map_err(io::Error::other)?;
+        // A copy of a file that tells no name is its original's stream's.
+        let twin =
+            origin.as_ref().filter(|_| told.is_none()).and_then(|origin| self.twin(origin, meta.len()));
+        let stream = twin.map(|twin| twin.stream.clone()).or_else(|| names::stream_of(file, told));
+        let stream: StreamName = match stream {
+            Some(stream) => stream,
+            None => stem.parse().or_else(|_| "recovered".parse()).map_err(io::Error::other)?,
+        };
         let id = names::id_of(file).filter(|id| !taken && !self.ids.contains(id));
         let id = id.unwrap_or_else(|| RecordingId::new(started_at));
         let usable = is_media(file) && !taken && !self.manifests.contains(&manifest_name(file));
@@ -138,8 +191,16 @@ impl Used {
         self.ids.insert(id.clone());
         let manifest = bare(id, stream, file, started_at);
         let why_not = taken.then_some("a complete recording has its name");
-        Ok(Leftover { manifest, new: true, path: Some(path), why_not })
+        Ok(Leftover { new: true, ..Leftover::of(manifest, Some(path), why_not) })
     }
+}
+
+/// What a file's first bytes say of where it comes from; nothing if they can't be read, as when somebody
+/// else owns it.
+fn origin(path: &Path) -> Option<Origin> {
+    let mut head = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(MAX_HEAD as u64).read_to_end(&mut head)).ok()?;
+    Origin::find(&head)
 }
 
 fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp) -> Manifest {
@@ -164,67 +225,113 @@ fn bare(id: RecordingId, stream: StreamName, file: String, started_at: Timestamp
         gaps: Vec::new(),
         end_reason: None,
         reason: None,
+        error: None,
         hook: HookRecord::new(HookState::None),
     }
 }
 
-/// Brings all of them to their end, unless told to stop; the next start goes on then.
-pub(super) async fn run(shared: Arc<Shared>, leftovers: Vec<Leftover>) {
-    let stop = shared.tasks.stop_token();
-    let all = leftovers.len();
-    for (done, leftover) in leftovers.into_iter().enumerate() {
-        if stop.is_cancelled() {
-            return;
-        }
-        let (id, file) = (leftover.manifest.id.clone(), leftover.manifest.file.clone());
-        tracing::info!(%id, file, number = done + 1, of = all, "repairing what the last run left");
-        let counts = &metrics().recordings;
-        match one(&shared, leftover, &stop).await {
-            Ok(Some(manifest)) => {
-                counts.repaired.inc();
-                counts.sealed.inc([EndReason::ServerCrashed.as_str()]);
-                let (bytes, duration_ms) = (manifest.bytes, manifest.duration_ms);
-                tracing::info!(%id, file, bytes, duration_ms, "repaired");
-                tokio::select! {
-                    // If nobody listens any more, the manifest still says `queued`.
-                    _ = shared.events.send(Event::Sealed(Box::new(manifest))) => {}
-                    () = stop.cancelled() => return,
+/// Brings all of them to their end, unless told to stop; the next start goes on then. One that the disk
+/// refuses holds up no other: it is tried again behind them, with growing pauses.
+pub(super) async fn run(shared: Arc<Shared>, mut leftovers: Vec<Leftover>) {
+    let mut again = Again::default();
+    loop {
+        let all = leftovers.len();
+        let mut refused = Vec::new();
+        for (done, mut leftover) in leftovers.into_iter().enumerate() {
+            if shared.tasks.stop_token().is_cancelled() {
+                return;
+            }
+            let (id, file) = (leftover.manifest.id.clone(), &leftover.manifest.file);
+            tracing::info!(%id, file, number = done + 1, of = all, "repairing what the last run left");
+            match settle(&shared, &mut leftover).await {
+                Ok(()) => {}
+                Err(Failed::Repair(RepairError::Stopped)) => return,
+                Err(error) => {
+                    metrics().recordings.repair_failed.inc();
+                    shared.catalog.fails(&id, error.to_string());
+                    refused.push(leftover);
                 }
             }
-            Ok(None) => drop(counts.quarantined.inc()),
-            Err(Failed::Repair(RepairError::Stopped)) => return,
-            Err(error) => {
-                counts.repair_failed.inc();
-                tracing::error!(%id, file, %error, "not repaired; the next start tries again");
-            }
         }
+        if refused.is_empty() || !again.pause(&shared).await {
+            return;
+        }
+        leftovers = refused;
     }
 }
 
+/// Brings one to its end, and says so.
+async fn settle(shared: &Arc<Shared>, leftover: &mut Leftover) -> Result<(), Failed> {
+    let (counts, stop) = (&metrics().recordings, shared.tasks.stop_token());
+    let Some(manifest) = one(shared, leftover, &stop).await? else {
+        counts.quarantined.inc();
+        return Ok(());
+    };
+    counts.repaired.inc();
+    counts.sealed.inc([EndReason::ServerCrashed.as_str()]);
+    let Manifest { id, file, bytes, duration_ms, .. } = &manifest;
+    tracing::info!(%id, file, bytes, duration_ms, "repaired");
+    tokio::select! {
+        // If nobody listens any more, the manifest still says `queued`.
+        _ = shared.events.send(Event::Sealed(Box::new(manifest))) => Ok(()),
+        () = stop.cancelled() => Err(RepairError::Stopped.into()),
+    }
+}
+
+/// Makes whole what somebody else has left of a file that was just being recorded; `None` if it went to
+/// quarantine.
+pub(super) async fn changed(
+    shared: &Arc<Shared>,
+    id: &RecordingId,
+    reason: EndReason,
+) -> Result<Option<Manifest>, Failed> {
+    let manifest = shared.catalog.raw(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+    let path = shared.config.dir.join(format!("{}{PART}", manifest.file));
+    let mut leftover = Leftover { reason, ..Leftover::of(manifest, Some(path), None) };
+    one(shared, &mut leftover, &shared.tasks.stop_token()).await
+}
+
+/// Why one is not settled, though it can be.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(super) enum Failed {
+    /// It could not be repaired now.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// Its manifest could not be changed.
     #[error(transparent)]
     Catalogue(#[from] Error),
+    /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Io(error)
+            | Failed::Repair(RepairError::Io(error))
+            | Failed::Catalogue(Error::Io(error)) => error,
+            other => Self::other(other),
+        }
+    }
 }
 
 /// Repairs one; `None` if it went to quarantine.
 async fn one(
     shared: &Arc<Shared>,
-    leftover: Leftover,
+    leftover: &mut Leftover,
     stop: &CancellationToken,
 ) -> Result<Option<Manifest>, Failed> {
-    let Leftover { manifest, new, path, why_not } = leftover;
-    let id = manifest.id.clone();
-    if new {
-        let (catalog, dir, manifest) = (shared.catalog.clone(), shared.config.dir.clone(), manifest.clone());
+    if leftover.new {
+        let (catalog, dir) = (shared.catalog.clone(), shared.config.dir.clone());
+        let manifest = leftover.manifest.clone();
         shared.disk.sync(move || adopt(&dir, &catalog, manifest)).await??;
+        leftover.new = false;
     }
-    let beyond = match (why_not, &path) {
-        (Some(why), _) => why.to_owned(),
+    let Leftover { manifest, path, why_not, reason, .. } = &*leftover;
+    let (id, reason) = (manifest.id.clone(), *reason);
+    let beyond = match (why_not, path) {
+        (Some(why), _) => (*why).to_owned(),
         (None, None) => NEVER_WRITTEN.to_owned(),
         (None, Some(path)) => {
             let (dir, file, path, stop) =
@@ -232,14 +339,14 @@ async fn one(
             let space = shared.space.clone();
             let work = move || mend(&dir, &file, &path, space, &stop);
             match shared.disk.sync(work).await? {
-                Ok(repaired) => return complete(shared, &id, repaired).await.map(Some),
+                Ok(repaired) => return complete(shared, &id, repaired, reason).await.map(Some),
                 Err(RepairError::Beyond(why)) => why,
                 Err(error) => return Err(error.into()),
             }
         }
     };
     tracing::error!(%id, file = manifest.file, why = beyond, "can't be repaired: it goes to quarantine");
-    quarantine(shared, &id, path, beyond).await.map(|()| None)
+    quarantine(shared, &id, path.clone(), beyond, reason).await.map(|()| None)
 }
 
 /// Gives a file the manifest it lacks. One that could not be read is kept, in quarantine. Blocking.
@@ -269,12 +376,21 @@ fn mend(
         !stop.is_cancelled()
     };
     let part = dir.join(format!("{file}{PART}"));
+    let whole = dir.join(file);
+    // An attempt that was cut off may have moved it on.
+    let mut there = None;
+    for place in [path, &part, &whole] {
+        if there.is_none() && place.try_exists()? {
+            there = Some(place);
+        }
+    }
+    let path = there.ok_or_else(|| RepairError::Beyond("somebody removed it".to_owned()))?;
     if path.extension().is_none_or(|extension| extension != "part") {
-        if let Some(whole) = look(path, &mut watch)? {
+        if let Some(found) = look(path, &mut watch)? {
             fs::File::open(path)?.sync_all()?;
-            fs::rename(path, dir.join(file))?;
+            fs::rename(path, &whole)?;
             sync_dir(dir)?;
-            return Ok(whole);
+            return Ok(found);
         }
         // What is not whole has no business under a final name (S1).
         fs::rename(path, &part)?;
@@ -285,10 +401,16 @@ fn mend(
     seal_part(dir, file, space, &mut watch)
 }
 
-async fn complete(shared: &Arc<Shared>, id: &RecordingId, repaired: Repaired) -> Result<Manifest, Failed> {
+async fn complete(
+    shared: &Arc<Shared>,
+    id: &RecordingId,
+    repaired: Repaired,
+    reason: EndReason,
+) -> Result<Manifest, Failed> {
     let hook = shared.hook_state();
     let change = move |manifest: &mut Manifest| {
         describe(manifest, &repaired);
+        manifest.end_reason = Some(reason);
         manifest.hook.state = hook;
         Ok(())
     };
@@ -335,7 +457,6 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     manifest.state = RecordingState::Sealed;
     manifest.bytes = repaired.bytes;
     manifest.file_present = true;
-    manifest.end_reason = Some(EndReason::ServerCrashed);
 }
 
 /// The manifest says so durably, then the file moves: should that be cut off, the next start moves it.
@@ -343,39 +464,28 @@ async fn quarantine(
     shared: &Arc<Shared>,
     id: &RecordingId,
     path: Option<PathBuf>,
-    reason: String,
+    why: String,
+    reason: EndReason,
 ) -> Result<(), Failed> {
     let bytes = path.as_ref().and_then(|path| fs::metadata(path).ok()).map(|meta| meta.len());
     let change = move |manifest: &mut Manifest| {
+        // An attempt that was cut off may have moved the file already.
+        if bytes.is_some() || manifest.state != RecordingState::Quarantined {
+            manifest.file_present = bytes.is_some();
+            manifest.bytes = bytes.unwrap_or(0);
+        }
         manifest.state = RecordingState::Quarantined;
-        manifest.file_present = bytes.is_some();
-        manifest.bytes = bytes.unwrap_or(0);
-        manifest.end_reason.get_or_insert(EndReason::ServerCrashed);
-        if !reason.is_empty() {
-            manifest.reason = Some(reason);
+        manifest.end_reason.get_or_insert(reason);
+        if !why.is_empty() {
+            manifest.reason = Some(why);
         }
         Ok(())
     };
     let dir = shared.config.dir.clone();
-    let away = move |_: &Catalog, before: &Manifest| match path {
+    let away = move |_: &Catalog, before: &Manifest| match path.filter(|path| path.exists()) {
         Some(path) => move_away(&path, &dir.join(QUARANTINE), &before.file),
-        None => Ok(()),
+        None => sync_dir(&dir),
     };
     shared.catalog.update(id, change, away).await?;
     Ok(())
-}
-
-/// Moves a file into a folder, which may have to be made, and never over another one.
-fn move_away(path: &Path, folder: &Path, name: &str) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let mut free = folder.join(name);
-    for number in 1.. {
-        if !free.try_exists()? {
-            break;
-        }
-        free = folder.join(format!("{name}.{number}"));
-    }
-    fs::rename(path, free)?;
-    sync_dir(folder)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }

@@ -401,7 +401,7 @@ fn sealed(own: &Own, mended: &Mended, seal: &Seal, done: Done, before: u64) -> R
         number: own.layout.tracks[index].number,
         kind: Some(track.kind),
         codec_id: webm::codec_id(own.tracks[index].codec).to_owned(),
-        frames: track.frames,
+        frames: track.frames - track.filled,
         size: (track.width > 0).then_some((track.width, track.height)),
     };
     let whole = done == Done::Nothing;

@@ -5,7 +5,9 @@
 //!
 //! Ages are the wall clock's word, which may be wrong: a machine without a battery begins in 1970, a time
 //! server moves it by years. So an age counts from the latest time that there is of a recording, and once
-//! the clock was seen to move by itself nothing goes by age any more.
+//! the clock was seen to move by itself nothing goes by age any more. A clock that ran ahead while nobody saw it
+//! is known by the last time that there is a trace of in the folder: then ages wait until the clock has gone
+//! steadily for hours, or somebody vouches for it.
 
 use crate::base::pattern::Pattern;
 use crate::base::units;
@@ -16,15 +18,24 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often a server looks: what comes in meanwhile is little beside any disk.
 const EVERY: Duration = Duration::from_secs(60);
 /// The wall clock was moved if it gained or lost more than this between two looks. Time servers correct
 /// less than that a little at a time, and no rule by age is about minutes.
 const MOVED: SignedDuration = SignedDuration::from_mins(5);
+/// Further ahead of the last trace of time in the folder than this, a clock is doubted. A server that runs leaves
+/// one each minute.
+const AHEAD: SignedDuration = SignedDuration::from_hours(24);
+/// So long a doubted clock has to go steadily: a time server that is there corrects it sooner, and a machine that
+/// is on for a working day has it.
+const STEADY: SignedDuration = SignedDuration::from_hours(4);
+/// The hidden file whose modification is that trace.
+const SEEN: &str = ".clock";
 /// A clock that showed less (the beginning of 2024) had not been set: nobody knows how old that is.
 const NOT_SET: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
@@ -66,8 +77,13 @@ impl Retention {
         !self.max_age.is_zero() || self.max_bytes > 0 || self.streams.iter().any(rule)
     }
 
+    /// Whether anything is ever removed by its age.
+    fn counts_ages(&self) -> bool {
+        !self.max_age.is_zero() || self.streams.iter().any(|rule| !rule.max_age.is_zero())
+    }
+
     /// These rules without those by age.
-    fn by_size_alone(&self) -> Self {
+    pub fn by_size_alone(&self) -> Self {
         let rule = |rule: &Rule| Rule { max_age: Duration::ZERO, ..rule.clone() };
         let streams = self.streams.iter().map(rule).collect();
         Self { max_age: Duration::ZERO, streams, ..self.clone() }
@@ -156,6 +172,67 @@ impl Clocks {
     }
 }
 
+/// Why ages can't be believed now, and what to do about it; `None` if they can. Blocking.
+pub fn doubt(dir: &Path) -> io::Result<Option<String>> {
+    let known = fs::metadata(dir.join(SEEN)).and_then(|meta| meta.modified()).ok();
+    let seen = match known.and_then(|at| Timestamp::try_from(at).ok()) {
+        Some(seen) => Some(seen),
+        None => catalog::manifests(dir)?.iter().map(newest).max(),
+    };
+    let ahead = seen.map(|seen| Timestamp::now().duration_since(seen)).filter(|ahead| *ahead > AHEAD);
+    Ok(ahead.map(|ahead| {
+        format!(
+            "the wall clock is {} h ahead of the last time that record.dir has a trace of: nothing is removed by \
+             retention.max_age until it has gone steadily for {} h. See that it is right (timedatectl), then \
+             `touch {}` to go on at once",
+            ahead.as_hours(),
+            STEADY.as_hours(),
+            dir.join(SEEN).display()
+        )
+    }))
+}
+
+/// The latest time that a recording tells.
+fn newest(manifest: &Manifest) -> Timestamp {
+    let ended = manifest.ended_at.unwrap_or(manifest.started_at);
+    manifest.id.time().map_or(ended, |began| ended.max(began))
+}
+
+/// Leaves a trace of the time. Blocking. Without one the clock is doubted once too often.
+fn trace(dir: &Path) {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(SEEN));
+    if let Err(error) = file.and_then(|file| file.set_modified(SystemTime::now())) {
+        tracing::debug!(%error, "no trace of the time is left");
+    }
+}
+
+/// Whether ages count.
+#[derive(Clone, Copy, Debug)]
+enum Ages {
+    Count,
+    /// The clock is doubted since then.
+    Wait(Clocks),
+    /// It was moved.
+    Never,
+}
+
+impl Ages {
+    /// What holds from now on.
+    fn look(self, dir: &Path, now: Clocks) -> Self {
+        match self {
+            Self::Count => return self,
+            Self::Wait(since) if now.machine - since.machine < STEADY => match doubt(dir) {
+                Ok(None) => {}
+                Ok(Some(_)) | Err(_) => return self,
+            },
+            Self::Wait(_) => {}
+            Self::Never => return self,
+        }
+        tracing::info!("the wall clock is believed again: recordings are removed by their age");
+        Self::Count
+    }
+}
+
 /// Why one goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Why {
@@ -208,8 +285,10 @@ impl Recordings {
             return;
         }
         let (recordings, stop) = (self.clone(), self.shared.tasks.stop_token());
-        let (mut rules, mut before) = (retention, Clocks::read());
+        let sizes = retention.by_size_alone();
+        let mut before = Clocks::read();
         self.shared.tasks.spawn("retention", async move {
+            let mut ages = recordings.ages_at_start().await;
             loop {
                 let now = Clocks::read();
                 if let Some(moved) = now.moved_since(&before) {
@@ -218,10 +297,12 @@ impl Recordings {
                         "the wall clock was moved: until the server is started again, nothing is removed by \
                          retention.max_age. See that the clock is right (timedatectl), then restart"
                     );
-                    rules = rules.by_size_alone();
+                    ages = Ages::Never;
                 }
                 before = now;
-                recordings.remove(&rules, now.wall).await;
+                ages = recordings.look_at_ages(ages, now).await;
+                let rules = if matches!(ages, Ages::Count) { &retention } else { &sizes };
+                recordings.remove(rules, now.wall).await;
                 tokio::select! {
                     () = tokio::time::sleep(EVERY) => {}
                     () = stop.cancelled() => return,
@@ -230,8 +311,37 @@ impl Recordings {
         });
     }
 
-    /// Removes what is due now, and says so in the log; returns what went.
+    async fn ages_at_start(&self) -> Ages {
+        let dir = self.shared.config.dir.clone();
+        match self.shared.disk.write(move || doubt(&dir)).await {
+            Ok(Ok(None)) => Ages::Count,
+            Ok(Ok(Some(doubt))) => {
+                tracing::error!("{doubt}");
+                Ages::Wait(Clocks::read())
+            }
+            Ok(Err(_)) | Err(_) => Ages::Wait(Clocks::read()),
+        }
+    }
+
+    /// What holds from now on; leaves a trace of a time that is believed.
+    async fn look_at_ages(&self, ages: Ages, now: Clocks) -> Ages {
+        let dir = self.shared.config.dir.clone();
+        let look = move || {
+            let ages = ages.look(&dir, now);
+            if matches!(ages, Ages::Count) {
+                trace(&dir);
+            }
+            ages
+        };
+        self.shared.disk.write(look).await.unwrap_or(ages)
+    }
+
+    /// Removes what is due now, and says so in the log; returns what went. A clock whose ages are to be believed
+    /// leaves its trace.
     pub async fn remove_due(&self, retention: &Retention) -> Vec<Removal> {
+        if retention.counts_ages() {
+            self.look_at_ages(Ages::Count, Clocks::read()).await;
+        }
         self.remove(retention, Timestamp::now()).await
     }
 
@@ -297,6 +407,7 @@ mod tests {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
+            error: None,
             hook: HookRecord::new(hook),
         }
     }

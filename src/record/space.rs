@@ -7,7 +7,7 @@
 //!
 //! [`PartFile`]: super::file::PartFile
 
-use crate::record::file::{free_space, is_full};
+use crate::record::file::{free_inodes, free_space, is_full};
 use rustix::fs::FallocateFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -26,6 +26,9 @@ const RESERVED: u64 = 1 << 20;
 const OVERHEAD: u64 = 16 << 10;
 /// With less than this free no recording begins: it would end before it is worth a file.
 const TO_BEGIN: u64 = 1 << 20;
+/// The same for inodes: a recording takes one for its file, one for its manifest, and for a moment one for each
+/// manifest that is replaced.
+const INODES_TO_BEGIN: u64 = 8;
 /// After a recording ended for want of space, none begins before so much more is free: what its end
 /// gave back would only make another one end.
 const MORE: u64 = 1 << 20;
@@ -92,17 +95,20 @@ impl Space {
     fn look(&self) -> io::Result<bool> {
         let free = free_space(&self.dir)?;
         let wanted = self.min_free.max(TO_BEGIN).max(self.full_below.load(Ordering::Relaxed));
-        if free < wanted || !self.is_whole() {
+        if free < wanted || free_inodes(&self.dir)? < INODES_TO_BEGIN || !self.is_whole() {
             return Ok(false);
         }
         self.full_below.store(0, Ordering::Relaxed);
         Ok(true)
     }
 
-    /// A recording ended for want of space.
+    /// A recording ended for want of space. Where it was inodes that it lacked, bytes will not come back with
+    /// them: a small disk may never have so many.
     pub fn ended_full(&self) {
-        let more = free_space(&self.dir).unwrap_or(0) + MORE;
-        self.full_below.fetch_max(more.min(self.min_free + PLENTY), Ordering::Relaxed);
+        if free_inodes(&self.dir).is_ok_and(|free| free >= INODES_TO_BEGIN) {
+            let more = free_space(&self.dir).unwrap_or(0) + MORE;
+            self.full_below.fetch_max(more.min(self.min_free + PLENTY), Ordering::Relaxed);
+        }
         *self.full() = Some(Instant::now());
     }
 

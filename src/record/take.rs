@@ -40,6 +40,9 @@ pub(super) struct Take {
     head: Option<Vec<u8>>,
     layout: Layout,
     clusters: Clusters,
+    /// The frames in the clusters in memory, each with where it ends there: should they not be written,
+    /// another file may have them.
+    unwritten: Vec<(usize, Held)>,
     index: Index,
     gaps: Vec<ManifestGap>,
     /// Holes that reach beyond the last frame: one a track at most.
@@ -93,6 +96,7 @@ impl Opening {
             gaps: Vec::new(),
             end_reason: None,
             reason: None,
+            error: None,
             hook: HookRecord::new(HookState::None),
         }
     }
@@ -115,6 +119,7 @@ impl Take {
             sizes: &sizes,
             uid: rand::random::<u64>() >> 1,
             unix_nanos: opening.started_at.as_nanosecond(),
+            title: opening.stream.as_str(),
         });
         let manifest = opening.manifest();
         let now = Instant::now();
@@ -127,6 +132,7 @@ impl Take {
             head: Some(head),
             layout,
             clusters: Clusters::new(&opening.tracks, max_span),
+            unwritten: Vec::new(),
             index: Index::new(&opening.tracks),
             gaps: Vec::new(),
             trailing: Vec::new(),
@@ -139,20 +145,25 @@ impl Take {
     }
 
     /// Adds a frame to the clusters in memory.
-    pub fn push(&mut self, held: &Held) {
+    pub fn push(&mut self, held: Held) {
         let frame = &held.frame;
         if let Some(gap) = held.gap {
             self.note_gap(gap);
         }
-        self.clusters.push(&Block {
-            track: frame.track,
-            // A track that turns out to have begun before the first frame written is squeezed in at
-            // the start: a millisecond apart until it has caught up.
-            time: frame.time.saturating_sub(self.base),
-            keyframe: frame.keyframe,
-            size: frame.size,
-            data: &frame.data,
-        });
+        // A track that turns out to have begun before the first frame written is squeezed in at the
+        // start: a millisecond apart until it has caught up.
+        let time = self.time_of(frame.time);
+        if held.silent {
+            return self.clusters.fill(frame.track, time, &frame.data);
+        }
+        self.clusters.push(&Block { time, ..Block::from(frame) });
+        self.unwritten.push((self.clusters.bytes().len(), held));
+    }
+
+    /// The frames that a failed write has left in no file, in the order they were pushed. Silence is made
+    /// anew for the file they go into.
+    pub fn take_back(&mut self) -> Vec<Held> {
+        self.unwritten.drain(..).map(|(_, held)| held).collect()
     }
 
     /// Notes a hole that no frame ends: the recording does.
@@ -188,7 +199,17 @@ impl Take {
 
     /// Length of the file once what is in memory is written.
     pub fn bytes(&self) -> u64 {
-        self.part.len() + self.clusters.bytes().len() as u64
+        self.part.len() + self.pending()
+    }
+
+    /// Bytes that are in memory.
+    pub fn pending(&self) -> u64 {
+        self.clusters.bytes().len() as u64
+    }
+
+    /// Time of the stream that is 0 in the file.
+    pub fn base(&self) -> Duration {
+        self.base
     }
 
     /// Time in the file of a frame of the stream.
@@ -216,6 +237,7 @@ impl Take {
         written?;
         if self.looked.elapsed() >= Duration::from_secs(1) {
             self.looked = Instant::now();
+            self.part.check_place()?;
             self.space.guard()?;
         }
         Ok(())
@@ -232,6 +254,7 @@ impl Take {
             let position = self.part.len() - self.layout.segment_at;
             self.part.append(&self.clusters.bytes()[cluster.range.clone()])?;
             self.index.commit(&cluster.tally, position);
+            self.unwritten.retain(|(end, _)| *end > cluster.range.end);
             self.part.keep(self.index.bytes_at_most());
             self.unsynced = true;
         }
@@ -267,27 +290,34 @@ impl Take {
         self.part.handle()
     }
 
-    /// Makes the file whole and gives it its final name; returns what the manifest says then.
-    /// Blocking.
-    pub fn seal(mut self, reason: EndReason, lost: &[u64]) -> io::Result<Manifest> {
+    /// A sync has failed.
+    pub fn doubt(&mut self) {
+        self.part.doubt();
+    }
+
+    /// Makes the file whole and gives it its final name; returns what the manifest says then. What fails
+    /// can be tried again. Blocking.
+    pub fn seal(&mut self, reason: EndReason, lost: &[u64]) -> io::Result<Manifest> {
         let seal = webm::seal(&self.layout, &self.index, self.part.len());
         let SealedFile { bytes } = self.part.seal(&seal)?;
-        for (index, track) in self.manifest.tracks.iter_mut().enumerate() {
+        let mut manifest = self.manifest.clone();
+        for (index, track) in manifest.tracks.iter_mut().enumerate() {
             let seen = &self.index.tracks[index];
-            track.frames = seen.frames;
+            track.frames = seen.frames - seen.filled;
             track.width = (seen.width > 0).then_some(seen.width);
             track.height = (seen.height > 0).then_some(seen.height);
             track.lost = lost.get(index).copied().unwrap_or(0);
         }
-        self.manifest.state = RecordingState::Sealed;
-        self.manifest.bytes = bytes;
-        self.manifest.lasted(seal.duration);
-        self.manifest.gaps = self.gaps;
+        manifest.state = RecordingState::Sealed;
+        manifest.bytes = bytes;
+        manifest.lasted(seal.duration);
+        manifest.gaps = self.gaps.clone();
         // Clusters that a full disk did not take are in no file.
-        cut_gaps(&mut self.manifest.gaps, self.manifest.duration_ms);
-        self.manifest.gaps.append(&mut self.trailing);
-        self.manifest.end_reason = Some(reason);
-        Ok(self.manifest)
+        cut_gaps(&mut manifest.gaps, manifest.duration_ms);
+        manifest.gaps.append(&mut self.trailing.clone());
+        manifest.note_absent();
+        manifest.end_reason = Some(reason);
+        Ok(manifest)
     }
 
     /// Removes a file that holds nothing. Blocking.
@@ -323,8 +353,8 @@ mod tests {
             continues: None,
         };
         let ms = Duration::from_millis;
-        let frame = Frame { track: 0, time: ms(500), keyframe: true, size: None, data: Bytes::new() };
-        let first = Held { at: Instant::now(), frame, gap: None };
+        let frame = Frame { time: ms(500), keyframe: true, ..Frame::of(0, Bytes::new()) };
+        let first = Held { at: Instant::now(), frame, gap: None, silent: false };
         let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
         take.note_gap(gap(100, 400));
@@ -361,16 +391,17 @@ mod tests {
         let data = Bytes::from(vec![0xfc; 400]);
         let held = |track, millis: u64, keyframe| {
             let (at, time) = (Instant::now(), Duration::from_millis(millis));
-            Held { at, frame: Frame { track, time, keyframe, size: None, data: data.clone() }, gap: None }
+            let frame = Frame { time, keyframe, ..Frame::of(track, data.clone()) };
+            Held { at, frame, gap: None, silent: false }
         };
         let second = Duration::from_secs(1);
         let mut take =
             Take::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
         for second in 0..3600 {
             for step in 0..50 {
-                take.push(&held(1, second * 1000 + step * 20, true));
+                take.push(held(1, second * 1000 + step * 20, true));
                 if step % 2 == 0 {
-                    take.push(&held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
+                    take.push(held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
                 }
             }
             take.write().unwrap();

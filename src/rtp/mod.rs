@@ -1,35 +1,35 @@
 //! L1: RTP packets in, frames out.
 //!
 //! ```text
-//! packet ─▶ reorder (holes wait, are asked for) ─▶ red, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
+//! packet ─▶ red ─▶ reorder (holes wait, are asked for) ─▶ lane, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
 //! ```
+//!
+//! Padding takes its sequence number and nothing else: it says nothing of sound, pictures and clocks.
 //!
 //! It counts what became of packets ([`Counts`]); whoever owns it adds that up.
 //!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
 mod keyframe;
+mod lane;
 mod red;
 mod reorder;
 mod sequence;
+mod silence;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod vp8;
 
 use crate::media::{self, Event, Frame, Gap, GapReason, Track};
-use crate::rtp::keyframe::Keyframes;
 pub use crate::rtp::keyframe::Reason as KeyframeReason;
-use crate::rtp::reorder::{Item, Reorder};
-use crate::rtp::sequence::Timestamps;
+use crate::rtp::lane::{Kind, Lane, Untimed};
 use crate::rtp::sync::Timeline;
+pub use crate::rtp::vp8::keyframe_size;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Audio that can't be sent again waits this long at most: for a packet that was overtaken, or for
-/// the copies in the next ones.
-const UNREPEATABLE: Duration = Duration::from_millis(250);
 /// What a packet that is kept counts for at least. However little of it is payload, it pins the whole
 /// datagram, with header extensions and padding: up to 2 KiB, as the socket takes them. By payload alone
 /// packets of one byte would take a thousand times of what a bound allows.
@@ -110,31 +110,6 @@ pub struct Counts {
     pub keyframe_requests: [u64; 4],
 }
 
-/// One track on its way.
-#[derive(Debug)]
-struct Lane {
-    reorder: Reorder,
-    timestamps: Timestamps,
-    /// The last frame's time, to tell where a gap begins.
-    last: Option<Duration>,
-    heard: Option<Instant>,
-    /// It was not silent when it was looked at last.
-    flows: bool,
-    kind: LaneKind,
-}
-
-#[derive(Debug)]
-enum LaneKind {
-    Video {
-        assembler: vp8::Assembler,
-        keyframes: Keyframes,
-    },
-    /// Whether packets were lost since the last one.
-    Audio {
-        loss: bool,
-    },
-}
-
 /// All tracks of one publisher: reorder, depacketize, align.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -148,29 +123,11 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline whose time 0 is `origin`.
     pub fn new(config: Config, tracks: &[TrackSetup], origin: Instant) -> Self {
-        let lane = |setup: &TrackSetup| Lane {
-            reorder: Reorder::new(
-                if setup.nack { config.reorder_window } else { config.reorder_window.min(UNREPEATABLE) },
-                setup.nack,
-            ),
-            timestamps: Timestamps::new(setup.track.codec.clock_rate()),
-            last: None,
-            heard: None,
-            flows: false,
-            // Offers are answered with VP8 and Opus only: the one payload format of each kind.
-            kind: match setup.track.codec.kind() {
-                media::Kind::Video => LaneKind::Video {
-                    assembler: vp8::Assembler::default(),
-                    keyframes: Keyframes::new(config.keyframe_interval),
-                },
-                media::Kind::Audio => LaneKind::Audio { loss: false },
-            },
-        };
         let is_video = |setup: &TrackSetup| setup.track.codec.kind() == media::Kind::Video;
         let leader = tracks.iter().position(is_video).unwrap_or(0);
         Self {
             origin,
-            lanes: tracks.iter().map(lane).collect(),
+            lanes: tracks.iter().map(|setup| Lane::new(setup, &config)).collect(),
             timeline: Timeline::new(tracks.len(), leader),
             events: VecDeque::new(),
             feedback: VecDeque::new(),
@@ -181,30 +138,23 @@ impl Pipeline {
     pub fn packet(&mut self, track: usize, packet: Packet, arrived: Instant) {
         let at = self.micros(arrived);
         let lane = &mut self.lanes[track];
-        lane.heard = Some(arrived);
         lane.reorder.counts.received += 1;
-        if packet.red {
-            let Some((payload, copies)) = red::unpack(&packet.payload) else { return };
-            for copy in copies {
-                let sequence = packet.sequence.wrapping_sub(copy.ago);
-                let timestamp = packet.timestamp.wrapping_sub(copy.offset);
-                // The hole may be known only with this packet: it is the newest.
-                if lane.reorder.wants(sequence) {
-                    let copy =
-                        Packet { sequence, timestamp, marker: false, payload: copy.payload, red: false };
-                    lane.reorder.push_copy(copy, arrived);
-                }
-            }
-            let media = lane.timestamps.micros(packet.timestamp);
-            self.timeline.arrived(track, media, at);
-            lane.reorder.push(Packet { payload, ..packet }, arrived);
-        } else {
+        let Packet { sequence, timestamp, red, .. } = packet;
+        let (payload, copies) =
+            if red { red::unpack(&packet.payload).unwrap_or_default() } else { (packet.payload, Vec::new()) };
+        if !payload.is_empty() {
+            lane.heard = Some(arrived);
             // A packet that was asked for again says nothing of how long packets take.
-            if !lane.reorder.lacks(packet.sequence) {
-                let media = lane.timestamps.micros(packet.timestamp);
+            if !lane.reorder.lacks(sequence) {
+                let media = lane.timestamps.micros(timestamp);
                 self.timeline.arrived(track, media, at);
             }
-            lane.reorder.push(packet, arrived);
+        }
+        lane.reorder.push(Packet { payload, ..packet }, arrived);
+        for copy in copies {
+            let timestamp = timestamp.wrapping_sub(copy.offset);
+            let copy = Packet { sequence, timestamp, marker: false, payload: copy.payload, red };
+            lane.reorder.push_copy(sequence, copy, arrived);
         }
         self.take(track, arrived);
     }
@@ -239,19 +189,22 @@ impl Pipeline {
         let of = |lane: &Lane| {
             let keyframe = match &lane.kind {
                 // One that passed while the track fell silent waits for its next packet.
-                LaneKind::Video { keyframes, .. } => keyframes
+                Kind::Video { keyframes, .. } => keyframes
                     .deadline()
                     .filter(|at| lane.flows && lane.heard.is_some_and(|heard| *at < heard + SILENT)),
-                LaneKind::Audio { .. } => None,
+                Kind::Audio(_) => None,
             };
             lane.reorder.deadline().into_iter().chain(keyframe).min()
         };
-        self.lanes.iter().filter_map(of).min()
+        let settles =
+            self.timeline.deadline().map(|at| self.origin + Duration::from_micros(at.unsigned_abs()));
+        self.lanes.iter().filter_map(of).chain(settles).min()
     }
 
-    /// Whether packets wait behind a hole: what came of the publisher last is not all out yet.
+    /// Whether packets wait behind a hole, or frames for their time: what came of the publisher last is
+    /// not all out yet.
     pub fn has_hole(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.reorder.holds())
+        self.lanes.iter().any(|lane| lane.reorder.holds() || lane.waits().is_some())
     }
 
     /// The next event, in the order it left the reorder window.
@@ -264,11 +217,11 @@ impl Pipeline {
         self.lanes.iter_mut().map(|lane| {
             let mut counts = std::mem::take(&mut lane.reorder.counts);
             match &mut lane.kind {
-                LaneKind::Video { assembler, .. } => {
+                Kind::Video { assembler, .. } => {
                     counts.withheld = std::mem::take(&mut assembler.withheld);
                     (media::Kind::Video, counts)
                 }
-                LaneKind::Audio { .. } => (media::Kind::Audio, counts),
+                Kind::Audio(_) => (media::Kind::Audio, counts),
             }
         })
     }
@@ -281,7 +234,7 @@ impl Pipeline {
     /// Asks for a keyframe of every video track as soon as allowed (a viewer joined).
     pub fn want_keyframe(&mut self, now: Instant) {
         for track in 0..self.lanes.len() {
-            if let LaneKind::Video { keyframes, .. } = &mut self.lanes[track].kind {
+            if let Kind::Video { keyframes, .. } = &mut self.lanes[track].kind {
                 keyframes.wanted(now);
             }
             self.take(track, now);
@@ -293,8 +246,28 @@ impl Pipeline {
         for track in 0..self.lanes.len() {
             self.lanes[track].reorder.finish();
             self.take(track, now);
+            self.timeline.settle(track);
+            self.place(track, now);
         }
         self.feedback.clear();
+    }
+
+    /// A track goes on from another source (SSRC), with numbers, timestamps and pictures of its own; with a
+    /// `hole` if what the old one would have sent in between is missing. What of that one still waited
+    /// behind a hole comes out first, so that nothing of both is mixed.
+    pub fn replace_source(&mut self, track: usize, hole: bool, now: Instant) {
+        self.lanes[track].reorder.finish();
+        self.take(track, now);
+        self.timeline.settle(track);
+        self.place(track, now);
+        let lane = &mut self.lanes[track];
+        lane.reorder.restart();
+        lane.timestamps.restart();
+        match &mut lane.kind {
+            Kind::Video { assembler, .. } => assembler.restart(hole),
+            Kind::Audio(sound) => sound.restart(hole),
+        }
+        self.timeline.replaced(track);
     }
 
     fn micros(&self, at: Instant) -> i64 {
@@ -303,28 +276,47 @@ impl Pipeline {
 
     /// Moves one track on as far as it goes.
     fn take(&mut self, track: usize, now: Instant) {
-        let lane = &mut self.lanes[track];
-        lane.reorder.handle_timeout(now);
-        while let Some(item) = self.lanes[track].reorder.pop() {
-            match item {
-                Item::Lost(packets) => {
-                    self.events.push_back(Event::Lost { track, packets });
-                    match &mut self.lanes[track].kind {
-                        LaneKind::Video { assembler, .. } => assembler.lost(),
-                        LaneKind::Audio { loss } => *loss = true,
+        self.lanes[track].reorder.handle_timeout(now);
+        while let Some(next) = self.lanes[track].pop() {
+            let lane = &mut self.lanes[track];
+            match (next, &mut lane.kind) {
+                (Ok((packet, copy)), _) => {
+                    if let Some(frame) = lane.frame(&packet, copy, now)
+                        && !lane.wait(frame)
+                    {
+                        self.timeline.settle(track);
                     }
+                    self.place(track, now);
                 }
-                Item::Packet(packet) => self.frame(track, packet, now),
+                (Err(packets), Kind::Video { assembler, .. }) => {
+                    assembler.lost();
+                    self.lost(track, packets);
+                }
+                (Err(packets), Kind::Audio(sound)) => sound.lost = sound.lost.saturating_add(packets),
             }
         }
+        self.place(track, now);
+        self.ask(track, now);
+    }
+
+    fn lost(&mut self, track: usize, packets: u32) {
+        if packets > 0 {
+            self.events.push_back(Event::Lost { track, packets });
+        }
+    }
+
+    /// Asks for what a track lacks.
+    fn ask(&mut self, track: usize, now: Instant) {
         let lane = &mut self.lanes[track];
         let sequences = lane.reorder.nacks(now);
         if !sequences.is_empty() {
             self.feedback.push_back(Feedback::Nack { track, sequences });
         }
         lane.flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
-        if let LaneKind::Video { assembler, keyframes } = &mut lane.kind
+        // Before the start is known, the first keyframe may just be overtaken.
+        if let Kind::Video { assembler, keyframes } = &mut lane.kind
             && lane.flows
+            && !lane.reorder.opens()
         {
             if assembler.needs_keyframe() {
                 keyframes.lost(now);
@@ -336,34 +328,26 @@ impl Pipeline {
         }
     }
 
-    /// A packet in order may complete a frame.
-    fn frame(&mut self, track: usize, packet: Packet, now: Instant) {
-        let lane = &mut self.lanes[track];
-        let (timestamp, keyframe, data, after_gap) = match &mut lane.kind {
-            LaneKind::Video { assembler, keyframes } => {
-                let Some(frame) = assembler.push(&packet) else { return };
-                if frame.keyframe {
-                    keyframes.arrived(now);
-                }
-                (frame.timestamp, frame.keyframe, frame.data, frame.after_gap)
-            }
-            LaneKind::Audio { loss } => {
-                // Only what is a packet of sound gets into the file.
-                if media::opus::duration(&packet.payload).is_none() {
-                    return;
-                }
-                (packet.timestamp, true, packet.payload, std::mem::take(loss))
-            }
-        };
-        let media_time = lane.timestamps.micros_near(timestamp);
-        let now = i64::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(i64::MAX);
-        let time = self.timeline.place(track, media_time, now);
-        if let (true, Some(from)) = (after_gap, lane.last) {
+    /// Gives the frames that wait their times, where these are known.
+    fn place(&mut self, track: usize, now: Instant) {
+        let at = self.micros(now);
+        self.timeline.handle_timeout(track, at);
+        while let Some(media) = self.lanes[track].waits()
+            && !self.timeline.is_unsettled(track, media)
+            && let Some(frame) = self.lanes[track].waited()
+        {
+            self.emit(track, frame, at);
+        }
+    }
+
+    fn emit(&mut self, track: usize, frame: Untimed, now: i64) {
+        let Untimed { media, keyframe, size, data, after_gap, lost } = frame;
+        let time = self.timeline.place(track, media, now);
+        self.lost(track, lost);
+        let last = self.lanes[track].last.replace(time);
+        if let (true, Some(from)) = (after_gap, last) {
             self.events.push_back(Event::Gap(Gap { track, from, to: time, reason: GapReason::Loss }));
         }
-        lane.last = Some(time);
-        let is_video = matches!(lane.kind, LaneKind::Video { .. });
-        let size = if is_video && keyframe { media::vp8::size(&data) } else { None };
-        self.events.push_back(Event::Frame(Frame { track, time, keyframe, size, data }));
+        self.events.push_back(Event::Frame(Frame { time, keyframe, size, ..Frame::of(track, data) }));
     }
 }

@@ -8,14 +8,14 @@ const MAX_BLOCKS: usize = 8;
 /// A copy of an earlier packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Copy {
-    /// How many packets ago it was first sent: copies are those of the packets right before.
-    pub ago: u16,
-    /// Its timestamp is this much smaller.
+    /// Its timestamp is this much smaller. How many packets ago it was first sent, nothing says: padding
+    /// may have taken sequence numbers since.
     pub offset: u32,
     pub payload: Bytes,
 }
 
-/// The packet's own payload and the copies in it, oldest first; `None` if it is malformed.
+/// The packet's own payload, which padding has none of, and the copies in it, newest first; `None` if it is
+/// malformed.
 pub(super) fn unpack(payload: &Bytes) -> Option<(Bytes, Vec<Copy>)> {
     let mut headers = Vec::new();
     let mut at = 0;
@@ -29,17 +29,17 @@ pub(super) fn unpack(payload: &Bytes) -> Option<(Bytes, Vec<Copy>)> {
         }
     }
     at += 1;
-    let count = headers.len() as u16;
     let mut copies = Vec::new();
-    for (ago, (offset, length)) in (1..=count).rev().zip(headers) {
+    for (offset, length) in headers {
         if payload.len() < at + length {
             return None;
         }
         if length > 0 && offset > 0 {
-            copies.push(Copy { ago, offset, payload: payload.slice(at..at + length) });
+            copies.push(Copy { offset, payload: payload.slice(at..at + length) });
         }
         at += length;
     }
+    copies.sort_by_key(|copy| copy.offset);
     Some((payload.slice(at..), copies))
 }
 
@@ -53,8 +53,8 @@ mod tests {
             Bytes::from_static(&[0x80 | 111, 0x1e, 0x00, 2, 0x80 | 111, 0x0f, 0x00, 1, 111, 1, 2, 3, 4, 5]);
         let (own, copies) = unpack(&packet).unwrap();
         assert_eq!(&own[..], [4, 5]);
-        assert_eq!(copies[0], Copy { ago: 2, offset: 1920, payload: Bytes::from_static(&[1, 2]) });
-        assert_eq!(copies[1], Copy { ago: 1, offset: 960, payload: Bytes::from_static(&[3]) });
+        assert_eq!(copies[0], Copy { offset: 960, payload: Bytes::from_static(&[3]) });
+        assert_eq!(copies[1], Copy { offset: 1920, payload: Bytes::from_static(&[1, 2]) });
         let plain = unpack(&Bytes::from_static(&[111, 7])).unwrap();
         assert_eq!((&plain.0[..], plain.1.len()), (&[7][..], 0));
         for cut in 0..11 {

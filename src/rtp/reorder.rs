@@ -1,12 +1,19 @@
 //! Packets into order: holes wait for their packets, which are asked for again and again until the
 //! window closes.
 //!
-//! In order, a packet passes without being held. Memory is bounded by [`MAX_HELD`],
-//! [`MAX_HELD_BYTES`] and [`MAX_HOLES`]; when one is exceeded, the oldest hole closes early.
+//! In order, a packet passes without being held. Only where the sequence begins is not known by its first
+//! packet: it may have overtaken the one before it, or that one was lost ([`Start`]). Memory is bounded by
+//! [`MAX_HELD`], [`MAX_HELD_BYTES`] and [`MAX_HOLES`]; when one is exceeded, the oldest hole closes early.
+
+mod start;
+
+pub(super) use start::Begins;
 
 use crate::rtp::sequence::Sequences;
 use crate::rtp::{Counts, PACKET, Packet};
-use std::collections::{BTreeMap, VecDeque};
+use start::Start;
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::{Duration, Instant};
 
 /// Packets that may wait behind a hole: a second of 40 Mbit/s. It bounds what they hold in memory, too,
@@ -28,6 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 /// A retransmission that has not come by then won't be asked for more often than this.
 const MIN_REPEAT: Duration = Duration::from_millis(20);
+/// Packets that are looked at for the place of a copy: more than a sender of copies has under way.
+const COPY_REACH: usize = 64;
 /// Requests in one message (RFC 4585 section 6.2.1): at most four bytes each.
 const MAX_NACKS: usize = 200;
 
@@ -35,6 +44,8 @@ const MAX_NACKS: usize = 200;
 #[derive(Debug)]
 pub(super) enum Item {
     Packet(Packet),
+    /// A packet that came as a copy in another only.
+    Copy(Packet),
     /// These many packets in a row never came.
     Lost(u32),
 }
@@ -48,17 +59,44 @@ struct Missing {
     asked: Option<(Instant, u32)>,
 }
 
+impl Missing {
+    fn new(sequence: i64, since: Instant, ask: Instant) -> Self {
+        Self { sequence, since, ask, asked: None }
+    }
+}
+
+impl Item {
+    fn packet(&self) -> Option<&Packet> {
+        match self {
+            Self::Packet(packet) | Self::Copy(packet) => Some(packet),
+            Self::Lost(_) => None,
+        }
+    }
+
+    /// The packet, unless it is padding, which was sent to probe the path.
+    fn media(&self) -> Option<&Packet> {
+        self.packet().filter(|packet| !packet.payload.is_empty())
+    }
+
+    fn bytes(&self) -> usize {
+        self.packet().map_or(0, |packet| packet.payload.len())
+    }
+}
+
 /// One track's packets on their way into order.
 #[derive(Debug)]
 pub(super) struct Reorder {
     window: Duration,
     nack: bool,
+    /// `None` where any packet can be the first.
+    begins: Option<Begins>,
     sequences: Sequences,
-    /// The next to be released.
+    start: Option<Start>,
+    /// The next to be released; at the start the lowest that came.
     next: Option<i64>,
     /// The newest received.
     newest: i64,
-    held: BTreeMap<i64, Packet>,
+    held: BTreeMap<i64, Item>,
     held_bytes: usize,
     missing: VecDeque<Missing>,
     /// The earliest `ask`; exact enough for a timer.
@@ -72,11 +110,13 @@ pub(super) struct Reorder {
 }
 
 impl Reorder {
-    pub fn new(window: Duration, nack: bool) -> Self {
+    pub fn new(window: Duration, nack: bool, begins: Option<Begins>) -> Self {
         Self {
             window,
             nack,
+            begins,
             sequences: Sequences::default(),
+            start: None,
             next: None,
             newest: 0,
             held: BTreeMap::new(),
@@ -95,18 +135,36 @@ impl Reorder {
         self.missing.iter().any(|missing| missing.sequence as u16 == sequence)
     }
 
-    /// Whether a copy of this packet is of use: it has neither come nor been given up.
-    pub fn wants(&self, sequence: u16) -> bool {
-        let Some(next) = self.next else { return false };
-        let sequence = next + i64::from(sequence.wrapping_sub(next as u16) as i16);
-        (next..=self.newest + MAX_MISSING).contains(&sequence) && !self.held.contains_key(&sequence)
+    /// Takes a copy that came in the packet with number `carrier`, if a packet of its time is missing. Whether
+    /// it was asked for says nothing.
+    pub fn push_copy(&mut self, carrier: u16, copy: Packet, now: Instant) {
+        let Some(sequence) = self.place_of_copy(carrier, copy.timestamp) else { return };
+        let before = self.counts;
+        self.insert(sequence, Item::Copy(copy), now);
+        self.counts = Counts { copied: before.copied + 1, lost: self.counts.lost, ..before };
     }
 
-    /// Takes a copy of a packet that came with another one (RED). Whether it was asked for says nothing.
-    pub fn push_copy(&mut self, packet: Packet, now: Instant) {
-        let before = self.counts;
-        self.push(packet, now);
-        self.counts = Counts { copied: before.copied + 1, lost: self.counts.lost, ..before };
+    /// The last missing packet before `carrier` that is between the packets around this time. Counting back
+    /// from the carrier would not do: padding takes sequence numbers.
+    fn place_of_copy(&self, carrier: u16, timestamp: u32) -> Option<i64> {
+        let next = self.next?;
+        let mut after = next + i64::from(carrier.wrapping_sub(next as u16) as i16);
+        self.held.get(&after)?;
+        let mut before = next - 1;
+        for (&sequence, item) in self.held.range(..after).rev().take(COPY_REACH) {
+            let Some(packet) = item.media() else { continue };
+            match packet.timestamp.wrapping_sub(timestamp).cast_signed() {
+                0 => return None,
+                1.. => after = sequence,
+                _ => {
+                    before = sequence;
+                    break;
+                }
+            }
+        }
+        let end = self.missing.partition_point(|missing| missing.sequence < after);
+        let last = end.checked_sub(1).map(|at| self.missing[at].sequence);
+        last.filter(|sequence| *sequence > before)
     }
 
     /// Takes a packet.
@@ -120,29 +178,39 @@ impl Reorder {
         }
         self.stranger = None;
         let sequence = self.sequences.extend(packet.sequence);
-        let next = *self.next.get_or_insert(sequence);
-        if sequence < next {
+        self.insert(sequence, Item::Packet(packet), now);
+    }
+
+    fn insert(&mut self, sequence: i64, item: Item, now: Instant) {
+        let next = *self.next.get_or_insert_with(|| {
+            self.newest = sequence - 1;
+            self.start = Some(Start::open(now));
+            sequence
+        });
+        if sequence < next && !self.reach_back(sequence, next, now) {
             self.counts.late += 1;
             return; // Late, or a duplicate of what has gone.
         }
-        if sequence > self.newest && self.newest >= next {
+        if sequence > self.newest {
             self.note_missing(self.newest + 1..sequence, now);
-        } else if sequence > next && self.newest < next {
-            self.note_missing(next..sequence, now);
-        }
-        if sequence < self.newest {
+        } else {
             self.repaired(sequence, now);
         }
         self.newest = self.newest.max(sequence);
-        if sequence == next && self.held.is_empty() {
+        if self.start.is_none() && sequence == next && self.held.is_empty() {
             self.next = Some(next + 1);
-            self.released.push_back(Item::Packet(packet));
+            self.released.push_back(item);
             return;
         }
-        self.held_bytes += packet.payload.len();
-        if let Some(twice) = self.held.insert(sequence, packet) {
-            self.held_bytes -= twice.payload.len();
-            self.counts.late += 1;
+        match self.held.entry(sequence) {
+            Entry::Vacant(place) => {
+                self.held_bytes += item.bytes();
+                place.insert(item);
+            }
+            Entry::Occupied(_) => self.counts.late += 1,
+        }
+        if self.is_whole_at_the_start() {
+            self.begin();
         }
         self.release();
         while self.held.len() > MAX_HELD || self.held_bytes > MAX_HELD_BYTES || self.missing.len() > MAX_HOLES
@@ -160,9 +228,7 @@ impl Reorder {
             self.close_hole();
             self.release();
         }
-        self.missing.clear();
-        self.sequences = Sequences::default();
-        (self.next, self.newest, self.stranger) = (None, 0, None);
+        self.restart();
         self.counts.lost += 1;
         self.released.push_back(Item::Lost(1));
         self.push(packet, now);
@@ -171,7 +237,7 @@ impl Reorder {
     fn note_missing(&mut self, range: std::ops::Range<i64>, now: Instant) {
         let ask = now + PATIENCE;
         self.ask = Some(self.ask.map_or(ask, |at| at.min(ask)));
-        self.missing.extend(range.map(|sequence| Missing { sequence, since: now, ask, asked: None }));
+        self.missing.extend(range.map(|sequence| Missing::new(sequence, now, ask)));
     }
 
     fn repaired(&mut self, sequence: i64, now: Instant) {
@@ -196,10 +262,10 @@ impl Reorder {
 
     /// Releases what is in order.
     fn release(&mut self) {
-        let Some(mut next) = self.next else { return };
-        while let Some(packet) = self.held.remove(&next) {
-            self.held_bytes -= packet.payload.len();
-            self.released.push_back(Item::Packet(packet));
+        let (Some(mut next), None) = (self.next, &self.start) else { return };
+        while let Some(item) = self.held.remove(&next) {
+            self.held_bytes -= item.bytes();
+            self.released.push_back(item);
             next += 1;
         }
         self.next = Some(next);
@@ -207,6 +273,10 @@ impl Reorder {
 
     /// Gives up on everything before the oldest packet held.
     fn close_hole(&mut self) {
+        if self.start.is_some() {
+            self.begin();
+            return;
+        }
         let (Some(next), Some((&first, _))) = (self.next, self.held.first_key_value()) else { return };
         self.give_up(first - next);
     }
@@ -227,6 +297,10 @@ impl Reorder {
 
     /// Closes the holes whose window is over.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.close_start(now);
+        if self.start.is_some() {
+            return;
+        }
         while let (Some(next), Some(oldest)) = (self.next, self.missing.front()) {
             if now < oldest.since + self.window {
                 return;
@@ -274,11 +348,15 @@ impl Reorder {
 
     /// When `handle_timeout` or `nacks` has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let close = self.missing.front()?.since + self.window;
-        Some(if self.nack { self.ask.map_or(close, |ask| ask.min(close)) } else { close })
+        let close = match &self.start {
+            Some(start) => start.until,
+            None => self.missing.front()?.since + self.window,
+        };
+        let ask = self.ask.filter(|_| self.nack && !self.missing.is_empty());
+        Some(ask.map_or(close, |ask| ask.min(close)))
     }
 
-    /// Whether a packet waits behind a hole.
+    /// Whether a packet waits: behind a hole, or for those before the first.
     pub fn holds(&self) -> bool {
         !self.held.is_empty()
     }
@@ -290,118 +368,17 @@ impl Reorder {
         }
     }
 
+    /// What comes next has numbers of its own. Nothing may be held.
+    pub fn restart(&mut self) {
+        self.missing.clear();
+        self.sequences = Sequences::default();
+        (self.start, self.next, self.newest, self.stranger) = (None, None, 0, None);
+    }
+
     pub fn pop(&mut self) -> Option<Item> {
         self.released.pop_front()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    const WINDOW: Duration = Duration::from_secs(1);
-
-    fn packet(sequence: u16) -> Packet {
-        Packet { sequence, timestamp: 0, marker: false, payload: Bytes::new(), red: false }
-    }
-
-    fn drain(reorder: &mut Reorder) -> Vec<String> {
-        std::iter::from_fn(|| reorder.pop())
-            .map(|item| match item {
-                Item::Packet(packet) => packet.sequence.to_string(),
-                Item::Lost(packets) => format!("-{packets}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_packet_between_two_holes_that_close_at_once_is_kept_and_comes_in_its_place() {
-        for nack in [true, false] {
-            let (mut reorder, start) = (Reorder::new(WINDOW, nack), Instant::now());
-            for sequence in [0, 2, 4, 5, 8] {
-                reorder.push(packet(sequence), start);
-            }
-            reorder.handle_timeout(start + 2 * WINDOW);
-            assert_eq!(drain(&mut reorder), ["0", "-1", "2", "-1", "4", "5", "-2", "8"]);
-            assert_eq!((reorder.counts.lost, reorder.held.len(), reorder.held_bytes), (4, 0, 0));
-            reorder.push(packet(9), start + 2 * WINDOW);
-            reorder.finish();
-            assert_eq!(drain(&mut reorder), ["9"], "what was released once came again");
-        }
-    }
-
-    #[test]
-    fn a_hole_waits_for_its_packet_and_is_asked_for_until_the_window_closes() {
-        let (mut reorder, start) = (Reorder::new(WINDOW, true), Instant::now());
-        let at = |ms| start + Duration::from_millis(ms);
-        for sequence in [65534, 65535, 2] {
-            reorder.push(packet(sequence), at(0));
-        }
-        assert_eq!(drain(&mut reorder), ["65534", "65535"]);
-        assert!(reorder.nacks(at(5)).is_empty(), "it may be reordering");
-        assert_eq!(reorder.nacks(at(10)), [0, 1]);
-        assert!(reorder.nacks(at(100)).is_empty(), "asked again before the answer can be here");
-        reorder.push(packet(0), at(70));
-        assert_eq!(reorder.round_trip, Duration::from_micros(95_000), "learnt from the repair");
-        assert_eq!(drain(&mut reorder), ["0"]);
-        assert_eq!(reorder.nacks(at(140)), [1]);
-        reorder.handle_timeout(at(999));
-        assert!(drain(&mut reorder).is_empty());
-        reorder.handle_timeout(at(1000));
-        assert_eq!(drain(&mut reorder), ["-1", "2"]);
-        assert_eq!(reorder.deadline(), None);
-        reorder.push(packet(1), at(1001));
-        assert!(drain(&mut reorder).is_empty(), "too late");
-        let counts = reorder.counts;
-        assert_eq!((counts.asked, counts.retransmitted, counts.lost, counts.late), (3, 1, 1, 1));
-        reorder.push(packet(4), at(1002));
-        reorder.push(packet(3), at(1003));
-        assert_eq!((reorder.counts.reordered, reorder.counts.retransmitted), (1, 1), "it was not asked for");
-    }
-
-    #[test]
-    fn another_source_needs_two_packets_and_memory_is_bounded() {
-        let (mut reorder, now) = (Reorder::new(WINDOW, true), Instant::now());
-        reorder.push(packet(10), now);
-        reorder.push(packet(30_000), now);
-        reorder.push(packet(11), now);
-        reorder.push(packet(40_000), now);
-        reorder.push(packet(40_001), now);
-        assert_eq!(drain(&mut reorder), ["10", "11", "-1", "40001"]);
-        for n in 0..20_000u16 {
-            reorder.push(packet(40_003u16.wrapping_add(n)), now);
-            assert!(reorder.held.len() <= MAX_HELD);
-        }
-    }
-
-    #[test]
-    fn neither_sparse_nor_huge_packets_take_more_memory_than_they_may() {
-        let (mut reorder, now) = (Reorder::new(WINDOW, true), Instant::now());
-        let mut given_up = 0;
-        for n in 0..5000u16 {
-            let payload = Bytes::from_static(&[0; 60_000]);
-            reorder.push(Packet { payload, ..packet(n.wrapping_mul(900)) }, now);
-            assert!(reorder.missing.len() <= MAX_HOLES, "{} missing", reorder.missing.len());
-            let sum: usize = reorder.held.values().map(|packet| packet.payload.len()).sum();
-            assert_eq!(sum, reorder.held_bytes);
-            assert!(sum <= MAX_HELD_BYTES, "{sum} bytes held");
-            given_up += drain(&mut reorder).iter().filter(|item| item.starts_with('-')).count();
-        }
-        assert!(given_up > 4900, "{given_up} holes were given up");
-    }
-
-    #[test]
-    fn a_copy_is_wanted_unless_its_packet_came_or_was_given_up() {
-        let (mut reorder, now) = (Reorder::new(WINDOW, false), Instant::now());
-        assert!(!reorder.wants(9), "nothing has come yet");
-        for sequence in [10, 13] {
-            reorder.push(packet(sequence), now);
-        }
-        let wanted: Vec<u16> = (8..17).filter(|sequence| reorder.wants(*sequence)).collect();
-        assert_eq!(wanted, [11, 12, 14, 15, 16]);
-        assert!(!reorder.wants(20_000), "another source's");
-        reorder.handle_timeout(now + WINDOW);
-        assert!(!reorder.wants(12) && reorder.wants(14));
-    }
-}
+mod tests;

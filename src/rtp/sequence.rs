@@ -36,6 +36,11 @@ impl Timestamps {
         Self { clock_rate: i64::from(clock_rate), newest: None }
     }
 
+    /// What comes next has a clock of its own.
+    pub fn restart(&mut self) {
+        self.newest = None;
+    }
+
     /// Microseconds of the media clock, for a timestamp that has just arrived.
     pub fn micros(&mut self, timestamp: u32) -> i64 {
         self.newest = Some(self.extend(timestamp));

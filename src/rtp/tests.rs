@@ -285,3 +285,138 @@ fn a_pipeline_that_was_woken_late_does_not_ask_to_be_woken_at_once() {
     pipeline.handle_timeout(late);
     assert!(pipeline.deadline().is_none_or(|at| at > late), "it would spin");
 }
+
+/// Sound of 20 ms that is number `n`, as Chromium sends it: RED, with a copy of the one before.
+fn red(sequence: u16, n: u8) -> Packet {
+    let payload = [0x80 | 111, 0x0f, 0, 3, 111, 0x78, n - 1, 0, 0x78, n, 0].to_vec().into();
+    Packet { sequence, timestamp: u32::from(n) * 960, marker: false, payload, red: true }
+}
+
+/// Probes of 20 ms: with a timestamp of the last packet and nothing in them.
+fn padding(sequence: u16, n: u8, payload: &'static [u8], red: bool) -> Packet {
+    let payload = Bytes::from_static(payload);
+    Packet { sequence, timestamp: u32::from(n) * 960, marker: false, payload, red }
+}
+
+/// What came out of a track of sound: its numbers and times, what else there was.
+fn heard(pipeline: &mut Pipeline) -> (Vec<(u8, u64)>, Vec<Event>) {
+    let (mut frames, mut others) = (Vec::new(), Vec::new());
+    while let Some(event) = pipeline.poll_event() {
+        match event {
+            Event::Frame(frame) => frames.push((frame.data[1], frame.time.as_millis() as u64)),
+            other => others.push(other),
+        }
+    }
+    (frames, others)
+}
+
+#[test]
+fn padding_is_no_loss_no_gap_and_no_frame_whatever_it_looks_like_or_misses() {
+    let empty: &[u8] = &[];
+    // Payload, RED; whether the probes come, and whether the packet before them does.
+    let table = [
+        ("plain", empty, false, true, true),
+        ("RED without anything", empty, true, true, true),
+        ("RED with its header only", &[111], true, true, true),
+        ("malformed RED", &[0x80 | 111, 0x0f], true, true, true),
+        ("probes that never come", empty, true, false, true),
+        ("behind a packet that never comes", empty, true, true, false),
+        ("neither comes", empty, true, false, false),
+    ];
+    for (what, payload, red_type, probes, before) in table {
+        let start = Instant::now();
+        let mut pipeline = Pipeline::new(CONFIG, &[AUDIO], start);
+        let (mut sequence, mut now) = (65_500u16, start);
+        for n in 1..=100 {
+            now = start + Duration::from_millis(20 * u64::from(n));
+            if before || n % 20 != 10 {
+                pipeline.packet(0, red(sequence, n), now);
+            }
+            sequence = sequence.wrapping_add(1);
+            for _ in 0..if n % 20 == 10 { 3 } else { 0 } {
+                if probes {
+                    pipeline.packet(0, padding(sequence, n, payload, red_type), now);
+                }
+                sequence = sequence.wrapping_add(1);
+            }
+        }
+        pipeline.finish(now);
+        let (frames, others) = heard(&mut pipeline);
+        let wanted: Vec<_> = (1..=100).map(|n| (n, 20 * u64::from(n))).collect();
+        assert_eq!(frames, wanted, "{what}");
+        assert!(others.is_empty(), "{what}: {others:?}");
+    }
+}
+
+#[test]
+fn sound_that_is_really_lost_is_told_with_its_gap() {
+    let start = Instant::now();
+    let mut pipeline = Pipeline::new(CONFIG, &[AUDIO], start);
+    for n in (1..=9).chain(14..30) {
+        let packet = Packet { red: false, payload: vec![0x78, n, 0].into(), ..red(n.into(), n) };
+        pipeline.packet(0, packet, start + Duration::from_millis(20 * u64::from(n)));
+    }
+    pipeline.finish(start + Duration::from_secs(1));
+    let (frames, others) = heard(&mut pipeline);
+    assert_eq!(frames.len(), 25);
+    let ms = Duration::from_millis;
+    let gap = Gap { track: 0, from: ms(180), to: ms(280), reason: GapReason::Loss };
+    assert_eq!(others, [Event::Lost { track: 0, packets: 4 }, Event::Gap(gap)]);
+}
+
+#[test]
+fn sound_behind_a_hole_waits_until_its_clock_is_clear_and_a_stop_does_not() {
+    for stopped in [false, true] {
+        let start = Instant::now();
+        let mut pipeline = Pipeline::new(CONFIG, &[AUDIO], start);
+        let ms = |n: u8| 20 * u64::from(n) + if n > 50 { 5000 } else { 0 };
+        let end = if stopped { 70 } else { 100 };
+        let mut frames = Vec::new();
+        for n in 1..end {
+            let now = start + Duration::from_millis(ms(n));
+            pipeline.packet(0, red(n.into(), n), now);
+            frames.extend(heard(&mut pipeline).0);
+            if (52..80).contains(&n) {
+                assert!(pipeline.has_hole() && frames.len() == 50, "{n}: {} frames", frames.len());
+                assert_eq!(pipeline.deadline(), Some(start + Duration::from_millis(ms(51) + 600)));
+            }
+        }
+        pipeline.finish(start + Duration::from_millis(ms(end)));
+        frames.extend(heard(&mut pipeline).0);
+        assert_eq!(frames, (1..end).map(|n| (n, ms(n))).collect::<Vec<_>>());
+        assert!(!pipeline.has_hole());
+    }
+}
+
+#[test]
+fn the_first_keyframe_is_whole_though_its_first_packets_are_swapped_or_lost() {
+    // What comes of the first five packets; in the end the others were asked for and sent.
+    for arrived in [&[1, 0, 2, 3, 4][..], &[1, 2, 3, 4], &[4], &[2, 1, 4]] {
+        let start = Instant::now();
+        let mut pipeline = Pipeline::new(CONFIG, &[VIDEO], start);
+        let part = |n: u16| {
+            let (first, key) = ([0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1], [0x00, n as u8]);
+            let payload = if n == 0 { Bytes::copy_from_slice(&first) } else { Bytes::copy_from_slice(&key) };
+            Packet { sequence: 700 + n, timestamp: 7, marker: n == 4, payload, red: false }
+        };
+        for n in arrived {
+            pipeline.packet(0, part(*n), start);
+        }
+        let mut now = start;
+        for _ in 0..200 {
+            now += Duration::from_millis(1);
+            pipeline.handle_timeout(now);
+            while let Some(feedback) = pipeline.poll_feedback() {
+                if let Feedback::Nack { sequences, .. } = feedback {
+                    for n in sequences.iter().filter(|sequence| (700..705).contains(*sequence)) {
+                        pipeline.packet(0, part(n - 700), now);
+                    }
+                }
+            }
+        }
+        let events: Vec<_> = std::iter::from_fn(|| pipeline.poll_event()).collect();
+        let [Event::Frame(frame)] = &events[..] else { panic!("{arrived:?}: {events:?}") };
+        assert!(frame.keyframe && frame.data.len() == 14, "{arrived:?}: {frame:?}");
+        assert!(now.duration_since(start) < Duration::from_secs(1));
+    }
+}

@@ -3,7 +3,7 @@
 //! A decoder does not notice that a reference is missing: it shows rubbish until the next keyframe.
 //! So after a loss nothing is released unless the descriptors prove that no reference was lost.
 
-use crate::media::vp8;
+use crate::media::{Size, vp8};
 use crate::rtp::{PACKET, Packet};
 use bytes::{Bytes, BytesMut};
 
@@ -64,6 +64,18 @@ impl Descriptor {
     }
 }
 
+/// Whether a packet is the first of a keyframe: nothing that a decoder needs comes before it.
+pub(super) fn begins(packet: &Packet) -> bool {
+    Descriptor::read(&packet.payload)
+        .is_some_and(|(descriptor, data)| descriptor.starts && vp8::is_keyframe(&data))
+}
+
+/// The picture size, if this payload begins a keyframe.
+pub fn keyframe_size(payload: &Bytes) -> Option<Size> {
+    let (descriptor, data) = Descriptor::read(payload)?;
+    if descriptor.starts { vp8::size(&data) } else { None }
+}
+
 /// A whole frame.
 #[derive(Debug)]
 pub(super) struct Assembled {
@@ -94,6 +106,8 @@ pub(super) struct Assembler {
     /// Frames of upper layers were lost: those that may refer to them are dropped.
     upper_lost: bool,
     started: bool,
+    /// The source before this one left a hole.
+    hole: bool,
     /// Frames that came whole and were not released.
     pub withheld: u64,
 }
@@ -102,6 +116,12 @@ impl Assembler {
     /// Whether only a keyframe helps.
     pub fn needs_keyframe(&self) -> bool {
         self.waits || !self.started
+    }
+
+    /// Another source goes on, with a keyframe.
+    pub fn restart(&mut self, hole: bool) {
+        let hole = self.started && (hole || self.loss || self.waits);
+        *self = Self { hole: self.hole || hole, withheld: self.withheld, ..Self::default() };
     }
 
     /// Packets are missing here.
@@ -155,7 +175,7 @@ impl Assembler {
             return None;
         }
         if keyframe {
-            let after_gap = self.started && (self.waits || self.loss);
+            let after_gap = self.hole || (self.started && (self.waits || self.loss));
             *self = Self { started: true, withheld: self.withheld, ..Self::default() };
             self.released(&descriptor);
             return Some(Assembled { timestamp, keyframe, data, after_gap });

@@ -1,7 +1,7 @@
 //! Blocks out of bytes: SimpleBlock and BlockGroup, with lacing (RFC 9559 sections 10.2 to 10.4).
 
 use crate::webm::ebml::id;
-use crate::webm::walk::{children, uint};
+use crate::webm::walk::{child, children, is_filled, uint};
 use std::ops::Range;
 
 /// A block as it stands in a file.
@@ -10,15 +10,17 @@ pub struct StoredBlock<'a> {
     /// Its TrackNumber.
     pub track: u64,
     /// Its time in ticks of the Segment's TimestampScale; a block may lie before its cluster.
-    pub time: i64,
+    pub time: i128,
     /// Can be decoded without any other block.
     pub keyframe: bool,
+    /// A player may leave it out; in our files it fills a hole of sound.
+    pub discardable: bool,
     /// BlockDuration, in ticks.
     pub duration: Option<u64>,
     /// It carries BlockAdditions: an alpha channel, for example.
     pub additions: bool,
-    /// It is a SimpleBlock, not a BlockGroup.
-    pub simple: bool,
+    /// Its BlockAdditions and DiscardPadding, as they are.
+    pub aside: Vec<u8>,
     /// The whole element in the file.
     pub at: Range<u64>,
     pub(super) bytes: &'a [u8],
@@ -33,14 +35,21 @@ impl<'a> StoredBlock<'a> {
     }
 }
 
+/// Whether what stands beside a block has BlockAdditions.
+pub(super) fn has_additions(aside: &[u8]) -> bool {
+    child(aside, id::BLOCK_ADDITIONS).is_some()
+}
+
 /// A block's facts, with ranges in its element's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parts {
     pub track: u64,
     pub offset: i16,
     pub keyframe: bool,
+    pub discardable: bool,
     pub duration: Option<u64>,
     pub additions: bool,
+    pub aside: Vec<u8>,
     pub laces: Vec<Range<usize>>,
 }
 
@@ -55,8 +64,10 @@ pub(super) fn simple(payload: &[u8]) -> Option<Parts> {
         track,
         offset: i16::from_be_bytes([high, low]),
         keyframe: flags & 0x80 != 0,
+        discardable: flags & 0x01 != 0,
         duration: None,
         additions: false,
+        aside: Vec::new(),
         laces,
     })
 }
@@ -64,19 +75,28 @@ pub(super) fn simple(payload: &[u8]) -> Option<Parts> {
 /// Reads a BlockGroup's payload; a block that refers to no other is a keyframe.
 pub(super) fn group(payload: &[u8]) -> Option<Parts> {
     let (mut block, mut refers, mut duration, mut additions, mut end) = (None, false, None, false, 0);
+    let mut aside = Vec::new();
     for child in children(payload) {
         end = child.at.end;
         match child.id {
             id::BLOCK => block = Some((simple(child.payload)?, child.at.end - child.payload.len())),
             id::REFERENCE_BLOCK => refers = true,
             id::BLOCK_DURATION => duration = uint(child.payload),
-            id::BLOCK_ADDITIONS => additions = true,
+            id::BLOCK_ADDITIONS => {
+                additions = true;
+                if is_filled(child.payload) {
+                    aside.extend_from_slice(&payload[child.at]);
+                }
+            }
+            id::DISCARD_PADDING if child.payload.len() <= 8 => {
+                aside.extend_from_slice(&payload[child.at]);
+            }
             _ => {}
         }
     }
     let (block, shift) = block.filter(|_| end == payload.len())?;
     let laces = block.laces.into_iter().map(|lace| lace.start + shift..lace.end + shift).collect();
-    Some(Parts { keyframe: !refers, duration, additions, laces, ..block })
+    Some(Parts { keyframe: !refers, discardable: false, duration, additions, aside, laces, ..block })
 }
 
 /// Where the frames are.
@@ -197,6 +217,7 @@ mod tests {
                 .unwrap();
         assert_eq!((group.track, group.offset, group.keyframe), (2, 3, false));
         assert_eq!((group.duration, group.additions), (Some(20), true));
+        assert_eq!(group.aside, [0x75, 0xa1, 0x80]);
         assert_eq!((group.laces.len(), group.laces[0].clone()), (1, 6..7));
     }
 }

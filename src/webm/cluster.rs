@@ -1,7 +1,9 @@
 //! Clusters: frames in, whole clusters of known size out.
 
-use crate::media::{Codec, Kind, Size, Track, opus};
+use crate::media::{Codec, Frame, Kind, Size, Track, opus};
+use crate::webm::block::has_additions;
 use crate::webm::ebml::id;
+use crate::webm::pace::{PAUSE, Pace, in_ticks};
 use ebml_iterable::tools::Vint;
 use std::ops::Range;
 use std::time::Duration;
@@ -13,6 +15,9 @@ const MAX_BYTES: usize = 5_000_000;
 /// Places to seek to that one cluster can have. Ours have a keyframe at most; a foreign one of 32 s might
 /// consist of them.
 const MAX_CUES: usize = 1 << 14;
+/// A ReferenceBlock: what a frame refers to is of no interest to anybody, but that it does makes it no
+/// keyframe.
+const REFERS: [u8; 3] = [id::REFERENCE_BLOCK as u8, 0x81, 0xff];
 /// Id, and a size field of 4 bytes: up to 256 MiB, far more than one block over [`MAX_BYTES`].
 const HEADER_LEN: usize = 8;
 
@@ -21,14 +26,33 @@ const HEADER_LEN: usize = 8;
 pub struct Block<'a> {
     /// Index of its track.
     pub track: usize,
-    /// Time in the file.
+    /// Time in the file, by which it has its place in it.
     pub time: Duration,
+    /// How long before that it is shown: see [`crate::media::Frame::early`].
+    pub early: Duration,
     /// Can be decoded without any other frame.
     pub keyframe: bool,
     /// Picture size, on video keyframes.
     pub size: Option<Size>,
     /// The codec's bitstream.
     pub data: &'a [u8],
+    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::aside`].
+    pub aside: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    /// A block at time 0 that is no keyframe.
+    pub fn of(track: usize, data: &'a [u8]) -> Self {
+        let (time, early) = (Duration::ZERO, Duration::ZERO);
+        Self { track, time, early, keyframe: false, size: None, data, aside: &[] }
+    }
+}
+
+impl<'a> From<&'a Frame> for Block<'a> {
+    fn from(frame: &'a Frame) -> Self {
+        let Frame { track, time, early, keyframe, size, ref data, ref aside } = *frame;
+        Self { track, time, early, keyframe, size, data, aside }
+    }
 }
 
 /// Builds clusters in one buffer that is used again and again.
@@ -79,9 +103,21 @@ impl Clusters {
     /// Adds a block. Its time is rounded to the nearest millisecond that is later than all before it
     /// on its track.
     pub fn push(&mut self, block: &Block<'_>) {
-        let nearest = (block.time.as_micros() as u64 + 500) / 1000;
+        self.put(block, false);
+    }
+
+    /// Adds a packet that was made up to fill a hole of sound. It is marked discardable, so that it can be
+    /// told from what was received.
+    pub fn fill(&mut self, track: usize, time: Duration, data: &[u8]) {
+        self.put(&Block { time, keyframe: true, ..Block::of(track, data) }, true);
+    }
+
+    fn put(&mut self, block: &Block<'_>, filler: bool) {
+        let nearest = nearest_ms(block.time);
         let tick = self.newest[block.track].map_or(nearest, |newest| nearest.max(newest + 1));
         self.newest[block.track] = Some(tick);
+        // What moves a block in the file's order moves when it is shown.
+        let shown = nearest_ms(block.time.saturating_sub(block.early)) + (tick - nearest);
         let codec = self.codecs[block.track];
         let begins = codec.kind() == Kind::Video && block.keyframe && !codec.is_intra_only();
         if self.must_end(tick, begins) {
@@ -91,8 +127,12 @@ impl Clusters {
         let open = self.open.get_or_insert_with(|| Open::begin(bytes, tick, tracks));
         open.newest = tick;
         let relative = self.bytes.len() - open.at - HEADER_LEN;
-        open.tally.add(codec.kind(), block, tick, relative as u64);
-        write_block(&mut self.bytes, block, (tick - open.start) as i16);
+        open.tally.add(codec.kind(), block, shown, relative as u64);
+        if filler {
+            open.tally.note_filler(block.track);
+        }
+        let offset = shown as i64 - open.start as i64;
+        write_block(&mut self.bytes, block, offset.max(i16::MIN.into()) as i16, filler);
     }
 
     fn must_end(&self, tick: u64, video_keyframe: bool) -> bool {
@@ -138,20 +178,38 @@ impl Open {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&[id::TIMESTAMP as u8, 0x88]);
         bytes.extend_from_slice(&start.to_be_bytes());
-        Self { at, start, newest: start, tally: Tally::new(tracks) }
+        Self { at, start, newest: start, tally: Tally::new(tracks, Duration::from_millis(1)) }
     }
 }
 
+fn nearest_ms(time: Duration) -> u64 {
+    (time.as_micros() as u64 + 500) / 1000
+}
+
 /// Writes a SimpleBlock (RFC 9559 section 10.2) without the second copy of the payload that a general
-/// writer would make: this is the one place that every recorded byte passes.
-fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16) {
+/// writer would make: this is the one place that every recorded byte passes. What stands beside a frame
+/// makes it a BlockGroup.
+fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, discardable: bool) {
     let track = (block.track as u64 + 1).as_vint().expect("a track number fits");
     let size = (track.len() + 3 + block.data.len()) as u64;
-    out.push(id::SIMPLE_BLOCK as u8);
-    out.extend(size.as_vint().expect("a block's size fits"));
+    let size = size.as_vint().expect("a block's size fits");
+    let mut flags = if block.keyframe { 0x80 } else { 0 };
+    if block.aside.is_empty() {
+        out.push(id::SIMPLE_BLOCK as u8);
+    } else {
+        let refers = if block.keyframe { 0 } else { REFERS.len() };
+        let len = 1 + size.len() + track.len() + 3 + block.data.len() + block.aside.len() + refers;
+        out.push(id::BLOCK_GROUP as u8);
+        out.extend((len as u64).as_vint().expect("a group's size fits"));
+        out.extend_from_slice(block.aside);
+        out.extend_from_slice(&REFERS[..refers]);
+        out.push(id::BLOCK as u8);
+        flags = 0;
+    }
+    out.extend(size);
     out.extend(track);
     out.extend_from_slice(&offset.to_be_bytes());
-    out.push(if block.keyframe { 0x80 } else { 0 });
+    out.push(flags | u8::from(discardable));
     out.extend_from_slice(block.data);
 }
 
@@ -160,20 +218,24 @@ fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16) {
 pub struct Tally {
     pub(super) tracks: Vec<TrackTally>,
     pub(super) cues: Vec<Cue>,
+    /// [`PAUSE`] in ticks.
+    pause: u64,
 }
 
-/// What a cluster holds of one track; times in milliseconds.
+/// What a cluster holds of one track; times in ticks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrackTally {
     pub frames: u64,
+    pub filled: u64,
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
-    /// The shortest time from one frame to the next.
-    pub shortest: Option<u64>,
+    pub pace: Pace,
     pub last_sound: Option<Duration>,
     pub width: u32,
     pub height: u32,
+    /// A block has BlockAdditions.
+    pub additions: bool,
 }
 
 /// A block worth seeking to.
@@ -187,12 +249,18 @@ pub(super) struct Cue {
 }
 
 impl Tally {
-    /// Nothing yet of `tracks` tracks.
-    pub fn new(tracks: usize) -> Self {
-        Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new() }
+    /// Nothing yet of `tracks` tracks, in a file whose ticks are so long.
+    pub fn new(tracks: usize, tick: Duration) -> Self {
+        let pause = in_ticks(PAUSE, tick);
+        Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new(), pause }
     }
 
-    /// Counts a block that begins `relative` bytes into its cluster's payload, at `tick` ms.
+    /// Of a track's frames so far, one more was made up.
+    pub fn note_filler(&mut self, track: usize) {
+        self.tracks[track].filled += 1;
+    }
+
+    /// Counts a block that begins `relative` bytes into its cluster's payload, at so many ticks.
     pub fn add(&mut self, kind: Kind, block: &Block<'_>, tick: u64, relative: u64) {
         let track = &mut self.tracks[block.track];
         let cue = match kind {
@@ -206,12 +274,13 @@ impl Tally {
         if track.frames == 0 {
             track.first = tick;
         } else {
-            track.before_last = Some(track.last);
-            let interval = tick.saturating_sub(track.last);
-            track.shortest = Some(track.shortest.map_or(interval, |shortest| shortest.min(interval)));
+            track.before_last = track.before_last.max(Some(track.last.min(tick)));
         }
-        track.last = tick;
+        // Pictures shown before others that were sent before them don't end the track.
+        track.last = track.last.max(tick);
         track.frames += 1;
+        track.additions |= has_additions(block.aside);
+        track.pace.join(&Pace::of(tick), self.pause);
         if kind == Kind::Audio {
             track.last_sound = opus::duration(block.data);
         }
@@ -225,12 +294,13 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webm::{Head, Item, Reader, head};
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
     fn push(clusters: &mut Clusters, track: usize, millis: f64, keyframe: bool, bytes: usize) {
         let time = Duration::from_secs_f64(millis / 1000.0);
-        clusters.push(&Block { track, time, keyframe, size: None, data: &vec![0; bytes] });
+        clusters.push(&Block { time, keyframe, ..Block::of(track, &vec![0; bytes]) });
     }
 
     /// The start of each finished cluster, in ms.
@@ -273,6 +343,51 @@ mod tests {
         let newest: Vec<_> = clusters.newest.iter().map(|tick| tick.unwrap()).collect();
         assert_eq!(newest, [2, 7]);
         assert_eq!(starts(&clusters), [0, 2], "a block that is earlier begins its own cluster");
+    }
+
+    #[test]
+    fn pictures_sent_in_another_order_keep_it_and_say_when_they_are_shown() {
+        let mut clusters = Clusters::new(&TRACKS[..1], Duration::from_secs(1));
+        let ms = Duration::from_millis;
+        for (time, early) in [(0, 0), (120, 0), (121, 81), (122, 42), (160, 0)] {
+            let (time, early, keyframe) = (ms(time), ms(early), time == 0);
+            clusters.push(&Block { time, early, keyframe, ..Block::of(0, b"picture") });
+        }
+        clusters.finish();
+        let (mut reader, mut times) = (Reader::new(None), Vec::new());
+        let (mut bytes, _) = head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0, title: "" });
+        bytes.extend_from_slice(clusters.bytes());
+        reader.push(&bytes);
+        while let Some(item) = reader.read().unwrap() {
+            if let Item::Block(block) = item {
+                times.push(block.time);
+            }
+        }
+        assert_eq!(times, [0, 120, 40, 80, 160]);
+        let tally = &clusters.finished()[0].tally.tracks[0];
+        assert_eq!((tally.last, tally.before_last), (160, Some(120)), "what is shown last, and before it");
+    }
+
+    #[test]
+    fn what_stands_beside_a_frame_goes_with_it() {
+        let aside = [0x75, 0xa2, 0x81, 5];
+        let mut clusters = Clusters::new(&TRACKS, Duration::from_secs(1));
+        for keyframe in [true, false] {
+            clusters.push(&Block { keyframe, aside: &aside, ..Block::of(0, b"picture") });
+        }
+        clusters.finish();
+        let (mut bytes, _) = head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0, title: "" });
+        bytes.extend_from_slice(clusters.bytes());
+        let (mut reader, mut found) = (Reader::new(None), Vec::new());
+        reader.push(&bytes);
+        while let Some(item) = reader.read().unwrap() {
+            if let Item::Block(block) = item {
+                let data = block.frames().next().unwrap().to_vec();
+                found.push((block.keyframe, data, block.aside));
+            }
+        }
+        let expected = [true, false].map(|keyframe| (keyframe, b"picture".to_vec(), aside.to_vec()));
+        assert_eq!(found, expected);
     }
 
     #[test]

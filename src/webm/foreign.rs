@@ -2,7 +2,9 @@
 
 use crate::media::Kind;
 use crate::webm::ebml::id;
+use crate::webm::entry;
 use crate::webm::walk::{child, children, float, is_filled, text, uint};
+use bytes::Bytes;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ pub struct ForeignTrack {
     pub private: Vec<u8>,
     /// Its frames are stored as they are: not compressed or encrypted by the container.
     pub plain: bool,
+    /// What of its entry goes with it into a file of ours: see [`crate::media::Track::entry`].
+    pub carried: Bytes,
     /// The whole entry, in Tracks' payload.
     pub(super) entry: Range<usize>,
     /// AlphaMode, if it says that there is an alpha channel.
@@ -80,6 +84,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
         size,
         private: child(payload, id::CODEC_PRIVATE).unwrap_or_default().to_vec(),
         plain: child(payload, id::CONTENT_ENCODINGS).is_none(),
+        carried: entry::carried(payload),
         alpha: places(video, video_at, id::ALPHA_MODE, Some(1)),
         crc: places(Some(payload), base, id::CRC_32, None),
         entry: at,

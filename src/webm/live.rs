@@ -14,8 +14,10 @@ pub const TIMESTAMP_AT: usize = 4 + 4 + 2;
 pub struct LiveBlock<'a> {
     /// TrackNumber.
     pub number: u64,
-    /// Time; not before the cluster's.
+    /// Time, by which it has its place; not before the cluster's.
     pub tick: u64,
+    /// How long before that it is shown: see [`crate::media::Frame::early`].
+    pub early: u64,
     /// Can be decoded without any other frame.
     pub keyframe: bool,
     /// How long it is shown. Players of Media Source Extensions guess where there is none, and take a
@@ -23,11 +25,13 @@ pub struct LiveBlock<'a> {
     pub duration: Option<u64>,
     /// The codec's bitstream.
     pub data: &'a [u8],
+    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::aside`].
+    pub aside: &'a [u8],
 }
 
 /// A whole cluster of blocks in the order of their times, which Media Source Extensions demand.
 pub fn live_cluster(start: u64, blocks: &[LiveBlock<'_>]) -> Vec<u8> {
-    let payload: usize = blocks.iter().map(|block| block.data.len() + 32).sum();
+    let payload: usize = blocks.iter().map(|block| block.data.len() + block.aside.len() + 32).sum();
     let mut out = Vec::with_capacity(TIMESTAMP_AT + 8 + payload);
     out.extend_from_slice(&(id::CLUSTER as u32).to_be_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -42,19 +46,23 @@ pub fn live_cluster(start: u64, blocks: &[LiveBlock<'_>]) -> Vec<u8> {
 }
 
 fn write_block(out: &mut Vec<u8>, start: u64, block: &LiveBlock<'_>) {
-    let offset = i16::try_from(block.tick - start).unwrap_or(i16::MAX);
+    let offset = (block.tick - start) as i64 - block.early as i64;
+    let offset = offset.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
     let mut frame = block.number.as_vint().expect("a track number fits");
     frame.extend_from_slice(&offset.to_be_bytes());
-    let Some(duration) = block.duration else {
+    if block.duration.is_none() && block.aside.is_empty() {
         frame.push(if block.keyframe { 0x80 } else { 0 });
         header(out, id::SIMPLE_BLOCK, frame.len() + block.data.len());
         out.extend_from_slice(&frame);
         out.extend_from_slice(block.data);
         return;
-    };
+    }
     frame.push(0);
-    let mut facts = Vec::with_capacity(12);
-    uint(&mut facts, id::BLOCK_DURATION, duration);
+    let mut facts = Vec::with_capacity(12 + block.aside.len());
+    if let Some(duration) = block.duration {
+        uint(&mut facts, id::BLOCK_DURATION, duration);
+    }
+    facts.extend_from_slice(block.aside);
     if !block.keyframe {
         // What it refers to is of no interest to anybody, but that it does makes it no keyframe.
         element(&mut facts, id::REFERENCE_BLOCK, &[0xff]);
@@ -117,9 +125,12 @@ mod tests {
     #[test]
     fn a_cluster_for_viewers_is_read_back_with_its_keyframes_and_durations() {
         let tracks = [Track::opus(2), Track::video(Codec::Vp8)];
-        let (mut bytes, _) = head(&Head { tracks: &tracks, sizes: &[None, None], uid: 1, unix_nanos: 0 });
-        let block =
-            |number, tick, keyframe, duration, data| LiveBlock { number, tick, keyframe, duration, data };
+        let (mut bytes, _) =
+            head(&Head { tracks: &tracks, sizes: &[None, None], uid: 1, unix_nanos: 0, title: "" });
+        let block = |number, tick, keyframe, duration, data| {
+            let (early, aside) = (0, &[][..]);
+            LiveBlock { number, tick, early, keyframe, duration, data, aside }
+        };
         let long = vec![7; 20_000];
         let blocks = [
             block(2, 1000, true, Some(33), &long[..]),

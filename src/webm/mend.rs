@@ -109,7 +109,7 @@ impl Mend {
                     payload_at: *payload_at,
                     // We never write a cluster without its size.
                     sound: size.is_some(),
-                    tally: Tally::new(self.own.tracks.len()),
+                    tally: Tally::new(self.own.tracks.len(), Duration::from_millis(1)),
                     covers: Vec::new(),
                     holed,
                     holes: Vec::new(),
@@ -150,7 +150,7 @@ impl Mend {
             return;
         };
         let codec = self.own.tracks[track].codec;
-        let (Some(data), 0, true) = (frames.next(), frames.len(), block.simple) else {
+        let (Some(data), 0) = (frames.next(), frames.len()) else {
             open.sound = false;
             return;
         };
@@ -171,8 +171,11 @@ impl Mend {
             open.holes.push(Hole { track, from, to: time });
         }
         let size = codec.size_of(data).filter(|_| block.keyframe);
-        let kept = Block { track, time: Duration::ZERO, keyframe: block.keyframe, size, data };
+        let kept = Block { keyframe: block.keyframe, size, aside: &block.aside, ..Block::of(track, data) };
         open.tally.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
+        if block.discardable {
+            open.tally.note_filler(track);
+        }
     }
 
     /// Nothing but a Timestamp and blocks is ours; a Void was a picture behind damage.

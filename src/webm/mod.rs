@@ -9,11 +9,15 @@
 
 mod block;
 mod cluster;
+mod cues;
 mod ebml;
+mod entry;
 mod foreign;
 mod live;
 mod mend;
+mod origin;
 mod own;
+mod pace;
 mod read;
 mod remux;
 mod seal;
@@ -24,10 +28,13 @@ mod write;
 
 pub use block::StoredBlock;
 pub use cluster::{Block, Cluster, Clusters, Tally};
+pub use cues::{Front, cluster_before, cues_len};
 pub use ebml::id::{INFO, TRACKS};
+pub use entry::{for_live, is_shown_alike};
 pub use foreign::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use live::{LiveBlock, TIMESTAMP_AT, live_cluster, mime_with_codecs};
 pub use mend::{Hole, Mend, Mended};
+pub use origin::Origin;
 pub use own::{MAX_HEAD, Own};
 pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
 pub use remux::{Lack, Piece, Plan, Refused, Remux};

@@ -2,11 +2,12 @@
 
 use crate::media::{Kind, Size, Track, opus};
 use crate::webm::ebml::{id, void};
+use crate::webm::entry::{self, ALPHA};
 use crate::webm::foreign::SIDES;
 use crate::webm::walk::{self, Child, Head, child, children, is_filled, text, uint};
 use crate::webm::write::{
-    DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, SEEK_LEN, TrackLayout,
-    ebml_header, seek, track_entry, track_uid,
+    DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Places, SEEK_LEN, TrackLayout,
+    ebml_header, random_bits, seek, track_entry, track_uid,
 };
 use crate::webm::{Container, codec_of};
 use bytes::Bytes;
@@ -77,11 +78,12 @@ fn seeks_are_right(payload: &[u8], info_at: usize, tracks_at: usize) -> bool {
 fn duration_in(payload: &[u8]) -> Option<usize> {
     let all: Vec<_> = children(payload).collect();
     let ids: Vec<_> = all.iter().map(|child| child.id).collect();
-    let [scale, duration, date, muxing, writing] = &all[..] else { return None };
+    let [scale, duration, date, muxing, writing, title @ ..] = &all[..] else { return None };
     let known = matches!(
-        ids[..],
+        ids[..5],
         [id::TIMESTAMP_SCALE, id::VOID | id::DURATION, id::DATE_UTC, id::MUXING_APP, id::WRITING_APP]
-    );
+    ) && title.len() <= 1
+        && title.iter().all(|title| title.id == id::TITLE);
     let ours = [muxing, writing].iter().all(|app| app.payload.starts_with(MAKER.as_bytes()));
     let right = uint(scale.payload) == Some(1_000_000)
         && duration.at.len() == DURATION_LEN
@@ -92,35 +94,45 @@ fn duration_in(payload: &[u8]) -> Option<usize> {
 
 /// The tracks, and where their entries are; a track that never had a frame left a Void.
 fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
-    let (mut tracks, mut layouts, mut file) = (Vec::new(), Vec::<TrackLayout>::new(), None);
+    let (mut tracks, mut layouts) = (Vec::new(), Vec::<TrackLayout>::new());
+    // All UIDs of a file are made of one number: its bits, as far as they are known.
+    let mut file = (0, 0);
     for child in children(payload).filter(|child| child.id != id::VOID) {
         let payload_at = at + (child.at.end - child.payload.len()) as u64;
         let (track, number, uid, size) = entry(&child)?;
         let (mut expected, places) = track_entry(&track, number, uid, size);
-        if let Some((at, ..)) = places
-            && let Some(told) = child.payload.get(at..at + DEFAULT_DURATION_LEN)
-            && told.starts_with(&DEFAULT_DURATION_START)
-        {
-            // Sealed: the room holds the value.
-            expected[at..at + DEFAULT_DURATION_LEN].copy_from_slice(told);
+        if let Some(places) = &places {
+            seal_alike(&mut expected, child.payload, places);
         }
-        if expected != child.payload {
+        let bits = random_bits(&track);
+        let one_number = (uid ^ number ^ file.0) & bits & file.1 == 0;
+        if expected != child.payload || !one_number || uid != track_uid(uid ^ number, number, &track) {
             return None;
         }
-        // All UIDs of a file are made of one number.
-        if uid != track_uid(*file.get_or_insert(uid ^ number), number, track.codec) {
-            return None;
-        }
+        file = (file.0 & file.1 | (uid ^ number) & bits & !file.1, file.1 | bits);
         tracks.push(track);
-        layouts.push(TrackLayout {
-            number,
-            entry: at + child.at.start as u64..at + child.at.end as u64,
-            default_duration_at: places.map(|(place, ..)| payload_at + place as u64),
-            size_at: places.map(|(_, w, h)| (payload_at + w as u64, payload_at + h as u64)),
-        });
+        let entry = at + child.at.start as u64..at + child.at.end as u64;
+        layouts.push(Places::layout(places, number, entry, payload_at));
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
     (is_filled(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
+}
+
+/// Does to an entry what sealing did to it: filled the room for DefaultDuration, or covered an alpha
+/// channel that never came.
+fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Places) {
+    let told = |at: usize, len: usize| sealed.get(at..at + len);
+    let at = places.default_duration;
+    if let Some(told) =
+        told(at, DEFAULT_DURATION_LEN).filter(|told| told.starts_with(&DEFAULT_DURATION_START))
+    {
+        expected[at..at + DEFAULT_DURATION_LEN].copy_from_slice(told);
+    }
+    if let Some(at) = places.alpha
+        && told(at, ALPHA.len()) == Some(&void(ALPHA.len()))
+    {
+        expected[at..at + ALPHA.len()].copy_from_slice(&void(ALPHA.len()));
+    }
 }
 
 fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
@@ -133,30 +145,39 @@ fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
     };
     let (track, size) = match codec.kind() {
         Kind::Video => {
-            let private = Bytes::copy_from_slice(private);
             let size = Size { width: side(id::PIXEL_WIDTH)?, height: side(id::PIXEL_HEIGHT)? };
-            (Track { private, ..Track::video(codec) }, size)
+            (Track { private: Bytes::copy_from_slice(private), ..Track::video(codec) }, size)
         }
         Kind::Audio => {
             let channels = number(child(entry.payload, id::AUDIO)?, id::CHANNELS)?;
             let channels = u8::try_from(channels).ok()?;
-            // Made anew from the one number that varies, so that every other field is compared.
-            let private = match opus::pre_skip(private) {
-                0 => Bytes::new(),
-                pre_skip => opus::head(channels, pre_skip),
-            };
+            // Without anything to tell, the track came without a header of its own.
+            let told = (private != opus::head(channels, 0)).then(|| Bytes::copy_from_slice(private));
+            let private = told.unwrap_or_default();
             (Track { private, ..Track::opus(channels) }, Size { width: 0, height: 0 })
         }
     };
+    let track = Track { entry: entry::found(&with_alpha(entry.payload)), ..track };
     let track_number = number(entry.payload, id::TRACK_NUMBER).filter(|number| *number > 0)?;
     (entry.id == id::TRACK_ENTRY).then_some(())?;
     Some((track, track_number, number(entry.payload, id::TRACK_UID)?, size))
+}
+
+/// An entry's payload with the alpha channel that sealing covered: a Void at its very end.
+fn with_alpha(payload: &[u8]) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    if payload.ends_with(&void(ALPHA.len())) {
+        let at = payload.len() - ALPHA.len();
+        payload[at..].copy_from_slice(&ALPHA);
+    }
+    payload
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::media::Codec;
+    use crate::webm::ebml::{element, master, uint as uint_element};
     use crate::webm::{Index, seal};
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
@@ -168,6 +189,7 @@ mod tests {
             sizes: &sizes,
             uid: 7,
             unix_nanos: 1 << 60,
+            title: "",
         })
     }
 
@@ -189,7 +211,13 @@ mod tests {
         for codec in [Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg] {
             let video = Track { private: private.clone(), ..Track::video(codec) };
             let tracks = [video, Track { private: opus::head(2, 312), ..Track::opus(2) }];
-            let head = super::super::Head { tracks: &tracks, sizes: &[None, None], uid: 7, unix_nanos: 0 };
+            let head = super::super::Head {
+                tracks: &tracks,
+                sizes: &[None, None],
+                uid: 7,
+                unix_nanos: 0,
+                title: "",
+            };
             let (bytes, layout) = super::super::head(&head);
             let found = Own::find(&bytes).unwrap();
             assert_eq!((&found.layout, &found.tracks[..]), (&layout, &tracks[..]));
@@ -198,11 +226,55 @@ mod tests {
         }
     }
 
+    /// Tracks whose publisher's container said something of them.
+    fn described() -> [Track; 2] {
+        let (mut picture, mut sound) = (Vec::new(), Vec::new());
+        element(&mut picture, id::NAME, b"front");
+        master(&mut picture, id::VIDEO, |out| {
+            uint_element(out, id::STEREO_MODE, 1);
+            uint_element(out, id::ALPHA_MODE, 1);
+        });
+        element(&mut sound, id::LANGUAGE, b"ger");
+        let (picture, sound) = (entry::carried(&picture), entry::carried(&sound));
+        let mut head = opus::head(2, 312).to_vec();
+        head[16] = 7;
+        [
+            Track { entry: picture, ..Track::video(Codec::Vp8) },
+            Track { entry: sound, private: head.into(), ..Track::opus(2) },
+        ]
+    }
+
+    fn described_head() -> (Vec<u8>, Layout) {
+        let sizes = [Some(Size { width: 640, height: 360 }), None];
+        let tracks = described();
+        super::super::head(&super::super::Head {
+            tracks: &tracks,
+            sizes: &sizes,
+            uid: 7,
+            unix_nanos: 0,
+            title: "",
+        })
+    }
+
+    #[test]
+    fn what_a_publisher_said_is_found_again_and_so_is_an_alpha_channel_that_never_came() {
+        let (mut bytes, layout) = described_head();
+        let found = Own::find(&bytes).unwrap();
+        assert_eq!((&found.layout, &found.tracks[..]), (&layout, &described()[..]));
+        let mut index = Index::new(&found.tracks);
+        index.tracks.iter_mut().for_each(|track| track.frames = 1);
+        for patch in seal(&layout, &index, layout.len).patches {
+            bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
+        }
+        assert!(!bytes.windows(4).any(|window| window == ALPHA), "an alpha channel is announced");
+        assert_eq!(Own::find(&bytes).unwrap(), found);
+    }
+
     #[test]
     fn the_largest_pictures_a_codec_can_tell_of_make_no_file_unreadable() {
         let sizes = [Some(Size { width: 1 << 16, height: 1 << 16 })];
         let tracks = [Track::video(Codec::Vp9)];
-        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0 };
+        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" };
         let (bytes, layout) = super::super::head(&head);
         assert_eq!(Own::find(&bytes).map(|found| found.layout), Some(layout.clone()));
         let entries = &bytes[layout.tracks[0].entry.start as usize..];
@@ -212,19 +284,20 @@ mod tests {
 
     #[test]
     fn no_flipped_bit_that_matters_goes_unnoticed() {
-        let (bytes, layout) = ours();
-        // What may differ: the Segment's size, the patched room, the date, and the text behind a name.
-        let mut unnoticed = Vec::new();
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << bit;
-                if Own::find(&flipped).is_some_and(|found| found.layout != layout || found.tracks != TRACKS) {
-                    unnoticed.push((at, bit));
+        for ((bytes, layout), tracks) in [(ours(), TRACKS), (described_head(), described())] {
+            // What may differ: the Segment's size, the patched room, the date, and the text behind a name.
+            let mut unnoticed = Vec::new();
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut flipped = bytes.clone();
+                    flipped[at] ^= 1 << bit;
+                    if Own::find(&flipped).is_some_and(|own| own.layout != layout || own.tracks != tracks) {
+                        unnoticed.push((at, bit));
+                    }
                 }
             }
+            assert_eq!(unnoticed, []);
+            assert!((0..bytes.len()).all(|end| Own::find(&bytes[..end]).is_none()), "a head that is cut off");
         }
-        assert_eq!(unnoticed, []);
-        assert!((0..bytes.len()).all(|end| Own::find(&bytes[..end]).is_none()), "a head that is cut off");
     }
 }

@@ -150,7 +150,7 @@ enum Found {
     Passed { id: u64, at: Range<u64> },
     Cluster { at: u64, payload_at: u64, size: Option<u64> },
     Time(u64),
-    Block { parts: Parts, time: i64, simple: bool, at: Range<u64>, payload: Range<usize> },
+    Block { parts: Parts, time: i128, at: Range<u64>, payload: Range<usize> },
     Aside { id: u64, at: Range<u64> },
     ClusterEnd { at: u64 },
     Damaged { at: Range<u64> },
@@ -181,14 +181,9 @@ impl Reader {
         self.ended = true;
     }
 
-    /// Whether what was pushed last makes no sense, for who can't wait for the next cluster to hear so:
-    /// it looks for one, or passes over something that [`is_expected`] nowhere.
+    /// Whether what was pushed last makes no sense, for who can't wait for the next cluster to hear so.
     pub fn is_astray(&self) -> bool {
-        match &self.state {
-            State::Lost { .. } => true,
-            State::Passing { id, .. } => !is_expected(*id),
-            _ => false,
-        }
+        matches!(self.state, State::Lost { .. })
     }
 
     /// The next item; `None` when more bytes are needed, or at the end.
@@ -211,13 +206,14 @@ impl Reader {
             Found::Passed { id, at } => Item::Passed { id, at },
             Found::Cluster { at, payload_at, size } => Item::Cluster { at, payload_at, size },
             Found::Time(time) => Item::Time(time),
-            Found::Block { parts, time, simple, at, payload } => Item::Block(StoredBlock {
+            Found::Block { parts, time, at, payload } => Item::Block(StoredBlock {
                 track: parts.track,
                 time,
                 keyframe: parts.keyframe,
+                discardable: parts.discardable,
                 duration: parts.duration,
                 additions: parts.additions,
-                simple,
+                aside: parts.aside,
                 at,
                 bytes: &self.buffer[payload],
                 laces: parts.laces,
@@ -287,18 +283,18 @@ impl Reader {
         Step::Again
     }
 
-    /// Whether an element of this payload is in the buffer: `Err` is what to do if it is not.
-    fn whole(&mut self, size: u64, len: usize) -> Result<(), Step> {
+    /// What to do before an element of this payload is taken; `None` if all of it is in the buffer.
+    fn lacks(&mut self, size: u64, len: usize) -> Option<Step> {
         let end = self.position().saturating_add(len as u64).saturating_add(size);
         let beyond = self.len.is_some_and(|all| end > all);
         if beyond || size > MAX_PENDING as u64 {
-            Err(self.lost())
+            Some(self.lost())
         } else if self.rest().len() >= len + size as usize {
-            Ok(())
+            None
         } else if self.ended {
-            Err(self.lost())
+            Some(self.lost())
         } else {
-            Err(Step::More)
+            Some(Step::More)
         }
     }
 
@@ -326,14 +322,14 @@ impl Reader {
                 Step::Found(Found::Segment { payload_at, size })
             }
             (_, None) => self.lost(),
-            (id::EBML, Some(size)) if size <= 4096 => match self.whole(size, len) {
-                Ok(()) => Step::Found(self.take_header(size, len)),
-                Err(step) => step,
+            (id::EBML, Some(size)) if size <= 4096 => match self.lacks(size, len) {
+                None => Step::Found(self.take_header(size, len)),
+                Some(step) => step,
             },
             (id::SEEK_HEAD | id::INFO | id::TRACKS | id::CUES, Some(size)) if size <= MAX_PENDING as u64 => {
-                match self.whole(size, len) {
-                    Ok(()) => Step::Found(self.take_element(id, size, len)),
-                    Err(step) => step,
+                match self.lacks(size, len) {
+                    None => Step::Found(self.take_element(id, size, len)),
+                    Some(step) => step,
                 }
             }
             (_, Some(size)) => self.begin_to_pass(id, size, len, None),
@@ -395,9 +391,9 @@ impl Reader {
             return self.lost();
         }
         match id {
-            id::TIMESTAMP | id::SIMPLE_BLOCK | id::BLOCK_GROUP => match self.whole(size, len) {
-                Ok(()) => self.take_child(open, id, size, len),
-                Err(step) => step,
+            id::TIMESTAMP | id::SIMPLE_BLOCK | id::BLOCK_GROUP => match self.lacks(size, len) {
+                None => self.take_child(open, id, size, len),
+                Some(step) => step,
             },
             _ => self.begin_to_pass(id, size, len, Some(open)),
         }
@@ -412,19 +408,16 @@ impl Reader {
         let range = self.used + len..self.used + len + size as usize;
         let payload = &self.buffer[range.clone()];
         if id == id::TIMESTAMP {
-            let Some(time) = uint(payload).filter(|time| *time <= i64::MAX as u64 / 2) else {
-                return self.lost();
-            };
+            let Some(time) = uint(payload) else { return self.lost() };
             self.used = range.end;
             self.state = State::Cluster(Open { time: Some(time), ..open });
             return Step::Found(Found::Time(time));
         }
-        let simple = id == id::SIMPLE_BLOCK;
-        let parts = if simple { block::simple(payload) } else { block::group(payload) };
+        let parts = if id == id::SIMPLE_BLOCK { block::simple(payload) } else { block::group(payload) };
         let (Some(parts), Some(time)) = (parts, open.time) else { return self.lost() };
-        let (at, time) = (self.position(), time as i64 + i64::from(parts.offset));
+        let (at, time) = (self.position(), i128::from(time) + i128::from(parts.offset));
         self.used = range.end;
-        Step::Found(Found::Block { parts, time, simple, at: at..self.position(), payload: range })
+        Step::Found(Found::Block { parts, time, at: at..self.position(), payload: range })
     }
 
     /// Goes on to the next bytes that begin like a cluster.

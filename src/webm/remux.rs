@@ -5,13 +5,13 @@
 //! byte, tags and attachments, Cues. So the copy is written front to back, whatever its size. Blocks of
 //! a cluster that is cut off in its middle are kept as far as they are whole.
 
-use crate::media::{opus, vp8};
+use crate::media::{Kind, opus, vp8};
 use crate::webm::StoredBlock;
 use crate::webm::cluster::{Block, Tally};
 use crate::webm::ebml::{element, id, master, uint, void};
 use crate::webm::foreign::{self, ForeignTrack, Info};
 use crate::webm::read::Item;
-use crate::webm::seal::{Index, cues, ticks};
+use crate::webm::seal::{Index, cues, default_duration, ticks};
 use crate::webm::walk::{self, child, children};
 use crate::webm::write::{MAKER, SEEK_LEN, seek};
 use std::collections::hash_map::DefaultHasher;
@@ -233,7 +233,7 @@ impl Remux {
             self.additions = vec![false; self.tracks.len()];
         }
         self.unknown_sizes |= size.is_none();
-        let tally = Tally::new(self.tracks.len());
+        let tally = Tally::new(self.tracks.len(), self.tick());
         let first_piece = self.pieces.len();
         self.open = Some(Open { original: at, time: None, first_piece, len: TIME_LEN, tally, blocks: 0 });
         Ok(())
@@ -275,7 +275,7 @@ impl Remux {
         let time = u64::try_from(block.time).unwrap_or(0);
         let data = block.frames().next().filter(|_| foreign.plain).unwrap_or_default();
         let size = (foreign.codec_id == "V_VP8" && block.keyframe).then(|| vp8::size(data)).flatten();
-        let entry = Block { track: indexed, time: Duration::ZERO, keyframe: block.keyframe, size, data: &[] };
+        let entry = Block { keyframe: block.keyframe, size, ..Block::of(indexed, &[]) };
         open.tally.add(kind, &entry, time, relative);
         let sounds = || -> Option<Duration> {
             let opus = foreign.plain && foreign.codec_id == "A_OPUS";
@@ -289,7 +289,7 @@ impl Remux {
 
     fn note(&mut self, track: usize, block: &StoredBlock<'_>) {
         self.digest.write_u64(self.tracks[track].number);
-        self.digest.write_i64(block.time);
+        self.digest.write_i128(block.time);
         self.digest.write_u8(u8::from(block.keyframe));
         for frame in block.frames() {
             self.digest.write_usize(frame.len());
@@ -328,7 +328,7 @@ impl Remux {
         let duration = index.duration();
         let numbers: Vec<u64> =
             self.tracks.iter().filter(|track| track.kind.is_some()).map(|track| track.number).collect();
-        let head = Front::new(&self, duration);
+        let head = Front::new(&self, &index);
         let mut points = index.cues();
         points.iter_mut().for_each(|point| point.cluster += head.len() - head.segment_at);
         let cues = cues(&points, |track| numbers.get(track).copied().unwrap_or(0));
@@ -396,7 +396,7 @@ struct Front {
 }
 
 impl Front {
-    fn new(remux: &Remux, duration: Duration) -> Self {
+    fn new(remux: &Remux, index: &Index) -> Self {
         let mut bytes = Vec::new();
         let (doc_type, version, read_version) = remux.doc.clone().unwrap_or(("matroska".to_owned(), 4, 2));
         master(&mut bytes, id::EBML, |out| {
@@ -417,9 +417,9 @@ impl Front {
         let seeks = vec![0; (3 + remux.extras.len()) * SEEK_LEN];
         let seeks_at = element(&mut bytes, id::SEEK_HEAD, &seeks);
         let info_at = (bytes.len() - segment_at) as u64;
-        bytes.extend(info(remux.info.as_ref(), remux.tick(), duration));
+        bytes.extend(info(remux.info.as_ref(), remux.tick(), index.duration()));
         let tracks_at = (bytes.len() - segment_at) as u64;
-        element(&mut bytes, id::TRACKS, &entries(remux));
+        element(&mut bytes, id::TRACKS, &entries(remux, index));
         Self { bytes, segment_size_at, segment_at: segment_at as u64, seeks_at, info_at, tracks_at }
     }
 
@@ -459,16 +459,38 @@ fn info(info: Option<&Info>, tick: Duration, duration: Duration) -> Vec<u8> {
 }
 
 /// The entries as they are, but for an alpha channel that never came: with it players wait for a
-/// second picture to each, and Chromium's MediaRecorder always announces it.
-fn entries(remux: &Remux) -> Vec<u8> {
+/// second picture to each, and Chromium's MediaRecorder always announces it. What they say of the frame
+/// rate is the muxer's guess; in its place is what the frames say.
+fn entries(remux: &Remux, index: &Index) -> Vec<u8> {
     let (mut out, mut entries) = (Vec::new(), remux.entries.clone());
-    for (track, additions) in remux.tracks.iter().zip(&remux.additions) {
+    for ((track, additions), indexed) in remux.tracks.iter().zip(&remux.additions).zip(&remux.indexed) {
         let drop = track.alpha.clone().filter(|_| !additions);
         for place in drop.into_iter().flat_map(|alpha| [Some(alpha), track.crc.clone()]).flatten() {
             let bytes = void(place.len());
             entries[place].copy_from_slice(&bytes);
         }
-        out.extend_from_slice(&entries[track.entry.clone()]);
+        let entry = &entries[track.entry.clone()];
+        match indexed.map(|indexed| &index.tracks[indexed]).filter(|track| track.kind == Kind::Video) {
+            Some(track) => out.extend(timed(entry, track.pace.mean(index.tick()))),
+            None => out.extend_from_slice(entry),
+        }
+    }
+    out
+}
+
+/// A TrackEntry with this DefaultDuration instead of its own, and without a checksum, which would no longer
+/// be right.
+fn timed(entry: &[u8], mean: Option<Duration>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for child in children(entry) {
+        master(&mut out, id::TRACK_ENTRY, |out| {
+            for field in children(child.payload) {
+                if !matches!(field.id, id::DEFAULT_DURATION | id::CRC_32) {
+                    out.extend_from_slice(&child.payload[field.at]);
+                }
+            }
+            out.extend(mean.map(default_duration).unwrap_or_default());
+        });
     }
     out
 }

@@ -3,19 +3,18 @@
 use crate::media::{Kind, Track};
 use crate::webm::cluster::{Cue, Tally};
 use crate::webm::ebml::{element, id, master, uint, void};
-use crate::webm::write::{Layout, seek};
+use crate::webm::entry::ALPHA;
+use crate::webm::pace::{PAUSE, Pace, in_ticks};
+use crate::webm::write::{DEFAULT_DURATION_LEN, Layout, seek};
 use std::time::Duration;
 
 /// Where there are no pictures to seek by, an entry for sound this often.
-const SOUND_CUE_EVERY_MS: u64 = 5_000;
+const SOUND_CUE_EVERY: Duration = Duration::from_secs(5);
 /// Where all pictures are keyframes, those nearer than this to one that has an entry need none: a camera
 /// that sends JPEG has ten a second.
 const PICTURE_CUE_EVERY_MS: u64 = 250;
 /// Sound needs no entries of its own this near to a picture's.
-const PICTURE_NEAR_MS: u64 = 10_000;
-/// Readers take 1000 pictures a second for a mistake, and fewer than 5 too.
-const MIN_DEFAULT_DURATION_MS: u64 = 2;
-const MAX_DEFAULT_DURATION_MS: u64 = 190;
+const PICTURE_NEAR: Duration = Duration::from_secs(10);
 /// Places to seek to that are kept. Beyond, every other one goes: a file that has so many is either
 /// days long or was made to fill the memory.
 const MAX_CUES: usize = 1 << 17;
@@ -49,16 +48,20 @@ pub struct TrackIndex {
     pub kind: Kind,
     /// Frames in the file.
     pub frames: u64,
+    /// Those of them that were made up to fill holes of sound.
+    pub filled: u64,
     /// Start of the newest frame.
     pub last: u64,
-    /// The shortest time from one frame to the next.
-    pub shortest: Option<u64>,
+    /// Its frames' distances, which are its frame rate.
+    pub(super) pace: Pace,
     /// How long the newest frame lasts, as far as one can know.
     pub last_interval: Duration,
     /// Largest width seen, in pixels; 0 if none was.
     pub width: u32,
     /// Largest height seen.
     pub height: u32,
+    /// It has BlockAdditions.
+    pub additions: bool,
 }
 
 /// A place to seek to.
@@ -88,34 +91,43 @@ impl Index {
         let track = |kind: &Kind| TrackIndex {
             kind: *kind,
             frames: 0,
+            filled: 0,
             last: 0,
-            shortest: None,
+            pace: Pace::default(),
             last_interval: Duration::ZERO,
             width: 0,
             height: 0,
+            additions: false,
         };
         let tracks = kinds.iter().map(track).collect();
         Self { tracks, pictures: Vec::new(), sounds: Vec::new(), apart: 0, tick }
     }
 
+    /// Length of a tick.
+    pub(super) fn tick(&self) -> Duration {
+        self.tick
+    }
+
     /// Adds a cluster that is in the file, `position` bytes into the Segment's payload.
     pub fn commit(&mut self, tally: &Tally, position: u64) {
+        let pause = in_ticks(PAUSE, self.tick);
         for (track, seen) in self.tracks.iter_mut().zip(&tally.tracks) {
             if seen.frames == 0 {
                 continue;
             }
             let before = seen.before_last.or((track.frames > 0).then_some(track.last));
-            let across = (track.frames > 0).then(|| seen.first.saturating_sub(track.last));
-            track.shortest = [track.shortest, seen.shortest, across].into_iter().flatten().min();
+            track.pace.join(&seen.pace, pause);
             let interval = seen.last_sound.or(before.map(|before| {
                 let interval = ticks(self.tick, seen.last.saturating_sub(before));
                 interval.min(Duration::from_millis(MAX_LAST_INTERVAL_MS))
             }));
             track.last_interval = interval.unwrap_or(track.last_interval);
             track.frames += seen.frames;
+            track.filled += seen.filled;
             track.last = track.last.max(seen.last);
             track.width = track.width.max(seen.width);
             track.height = track.height.max(seen.height);
+            track.additions |= seen.additions;
         }
         for cue in &tally.cues {
             self.add_cue(cue, position);
@@ -124,7 +136,7 @@ impl Index {
 
     fn add_cue(&mut self, cue: &Cue, cluster: u64) {
         let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
-        let every = self.in_ticks(SOUND_CUE_EVERY_MS).max(self.apart);
+        let every = in_ticks(SOUND_CUE_EVERY, self.tick).max(self.apart);
         let (kept, apart) = match cue.kind {
             Kind::Video => (&mut self.pictures, self.apart),
             Kind::Audio => (&mut self.sounds, every),
@@ -148,11 +160,6 @@ impl Index {
         CUES_HEADER + (self.pictures.len() + self.sounds.len()) as u64 * CUE_BYTES
     }
 
-    /// Milliseconds in ticks.
-    fn in_ticks(&self, millis: u64) -> u64 {
-        millis * 1_000_000 / (self.tick.as_nanos() as u64).max(1)
-    }
-
     /// The file's duration: the end of the frame that ends last.
     pub fn duration(&self) -> Duration {
         let recorded = self.tracks.iter().filter(|track| track.frames > 0);
@@ -166,7 +173,7 @@ impl Index {
     pub fn cues(&self) -> Vec<CuePoint> {
         let mut cues = self.pictures.clone();
         cues.sort_by_key(|cue| cue.time);
-        let near_ticks = self.in_ticks(PICTURE_NEAR_MS);
+        let near_ticks = in_ticks(PICTURE_NEAR, self.tick);
         let far = |sound: &&CuePoint| {
             let next = cues.partition_point(|cue| cue.time < sound.time);
             let near =
@@ -218,9 +225,15 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
         } else if let Some((width_at, height_at)) = place.size_at.filter(|_| track.width > 0) {
             patches.push(Patch { at: width_at, bytes: track.width.to_be_bytes().to_vec() });
             patches.push(Patch { at: height_at, bytes: track.height.to_be_bytes().to_vec() });
-            if let (Some(at), Some(shortest)) = (place.default_duration_at, track.shortest) {
-                patches.push(Patch { at, bytes: default_duration(shortest) });
-            }
+        }
+        if let Some(at) = place.default_duration_at.filter(|_| track.frames > 0) {
+            let mean = track.pace.mean(index.tick);
+            let bytes = mean.map_or_else(|| void(DEFAULT_DURATION_LEN), default_duration);
+            patches.push(Patch { at, bytes });
+        }
+        if let Some(at) = place.alpha_at.filter(|_| track.frames > 0 && !track.additions) {
+            // An alpha channel that is announced and never comes keeps players waiting for it.
+            patches.push(Patch { at, bytes: void(ALPHA.len()) });
         }
     }
     let segment_len = end + append.len() as u64 - layout.segment_at;
@@ -229,13 +242,12 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
     Seal { append, patches, duration }
 }
 
-/// The shortest distance of two pictures as DefaultDuration. Without one, converters guess a frame
-/// rate from the first pictures of a camera whose rate varies, round every time to it, and drop the
-/// pictures that then fall together; no two do at this rate.
-fn default_duration(shortest: u64) -> Vec<u8> {
-    let nanos = shortest.clamp(MIN_DEFAULT_DURATION_MS, MAX_DEFAULT_DURATION_MS) as u32 * 1_000_000;
+/// The mean distance of two pictures as DefaultDuration, [`DEFAULT_DURATION_LEN`] bytes long. Tools take it
+/// for the frame rate: they count frames, seek and convert by it. Without one they guess from the first
+/// pictures of a camera whose rate varies, or take a tick for it.
+pub(super) fn default_duration(mean: Duration) -> Vec<u8> {
     let mut out = Vec::new();
-    element(&mut out, id::DEFAULT_DURATION, &nanos.to_be_bytes());
+    element(&mut out, id::DEFAULT_DURATION, &(mean.as_nanos() as u32).to_be_bytes());
     out
 }
 
@@ -285,7 +297,7 @@ mod tests {
         let (mut index, mut clusters) = (Index::new(&TRACKS), Clusters::new(&TRACKS, Duration::from_secs(1)));
         for (track, millis, keyframe) in blocks {
             let time = Duration::from_millis(millis);
-            clusters.push(&Block { track, time, keyframe, size: None, data: &SOUND });
+            clusters.push(&Block { time, keyframe, ..Block::of(track, &SOUND) });
         }
         clusters.finish();
         for cluster in clusters.finished() {

@@ -19,16 +19,17 @@ const SOUND: [u8; 3] = [0xfc, 9, 9];
 /// clusters ends, too.
 fn ours() -> (Vec<u8>, Vec<usize>) {
     let sizes = [Some(Size { width: 640, height: 360 }), None];
-    let (mut bytes, _) = webm::head(&Head { tracks: &TRACKS, sizes: &sizes, uid: 99, unix_nanos: 1 << 60 });
+    let (mut bytes, _) =
+        webm::head(&Head { tracks: &TRACKS, sizes: &sizes, uid: 99, unix_nanos: 1 << 60, title: "" });
     let mut clusters = Clusters::new(&TRACKS, Duration::from_millis(900));
     for step in 0..500u64 {
         let time = Duration::from_millis(step * 20);
         if step % 2 == 0 {
             let keyframe = step % 100 == 0;
             let data: &[u8] = if keyframe { &KEY } else { &DELTA };
-            clusters.push(&Block { track: 0, time, keyframe, size: None, data });
+            clusters.push(&Block { time, keyframe, ..Block::of(0, data) });
         }
-        clusters.push(&Block { track: 1, time, keyframe: true, size: None, data: &SOUND });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(1, &SOUND) });
     }
     clusters.finish();
     let ends = clusters.finished().iter().map(|cluster| bytes.len() + cluster.range.end).collect();
@@ -279,7 +280,7 @@ fn what_is_not_understood_is_refused() {
     assert_eq!(plan(&twice).unwrap_err(), Refused::SecondFile(bytes.len() as u64));
     let late = [&bytes[..], &[id::TIMESTAMP as u8, 0x81, 5]].concat();
     assert_eq!(plan(&late).unwrap_err(), Refused::LateTime);
-    let (head, _) = webm::head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0 });
+    let (head, _) = webm::head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0, title: "" });
     assert_eq!(plan(&head).unwrap_err(), Refused::NoMedia);
     for noise in [&b""[..], b"\0\0\0\x20ftypisom", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3]] {
         assert_eq!(read(noise, 100, None, |_| {}), Some(webm::ReadError::NotWebm), "{noise:?}");

@@ -3,7 +3,7 @@
 
 use crate::media::{Codec, Kind, Size, Track, opus};
 use crate::webm::ebml::{element, id, master, uint, void};
-use crate::webm::{Container, codec_id};
+use crate::webm::{Container, codec_id, entry};
 use std::ops::Range;
 
 /// Length of a SeekHead entry with an 8-byte position.
@@ -12,12 +12,12 @@ pub(super) const SEEK_LEN: usize = 21;
 pub(super) const DURATION_LEN: usize = 11;
 /// The 8-byte size field that says "unknown", as it must while nobody knows the end.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+/// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
+pub(super) const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
 /// What a file says of its maker, whatever the version.
 pub(super) const MAKER: &str = "onrecord ";
 /// What a file says of its maker.
 const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
-/// Decoding of Opus converges within 80 ms after a seek (RFC 7845 section 4.2; WebM's Opus mapping).
-const OPUS_SEEK_PRE_ROLL_NS: u64 = 80_000_000;
 /// Declared until a picture's size is known, since 0 is not allowed: many players give up on it.
 const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };
 /// DefaultDuration with a value of 4 bytes: 3 of id, 1 of size.
@@ -36,6 +36,8 @@ pub struct Head<'a> {
     pub uid: u64,
     /// The wall time of time 0, in nanoseconds since 1970.
     pub unix_nanos: i128,
+    /// The Title; none if it is empty.
+    pub title: &'a str,
 }
 
 /// Where a head has room for what sealing patches; offsets in bytes from the start of the file.
@@ -66,6 +68,45 @@ pub struct TrackLayout {
     pub default_duration_at: Option<u64>,
     /// The 4-byte values of PixelWidth and PixelHeight; video only.
     pub size_at: Option<(u64, u64)>,
+    /// AlphaMode, where it is announced.
+    pub alpha_at: Option<u64>,
+}
+
+impl TrackLayout {
+    /// The same in bytes that begin `by` later.
+    fn moved(self, by: u64) -> Self {
+        let place = |at: Option<u64>| at.map(|at| at + by);
+        Self {
+            number: self.number,
+            entry: self.entry.start + by..self.entry.end + by,
+            default_duration_at: place(self.default_duration_at),
+            size_at: self.size_at.map(|(w, h)| (w + by, h + by)),
+            alpha_at: place(self.alpha_at),
+        }
+    }
+}
+
+/// Where in a TrackEntry's payload there is room for DefaultDuration, where the values of its picture
+/// size are, and AlphaMode.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub default_duration: usize,
+    pub width: usize,
+    pub height: usize,
+    pub alpha: Option<usize>,
+}
+
+impl Places {
+    /// The layout of an entry whose payload begins at `at`.
+    pub fn layout(places: Option<Self>, number: u64, entry: Range<u64>, at: u64) -> TrackLayout {
+        TrackLayout {
+            number,
+            entry,
+            default_duration_at: places.map(|places| at + places.default_duration as u64),
+            size_at: places.map(|places| (at + places.width as u64, at + places.height as u64)),
+            alpha_at: places.and_then(|places| places.alpha).map(|alpha| at + alpha as u64),
+        }
+    }
 }
 
 /// The bytes of a file up to its first cluster, and where they are patched later.
@@ -77,7 +118,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     out.extend_from_slice(&UNKNOWN_SIZE);
     let segment_at = out.len();
 
-    let (info, duration_in_info) = info(head.unix_nanos);
+    let (info, duration_in_info) = info(head.unix_nanos, head.title);
     let (tracks, mut layouts) = tracks(head);
     // All SeekHead entries have one length, so that the positions don't depend on themselves:
     // 4 bytes of id, 1 of size, and the entries.
@@ -92,11 +133,7 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     out.extend_from_slice(&info);
     let tracks_at = out.len() as u64;
     out.extend_from_slice(&tracks);
-    for layout in &mut layouts {
-        layout.entry = layout.entry.start + tracks_at..layout.entry.end + tracks_at;
-        layout.default_duration_at = layout.default_duration_at.map(|place| place + tracks_at);
-        layout.size_at = layout.size_at.map(|(w, h)| (w + tracks_at, h + tracks_at));
-    }
+    layouts = layouts.into_iter().map(|layout| layout.moved(tracks_at)).collect();
     let layout = Layout {
         segment_size_at,
         segment_at: segment_at as u64,
@@ -133,9 +170,7 @@ pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
 }
 
 /// The Info element, and where in it the room for Duration begins.
-fn info(unix_nanos: i128) -> (Vec<u8>, usize) {
-    /// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
-    const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
+fn info(unix_nanos: i128, title: &str) -> (Vec<u8>, usize) {
     let date = i64::try_from(unix_nanos - EPOCH_NS).unwrap_or(0);
     let (mut out, mut duration_at) = (Vec::new(), 0);
     let payload_at = master(&mut out, id::INFO, |out| {
@@ -146,6 +181,9 @@ fn info(unix_nanos: i128) -> (Vec<u8>, usize) {
         element(out, id::DATE_UTC, &date.to_be_bytes());
         element(out, id::MUXING_APP, APP.as_bytes());
         element(out, id::WRITING_APP, APP.as_bytes());
+        if !title.is_empty() {
+            element(out, id::TITLE, title.as_bytes());
+        }
     });
     (out, payload_at + duration_at)
 }
@@ -155,77 +193,68 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
     let (mut payload, mut layouts) = (Vec::new(), Vec::new());
     for (index, track) in head.tracks.iter().enumerate() {
         let number = index as u64 + 1;
-        let uid = track_uid(head.uid, number, track.codec);
+        let uid = track_uid(head.uid, number, track);
         let size = head.sizes.get(index).copied().flatten().unwrap_or(SIZE_UNKNOWN);
         let (entry, places) = track_entry(track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
-        let size_at = places.map(|(_, w, h)| (entry_at + w as u64, entry_at + h as u64));
-        let default_duration_at = places.map(|(at, ..)| entry_at + at as u64);
-        layouts.push(TrackLayout {
-            number,
-            entry: start..payload.len() as u64,
-            default_duration_at,
-            size_at,
-        });
+        layouts.push(Places::layout(places, number, start..payload.len() as u64, entry_at));
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
-    for layout in &mut layouts {
-        layout.entry = layout.entry.start + at..layout.entry.end + at;
-        layout.default_duration_at = layout.default_duration_at.map(|place| place + at);
-        layout.size_at = layout.size_at.map(|(w, h)| (w + at, h + at));
-    }
-    (out, layouts)
+    (out, layouts.into_iter().map(|layout| layout.moved(at)).collect())
 }
 
 /// A TrackUID: never 0, another for each of a file's tracks. One byte of it is a sum over the codec's
-/// id: `V_VP8` and `V_VP9` are one flipped bit apart.
-pub(super) fn track_uid(file: u64, number: u64, codec: Codec) -> u64 {
-    let sum = codec_id(codec).bytes().fold(0u8, u8::wrapping_add);
-    ((file | 1 << 62) & !(0xff << 48) | u64::from(sum) << 48) ^ number
+/// id: `V_VP8` and `V_VP9` are one flipped bit apart. Four more are one over what a publisher's container
+/// said, if it said anything.
+pub(super) fn track_uid(file: u64, number: u64, track: &Track) -> u64 {
+    let sum = codec_id(track.codec).bytes().fold(0u8, u8::wrapping_add);
+    let sums = u64::from(sum) << 48 | u64::from(entry::checksum(track).unwrap_or(0)) << 16;
+    ((file | 1 << 62) & random_bits(track) | sums) ^ number
 }
 
-/// A TrackEntry's payload, and where in it there is room for DefaultDuration and where the values of
-/// its picture size are.
-pub(super) fn track_entry(
-    track: &Track,
-    number: u64,
-    uid: u64,
-    size: Size,
-) -> (Vec<u8>, Option<(usize, usize, usize)>) {
+/// The bits of a TrackUID that are a file's alone.
+pub(super) fn random_bits(track: &Track) -> u64 {
+    let checksum = if entry::checksum(track).is_some() { 0xffff_ffff << 16 } else { 0 };
+    !(0xff << 48 | checksum)
+}
+
+/// A TrackEntry's payload, and the places in it of a video track.
+pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<Places>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);
     uint(&mut out, id::FLAG_LACING, 0);
-    element(&mut out, id::LANGUAGE, b"und");
+    if !entry::says_language(track) {
+        element(&mut out, id::LANGUAGE, b"und");
+    }
     uint(&mut out, id::TRACK_TYPE, if track.codec.kind() == Kind::Video { 1 } else { 2 });
     element(&mut out, id::CODEC_ID, codec_id(track.codec).as_bytes());
-    match track.codec.kind() {
-        Kind::Video => {
-            if !track.private.is_empty() {
-                element(&mut out, id::CODEC_PRIVATE, &track.private);
-            }
-            let default_duration_at = out.len();
-            out.extend(void(DEFAULT_DURATION_LEN));
-            let (mut width_at, mut height_at) = (0, 0);
-            let at = master(&mut out, id::VIDEO, |out| {
-                width_at = element(out, id::PIXEL_WIDTH, &size.width.to_be_bytes());
-                height_at = element(out, id::PIXEL_HEIGHT, &size.height.to_be_bytes());
-            });
-            (out, Some((default_duration_at, at + width_at, at + height_at)))
+    let channels = track.channels.max(1);
+    match track.codec {
+        Codec::Opus if track.private.is_empty() => {
+            element(&mut out, id::CODEC_PRIVATE, &opus::head(channels, 0));
         }
-        Kind::Audio => {
-            let channels = track.channels.max(1);
-            let head = if track.private.is_empty() { opus::head(channels, 0) } else { track.private.clone() };
-            element(&mut out, id::CODEC_PRIVATE, &head);
-            uint(&mut out, id::CODEC_DELAY, opus::delay(&head).as_nanos() as u64);
-            uint(&mut out, id::SEEK_PRE_ROLL, OPUS_SEEK_PRE_ROLL_NS);
-            master(&mut out, id::AUDIO, |out| {
-                element(out, id::SAMPLING_FREQUENCY, &48_000f64.to_be_bytes());
-                uint(out, id::CHANNELS, u64::from(channels));
-            });
-            (out, None)
+        _ if !track.private.is_empty() => {
+            element(&mut out, id::CODEC_PRIVATE, &track.private);
         }
+        _ => {}
     }
+    entry::write_outer(&mut out, track);
+    if track.codec.kind() == Kind::Audio {
+        master(&mut out, id::AUDIO, |out| entry::write_audio(out, track, channels));
+        return (out, None);
+    }
+    let default_duration = out.len();
+    out.extend(void(DEFAULT_DURATION_LEN));
+    let (mut width, mut height) = (0, 0);
+    let at = master(&mut out, id::VIDEO, |out| {
+        width = element(out, id::PIXEL_WIDTH, &size.width.to_be_bytes());
+        height = element(out, id::PIXEL_HEIGHT, &size.height.to_be_bytes());
+        out.extend_from_slice(entry::inner(track));
+    });
+    // It stands last.
+    let alpha = entry::has_alpha(track).then(|| out.len() - entry::ALPHA.len());
+    (out, Some(Places { default_duration, width: at + width, height: at + height, alpha }))
 }

@@ -365,6 +365,9 @@ async fn whip_sessions_answer_wrong_requests_as_the_rfc_says() {
     let kind = "application/trickle-ice-sdpfrag";
     assert_eq!(patch(&whip.location, None, kind).await, 428);
     assert_eq!(patch(&whip.location, Some("\"stale\""), kind).await, 412);
+    assert_eq!(patch(&whip.location, Some(&format!("W/{}", whip.etag)), kind).await, 412);
+    assert_eq!(patch(&whip.location, Some("\"*\""), kind).await, 412);
+    assert_eq!(patch(&whip.location, Some(&format!("\"stale\", {}", whip.etag)), kind).await, 204);
     assert_eq!(patch(&whip.location, Some(&whip.etag), "application/json").await, 415);
     assert_eq!(patch(&whip.location, Some(&whip.etag), kind).await, 204);
     let unknown = server.url("/whip/whip/nobody");

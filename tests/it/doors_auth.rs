@@ -176,8 +176,8 @@ fn rows(recording: &Value, second: &Value) -> Vec<Row> {
         Row::new("DELETE /upload", "/upload", nobody),
         Row::new("POST /upload/{name}", "/upload/a-1", (415, "bad_type")),
         Row::new("DELETE /upload/{name}", "/upload/a-1", nobody),
-        Row::new("GET /stream", "/stream", nobody),
-        Row::new("GET /stream/{name}", "/stream/a-1", nobody),
+        Row::new("GET /stream", "/stream", ok),
+        Row::new("GET /stream/{name}", "/stream/a-1", ok),
         Row::new("GET /snapshot/{file}", "/snapshot/a-1.jpg", nobody),
         Row::new("GET /live/{name}", "/live/a-1.webm", nobody),
         Row::new("GET /live/{name}", "/live/a-1", (101, "")).socket(),
@@ -198,6 +198,7 @@ fn rows(recording: &Value, second: &Value) -> Vec<Row> {
             (400, "bad_request"),
         ),
         Row::new("GET /recordings/{file}", format!("/recordings/{file}"), ok),
+        Row::new("GET /recordings/{file}/pictures", format!("/recordings/{file}/pictures"), ok),
         Row::new("DELETE /api/recordings/{id}", format!("/api/recordings/{second}"), (204, "")),
         Row::new("GET /healthz", "/healthz", ok),
         Row::new("GET /readyz", "/readyz", ok),
@@ -348,9 +349,10 @@ async fn a_token_is_read_where_a_browser_can_put_it_and_nowhere_else() {
     let get = Method::GET;
     let with_query =
         async |method, path: &str| with(&server, method, &format!("{path}?token={token}"), &[]).await;
-    for path in ["/live/a-1.webm", "/stream/a-1", "/snapshot/a-1.jpg"] {
+    for path in ["/live/a-1.webm", "/snapshot/a-1.jpg"] {
         assert_eq!(with_query(get.clone(), path).await, (404, "stream_not_found".into()), "{path}");
     }
+    assert_eq!(with_query(get.clone(), "/stream/a-1").await.0, 200, "it waits for its camera");
     assert_eq!(with_query(get.clone(), "/publish").await.0, 200);
     // Addresses are kept in histories and logs: what can carry a header must.
     for (method, path) in [
@@ -361,12 +363,21 @@ async fn a_token_is_read_where_a_browser_can_put_it_and_nowhere_else() {
     ] {
         assert_eq!(with_query(method, path).await, (401, "unauthorized".into()), "{path}");
     }
-    let page = client(0).get(server.url(&format!("/publish?token={token}"))).send().await.unwrap();
-    assert_eq!(page.headers()[header::REFERRER_POLICY], "strict-origin");
-    assert!(page.headers()[header::SET_COOKIE].to_str().unwrap().starts_with("onrecord="));
+    let link = |site: &str| {
+        let request = client(0).get(server.url(&format!("/publish?token={token}")));
+        if site.is_empty() { request } else { request.header("sec-fetch-site", site) }
+    };
+    for (site, remembered) in
+        [("none", true), ("same-origin", true), ("cross-site", false), ("same-site", false), ("", false)]
+    {
+        let page = link(site).send().await.unwrap();
+        assert_eq!(page.status().as_u16(), 200);
+        assert_eq!(page.headers()[header::REFERRER_POLICY], "strict-origin");
+        let cookie = page.headers().get(header::SET_COOKIE).map(|cookie| cookie.to_str().unwrap());
+        assert_eq!(cookie.is_some_and(|cookie| cookie.starts_with("onrecord=")), remembered, "{site:?}");
+    }
     let cookie = cookie_of(&server).await;
-    let again = client(0).get(server.url(&format!("/publish?token={token}"))).header(header::COOKIE, cookie);
-    let again = again.send().await.unwrap();
+    let again = link("none").header(header::COOKIE, cookie).send().await.unwrap();
     assert!(!again.headers().contains_key(header::SET_COOKIE), "a link made its reader somebody else");
     let sent = client(0).get(server.url("/publish?name=x&token=s3cret-old")).send().await.unwrap();
     assert_eq!(sent.headers()[header::LOCATION], "login?next=publish%3Fname%3Dx");
@@ -619,7 +630,10 @@ async fn a_log_in_that_would_be_good_for_nothing_says_why() {
     assert_eq!((status.as_u16(), &error["code"]), (403, &json!("forbidden")), "{error}");
     assert!(error["message"].as_str().unwrap().contains("permissions and streams"), "{error}");
     let bearer = [("authorization", "Bearer anything")];
-    assert_eq!(with(&server, Method::GET, "/stream/a", &bearer).await, (404, "stream_not_found".into()));
+    assert_eq!(
+        with(&server, Method::GET, "/snapshot/a.jpg", &bearer).await,
+        (404, "stream_not_found".into())
+    );
 }
 
 fn make_executable(script: &Path) {

@@ -84,6 +84,47 @@ async fn a_child_that_outlived_its_script_is_ended_too() {
     }
 }
 
+#[tokio::test]
+async fn a_hook_that_kills_the_server_each_time_is_kept_as_failed_after_its_attempts() {
+    let script = Script::new(
+        "echo \"$ONRECORD_ATTEMPT\" >> \"$here/begun\"\n\
+         until [ -e \"$here/go$ONRECORD_ATTEMPT\" ]; do sleep 0.02; done\nkill -KILL $PPID\nsleep 1000",
+    );
+    let settings = [&script.setting(), "hooks.max_attempts=3", "hooks.kill_after=300ms"];
+    let mut server = Server::start(&settings);
+    let recording = record(&server, "deadly", 30).await;
+    for attempt in 1..=3 {
+        std::fs::write(script.file(&format!("go{attempt}")), "").unwrap();
+        assert!(server.ended(PATIENCE).await.is_some(), "attempt {attempt}");
+        server = server.killed_and_started(&settings);
+    }
+    let api = Api::of(&server);
+    let manifest = api.hook(id(&recording), "failed", PATIENCE).await;
+    let ends = attempts(&manifest);
+    assert_eq!(ends.iter().map(|end| (end.0, end.1)).collect::<Vec<_>>(), [(1, None), (2, None), (3, None)]);
+    assert!(ends[2].2.contains("take the server along"), "{ends:?}");
+    assert_eq!(script.left("begun"), "1\n2\n3\n");
+    // Asked for by hand it has its attempts anew.
+    std::fs::write(script.file("hook.sh"), "#!/bin/sh\nexit 0\n").unwrap();
+    let manifest = again(&api, id(&recording), 4).await;
+    assert_eq!(manifest["hook"]["state"], "done", "{manifest}");
+}
+
+#[tokio::test]
+async fn an_attempt_that_an_orderly_stop_cuts_off_does_not_count() {
+    let script = Script::new(&format!("{ALONE}[ -e \"$here/enough\" ] || exec sleep 1000"));
+    let settings = [&script.setting(), "hooks.max_attempts=1", "server.shutdown_grace=1s"];
+    let mut server = Server::start(&settings);
+    let recording = record(&server, "stopped", 30).await;
+    eventually("it runs", SOON, async || last_line(&script.left("begun")).map(drop)).await;
+    assert!(server.stop(PATIENCE).is_some_and(|status| status.success()));
+    std::fs::write(script.file("enough"), "").unwrap();
+    let server = server.killed_and_started(&settings);
+    let manifest = Api::of(&server).hook(id(&recording), "done", PATIENCE).await;
+    let list = &manifest["hook"]["attempts"];
+    assert_eq!((&list[0]["interrupted"], &list[1]["exit"]), (&json!(true), &json!(0)), "{manifest}");
+}
+
 fn kill(pid: &str) {
     let status = Command::new("kill").args(["-KILL", pid.trim()]).status();
     assert!(status.unwrap().success(), "{pid}");
@@ -101,7 +142,12 @@ async fn a_noted_group_that_is_somebody_elses_by_now_is_left_alone() {
         api.recording(id(&recording)).await["hook"]["running"]["process_group"].as_i64()
     })
     .await;
-    assert_eq!(group.to_string(), last_line(&script.left("begun")).unwrap()[2]);
+    let begun = eventually("the script has begun", SOON, async || {
+        let begun = script.left("begun");
+        last_line(&begun).is_some_and(|line| line.len() > 2).then_some(begun)
+    })
+    .await;
+    assert_eq!(group.to_string(), last_line(&begun).unwrap()[2]);
     server.signal("KILL");
     kill(&group.to_string());
     // A stranger leads a group, and the manifest says it was the hook's.
@@ -148,7 +194,7 @@ async fn killed_at_any_moment_around_the_start_of_a_hook_no_two_ever_run() {
          until [ -e \"$here/enough\" ]; do sleep 0.02; done; kill %1 2>/dev/null; kill -9 $! ; exit 0"
     ));
     let settings = [script.setting()];
-    let settings = [settings[0].as_str(), "hooks.kill_after=20ms", "hooks.max_attempts=40"];
+    let settings = [settings[0].as_str(), "hooks.kill_after=20ms", "hooks.max_attempts=100"];
     let server = Server::start(&settings);
     let recording = record(&server, "often", 30).await;
     server.signal("KILL");

@@ -15,7 +15,8 @@ echo "$#" > "$here/count"
 printf %s "$1" > "$here/name"
 printf %s "$2" > "$here/file"
 wc -c < "$2" > "$here/size"
-cat > "$here/manifest"
+cat > "$here/input"
+cat "$ONRECORD_MANIFEST" > "$here/manifest"
 env | grep ^ONRECORD_ | sort > "$here/variables"
 echo "took over $1"
 "#;
@@ -46,8 +47,9 @@ async fn a_hook_is_told_everything_and_any_name_is_one_argument() {
     assert!(Path::new(&path).is_absolute(), "{path}");
     assert_eq!(Path::new(&path), server.records().join(manifest["file"].as_str().unwrap()));
     assert_eq!(script.left("size").trim(), manifest["bytes"].to_string(), "it was not whole yet");
-    let piped: Value = serde_json::from_str(&script.left("manifest")).unwrap();
-    assert_eq!(stable(piped), stable(manifest.clone()));
+    assert_eq!(script.left("input"), "");
+    let read: Value = serde_json::from_str(&script.left("manifest")).unwrap();
+    assert_eq!(stable(read), stable(manifest.clone()));
 
     let text = |key: &str| manifest[key].as_str().unwrap().to_owned();
     let expected = [
@@ -56,10 +58,14 @@ async fn a_hook_is_told_everything_and_any_name_is_one_argument() {
         ("DURATION_MS", manifest["duration_ms"].to_string()),
         ("ENDED_AT", text("ended_at")),
         ("END_REASON", "stopped".to_owned()),
-        ("FILE", path),
+        ("FILE", path.clone()),
+        ("HEIGHT", manifest["tracks"][0]["height"].to_string()),
         ("ID", text("id")),
+        ("MANIFEST", Path::new(&path).with_extension("json").display().to_string()),
+        ("MIME", "video/webm".to_owned()),
         ("STARTED_AT", text("started_at")),
         ("STREAM", name.to_owned()),
+        ("WIDTH", manifest["tracks"][0]["width"].to_string()),
     ];
     let lines: String = expected.iter().map(|(key, value)| format!("ONRECORD_{key}={value}\n")).collect();
     assert_eq!(script.left("variables"), lines);
@@ -67,6 +73,16 @@ async fn a_hook_is_told_everything_and_any_name_is_one_argument() {
     assert_eq!(attempts.as_array().unwrap().len(), 1, "{attempts}");
     assert_eq!((&attempts[0]["n"], &attempts[0]["exit"]), (&json!(1), &json!(0)));
     assert_eq!(attempts[0]["tail"].as_str().unwrap().trim(), format!("took over {name}"));
+}
+
+#[tokio::test]
+async fn a_hook_reads_the_manifest_on_its_standard_input_if_it_is_told_to() {
+    let script = Script::new("cat > \"$here/input\"\necho \"$ONRECORD_WIDTH,$ONRECORD_HEIGHT\"");
+    let server = Server::start(&[&script.setting(), "hooks.stdin=manifest"]);
+    let recording = record(&server, "piped", 60).await;
+    let manifest = Api::of(&server).hook(id(&recording), "done", SOON).await;
+    let piped: Value = serde_json::from_str(&script.left("input")).unwrap();
+    assert_eq!(stable(piped), stable(manifest));
 }
 
 /// Written for another server: two unquoted arguments, a working folder with the keys and an uploader that

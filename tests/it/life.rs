@@ -246,6 +246,33 @@ async fn the_same_bearer_takes_over_a_silent_whip_session() {
 }
 
 #[tokio::test]
+async fn a_whip_client_that_has_just_stopped_may_publish_again_under_the_same_name() {
+    let server = Server::start(&[QUIET, "limits.max_streams_per_address=1"]);
+    let url = server.url("/whip/again");
+    for round in 0..6 {
+        let (live, offer) = Live::start(fake).await;
+        let (whip, answer) = Whip::publish(&url, &offer)
+            .await
+            .unwrap_or_else(|refused| panic!("round {round}: {} {}", refused.status, refused.body));
+        live.accept(&answer).await;
+        sends(&live, 60).await;
+        whip.delete().await.unwrap();
+    }
+    let api = Api::of(&server);
+    api.nobody_is_on_air().await;
+    let recordings = eventually("six files", SOON, async || {
+        let all = api.recordings().await;
+        let sealed = all.iter().filter(|recording| recording["state"] == "sealed").count();
+        (sealed == 6).then_some(all)
+    })
+    .await;
+    for recording in &recordings {
+        assert_eq!(recording["end_reason"], "stopped", "{recording}");
+        assert!(recording["duration_ms"].as_u64() > Some(300), "{recording}");
+    }
+}
+
+#[tokio::test]
 async fn media_goes_on_through_an_ice_restart_over_whip() {
     let server = Server::start(&[QUIET]);
     let (live, mut whip, answer) = whip_on_air(&server, "restarted", None).await;

@@ -125,8 +125,106 @@ async fn every_image_reaches_the_viewer_whole_before_the_next_is_posted() {
     let end = tokio::time::timeout(PATIENCE, viewer.response.chunk()).await.unwrap().unwrap();
     assert_eq!(end, None, "bytes behind the end");
     assert_eq!(camera.end().await, last, "who asks again hears the same");
-    let gone = reqwest::get(server.url("/stream/cam")).await.unwrap();
+    let gone = reqwest::get(server.url("/snapshot/cam.jpg")).await.unwrap();
     assert_eq!(error_of(gone).await, (404, "stream_not_found".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_is_early_waits_in_a_viewers_place_and_sees_the_first_picture() {
+    let mut server = Server::start(&[NO_HOOK, "limits.max_viewers=2"]);
+    let image = media::jpegs(1, "320x180").remove(0);
+    let mut early = Viewer::open(&server.url("/stream/cam")).await;
+    let other = Viewer::open(&server.url("/stream/never")).await;
+    let full = reqwest::get(server.url("/stream/cam")).await.unwrap();
+    assert_eq!(error_of(full).await, (503, "limit_reached".to_owned()));
+    let camera = Camera::start(&server, "cam", &image).await;
+    early.reads(b"--frame\r\n").await;
+    early.reads(&part(&image)).await;
+    camera.end().await;
+    early.reads(b"--frame--\r\n").await;
+    let began = Instant::now();
+    assert!(server.stop(SOON).is_some_and(|status| status.success()));
+    println!("stopped with somebody waiting after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "a viewer who waits holds the stop up");
+    drop(other);
+}
+
+/// The parts of an answer that ends, each with its time.
+async fn timed(url: &str) -> Vec<(u64, Vec<u8>)> {
+    let body = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
+    let (mut rest, mut parts) = (body.strip_prefix(b"--frame\r\n").expect("it opens"), Vec::new());
+    while !rest.starts_with(b"--frame--\r\n") {
+        let head = find(rest, b"\r\n\r\n").expect("a head") + 4;
+        let text = String::from_utf8(rest[..head].to_vec()).unwrap().to_lowercase();
+        let number = |name: &str| -> u64 {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            value.trim().parse().unwrap()
+        };
+        let end = head + number("content-length:") as usize;
+        parts.push((number("onrecord-time:"), rest[head..end].to_vec()));
+        rest = rest[end..].strip_prefix(b"\r\n--frame\r\n").expect("a boundary right behind the picture");
+    }
+    parts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_of_pictures_is_shown_at_their_times_from_any_on() {
+    let server = Server::start(&[NO_HOOK, "limits.max_viewers=1"]);
+    let images = media::jpegs(20, "320x180");
+    let camera = Camera::start(&server, "cam", &images[0]).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(150));
+    for image in &images[1..] {
+        ticks.tick().await;
+        camera.post(image).await;
+    }
+    let recording = camera.end().await["recording"].clone();
+    let url = format!("{}/pictures", server.url(recording["url"].as_str().unwrap()));
+    let file = server.records().join(recording["file"].as_str().unwrap());
+    let times: Vec<_> =
+        judge::packets_of(&file, "video").iter().map(|packet| packet.time.as_millis() as u64).collect();
+    let began = Instant::now();
+    let all = timed(&url).await;
+    let took = began.elapsed();
+    println!("{} pictures of {} ms in {took:?}", all.len(), recording["duration_ms"]);
+    assert!(took >= Duration::from_millis(times[19] - times[0]), "faster than they came: {took:?}");
+    assert_eq!(all.iter().map(|part| part.0).collect::<Vec<_>>(), times);
+    assert!(all.iter().map(|part| &part.1).eq(&images), "other pictures");
+    for from in [times[7], times[7] - 1, times[7] - 20] {
+        let some = timed(&format!("{url}?from={from}")).await;
+        assert_eq!(some.iter().map(|part| part.0).collect::<Vec<_>>(), times[7..], "from {from}");
+    }
+    assert_eq!(timed(&format!("{url}?from=99999999")).await, []);
+    let looking = reqwest::get(&url).await.unwrap();
+    let full = reqwest::get(&url).await.unwrap();
+    assert_eq!(error_of(full).await, (503, "limit_reached".to_owned()), "not counted as a viewer");
+    drop(looking);
+    let id = recording["id"].as_str().unwrap();
+    assert_eq!(Api::of(&server).call(Method::DELETE, &format!("/api/recordings/{id}")).await.0, 204);
+    for path in [url.clone(), server.url(recording["url"].as_str().unwrap())] {
+        let gone = reqwest::get(path).await.unwrap();
+        assert_eq!(error_of(gone).await, (410, "recording_not_found".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_images_in_one_body_each_is_a_frame_at_a_time_of_its_own() {
+    let server = Server::start(&[NO_HOOK]);
+    let images = media::jpegs(5, "320x180");
+    let client = Client::new();
+    let url = server.url("/upload/cam");
+    let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpg").body(images[..2].concat());
+    let first = request.send().await.unwrap();
+    assert_eq!(first.status(), StatusCode::NO_CONTENT, "image/jpg");
+    let token = first.headers()[RESUME].to_str().unwrap().to_owned();
+    let padded = [images[2..].concat(), vec![0; 100]].concat();
+    assert_eq!(post(&client, &url, Some(&token), padded).await.status(), StatusCode::NO_CONTENT);
+    let last = Camera { client, url, token }.end().await;
+    let file = server.records().join(last["recording"]["file"].as_str().unwrap());
+    let kept = judge::packets_of(&file, "video");
+    let hashes: Vec<_> = kept.iter().map(|packet| packet.sha256.clone()).collect();
+    assert_eq!(hashes, images.iter().map(|image| judge::sha256(image)).collect::<Vec<_>>());
+    assert!(kept.windows(2).all(|pair| pair[0].time < pair[1].time), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -345,10 +443,8 @@ async fn what_is_no_image_of_this_publisher_gets_the_contracts_error() {
         let answer = with_token(request, token).send().await.unwrap();
         assert_eq!(error_of(answer).await, (status, code.to_owned()), "DELETE {name} {token:?}");
     }
-    for path in ["/stream", "/stream/new", "/snapshot/new.jpg"] {
-        let answer = client.get(server.url(path)).send().await.unwrap();
-        assert_eq!(error_of(answer).await, (404, "stream_not_found".to_owned()), "{path}");
-    }
+    let answer = client.get(server.url("/snapshot/new.jpg")).send().await.unwrap();
+    assert_eq!(error_of(answer).await, (404, "stream_not_found".to_owned()));
     let wrong = client.get(server.url("/snapshot/cam.png")).send().await.unwrap();
     assert_eq!(wrong.status(), 404);
     camera.post(&image).await;

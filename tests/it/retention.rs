@@ -105,6 +105,27 @@ async fn old_recordings_go_but_none_whose_hook_has_not_succeeded() {
 }
 
 #[tokio::test]
+async fn a_clock_that_ran_ahead_before_the_start_removes_nothing_by_age_until_somebody_vouches_for_it() {
+    let mut server = Server::start(&["hooks.on_record="]);
+    let mut recording = record(&server, "kept", 20).await;
+    assert!(server.stop(SOON).is_some());
+    age(&server, &mut recording);
+    let mut server = server.killed_and_started(&["hooks.on_record=", DAY]);
+    let said = async || server.output().contains("the wall clock is 4").then_some(());
+    eventually("the log says that the clock is doubted", SOON, said).await;
+    assert!(server.stop(SOON).is_some());
+    assert!(is_there(&server, &recording), "removed by a clock that nobody vouches for");
+    let (code, said) = retention(&server, &["--set", DAY]);
+    println!("{said}");
+    assert!(code == 0 && said.contains("removed: 0 recordings") && said.contains(".clock"), "{code} {said}");
+
+    std::fs::write(server.records().join(".clock"), "").unwrap();
+    let server = server.killed_and_started(&["hooks.on_record=", DAY]);
+    let gone = async || (!is_there(&server, &recording)).then_some(());
+    eventually("the old recording is removed", SOON, gone).await;
+}
+
+#[tokio::test]
 async fn the_command_removes_the_oldest_until_the_rest_fits_where_no_server_works() {
     let mut server = Server::start(&["hooks.on_record="]);
     let mut recordings = Vec::new();

@@ -94,12 +94,15 @@ fn run(variables: &[(&str, &str)]) -> Output {
 #[test]
 fn every_misconfiguration_has_a_line_that_says_what_to_do() {
     let url = ("WEBHOOK_URL", "http://me:my-secret@127.0.0.1:9/path-secret?key=query-secret");
-    let table: [(&[(&str, &str)], &str); 5] = [
+    let manifest = ("ONRECORD_MANIFEST", SCRIPT);
+    let table: [(&[(&str, &str)], &str); 7] = [
         (&[], "WEBHOOK_URL is not set"),
         (&[("WEBHOOK_URL", "example.org/path-secret")], "doesn't begin with http"),
         (&[url, ("WEBHOOK_TOKEN_FILE", "/nowhere")], "can't read /nowhere"),
         (&[url, ("WEBHOOK_TOKEN", "two\nlines")], "no header may have"),
-        (&[url], "can't be reached"),
+        (&[("WEBHOOK_URL", "http://127.0.0.1:9/a\nuser = \"x\"")], "no address may have"),
+        (&[url], "ONRECORD_MANIFEST names"),
+        (&[url, manifest], "can't be reached"),
     ];
     for (variables, line) in table {
         let output = run(variables);
@@ -125,19 +128,23 @@ async fn no_secret_is_in_an_argument_and_no_file_is_left() {
     let temporary = folder.path().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let url = format!("http://{address}/");
+    let url = format!("http://{address}/path-secret?a=[1]&b='x'");
+    let manifest = folder.path().join("a \"manifest\".json");
+    std::fs::write(&manifest, "{\"id\": 1}").unwrap();
     let secret = "with \"no\" escape".replace('"', "'");
     let output = Command::new(SCRIPT)
         .args(["name", "/file"])
         .env("PATH", path)
         .env("TMPDIR", &temporary)
         .envs([("WEBHOOK_URL", url.as_str()), ("WEBHOOK_TOKEN", secret.as_str())])
+        .env("ONRECORD_MANIFEST", &manifest)
         .stdin(Stdio::null())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = std::fs::read_to_string(folder.path().join("told")).unwrap();
-    assert!(told.contains("--config -") && !told.contains("escape"), "{told}");
+    assert!(told.contains("--config -") && !told.contains("escape") && !told.contains("-secret"), "{told}");
     assert_eq!(calls.lock().unwrap()[0].1["authorization"], format!("Bearer {secret}").as_str());
+    assert_eq!(calls.lock().unwrap()[0].2, "{\"id\": 1}");
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "files are left");
 }

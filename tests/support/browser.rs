@@ -78,12 +78,18 @@ impl Browser {
 
     /// Firefox, with camera and microphone allowed.
     pub async fn firefox() -> Self {
+        Self::firefox_with(json!({})).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn firefox_with(environment: Value) -> Self {
         let one = ONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let profiles = format!("--profile-root={}", folder.path().display());
         let capabilities = json!({
             "moz:firefoxOptions": {
                 "args": ["-headless"],
+                "env": environment,
                 "prefs": {
                     "media.navigator.streams.fake": true,
                     "media.navigator.permission.disabled": true,
@@ -91,6 +97,8 @@ impl Browser {
                     "media.peerconnection.ice.loopback": true,
                     "media.peerconnection.ice.obfuscate_host_addresses": false,
                     "media.autoplay.default": 0,
+                    // The page that it makes of JSON is its own, and may not ask the server for anything.
+                    "devtools.jsonview.enabled": false,
                 },
             },
             "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },

@@ -56,7 +56,7 @@ pub struct Packet {
     pub sha256: String,
 }
 
-/// All blocks in the order of the file.
+/// All blocks in the order of the file, but for the silence that the recorder put into holes.
 pub fn packets(file: &Path) -> Vec<Packet> {
     #[derive(Deserialize)]
     struct Listing {
@@ -67,8 +67,16 @@ pub fn packets(file: &Path) -> Vec<Packet> {
         codec_type: String,
         pts_time: String,
         flags: String,
+        #[serde(default)]
+        pos: String,
         data_hash: String,
     }
+    let bytes = std::fs::read(file).expect("the file is there");
+    // A block begins with a track number of a byte, a time of two, and flags (RFC 9559 section 10.2).
+    let discardable = |entry: &Entry| {
+        let flags = entry.pos.parse().ok().and_then(|at: usize| bytes.get(at + 3));
+        bytes.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) && flags.is_some_and(|flags| flags & 1 == 1)
+    };
     let args = ["-v", "error", "-show_packets", "-show_data_hash", "sha256", "-of", "json"];
     let listing: Listing = json("ffprobe", &args, file);
     let packet = |entry: Entry| Packet {
@@ -77,7 +85,7 @@ pub fn packets(file: &Path) -> Vec<Packet> {
         keyframe: entry.flags.contains('K'),
         sha256: entry.data_hash.trim_start_matches("SHA256:").to_owned(),
     };
-    listing.packets.into_iter().map(packet).collect()
+    listing.packets.into_iter().filter(|entry| !discardable(entry)).map(packet).collect()
 }
 
 pub fn packets_of(file: &Path, kind: &str) -> Vec<Packet> {
@@ -91,7 +99,9 @@ pub fn sha256(payload: &[u8]) -> String {
 
 /// Decodes the whole file; what ffmpeg has to complain about.
 pub fn decode(file: &Path) -> Result<(), String> {
-    read_through(file, &["-xerror"], &[])
+    // The times of the file: by itself ffmpeg counts in the mean distance of pictures, and complains of two
+    // that are closer.
+    read_through(file, &["-xerror"], &["-enc_time_base:v", "1:1000"])
 }
 
 /// Reads the whole file without decoding it; what ffmpeg has to complain about.
@@ -138,6 +148,16 @@ fn clock_time(text: &str) -> Duration {
 
 /// The picture sizes ffmpeg decodes.
 pub fn picture_sizes(file: &Path) -> BTreeSet<(u32, u32)> {
+    pictures(file, &[]).into_iter().collect()
+}
+
+/// The size of the first picture, which converters take for the whole.
+pub fn first_picture(file: &Path) -> (u32, u32) {
+    pictures(file, &["-read_intervals", "%+#1"])[0]
+}
+
+/// The sizes of the pictures ffmpeg decodes, in order.
+fn pictures(file: &Path, options: &[&str]) -> Vec<(u32, u32)> {
     #[derive(Deserialize)]
     struct Listing {
         frames: Vec<Picture>,
@@ -148,6 +168,7 @@ pub fn picture_sizes(file: &Path) -> BTreeSet<(u32, u32)> {
         height: u32,
     }
     let args = ["-v", "error", "-select_streams", "v", "-show_entries", "frame=width,height", "-of", "json"];
+    let args: Vec<&str> = args.iter().chain(options).copied().collect();
     let listing: Listing = json("ffprobe", &args, file);
     listing.frames.iter().map(|picture| (picture.width, picture.height)).collect()
 }

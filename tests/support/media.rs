@@ -31,7 +31,7 @@ pub const OPUS_PACKET: Duration = Duration::from_millis(20);
 pub const FLASH_AT: Duration = Duration::from_millis(500);
 /// libopus looks ahead by 312 samples, which players take out by the pre-skip of an OpusHead. Over RTP
 /// there is none, so sound comes out that much late: the beep starts earlier by as much.
-const OPUS_LOOKAHEAD: f64 = 312.0 / 48_000.0;
+pub const OPUS_LOOKAHEAD: f64 = 312.0 / 48_000.0;
 
 /// A white flash and a 1 kHz beep of 100 ms at [`FLASH_AT`] of every second, with a keyframe a second.
 /// Video first.
@@ -70,7 +70,8 @@ pub fn size_change(seconds_each: u32) -> Clip {
     whole
 }
 
-fn vp8(graph: &str, seconds: u32, bitrate: &str, gop: u64) -> Clip {
+/// What a source of lavfi shows, with a keyframe at least every `gop` pictures.
+pub fn vp8(graph: &str, seconds: u32, bitrate: &str, gop: u64) -> Clip {
     let (seconds_text, gop) = (seconds.to_string(), gop.to_string());
     let ivf = encode(
         "ivf",
@@ -85,7 +86,8 @@ fn vp8(graph: &str, seconds: u32, bitrate: &str, gop: u64) -> Clip {
     Clip { frames: parse_ivf(&ivf), duration: Duration::from_secs(seconds.into()) }
 }
 
-fn opus(graph: &str, seconds: u32) -> Clip {
+/// What a source of lavfi sounds like, in packets of [`OPUS_PACKET`].
+pub fn opus(graph: &str, seconds: u32) -> Clip {
     let seconds_text = seconds.to_string();
     let ogg = encode(
         "ogg",

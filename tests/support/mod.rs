@@ -16,6 +16,7 @@ pub mod bucket;
 pub mod certificate;
 pub mod chunks;
 pub mod events;
+pub mod faults;
 pub mod judge;
 pub mod live;
 pub mod media;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
-use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid, Pt};
+use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::{Candidate, Event, IceConnectionState, Rtc};
 
 /// When sender reports go out.
@@ -37,6 +37,8 @@ pub struct TrackConfig {
     pub ppm: f64,
     /// Nothing is sent of what was captured in these (DTX).
     pub pauses: Vec<Range<Duration>>,
+    /// Nor in these, and its media clock stands still meanwhile: a microphone that was taken away.
+    pub stands: Vec<Range<Duration>>,
     /// Of its first frame.
     pub rtp_start: u32,
 }
@@ -49,6 +51,7 @@ impl TrackConfig {
             encoding_takes: Duration::ZERO,
             ppm: 0.0,
             pauses: Vec::new(),
+            stands: Vec::new(),
             // Wraps after five seconds of video, nine of audio: every test sees it.
             rtp_start: u32::MAX - 450_000,
         }
@@ -59,6 +62,8 @@ impl TrackConfig {
 pub struct Config {
     pub local: SocketAddr,
     pub video: Option<TrackConfig>,
+    /// Encodings of one camera by their rids (simulcast), in the order of the offer, in place of `video`.
+    pub encodings: Vec<(&'static str, TrackConfig)>,
     pub audio: Option<TrackConfig>,
     pub reports: Reports,
     /// By how many parts in a million its wall clock (of the reports) is fast.
@@ -74,6 +79,7 @@ impl Config {
         Self {
             local,
             video: None,
+            encodings: Vec::new(),
             audio: None,
             reports: Reports::Always,
             wall_ppm: 0.0,
@@ -96,6 +102,8 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub kind: MediaKind,
+    /// The encoding it is of.
+    pub rid: Option<Rid>,
     /// True time of its capture, since the connection.
     pub captured: Duration,
     pub keyframe: bool,
@@ -105,15 +113,16 @@ pub struct Sent {
 struct Track {
     kind: MediaKind,
     mid: Mid,
+    rid: Option<Rid>,
     config: TrackConfig,
     next: Encoded,
     sending: bool,
 }
 
 impl Track {
-    fn new(kind: MediaKind, mid: Mid, mut config: TrackConfig) -> Self {
+    fn new(kind: MediaKind, mid: Mid, rid: Option<Rid>, mut config: TrackConfig) -> Self {
         let next = config.source.next();
-        Self { kind, mid, config, next, sending: false }
+        Self { kind, mid, rid, config, next, sending: false }
     }
 
     /// True time of the next frame's capture, since the connection.
@@ -123,13 +132,16 @@ impl Track {
 
     fn is_sent(&self) -> bool {
         let time = self.next.time;
-        time >= self.config.starts_after && !self.config.pauses.iter().any(|pause| pause.contains(&time))
+        let silent = self.config.pauses.iter().chain(&self.config.stands).any(|hole| hole.contains(&time));
+        time >= self.config.starts_after && !silent
     }
 
     fn rtp_time(&self) -> MediaTime {
         let rate = if self.kind.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         // Rounded, because a time in whole nanoseconds is a little less than the frame's.
-        let ticks = (self.next.time.as_nanos() * u128::from(rate.get()) + 500_000_000) / 1_000_000_000;
+        let over = self.config.stands.iter().filter(|hole| hole.end <= self.next.time);
+        let time = self.next.time - over.map(|hole| hole.end - hole.start).sum::<Duration>();
+        let ticks = (time.as_nanos() * u128::from(rate.get()) + 500_000_000) / 1_000_000_000;
         MediaTime::new(u64::from(self.config.rtp_start) + ticks as u64, rate)
     }
 }
@@ -175,8 +187,15 @@ impl Publisher {
         for (kind, config) in [(MediaKind::Audio, config.audio), (MediaKind::Video, config.video)] {
             if let Some(config) = config {
                 let mid = change.add_media(kind, Direction::SendOnly, None, None, None);
-                tracks.push(Track::new(kind, mid, config));
+                tracks.push(Track::new(kind, mid, None, config));
             }
+        }
+        if !config.encodings.is_empty() {
+            let send = config.encodings.iter().map(|(rid, _)| SimulcastLayer::new(rid)).collect();
+            let simulcast = Simulcast { send, recv: Vec::new() };
+            let mid = change.add_media(MediaKind::Video, Direction::SendOnly, None, None, Some(simulcast));
+            let track = |(rid, config)| Track::new(MediaKind::Video, mid, Some(Rid::from(rid)), config);
+            tracks.extend(config.encodings.into_iter().map(track));
         }
         let (offer, pending) = change.apply().expect("a track to publish");
         peer.drain();
@@ -209,7 +228,7 @@ impl Publisher {
         self.peer.drain();
         for track in &self.tracks {
             let mut api = self.peer.rtc.direct_api();
-            if let Some(stream) = api.stream_tx_by_mid(track.mid, None) {
+            if let Some(stream) = api.stream_tx_by_mid(track.mid, track.rid) {
                 // str0m drops resends at more than 15 % of what it sends; a lossy link asks for more.
                 stream.set_rtx_cache(RTX_CACHE.0, RTX_CACHE.1, None);
             }
@@ -238,6 +257,18 @@ impl Publisher {
         self.pending = Some(pending);
         self.peer.drain();
         offer.to_sdp_string()
+    }
+
+    /// Each track goes on from new sources (SSRCs), as encoders that begin anew do.
+    pub fn change_sources(&mut self) {
+        for track in &mut self.tracks {
+            let mut api = self.peer.rtc.direct_api();
+            let (new, repair) = (api.new_ssrc(), api.new_ssrc());
+            let repair = track.kind.is_video().then_some(repair);
+            api.reset_stream_tx(track.mid, track.rid, new, repair).expect("a stream with other sources");
+            track.config.source.request_keyframe();
+            self.peer.drain();
+        }
     }
 
     /// No more frames; ICE stays up.
@@ -302,7 +333,8 @@ impl Publisher {
                 Event::IceConnectionStateChange(state) => self.ice = state,
                 Event::KeyframeRequest(request) => {
                     self.keyframe_requests.push(now);
-                    if let Some(track) = self.tracks.iter_mut().find(|track| track.mid == request.mid) {
+                    let is_it = |track: &&mut Track| (track.mid, track.rid) == (request.mid, request.rid);
+                    if let Some(track) = self.tracks.iter_mut().find(is_it) {
                         track.config.source.request_keyframe();
                     }
                 }
@@ -327,21 +359,29 @@ impl Publisher {
                 let frame = std::mem::replace(&mut track.next, following);
                 if is_sent {
                     track.sending = true;
-                    let (kind, mid) = (track.kind, track.mid);
-                    self.write(mid, kind, start + captured, rtp_time, frame.data.clone());
-                    self.sent.push(Sent { kind, captured, keyframe: frame.keyframe, data: frame.data });
+                    let (kind, mid, rid) = (track.kind, track.mid, track.rid);
+                    self.write((mid, rid), kind, start + captured, rtp_time, frame.data.clone());
+                    self.sent.push(Sent { kind, rid, captured, keyframe: frame.keyframe, data: frame.data });
                 }
             }
         }
     }
 
-    fn write(&mut self, mid: Mid, kind: MediaKind, captured: Instant, time: MediaTime, data: Arc<[u8]>) {
+    fn write(
+        &mut self,
+        (mid, rid): (Mid, Option<Rid>),
+        kind: MediaKind,
+        captured: Instant,
+        time: MediaTime,
+        data: Arc<[u8]>,
+    ) {
         let codec = if kind.is_video() { Codec::Vp8 } else { Codec::Opus };
         let shown = self.peer.shown(captured);
         let writer = self.peer.rtc.writer(mid).expect("a negotiated track");
         let payload_type: Option<Pt> =
             writer.payload_params().find(|params| params.spec().codec == codec).map(|params| params.pt());
         let payload_type = payload_type.expect("a negotiated codec");
+        let writer = rid.into_iter().fold(writer, |writer, rid| writer.rid(rid));
         writer.write(payload_type, shown, time, data).expect("str0m takes the frame");
         self.peer.drain();
     }

@@ -18,6 +18,8 @@ pub struct Ours {
     pub connected_at: Option<Instant>,
     /// The session has said that it is over.
     pub gone: Option<(Instant, Gone)>,
+    /// Tracks that brought nothing, or did so again, and when that was told.
+    pub troubles: Vec<(Instant, usize, Option<media::GapReason>)>,
     /// Where its peer was found to be: each move.
     pub proven: Vec<SocketAddr>,
     routed: HashSet<SocketAddr>,
@@ -34,6 +36,7 @@ pub fn config(local: SocketAddr, now: Instant) -> SessionConfig {
         },
         origin: now,
         idle_timeout: Duration::from_secs(60),
+        start_bitrate: 2_000_000,
     }
 }
 
@@ -46,6 +49,7 @@ impl Ours {
             media: Vec::new(),
             connected_at: None,
             gone: None,
+            troubles: Vec::new(),
             proven: Vec::new(),
             routed: HashSet::new(),
             sources: HashSet::new(),
@@ -78,6 +82,7 @@ impl Ours {
                 }
                 Event::Source(source) => drop(self.sources.insert(source)),
                 Event::Media(event) => self.media.push((now, event)),
+                Event::Trouble(track, reason) => self.troubles.push((now, track, reason)),
                 Event::Gone(gone) => self.gone = Some((now, gone)),
             }
         }

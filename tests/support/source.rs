@@ -81,6 +81,13 @@ impl FakeVideo {
         Box::new(Self { bytes: 17_000, ..*Self::hd() })
     }
 
+    /// An encoding of this size, its bitrate as its area.
+    pub fn sized(width: u16, height: u16) -> Box<Self> {
+        let area = usize::from(width) * usize::from(height);
+        let (keyframe_bytes, bytes) = (4_000 + area / 25, 600 + area / 180);
+        Box::new(Self { size: (width, height), keyframe_bytes, bytes, ..*Self::hd() })
+    }
+
     /// One packet a frame, for runs of hours.
     pub fn small() -> Box<Self> {
         Box::new(Self { size: (320, 180), keyframe_bytes: 4_000, bytes: 600, ..*Self::hd() })

@@ -12,6 +12,8 @@ import { headers } from "./access.js";
 const AGAIN_MS = 1000;
 /** The server repeats a picture after 5 s of silence. */
 const SILENCE_MS = 15_000;
+/** A stream that is there shows a picture at once; before that the server waits for it. */
+const FIRST_MS = 3000;
 const OFFLINE = "The server can't be reached. This page goes on by itself when it is back.";
 const NOBODY = "Nobody is publishing at the moment.";
 
@@ -26,8 +28,8 @@ export function viewJpeg(image, name, tell = () => {}) {
   const url = new URL(`../stream/${encodeURIComponent(name)}`, import.meta.url);
   const end = new AbortController();
   let shown = "";
-  /** @param {Blob} picture */
-  const show = (picture) => {
+  /** @param {Picture} newest */
+  const show = ({ picture }) => {
     const old = shown;
     image.src = shown = URL.createObjectURL(picture);
     if (old) URL.revokeObjectURL(old);
@@ -35,7 +37,7 @@ export function viewJpeg(image, name, tell = () => {}) {
   };
   const look = async () => {
     while (!end.signal.aborted) {
-      const message = await read(url, end.signal, show);
+      const message = await readPictures(url, end.signal, show, FIRST_MS);
       if (end.signal.aborted) return;
       tell("away", message);
       await new Promise((done) => setTimeout(done, AGAIN_MS));
@@ -49,15 +51,19 @@ export function viewJpeg(image, name, tell = () => {}) {
   };
 }
 
+/** @typedef {{picture: Blob, time: number}} Picture  With its time in a recording, in ms. */
+
 /**
  * Reads one stream to its end.
  * @param {URL} url
  * @param {AbortSignal} signal
- * @param {(picture: Blob) => void} show
+ * @param {(newest: Picture) => void} show
+ * @param {number} [patience]  For the first picture, in ms.
  * @returns {Promise<string>}  Why there is no more.
  */
-async function read(url, signal, show) {
+export async function readPictures(url, signal, show, patience = SILENCE_MS) {
   const silence = new AbortController();
+  const first = setTimeout(() => silence.abort(NOBODY), patience);
   let timer = setTimeout(() => silence.abort(), SILENCE_MS);
   const stop = () => silence.abort();
   signal.addEventListener("abort", stop);
@@ -72,13 +78,16 @@ async function read(url, signal, show) {
     for (let next = await reader.read(); !next.done; next = await reader.read()) {
       clearTimeout(timer);
       timer = setTimeout(stop, SILENCE_MS);
-      const picture = parts.add(next.value);
-      if (picture) show(picture);
+      const newest = parts.add(next.value);
+      if (!newest) continue;
+      clearTimeout(first);
+      show(newest);
     }
     return NOBODY;
   } catch {
-    return OFFLINE;
+    return silence.signal.reason === NOBODY ? NOBODY : OFFLINE;
   } finally {
+    clearTimeout(first);
     clearTimeout(timer);
     signal.removeEventListener("abort", stop);
   }
@@ -90,24 +99,29 @@ class Parts {
 
   /**
    * @param {Uint8Array} bytes  What came next.
-   * @returns {Blob | null}  The newest picture that is whole by now.
+   * @returns {Picture | null}  The newest that is whole by now.
    */
   add(bytes) {
     const all = new Uint8Array(this.#bytes.length + bytes.length);
     all.set(this.#bytes);
     all.set(bytes, this.#bytes.length);
+    /** @type {Picture | null} */
     let newest = null;
     let at = 0;
     for (;;) {
       const head = headEnd(all, at);
       if (head < 0) break;
-      const length = Number(/content-length: *(\d+)/i.exec(new TextDecoder().decode(all.subarray(at, head)))?.[1] ?? 0);
+      const said = new TextDecoder().decode(all.subarray(at, head));
+      /** @param {RegExp} header */
+      const number = (header) => Number(header.exec(said)?.[1] ?? 0);
+      const length = number(/content-length: *(\d+)/i);
       if (head + length > all.length) break;
-      newest = all.subarray(head, head + length);
+      const picture = new Blob([all.subarray(head, head + length)], { type: "image/jpeg" });
+      newest = { picture, time: number(/onrecord-time: *(\d+)/i) };
       at = head + length;
     }
     this.#bytes = all.slice(at);
-    return newest && new Blob([newest], { type: "image/jpeg" });
+    return newest;
   }
 }
 

@@ -14,7 +14,7 @@ import { el, formatBytes, formatDuration, formatTime } from "./ui.js";
  * @property {string} stream
  * @property {string} file
  * @property {string} url
- * @property {"recording" | "sealed" | "quarantined" | "deleted"} state
+ * @property {"recording" | "sealing" | "sealed" | "quarantined" | "deleted"} state
  * @property {string} started_at
  * @property {number} bytes
  * @property {number} duration_ms
@@ -22,6 +22,7 @@ import { el, formatBytes, formatDuration, formatTime } from "./ui.js";
  * @property {Track[]} tracks
  * @property {{track: number, from_ms: number, to_ms: number, reason: string}[]} gaps
  * @property {string | null} end_reason
+ * @property {string} [error]  What keeps it from being sealed.
  * @property {{state: "none" | "queued" | "running" | "done" | "failed", attempts: Attempt[], running?: {n: number, at: string}}} hook
  */
 
@@ -64,6 +65,7 @@ export function badge(text, tone = "", title = "") {
 /** What there is to say of the recording itself. @param {Manifest} manifest */
 export function stateBadge(manifest) {
   if (manifest.state === "recording") return badge("recording", "live");
+  if (manifest.state === "sealing") return badge("not finished yet", "warn", `The disk refuses, which is tried again: ${manifest.error}`);
   if (manifest.state === "quarantined") return badge("damaged", "bad", "It could not be repaired and lies in the folder quarantine.");
   if (!manifest.file_present) return badge("moved away", "warn", "The file is not in the server's folder any more.");
   return null;

@@ -1,6 +1,7 @@
 // The page “Recordings”.
 
 import { listen, refresher } from "./feed.js";
+import { playPictures, stopPictures } from "./jpeg-player.js";
 import { badge, describe, downloadLink, hasFile, stateBadge } from "./list.js";
 import { api, ApiError, byId, el, formatBytes, formatDuration, formatTime, keyed, repeat, tell } from "./ui.js";
 
@@ -87,7 +88,7 @@ function row(manifest) {
   if (hasFile(manifest)) {
     actions.append(button("play", "Play", `Play ${manifest.stream}`, () => play(manifest)), downloadLink(manifest));
   }
-  if (manifest.state !== "recording") {
+  if (!["recording", "sealing"].includes(manifest.state)) {
     const remove = button("delete", "Delete", `Delete ${manifest.stream}`, () => askToDelete(manifest));
     remove.classList.add("danger");
     actions.append(remove);
@@ -147,6 +148,13 @@ function details(manifest) {
 function play(manifest) {
   byId("player-title", HTMLElement).textContent = manifest.stream;
   byId("video-problem", HTMLElement).hidden = true;
+  const pictures = manifest.tracks.some(({ codec }) => codec === "mjpeg");
+  video.hidden = pictures;
+  if (pictures) {
+    player.showModal();
+    playPictures(manifest, (problem) => tell(byId("video-problem", HTMLElement), "It can't be played.", problem));
+    return;
+  }
   video.src = `${manifest.url}${manifest.url.includes("?") ? "&" : "?"}inline=1`;
   player.showModal();
   video.play().catch(() => {}); // the controls are there
@@ -155,6 +163,7 @@ function play(manifest) {
 player.addEventListener("close", () => {
   video.removeAttribute("src");
   video.load(); // ends the download
+  stopPictures();
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
 });
 video.addEventListener("error", () => {

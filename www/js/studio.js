@@ -51,6 +51,8 @@ let request = 0;
 let stream = null;
 /** When PUBLISHING began, by `performance.now()`. @type {number | null} */
 let since = null;
+/** What the server misses of the media, in its words. */
+let lacks = "";
 
 /**
  * Turns on what is chosen and shows it.
@@ -126,6 +128,12 @@ function complain(error) {
   tell(errorBox, stream ? "The recording failed." : "Camera and microphone can't be used.", known.message);
 }
 
+/** What the library warns of, in words. @type {Record<string, string>} */
+const WARNINGS = {
+  slow_network: "The network is slow.",
+  sealing: "The server's disk refuses to finish the file.",
+};
+
 /** @param {string} title @param {string} text */
 function warn(title, text) {
   tell(errorBox, title, text);
@@ -164,6 +172,7 @@ function publish(options) {
   const session = createSession({ token });
   const made = session.createStream(options);
   stream = made;
+  lacks = "";
   follow(made);
   session
     .on("reconnecting", () => made.signalled && say(String(made.status()), "The server doesn't answer; trying again. Recording goes on as long as it receives you."))
@@ -175,7 +184,7 @@ function publish(options) {
 
 /** @param {Stream} made */
 function recording(made) {
-  if (made.status() === STREAM_STATUS.PUBLISHING) say("PUBLISHING", `Recording “${made.name()}”.`);
+  if (made.status() === STREAM_STATUS.PUBLISHING) say("PUBLISHING", lacks || `Recording “${made.name()}”.`);
 }
 
 /** Says what a stream tells. @param {Stream} made */
@@ -211,7 +220,12 @@ function follow(made) {
     .on("restarted", (_, { lost_ms }) => warn("The recording was interrupted.", `About ${seconds(lost_ms)} are missing. It goes on in a new file.`))
     .on("paused", (_, { bytes }) => warn("The network is too slow: recording waits.", `${formatBytes(bytes)} are held in this page. It goes on when they are sent.`))
     .on("resumed", (_, { lost_ms }) => warn("Recording goes on.", `About ${seconds(lost_ms)} are missing: the network was too slow.`))
-    .on("warning", (_, { code, message }) => code === "slow_network" && warn("The network is slow.", message))
+    .on("warning", (_, { code, message }) => WARNINGS[code] && warn(WARNINGS[code], message))
+    .on("lacks", (_, { sentence }) => {
+      lacks = sentence;
+      if (lacks || made.status() !== STREAM_STATUS.PUBLISHING) say(String(made.status()), lacks);
+      else recording(made);
+    })
     .on("trackended", (_, { kind }) => warn(kind === "video" ? "The camera is gone." : "The microphone is gone.", "The rest goes on being recorded."));
 }
 

@@ -89,6 +89,7 @@ impl Default for Auth {
 const WAYS: [[&str; 1]; 3] = [["webrtc"], ["chunks"], ["mjpeg"]];
 /// Kinds of track.
 const KINDS: [[&str; 1]; 2] = [["video"], ["audio"]];
+const KEYFRAME_REASONS: [[&str; 1]; 5] = [["start"], ["loss"], ["interval"], ["viewer"], ["encoding"]];
 /// Every reason a recording or a publication may end for.
 const ENDS: [[&str; 1]; 10] = [
     [EndReason::Stopped.as_str()],
@@ -192,6 +193,8 @@ pub struct Rtp {
     pub keyframe_requests: Counts<1>,
     /// Pictures that came and could not be decoded for want of others.
     pub withheld: Counter,
+    /// Times that an agreed track brought no frame for seconds, by kind and reason.
+    pub trouble: Counts<2>,
 }
 
 impl Default for Rtp {
@@ -202,6 +205,8 @@ impl Default for Rtp {
             // RFC 2198.
             ["audio", "red"],
         ];
+        let troubles =
+            [["video", "silence"], ["audio", "silence"], ["video", "undecodable"], ["audio", "undecodable"]];
         Self {
             received: Counts::new(["kind"], &KINDS),
             lost: Counts::new(["kind"], &KINDS),
@@ -209,8 +214,9 @@ impl Default for Rtp {
             reordered: Counts::new(["kind"], &KINDS),
             late: Counts::new(["kind"], &KINDS),
             asked: Counts::new(["kind"], &KINDS),
-            keyframe_requests: Counts::new(["reason"], &[["start"], ["loss"], ["interval"], ["viewer"]]),
+            keyframe_requests: Counts::new(["reason"], &KEYFRAME_REASONS),
             withheld: Counter::default(),
+            trouble: Counts::new(["kind", "reason"], &troubles),
         }
     }
 }
@@ -277,7 +283,8 @@ pub struct Recordings {
 
 impl Default for Recordings {
     fn default() -> Self {
-        let gaps = [["loss"], ["reconnect"], ["silence"], ["overrun"], ["damage"]];
+        let gaps = ["loss", "reconnect", "silence", "pause", "overrun", "damage", "clock", "undecodable"];
+        let gaps = gaps.map(|reason| [reason]);
         let codes = [["disk_full"], ["write_error"], ["bad_blob"]];
         Self {
             sealed: Counts::new(["reason"], &ENDS),

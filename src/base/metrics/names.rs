@@ -68,10 +68,14 @@ impl Rtp {
         to.register("rtp_packets_late", help, self.late.family());
         let help = "RTP packets asked for again (NACK), each time counted";
         to.register("rtp_nacks_sent", help, self.asked.family());
-        let help = "Keyframes asked for (PLI): at the start, after a loss, for seeking, for a viewer";
+        let help = "Keyframes asked for (PLI): at the start, after a loss, for seeking, for a viewer, \
+                    or to see how large another encoding is";
         to.register("rtp_keyframe_requests", help, self.keyframe_requests.family());
         let help = "Pictures that came but could not be decoded, since what they build on was lost";
         to.register("rtp_frames_withheld", help, self.withheld.clone());
+        let help = "Times that a track brought no frame for 5 s while its publisher was connected: silence, no \
+                    packet came; undecodable, packets did";
+        to.register("rtp_tracks_in_trouble", help, self.trouble.family());
     }
 }
 

@@ -93,7 +93,7 @@ const STATUS: &[(u16, &str, Option<Body>)] = &[
 ];
 const PICTURES: &[(u16, &str, Option<Body>)] = &[(
     200,
-    "Every picture from the newest on, until the stream ends.",
+    "Every picture from the newest on, until the stream ends; before it begins, none.",
     Some(Body::Bytes("multipart/x-mixed-replace")),
 )];
 
@@ -213,6 +213,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..NONE
     },
     Operation {
+        path: "/recordings/{file}/pictures",
+        tag: "recordings",
+        summary: "Look at a recording of JPEG pictures",
+        about: "No browser plays its file. Each part says in `Onrecord-Time` when it is, in milliseconds.",
+        query: &[("from", "Where to begin, in milliseconds.")],
+        answers: &[(200, "Every picture at its time.", Some(Body::Bytes("multipart/x-mixed-replace")))],
+        errors: &["bad_request", "recording_not_found", "gone", "limit_reached"],
+        ..NONE
+    },
+    Operation {
         path: "/signal",
         tag: "publish",
         summary: "Signalling over a WebSocket",
@@ -320,7 +330,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "POST",
         path: "/upload/{name}",
         tag: "publish",
-        summary: "One JPEG image",
+        summary: "One JPEG image, or some behind each other",
         about: "The answer to the first one has the stream's secret in `Onrecord-Resume`, which the others show.",
         takes: Some(Body::Bytes("image/jpeg")),
         headers: &[RESUME],

@@ -91,7 +91,7 @@ async fn a_publisher_hears_every_status_up_to_its_recording() {
     let expected = json!({ "type": "candidate", "stream": "cam 1", "candidate": candidate });
     assert_eq!(client.hear().await, expected);
 
-    server.ingest.set_status("cam 1", Status::Publishing);
+    server.ingest.set_status("cam 1", Status::publishing());
     assert_eq!(client.hear().await, json!({ "type": "status", "stream": "cam 1", "status": "PUBLISHING" }));
     client.say(json!({ "type": "stop" })).await;
     server.ingest.set_status("cam 1", sealed("cam 1", "cam 1_x.webm"));
@@ -143,7 +143,7 @@ async fn a_lost_socket_ends_nothing_and_a_resuming_one_first_hears_the_status() 
     let mut first = Client::open(&server).await;
     first.publish("a").await;
     drop(first);
-    server.ingest.set_status("a", Status::Publishing);
+    server.ingest.set_status("a", Status::publishing());
 
     let mut second = Client::open(&server).await;
     let resume = json!({ "type": "publish", "stream": "a", "sdp": "v=0", "resume": "resume-1" });
@@ -252,7 +252,7 @@ async fn a_client_that_says_nothing_is_closed_and_one_that_publishes_stays() {
     let mut silent = Client::open(&server).await;
     assert_eq!(silent.brief().await, "error bad_request");
     assert_eq!(silent.close_code().await, 4400);
-    server.ingest.set_status("a", Status::Publishing);
+    server.ingest.set_status("a", Status::publishing());
     assert_eq!(publisher.brief().await, "status PUBLISHING");
 }
 

@@ -120,12 +120,16 @@ pub enum Server<'a> {
         /// With `UNPUBLISHED`, if it was recorded.
         #[serde(skip_serializing_if = "Option::is_none")]
         recording: Option<Recording<'a>>,
-        /// With `UNPUBLISHED` the `end_reason`, with `FAILED` the code.
+        /// With `UNPUBLISHED` the `end_reason`, with `FAILED` the code; `sealing` while the file of a
+        /// publication that is over can't be finished, which is tried again.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
-        /// With `FAILED`: what to do.
+        /// With `FAILED`: what to do; with `sealing` what is wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
+        /// What is missing of the media, though it was agreed on; a status without it is all right again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warning: Option<&'a str>,
     },
     /// A message could not be taken, or the socket is about to be closed.
     Error {
@@ -170,7 +174,11 @@ impl<'a> Server<'a> {
         let word = status.word();
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
-            Status::Pending | Status::Publishing => {}
+            Status::Pending(_) | Status::Publishing(_) => {}
+            Status::Sealing { error } => {
+                reason = Some("sealing");
+                message = Some(error.as_str());
+            }
             Status::Unpublished { recording: sealed, reason: why } => {
                 reason = Some(why.as_str());
                 recording = sealed.as_deref().map(|manifest| Recording::of(state, manifest));
@@ -180,7 +188,7 @@ impl<'a> Server<'a> {
                 message = Some(what.as_str());
             }
         }
-        Self::Status { stream, status: word, recording, reason, message }
+        Self::Status { stream, status: word, recording, reason, message, warning: status.warning() }
     }
 }
 

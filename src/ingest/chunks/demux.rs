@@ -1,11 +1,11 @@
 //! WebM in pieces → frames on one clock.
 //!
 //! A MediaRecorder that starts again begins with another header: its frames go on behind the newest
-//! one, after a pause as long as the bytes were silent, less what the first of them already tell.
-//! Pure: arrival is an argument.
+//! one, as the [`Clock`] places them. Pure: arrival is an argument.
 
 use crate::ingest::chunks::Fault;
-use crate::media::{Codec, Frame, Kind, Size, Track, h264, opus};
+use crate::ingest::chunks::clock::{Clock, Stamp};
+use crate::media::{Codec, Frame, Gap, GapReason, Kind, Size, Track, h264, opus};
 use crate::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, StoredBlock};
 use bytes::Bytes;
 use std::time::Duration;
@@ -16,12 +16,9 @@ const MAX_HELD: usize = MAX_PENDING;
 /// Bytes of memory of what comes out at a time: the largest element and a Blob's slice of real frames stay
 /// far below. Frames of a byte each, which take a hundred times what they brought, don't.
 const MAX_OUT: usize = 2 * MAX_PENDING;
-/// No recording is longer: a time beyond it is rubbish.
-const MAX_TIME: i128 = 366 * 24 * 3600 * 1_000_000_000;
-/// A frame's length where nothing tells it.
-const FRAME: Duration = Duration::from_millis(20);
-/// No frame is believed to be longer.
-const MAX_FRAME: Duration = Duration::from_millis(200);
+/// Elements in a row that nobody knows. A recorder may write some between those that all know; rubbish
+/// often reads like a long row of small ones.
+const MAX_STRANGE: usize = 64;
 
 /// What comes out.
 #[derive(Debug, PartialEq)]
@@ -30,6 +27,8 @@ pub(crate) enum Out {
     Tracks(Vec<Track>),
     /// One of them.
     Frame(Frame),
+    /// The recorder's clock was set before the next frame of a track.
+    Gap(Gap),
 }
 
 /// A track of the input, and where it goes.
@@ -41,6 +40,8 @@ struct Lane {
     track: usize,
     /// What a keyframe needs before it that the track's own description doesn't say.
     before_keyframes: Bytes,
+    /// Pictures may be shown in another order than that of sending.
+    reorders: bool,
 }
 
 /// A frame at its recorder's own time, in nanoseconds.
@@ -50,6 +51,7 @@ struct Local {
     time: i128,
     keyframe: bool,
     data: Bytes,
+    aside: Bytes,
 }
 
 /// Bytes in, [`Out`]s out.
@@ -64,11 +66,9 @@ pub(crate) struct Demuxer {
     local: Vec<Local>,
     /// Bytes of memory of `local`.
     held: usize,
-    /// Stream time of the recorder's time 0, in nanoseconds.
-    base: Option<i128>,
-    /// The newest frame's time, how long it lasts, and when the bytes before these came.
-    newest: Option<(Duration, Duration)>,
-    arrived: Duration,
+    clock: Clock,
+    /// Elements in a row that nobody knows.
+    strange: usize,
 }
 
 impl Demuxer {
@@ -82,9 +82,8 @@ impl Demuxer {
             tracks: Vec::new(),
             local: Vec::new(),
             held: 0,
-            base: None,
-            newest: None,
-            arrived: Duration::ZERO,
+            clock: Clock::default(),
+            strange: 0,
         }
     }
 
@@ -92,9 +91,9 @@ impl Demuxer {
     pub fn push(&mut self, bytes: &[u8], at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
         self.reader.push(bytes);
         let read = self.read(at, out);
-        self.place(at, out);
-        self.arrived = at;
-        read?;
+        let placed = self.place(at, out);
+        self.clock.is_done(at);
+        read.and(placed)?;
         if self.reader.is_astray() {
             return Err(Fault::BadBlob("these bytes are no WebM that goes on from what came before".into()));
         }
@@ -121,11 +120,17 @@ impl Demuxer {
 
     fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
         match item {
+            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => self.strange += 1,
+            Item::Aside { .. } | Item::Passed { .. } => {}
+            _ => self.strange = 0,
+        }
+        match item {
             Item::Header { .. } => {
-                self.place(at, out);
+                self.place(at, out)?;
                 self.lanes.clear();
                 self.local.clear();
-                (self.base, self.held, self.undescribed) = (None, 0, false);
+                self.clock.begin_anew();
+                (self.held, self.undescribed) = (0, false);
                 self.tick = Duration::from_millis(1);
             }
             Item::Element { id: webm::INFO, payload, .. } => {
@@ -139,8 +144,8 @@ impl Demuxer {
                 }
             }
             Item::Block(block) => self.block(&block, out)?,
-            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => {
-                return Err(broken("something stands in it that no recorder writes"));
+            Item::Aside { .. } | Item::Passed { .. } if self.strange > MAX_STRANGE => {
+                return Err(broken("what stands in it is nothing that a recorder writes"));
             }
             Item::Damaged { .. } => return Err(broken("bytes in its middle make no sense")),
             _ => {}
@@ -154,8 +159,8 @@ impl Demuxer {
             match webm::codec_of(&declared.codec_id).filter(|codec| *codec != Codec::Aac && declared.plain) {
                 Some(codec) => {
                     self.undescribed |= codec == Codec::H264 && !is_avcc(&declared.private);
-                    let before_keyframes = Bytes::new();
-                    self.lanes.push(Lane { track: self.lanes.len(), declared, codec, before_keyframes });
+                    let (track, before_keyframes) = (self.lanes.len(), Bytes::new());
+                    self.lanes.push(Lane { track, declared, codec, before_keyframes, reorders: false });
                 }
                 None => unknown.push(declared.codec_id),
             }
@@ -189,6 +194,7 @@ impl Demuxer {
         for ((lane, track), place) in self.lanes.iter_mut().zip(&wanted).zip(places) {
             lane.track = place;
             lane.before_keyframes = needed(&self.tracks[place], track);
+            lane.reorders = track.codec == Codec::H264 && h264::reorders(&track.private);
         }
     }
 
@@ -197,14 +203,12 @@ impl Demuxer {
             return Ok(());
         };
         let codec = self.lanes[index].codec;
-        let mut time = i128::from(block.time) * self.tick.as_nanos() as i128;
-        if time.abs() > MAX_TIME {
-            return Err(broken("a frame's time makes no sense"));
-        }
-        let count = block.frames().len() as u64;
-        let each =
-            block.duration.map(|ticks| self.tick.as_nanos() as i128 * i128::from(ticks / count.max(1)));
-        for frame in block.frames().filter(|frame| !frame.is_empty()) {
+        let mut time = block.time * self.tick.as_nanos() as i128;
+        let count = block.frames().len();
+        let each = block
+            .duration
+            .map(|ticks| self.tick.as_nanos() as i128 * i128::from(ticks / count.max(1) as u64));
+        for (index_in_block, frame) in block.frames().enumerate().filter(|(_, frame)| !frame.is_empty()) {
             let keyframe = block.keyframe || codec.kind() == Kind::Audio || codec.is_intra_only();
             if self.undescribed && codec == Codec::H264 && keyframe {
                 let config = h264::config(frame);
@@ -216,8 +220,11 @@ impl Demuxer {
                 Codec::H264 if h264::is_annex_b(frame) => h264::to_length_prefixed(frame).into(),
                 _ => Bytes::copy_from_slice(frame),
             };
-            self.held += data.len() + Frame::OVERHEAD;
-            self.local.push(Local { lane: index, time, keyframe, data });
+            // What is cut off a block is cut off its end.
+            let aside = if index_in_block + 1 == count { &block.aside[..] } else { &[] };
+            let aside = Bytes::copy_from_slice(aside);
+            self.held += data.len() + aside.len() + Frame::OVERHEAD;
+            self.local.push(Local { lane: index, time, keyframe, data, aside });
             let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
             time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
         }
@@ -231,32 +238,31 @@ impl Demuxer {
     }
 
     /// Gives out what was read, on the stream's clock.
-    fn place(&mut self, at: Duration, out: &mut Vec<Out>) {
+    fn place(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
         if self.undescribed {
-            return;
-        }
-        let times = || self.local.iter().map(|local| local.time);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
-        let base = *self.base.get_or_insert_with(|| {
-            let brings = Duration::from_nanos(u64::try_from(last - first).unwrap_or(u64::MAX));
-            let begins = match self.newest {
-                None => at.saturating_sub(brings),
-                Some((newest, lasts)) => {
-                    newest + lasts.max(at.saturating_sub(self.arrived).saturating_sub(brings))
-                }
-            };
-            begins.as_nanos() as i128 - first
-        });
-        for local in self.local.drain(..) {
-            let lane = &self.lanes[local.lane];
-            let time = u64::try_from(base + local.time).map_or(Duration::ZERO, Duration::from_nanos);
-            if self.newest.is_none_or(|(newest, _)| time > newest) {
-                let step = self.newest.map(|(newest, _)| time - newest);
-                self.newest = Some((time, step.map_or(FRAME, |step| step.clamp(FRAME, MAX_FRAME))));
-            }
-            out.push(Out::Frame(lane.frame(time, local.keyframe, local.data)));
+            return Ok(());
         }
         self.held = 0;
+        let lanes = &self.lanes;
+        let stamp = |local: &Local| Stamp {
+            lane: local.lane,
+            time: local.time,
+            may_be_early: !local.keyframe && lanes[local.lane].reorders,
+        };
+        self.clock.expect(self.local.iter().map(stamp));
+        for local in self.local.drain(..) {
+            let placed = self.clock.place(stamp(&local), at);
+            let placed = placed.ok_or_else(|| broken("a frame's time makes no sense"))?;
+            let lane = &lanes[local.lane];
+            if let Some(from) = placed.set_after {
+                let (track, to) = (lane.track, placed.time);
+                out.push(Out::Gap(Gap { track, from, to, reason: GapReason::Clock }));
+            }
+            let frame = lane.frame(local.keyframe, local.data);
+            let (time, early, aside) = (placed.time, placed.early, local.aside);
+            out.push(Out::Frame(Frame { time, early, aside, ..frame }));
+        }
+        Ok(())
     }
 }
 
@@ -267,7 +273,7 @@ impl Lane {
             Codec::H264 if is_avcc(&self.declared.private) => Bytes::copy_from_slice(&self.declared.private),
             Codec::H264 => config.cloned().unwrap_or_default(),
             Codec::Av1 => Bytes::copy_from_slice(&self.declared.private),
-            Codec::Opus => opus_head(&self.declared.private),
+            Codec::Opus => Bytes::copy_from_slice(&self.declared.private),
             _ => Bytes::new(),
         };
         let channels = match self.codec.kind() {
@@ -276,10 +282,10 @@ impl Lane {
             Kind::Audio if private.is_empty() => self.declared.channels.clamp(1, 2),
             Kind::Audio => self.declared.channels,
         };
-        Track { codec: self.codec, channels, private }
+        Track { codec: self.codec, channels, private, entry: self.declared.carried.clone() }
     }
 
-    fn frame(&self, time: Duration, keyframe: bool, data: Bytes) -> Frame {
+    fn frame(&self, keyframe: bool, data: Bytes) -> Frame {
         let (width, height) = self.declared.size;
         let told = self.codec.size_of(&data).or((width > 0).then_some(Size { width, height }));
         let size = told.filter(|_| keyframe && self.codec.kind() == Kind::Video);
@@ -288,15 +294,7 @@ impl Lane {
         } else {
             data
         };
-        Frame { track: self.track, time, keyframe, size, data }
-    }
-}
-
-/// Opus' header as we write it; one of another mapping family (more than two channels) as it is.
-fn opus_head(private: &[u8]) -> Bytes {
-    match (private.get(9), private.get(18)) {
-        (Some(channels), Some(0)) => opus::head(*channels, opus::pre_skip(private)),
-        _ => Bytes::copy_from_slice(private),
+        Frame { keyframe, size, ..Frame::of(self.track, data) }
     }
 }
 
@@ -314,10 +312,10 @@ fn goes_on(track: &Track, next: &Track) -> bool {
             (None, None) => true,
             _ => false,
         },
-        Codec::Opus => track.channels == next.channels,
+        Codec::Opus => track.channels == next.channels && opus::sounds_alike(&track.private, &next.private),
         _ => true,
     };
-    track.codec == next.codec && alike
+    track.codec == next.codec && alike && webm::is_shown_alike(track, next)
 }
 
 /// What frames of `next` bring in `track` before each keyframe, since the file's head describes
@@ -346,11 +344,12 @@ mod tests {
     fn recorded(track: Track, frames: &[&[u8]]) -> Vec<u8> {
         let tracks = [track];
         let size = Some(Size { width: 320, height: 180 });
-        let (mut bytes, _) = webm::head(&Head { tracks: &tracks, sizes: &[size], uid: 7, unix_nanos: 0 });
+        let (mut bytes, _) =
+            webm::head(&Head { tracks: &tracks, sizes: &[size], uid: 7, unix_nanos: 0, title: "" });
         let mut clusters = Clusters::new(&tracks, SECOND);
         for (index, data) in frames.iter().enumerate() {
             let time = Duration::from_millis(100) * index as u32;
-            clusters.push(&Block { track: 0, time, keyframe: index == 0, size, data });
+            clusters.push(&Block { time, keyframe: index == 0, size, ..Block::of(0, data) });
         }
         clusters.finish();
         bytes.extend_from_slice(clusters.bytes());
@@ -367,6 +366,7 @@ mod tests {
             match out {
                 Out::Tracks(new) => tracks.push(new),
                 Out::Frame(frame) => frames.push(frame),
+                Out::Gap(gap) => panic!("{gap:?}"),
             }
         }
         (tracks, frames)
@@ -426,7 +426,7 @@ mod tests {
             demuxer.push(&sent, Duration::from_secs_f64(seconds), &mut out).unwrap();
             let frames = out.iter().filter_map(|out| match out {
                 Out::Frame(frame) => Some(frame.time.as_millis()),
-                Out::Tracks(_) => None,
+                _ => None,
             });
             frames.collect::<Vec<_>>()
         };

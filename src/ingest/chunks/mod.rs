@@ -9,6 +9,7 @@
 //! no use then, since a restart ends every recording. Back-pressure is the answer that doesn't come:
 //! while the disk is behind, the next bytes are neither taken nor acked, and nothing is dropped.
 
+mod clock;
 pub(crate) mod demux;
 pub(crate) mod protocol;
 mod task;

@@ -44,6 +44,8 @@ pub(super) struct Task {
     sink: Sink,
     /// Frames have come: the publication is this session's until another takes over.
     connected: bool,
+    /// How often a recorder's clock was set, each track counted.
+    clock_sets: u64,
     /// Counts the sockets that have held it.
     hold: watch::Sender<u64>,
     /// Ends with the socket.
@@ -60,6 +62,7 @@ impl Task {
             protocol: Protocol::new(Instant::now()),
             sink: Sink::Unknown(BytesMut::new()),
             connected: false,
+            clock_sets: 0,
             hold: watch::Sender::new(0),
             here: None,
         }
@@ -257,6 +260,16 @@ impl Task {
                 }
                 // A viewer who needs a keyframe waits for the next: MediaRecorder takes no requests.
                 Out::Frame(frame) => drop(self.publication.media(&self.session, Event::Frame(frame), now)),
+                Out::Gap(gap) => {
+                    self.clock_sets += 1;
+                    // A clock that is set all the time fills no log.
+                    if self.clock_sets.is_power_of_two() {
+                        let (stream, times) = (self.publication.name(), self.clock_sets);
+                        tracing::warn!(%stream, track = gap.track + 1, at = ?gap.from, times,
+                            "the recorder's clock was set: its frames go on as they arrive");
+                    }
+                    self.publication.media(&self.session, Event::Gap(gap), now);
+                }
             }
         }
         read

@@ -115,6 +115,7 @@ impl Publication {
                 match step {
                     Progress::Waiting => {}
                     Progress::Writing => publication.publishing(&publication.lock()),
+                    Progress::Sealing(error) => publication.sealing(&id, error),
                     last => return publication.recorded(&id, last),
                 }
                 if progress.changed().await.is_err() {
@@ -123,6 +124,26 @@ impl Publication {
                 }
             }
         });
+    }
+
+    /// A recording is over, and can't be sealed for now: its publisher has nothing more to send, and is
+    /// told why it has to wait.
+    fn sealing(&self, id: &RecordingId, error: String) {
+        let mut state = self.lock();
+        if state.recording.as_ref().is_some_and(|open| open.id == *id) {
+            self.over.store(true, Ordering::Release);
+            (state.stream, state.bytes, state.place) = (None, None, None);
+        }
+        drop(state);
+        if self.is_over() {
+            self.status.send_if_modified(|status| {
+                let waits = !status.is_final();
+                if waits {
+                    *status = Status::Sealing { error };
+                }
+                waits
+            });
+        }
     }
 
     /// A recording has come to its end. If nobody ended it, there is nothing to go on with: the
@@ -158,7 +179,7 @@ impl Publication {
 
     /// Gives the last word, frees the name, and is forgotten a minute later.
     pub(super) fn finish(&self, status: Status) {
-        let was_live = matches!(*self.status.borrow(), Status::Publishing);
+        let was_live = matches!(*self.status.borrow(), Status::Publishing(_) | Status::Sealing { .. });
         let first = self.status.send_if_modified(|current| {
             let first = !current.is_final();
             if first {
@@ -214,6 +235,6 @@ fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
         Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
         Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
         Status::Failed { code, .. } => code,
-        Status::Pending | Status::Publishing => "internal",
+        Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => "internal",
     }
 }

@@ -9,6 +9,7 @@
 //! What peers send reaches code of others (ICE, DTLS, SRTP, SDP). A panic in there must be the end of that
 //! peer's session and not of everybody's, so the loop takes every step of a session through [`contained`].
 
+use crate::base::metrics::metrics;
 use crate::base::places::Place;
 use crate::base::pulse::Pulse;
 use crate::base::reason::EndReason;
@@ -19,6 +20,7 @@ use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::webrtc::tally::Tally;
 use crate::ingest::webrtc::{Candidate, Patch, Patched};
 use crate::ingest::{Refusal, SessionId, Way};
+use crate::media::GapReason;
 use bytes::BytesMut;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -27,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, info_span};
+use tracing::{error, info, info_span, warn};
 
 /// Batches of one wake-up before timers and commands get their turn.
 const BATCHES: usize = 8;
@@ -205,8 +207,7 @@ impl Engine {
     /// Hands over what the sessions have counted.
     fn add_up(&mut self) {
         for entry in self.sessions.values_mut() {
-            let forged = entry.session.take_forged();
-            self.tally.add(entry.session.take_counts(), forged);
+            self.tally.add(&mut entry.session);
         }
     }
 
@@ -297,6 +298,7 @@ impl Engine {
                             entry.session.want_keyframe(now);
                         }
                     }
+                    Event::Trouble(track, reason) => tell_trouble(entry, track, reason),
                     Event::Proven(address) => {
                         self.by_address.insert(address, key);
                         bounded(&mut entry.addresses, address, |old| unmap(&mut self.by_address, old, key));
@@ -367,8 +369,7 @@ impl Engine {
                 self.socket.send(transmit.from, transmit.to, &transmit.data);
             }
         });
-        let forged = entry.session.take_forged();
-        self.tally.add(entry.session.take_counts(), forged);
+        self.tally.add(&mut entry.session);
         entry.span.in_scope(|| info!(?over, "the session is over"));
         self.by_id.remove(&entry.id);
         for ufrag in &entry.ufrags {
@@ -413,6 +414,7 @@ impl Engine {
             Command::Stop { id, reason, reply } => {
                 let result = self.with(&id, |entry| {
                     entry.ending.get_or_insert(reason);
+                    entry.publication.leaves();
                     entry.session.stop(now);
                     Ok(())
                 });
@@ -475,6 +477,21 @@ impl Engine {
     }
 }
 
+/// A track brings nothing, or does so again: whoever can mend it should know.
+fn tell_trouble(entry: &Entry, track: usize, reason: Option<GapReason>) {
+    let Some(kind) = entry.session.tracks().get(track).map(|track| track.codec.kind()) else { return };
+    let name = kind.as_str();
+    entry.span.in_scope(|| match reason {
+        Some(GapReason::Undecodable) => warn!(track = name, "packets come that no frame comes of"),
+        Some(_) => warn!(track = name, "nothing comes, though it was agreed on"),
+        None => info!(track = name, "frames come again"),
+    });
+    if let Some(reason) = reason {
+        metrics().rtp.trouble.inc([name, reason.as_str()]);
+    }
+    entry.publication.trouble(&entry.id, kind, reason);
+}
+
 /// How a session's end bears on its publication.
 #[derive(Debug)]
 enum Over {
@@ -487,11 +504,11 @@ enum Over {
 }
 
 fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, Refusal> {
-    if patch.if_match == "*" {
+    if patch.if_match == ["*"] {
         let (fragment, etag) = session.restart(&patch.fragment, now)?;
         return Ok(Patched::Restarted { fragment, etag });
     }
-    if patch.if_match != session.etag() {
+    if !patch.if_match.contains(&session.etag()) {
         return Err(Refusal::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {

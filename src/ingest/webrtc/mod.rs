@@ -6,8 +6,10 @@ mod offer;
 mod paths;
 mod peer;
 pub mod probe;
+mod receive;
 pub mod route;
 pub mod session;
+mod simulcast;
 mod socket;
 mod sources;
 mod tally;
@@ -62,6 +64,9 @@ pub struct Config {
     /// A connected publisher that sends no media for this long is ended.
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
+    /// What a browser's video begins with, bit/s; 0 leaves it to the browser.
+    #[serde(deserialize_with = "units::bitrate")]
+    pub start_bitrate: u64,
 }
 
 impl Default for Config {
@@ -73,6 +78,7 @@ impl Default for Config {
             keyframe_interval: Duration::from_secs(4),
             reorder_window: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(60),
+            start_bitrate: 2_000_000,
         }
     }
 }
@@ -145,8 +151,8 @@ pub struct Accepted {
 /// WHIP PATCH: a trickle fragment or an ICE restart (RFC 9725 section 4.3).
 #[derive(Debug)]
 pub struct Patch {
-    /// The ETag of `If-Match` without quotes; `*` restarts ICE.
-    pub if_match: String,
+    /// The ETags of `If-Match` without quotes, of which one must be the session's; `*` alone restarts ICE.
+    pub if_match: Vec<String>,
     /// The body, `application/trickle-ice-sdpfrag`.
     pub fragment: String,
 }
@@ -265,6 +271,7 @@ impl WebRtc {
             },
             origin: publication.origin(),
             idle_timeout: self.config.idle_timeout,
+            start_bitrate: self.config.start_bitrate,
         };
         let id = Session::new_id();
         publication.offered(&id);

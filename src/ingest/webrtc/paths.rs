@@ -8,12 +8,20 @@
 //!
 //! A request alone moves nothing: whoever has captured one could replay it from elsewhere. The new
 //! address must answer a fresh check of ours, signed with the peer's password (RFC 8445 section 7).
+//!
+//! An ICE restart must cost no media: the pair in use stays until the new generation is proven (RFC
+//! 8445 section 9). The agent would drop everything from the restart to its next selection, so it hears
+//! of none once it has selected a pair: it keeps the credentials it began with, and what it and the peer
+//! say to each other is signed anew in between.
 
 use crate::base::metrics::metrics;
 use crate::ingest::webrtc::offer::Credentials;
 use bytes::BytesMut;
 use rtc::crypto::{RTCCryptoProvider, default_provider};
-use rtc::stun::attributes::{ATTR_ICE_CONTROLLED, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::attributes::{
+    ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY, ATTR_USE_CANDIDATE,
+    ATTR_USERNAME,
+};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
@@ -54,17 +62,27 @@ pub(super) enum Inbound {
     Done,
 }
 
-/// A peer's addresses.
-pub(super) struct Paths {
+/// Both sides' credentials from one ICE restart to the next.
+#[derive(Clone, Debug)]
+struct Generation {
+    number: u64,
     local: Credentials,
     remote: Credentials,
+}
+
+/// A peer's addresses.
+pub(super) struct Paths {
+    /// What the ICE agent knows.
+    agent: Generation,
+    /// What the peer has shown to use.
+    generation: Generation,
+    /// What it will use once it has the answer to its restart.
+    next: Option<Generation>,
     crypto: Arc<dyn RTCCryptoProvider>,
     /// The address the ICE agent has selected.
     home: Option<SocketAddr>,
     /// Where the peer is now.
     current: Option<SocketAddr>,
-    /// Our address the peer talks to, for checks of our own.
-    local_addr: Option<SocketAddr>,
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
@@ -86,8 +104,20 @@ struct Check {
     id: TransactionId,
     to: SocketAddr,
     at: Instant,
-    /// Sent by this module, to decide on a move (else by the ICE agent).
-    ours: bool,
+    /// Whose credentials it is signed with.
+    generation: u64,
+    asks: Asks,
+}
+
+/// What a check is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    /// It is the ICE agent's own.
+    Agent,
+    /// Whether the peer is there.
+    Presence,
+    /// The same, and the peer is followed there.
+    Move,
 }
 
 impl std::fmt::Debug for Paths {
@@ -102,13 +132,14 @@ impl std::fmt::Debug for Paths {
 impl Paths {
     /// Paths of a session with these credentials; `None` if the build has no crypto provider.
     pub fn new(local: Credentials, remote: Credentials, now: Instant) -> Option<Self> {
+        let first = Generation { number: 0, local, remote };
         Some(Self {
-            local,
-            remote,
+            agent: first.clone(),
+            generation: first,
+            next: None,
             crypto: default_provider().ok()?,
             home: None,
             current: None,
-            local_addr: None,
             heard: now,
             checks: VecDeque::new(),
             strange: (now, 0),
@@ -120,11 +151,27 @@ impl Paths {
         })
     }
 
-    /// A new ICE generation: everything is proven anew.
+    /// Whether the agent has selected a pair: from then on restarts are no business of it.
+    pub fn is_selected(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// A new ICE generation. With a pair in use that stays until the new one is proven; without, the
+    /// agent has been given the new credentials too.
     pub fn restart(&mut self, local: Credentials, remote: Credentials) {
-        (self.local, self.remote) = (local, remote);
-        (self.home, self.current) = (None, None);
-        self.checks.clear();
+        let number = self.next.as_ref().unwrap_or(&self.generation).number + 1;
+        let new = Generation { number, local, remote };
+        if self.is_selected() {
+            self.next = Some(new);
+        } else {
+            (self.agent, self.generation) = (new.clone(), new);
+            self.checks.clear();
+        }
+    }
+
+    /// The generations that the peer may use, the newest first.
+    fn in_use(&self) -> impl Iterator<Item = &Generation> {
+        self.next.iter().chain([&self.generation])
     }
 
     /// Notes a packet that is no STUN; returns the address the agent knows its sender by.
@@ -138,12 +185,13 @@ impl Paths {
         }
     }
 
-    /// Takes a STUN message. `authentic` is set if only the peer can have made it.
+    /// Takes a STUN message, which is signed anew if it is for the agent and of a generation that the
+    /// agent doesn't know. `authentic` is set if only the peer can have made it.
     pub fn inbound_stun(
         &mut self,
         from: SocketAddr,
         to: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut BytesMut,
         now: Instant,
         authentic: &mut bool,
     ) -> Inbound {
@@ -156,11 +204,18 @@ impl Paths {
             return Inbound::Done;
         }
         if message.typ == BINDING_REQUEST {
-            *authentic = self.is_from_peer(&mut message);
+            let generation = self.generation_of(&mut message);
+            *authentic = generation.is_some();
             self.forged += u64::from(!*authentic);
-            if *authentic { self.request(from, to, &message, now) } else { Inbound::Done }
+            generation.map_or(Inbound::Done, |generation| self.request(from, to, &message, &generation, now))
         } else if message.typ == BINDING_SUCCESS {
-            self.response(from, &mut message, now, authentic)
+            let inbound = self.response(from, &mut message, now, authentic);
+            if let (Inbound::Agent(_), false) = (&inbound, self.agent.number == self.generation.number)
+                && let Some(signed) = self.signed_anew(&message, None, &self.agent.remote.pwd)
+            {
+                *datagram = signed;
+            }
+            inbound
         } else {
             Inbound::Agent(self.inbound(from, now))
         }
@@ -178,25 +233,46 @@ impl Paths {
         *looked <= MAX_STRANGE
     }
 
-    fn is_from_peer(&self, message: &mut Message) -> bool {
-        let expected = format!("{}:{}", self.local.ufrag, self.remote.ufrag);
-        TextAttribute::get_from_as(message, ATTR_USERNAME).is_ok_and(|name| name.text == expected)
-            && MessageIntegrity::check(message, self.local.pwd.as_bytes(), self.crypto.crypto()).is_ok()
+    /// Whose credentials a request of the peer is signed with.
+    fn generation_of(&self, message: &mut Message) -> Option<Generation> {
+        let name = TextAttribute::get_from_as(message, ATTR_USERNAME).ok()?.text;
+        let named = |generation: &&Generation| {
+            name.split_once(':') == Some((generation.local.ufrag.as_str(), generation.remote.ufrag.as_str()))
+        };
+        let generation = self.in_use().find(named)?;
+        let signed = MessageIntegrity::check(message, generation.local.pwd.as_bytes(), self.crypto.crypto());
+        signed.is_ok().then(|| generation.clone())
     }
 
-    fn request(&mut self, from: SocketAddr, to: SocketAddr, message: &Message, now: Instant) -> Inbound {
+    fn request(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        message: &Message,
+        generation: &Generation,
+        now: Instant,
+    ) -> Inbound {
         let (Some(home), Some(current)) = (self.home, self.current) else {
             return Inbound::Agent(from);
         };
-        self.local_addr = Some(to);
-        self.answer(from, to, message);
+        self.answer(from, to, message, &generation.local.pwd);
+        let is_next = generation.number > self.generation.number;
         if from == current {
             self.heard = now;
-            return Inbound::Agent(home);
+            if generation.number == self.agent.number {
+                return Inbound::Agent(home);
+            }
+            if is_next {
+                self.check(from, to, generation, Asks::Presence, now);
+            }
+            return Inbound::Done;
         }
         let silent = now.saturating_duration_since(self.heard) >= SILENCE;
         if message.contains(ATTR_USE_CANDIDATE) || silent {
-            self.check(from, to, now);
+            self.check(from, to, generation, Asks::Move, now);
+        } else if is_next {
+            // Once it has nominated this address it sends from here at once.
+            self.check(from, to, generation, Asks::Presence, now);
         }
         Inbound::Done
     }
@@ -211,11 +287,12 @@ impl Paths {
             return;
         }
         self.suspected = Some(now);
-        self.check(from, to, now);
+        let generation = self.next.as_ref().unwrap_or(&self.generation).clone();
+        self.check(from, to, &generation, Asks::Move, now);
     }
 
     /// Answers a check of the peer with the address it really came from.
-    fn answer(&mut self, from: SocketAddr, to: SocketAddr, request: &Message) {
+    fn answer(&mut self, from: SocketAddr, to: SocketAddr, request: &Message, password: &str) {
         let mut message = Message::new();
         let crypto = self.crypto.clone();
         let setters: [Box<dyn Setter + '_>; 5] = [
@@ -223,7 +300,7 @@ impl Paths {
             Box::new(BINDING_SUCCESS),
             Box::new(XorMappedAddress { ip: from.ip(), port: from.port() }),
             Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
-                self.local.pwd.clone(),
+                password.to_owned(),
                 crypto.crypto(),
             )),
             Box::new(FINGERPRINT),
@@ -233,45 +310,68 @@ impl Paths {
         }
     }
 
-    /// Asks whether the peer really is at `at`.
-    fn check(&mut self, at: SocketAddr, local: SocketAddr, now: Instant) {
-        if self
-            .checks
-            .iter()
-            .any(|c| c.ours && c.to == at && now.saturating_duration_since(c.at) < CHECK_PAUSE)
-        {
+    /// Asks whether the peer really is at `at`, unless that has just been asked.
+    fn check(
+        &mut self,
+        at: SocketAddr,
+        local: SocketAddr,
+        generation: &Generation,
+        asks: Asks,
+        now: Instant,
+    ) {
+        let recent = |check: &&mut Check| {
+            check.asks != Asks::Agent
+                && (check.to, check.generation) == (at, generation.number)
+                && now.saturating_duration_since(check.at) < CHECK_PAUSE
+        };
+        if let Some(check) = self.checks.iter_mut().find(recent) {
+            check.asks = if asks == Asks::Move { asks } else { check.asks };
             return;
         }
-        let id = TransactionId::new();
         let mut message = Message::new();
-        let crypto = self.crypto.clone();
-        let name = format!("{}:{}", self.remote.ufrag, self.local.ufrag);
         // 110 is the type preference of a peer-reflexive candidate (RFC 8445 section 5.1.2.2).
         message.typ = BINDING_REQUEST;
-        message.transaction_id = id;
+        message.transaction_id = TransactionId::new();
         message.write_header();
-        message.add(ATTR_USERNAME, name.as_bytes());
         message.add(ATTR_ICE_CONTROLLED, &rand::random::<[u8; 8]>());
         message.add(ATTR_PRIORITY, &(110_u32 << 24 | 0x00ff_ff00).to_be_bytes());
-        let signed: [Box<dyn Setter + '_>; 2] = [
-            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
-                self.remote.pwd.clone(),
-                crypto.crypto(),
-            )),
-            Box::new(FINGERPRINT),
-        ];
-        if signed.iter().all(|setter| setter.add_to(&mut message).is_ok()) {
-            self.remember(id, at, now, true);
-            self.outgoing.push_back((local, at, BytesMut::from(&message.raw[..])));
+        if let Some(signed) = self.signed_anew(&message, Some(generation), &generation.remote.pwd) {
+            self.remember(message.transaction_id, at, generation.number, asks, now);
+            self.outgoing.push_back((local, at, signed));
         }
     }
 
-    fn remember(&mut self, id: TransactionId, to: SocketAddr, at: Instant, ours: bool) {
+    /// The same message with another password, and as a request of this generation.
+    fn signed_anew(
+        &self,
+        message: &Message,
+        request: Option<&Generation>,
+        password: &str,
+    ) -> Option<BytesMut> {
+        let mut anew = Message::new();
+        (anew.typ, anew.transaction_id) = (message.typ, message.transaction_id);
+        anew.write_header();
+        if let Some(Generation { local, remote, .. }) = request {
+            anew.add(ATTR_USERNAME, format!("{}:{}", remote.ufrag, local.ufrag).as_bytes());
+        }
+        let replaced = [ATTR_USERNAME, ATTR_MESSAGE_INTEGRITY, ATTR_FINGERPRINT];
+        for attribute in message.attributes.0.iter().filter(|found| !replaced.contains(&found.typ)) {
+            anew.add(attribute.typ, &attribute.value);
+        }
+        let crypto = self.crypto.clone();
+        let integrity =
+            MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto.crypto());
+        let setters: [Box<dyn Setter + '_>; 2] = [Box::new(integrity), Box::new(FINGERPRINT)];
+        let signed = setters.iter().all(|setter| setter.add_to(&mut anew).is_ok());
+        signed.then(|| BytesMut::from(&anew.raw[..]))
+    }
+
+    fn remember(&mut self, id: TransactionId, to: SocketAddr, generation: u64, asks: Asks, at: Instant) {
         self.checks.retain(|check| at.saturating_duration_since(check.at) < CHECK_LIFETIME);
         if self.checks.len() == MAX_CHECKS {
             self.checks.pop_front();
         }
-        self.checks.push_back(Check { id, to, at, ours });
+        self.checks.push_back(Check { id, to, at, generation, asks });
     }
 
     fn response(
@@ -286,25 +386,38 @@ impl Paths {
         let Some(check) = asked.and_then(|at| self.checks.remove(at)) else {
             return Inbound::Done;
         };
-        if MessageIntegrity::check(message, self.remote.pwd.as_bytes(), self.crypto.crypto()).is_err() {
+        let Some(generation) = self.in_use().find(|generation| generation.number == check.generation) else {
+            return Inbound::Done;
+        };
+        let password = generation.remote.pwd.clone();
+        if MessageIntegrity::check(message, password.as_bytes(), self.crypto.crypto()).is_err() {
             self.forged += 1;
             return Inbound::Done;
         }
         *authentic = true;
         self.round_trip = Some(now.saturating_duration_since(check.at));
         self.proven.push_back(from);
-        if check.ours {
-            tracing::info!(from = ?self.current, to = %from, "the peer moved");
+        if check.asks == Asks::Move {
+            if self.current != Some(from) {
+                tracing::info!(from = ?self.current, to = %from, "the peer moved");
+            }
             self.current = Some(from);
             self.heard = now;
-            return Inbound::Done;
         }
-        Inbound::Agent(self.inbound(from, now))
+        if self.current == Some(from)
+            && let Some(next) = self.next.take_if(|next| next.number == check.generation)
+        {
+            self.generation = next;
+        }
+        match check.asks {
+            Asks::Agent => Inbound::Agent(self.inbound(from, now)),
+            Asks::Presence | Asks::Move => Inbound::Done,
+        }
     }
 
-    /// Turns what the ICE agent and the layers above it send into what goes out; `None` if it is
-    /// not to be sent.
-    pub fn outbound(&mut self, to: SocketAddr, datagram: &[u8], now: Instant) -> Option<SocketAddr> {
+    /// Turns what the ICE agent and the layers above it send into what goes out, signed anew where
+    /// that must be; `None` if it is not to be sent.
+    pub fn outbound(&mut self, to: SocketAddr, datagram: &mut BytesMut, now: Instant) -> Option<SocketAddr> {
         let is_stun = datagram.first().is_some_and(|first| *first < 4);
         if !is_stun {
             // Only the selected pair carries anything else.
@@ -324,7 +437,13 @@ impl Paths {
             return self.home.is_none().then_some(target);
         }
         if let Some(Ok(id)) = datagram.get(8..20).map(TryInto::try_into) {
-            self.remember(TransactionId(id), target, now, false);
+            self.remember(TransactionId(id), target, self.generation.number, Asks::Agent, now);
+        }
+        if self.agent.number != self.generation.number {
+            let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
+            message.decode().ok()?;
+            let generation = &self.generation;
+            *datagram = self.signed_anew(&message, Some(generation), &generation.remote.pwd)?;
         }
         Some(target)
     }
@@ -342,12 +461,13 @@ mod tests {
         let credentials =
             |ufrag: &str| Credentials { ufrag: ufrag.to_owned(), pwd: format!("{ufrag}-secret") };
         let mut paths = Paths::new(credentials("ours"), credentials("hers"), now).unwrap();
-        assert_eq!(paths.outbound(address(1), &[22], now), Some(address(1)), "the agent's pair");
+        let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), now);
+        assert_eq!(dtls, Some(address(1)), "the agent's pair");
         paths
     }
 
     /// What somebody who knows this password would answer to the newest check.
-    fn answer(paths: &Paths, password: &str) -> Vec<u8> {
+    fn answer(paths: &Paths, password: &str) -> BytesMut {
         let mut message = Message::new();
         let crypto = paths.crypto.clone();
         let signed =
@@ -359,7 +479,7 @@ mod tests {
             Box::new(FINGERPRINT),
         ];
         message.build(&setters).unwrap();
-        message.raw
+        BytesMut::from(&message.raw[..])
     }
 
     #[test]
@@ -401,7 +521,8 @@ mod tests {
             request.build(&setters).unwrap();
             for (from, expected) in [(address(1), true), (address(2), false)] {
                 let mut authentic = false;
-                paths.inbound_stun(from, address(8189), &request.raw, now, &mut authentic);
+                let mut datagram = BytesMut::from(&request.raw[..]);
+                paths.inbound_stun(from, address(8189), &mut datagram, now, &mut authentic);
                 assert_eq!(authentic, expected, "from {from}");
             }
         }
@@ -413,20 +534,21 @@ mod tests {
         let now = start + Duration::from_millis(200);
         let (mut paths, local, mut authentic) = (paths(start), address(8189), false);
         paths.suspect(address(2), local, now);
-        let forged = answer(&paths, "a guess");
-        paths.inbound_stun(address(2), local, &forged, now, &mut authentic);
+        let mut forged = answer(&paths, "a guess");
+        paths.inbound_stun(address(2), local, &mut forged, now, &mut authentic);
         assert_eq!((authentic, paths.current), (false, Some(address(1))), "with another password");
 
         let now = now + CHECK_PAUSE;
         paths.suspect(address(2), local, now);
-        let signed = answer(&paths, "hers-secret");
-        paths.inbound_stun(address(3), local, &signed, now, &mut authentic);
+        let mut signed = answer(&paths, "hers-secret");
+        paths.inbound_stun(address(3), local, &mut signed, now, &mut authentic);
         assert_eq!((authentic, paths.current), (false, Some(address(1))), "from another address");
         let later = now + Duration::from_millis(60);
-        paths.inbound_stun(address(2), local, &signed, later, &mut authentic);
+        paths.inbound_stun(address(2), local, &mut signed, later, &mut authentic);
         assert_eq!((authentic, paths.current), (true, Some(address(2))));
         assert_eq!(paths.round_trip, Some(Duration::from_millis(60)));
-        assert_eq!(paths.outbound(address(1), &[22], later), Some(address(2)), "what follows goes there");
+        let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), later);
+        assert_eq!(dtls, Some(address(2)), "what follows goes there");
         assert_eq!(paths.inbound(address(2), later), address(1), "and is shown as from home");
     }
 }

@@ -1,18 +1,16 @@
 //! How a peer connection is set up.
 
-use rtc::interceptor::{
-    Attribute, Interceptor, Packet, ReceiverReportBuilder, Slot, StreamInfo, TaggedPacket,
-    TwccReceiverBuilder,
-};
+use crate::ingest::webrtc::offer::{RED_FEEDBACK, feedback_of};
+use crate::ingest::webrtc::receive::Receive;
+use crate::media::Kind;
+use rtc::interceptor::Slot;
 use rtc::peer_connection::RTCPeerConnectionBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8};
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
-use rtc::sansio::Protocol;
-use rtc::shared::error::{Error, Result};
-use std::collections::VecDeque;
+use rtc::shared::error::Result;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{
@@ -24,11 +22,13 @@ use webrtc::peer_connection::{
 const REPLAY_WINDOW: usize = 2048;
 
 /// A peer connection that receives VP8 and Opus and sends nothing.
-pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerConnection> {
+pub(super) fn build(peer_is_dtls_client: bool, receive: Receive, now: Instant) -> Result<RTCPeerConnection> {
     let role = if peer_is_dtls_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
     let settings = SettingEngineBuilder::new()
         .with_answering_dtls_role(role)
         .with_include_loopback_candidate(true)
+        // It knows SHA-256 alone; the session looks at the certificate itself.
+        .with_disable_certificate_fingerprint_verification(true)
         .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
         .with_srtp_replay_protection_window(REPLAY_WINDOW)
         .with_srtcp_replay_protection_window(REPLAY_WINDOW)
@@ -42,20 +42,19 @@ pub(super) fn build(peer_is_dtls_client: bool, now: Instant) -> Result<RTCPeerCo
     RTCPeerConnectionBuilder::new()
         .with_setting_engine(settings)
         .with_media_engine(media_engine()?)
-        .with_interceptor_registry(
-            // No NACK generator: it sits before RTX is unwrapped, so it never sees a repair.
-            Registry::new()
-                .with(Slot::from(14_000), DeliverReports::default())
-                .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
-                .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build()),
-        )
+        // Alone: a NACK generator would sit before RTX is unwrapped, and never see a repair.
+        .with_interceptor_registry(Registry::new().with(Slot::from(14_000), receive))
         .build(now)
 }
 
 fn media_engine() -> Result<MediaEngine> {
-    let feedback =
-        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
-    let twcc = || feedback("transport-cc", "");
+    let feedback = |known: &[&str]| {
+        let word = |word: &&str| {
+            let (typ, parameter) = word.split_once(' ').unwrap_or((word, ""));
+            RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() }
+        };
+        known.iter().map(word).collect::<Vec<_>>()
+    };
     let codec = |mime: &str, clock_rate, channels, fmtp: &str, rtcp_feedback| RTCRtpCodec {
         mime_type: mime.to_owned(),
         clock_rate,
@@ -63,13 +62,13 @@ fn media_engine() -> Result<MediaEngine> {
         sdp_fmtp_line: fmtp.to_owned(),
         rtcp_feedback,
     };
-    let video = vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir"), twcc()];
+    let (video, audio) = (feedback(feedback_of(Kind::Video)), feedback(feedback_of(Kind::Audio)));
     let mut engine = MediaEngine::default();
     for (kind, payload_type, rtp_codec) in [
         (RtpCodecKind::Video, 96, codec(MIME_TYPE_VP8, 90_000, 0, "", video)),
         (RtpCodecKind::Video, 97, codec(MIME_TYPE_RTX, 90_000, 0, "apt=96", vec![])),
-        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", vec![feedback("nack", ""), twcc()])),
-        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", vec![twcc()])),
+        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", audio)),
+        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", feedback(RED_FEEDBACK))),
     ] {
         engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;
     }
@@ -80,6 +79,13 @@ fn media_engine() -> Result<MediaEngine> {
         }
     }
     Ok(engine)
+}
+
+/// The certificate (DER) that the peer has shown in the handshake.
+pub(super) fn remote_certificate(peer: &mut RTCPeerConnection) -> Option<Vec<u8>> {
+    let receiver = peer.get_receivers().next()?;
+    let receiver = peer.rtp_receiver(receiver)?;
+    receiver.transport()?.get_remote_certificates().first().cloned()
 }
 
 /// One of our addresses as a host candidate.
@@ -95,55 +101,4 @@ pub(super) fn host_candidate(address: SocketAddr) -> Result<RTCIceCandidateInit>
         ..Default::default()
     };
     RTCIceCandidate::from(&config.new_candidate_host()?).to_json()
-}
-
-/// Marks inbound RTCP for the session, which needs the sender reports; unmarked, it ends inside.
-#[derive(Default)]
-struct DeliverReports {
-    inbound: VecDeque<TaggedPacket>,
-    outbound: VecDeque<TaggedPacket>,
-}
-
-impl Protocol<TaggedPacket, TaggedPacket, ()> for DeliverReports {
-    type Rout = TaggedPacket;
-    type Wout = TaggedPacket;
-    type Eout = ();
-    type Error = Error;
-    type Time = Instant;
-
-    fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<()> {
-        if matches!(packet.message.packet, Packet::Rtcp(_)) {
-            packet.message.add(Attribute::DeliverToApplication);
-        }
-        self.inbound.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_read(&mut self) -> Option<TaggedPacket> {
-        self.inbound.pop_front()
-    }
-
-    fn handle_write(&mut self, packet: TaggedPacket) -> Result<()> {
-        self.outbound.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_write(&mut self) -> Option<TaggedPacket> {
-        self.outbound.pop_front()
-    }
-
-    fn handle_timeout(&mut self, _now: Instant) -> Result<()> {
-        Ok(())
-    }
-
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        None
-    }
-}
-
-impl Interceptor for DeliverReports {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
 }

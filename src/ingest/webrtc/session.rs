@@ -4,34 +4,29 @@
 //! second. The engine owns the session and drives it.
 
 mod negotiation;
+mod packets;
+mod watch;
 
-use negotiation::{Restarts, negotiate};
+use negotiation::Restarts;
+use watch::Watch;
 
 use crate::base::id::Secret;
-use crate::ingest::webrtc::Candidate;
 use crate::ingest::webrtc::dtls::Repeats;
-use crate::ingest::webrtc::offer::{Chosen, Credentials, Plan};
+use crate::ingest::webrtc::offer::{Credentials, Plan};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
-use crate::ingest::webrtc::route::{self, Kind as Datagram};
-use crate::ingest::webrtc::sources::{Seen, Undeclared};
-use crate::media::{self, Kind, Track};
-use crate::rtp::{self, Feedback, Pipeline};
+use crate::ingest::webrtc::receive::Arrived;
+use crate::ingest::webrtc::route;
+use crate::ingest::webrtc::sources::{Sections, Seen};
+use crate::ingest::webrtc::{Candidate, peer};
+use crate::media::{self, GapReason, Kind, Track};
+use crate::rtp::{self, Pipeline};
 use bytes::BytesMut;
-use rtc::peer_connection::message::RTCMessage;
-use rtc::rtcp;
-use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtcp::sender_report::SenderReport;
-use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
-    TransportLayerNack, nack_pairs_from_sequence_numbers,
-};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use webrtc::peer_connection::{
-    RTCPeerConnection, RTCPeerConnectionEvent, RTCPeerConnectionState, RTCTrackEvent,
-};
+use webrtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionEvent, RTCPeerConnectionState};
 
 /// A peer that has not finished ICE and DTLS by then never will (D2).
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -57,6 +52,8 @@ pub struct SessionConfig {
     pub origin: Instant,
     /// A connected peer without media for this long is ended.
     pub idle_timeout: Duration,
+    /// What a browser's video is to begin with, bit/s; 0 leaves it to the browser.
+    pub start_bitrate: u64,
 }
 
 /// What goes back to the client.
@@ -81,6 +78,8 @@ pub enum Event {
     Source(u32),
     /// Media.
     Media(media::Event),
+    /// A track brings nothing, or nothing that can be decoded; `None` once it does again.
+    Trouble(usize, Option<GapReason>),
     /// The session is over.
     Gone(Gone),
 }
@@ -94,6 +93,8 @@ pub enum Gone {
     Vanished,
     /// The peer closed the connection.
     Closed,
+    /// It has shown another certificate than its offer names.
+    Impostor,
     /// Connected, but without media for `webrtc.idle_timeout`.
     Idle,
     /// As [`Session::stop`] said, with what was still on its way.
@@ -117,16 +118,22 @@ pub struct Transmit {
 pub struct Session {
     peer: RTCPeerConnection,
     plan: Plan,
-    undeclared: Undeclared,
+    arrived: Arrived,
     seen: Seen,
+    sections: Sections,
     local: Credentials,
-    receivers: Vec<Receiver>,
+    watch: Watch,
+    /// Keyframes asked of sources that aren't recorded.
+    asked: u64,
+    /// Time 0 of the frames.
+    origin: Instant,
     pipeline: Pipeline,
     paths: Paths,
     repeats: Repeats,
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
+    start_bitrate: u64,
     /// Candidates of the peer in this ICE generation.
     candidates: usize,
     restarts: Restarts,
@@ -147,14 +154,6 @@ struct Stopping {
     word: Instant,
     /// When it ends unless more comes out.
     quiet: Instant,
-}
-
-#[derive(Debug)]
-struct Receiver {
-    chosen: Chosen,
-    /// The primary stream's SSRC, once a packet has come.
-    ssrc: Option<u32>,
-    id: Option<rtc::rtp_transceiver::RTCRtpReceiverId>,
 }
 
 impl std::fmt::Debug for Session {
@@ -179,14 +178,14 @@ impl Session {
 
     /// The tracks its frames name by index.
     pub fn tracks(&self) -> Vec<Track> {
-        self.receivers.iter().map(|receiver| receiver.chosen.track.clone()).collect()
+        self.plan.chosen.iter().map(|chosen| chosen.track.clone()).collect()
     }
 
     /// Takes a datagram that came from `from` to our candidate `to`.
-    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: BytesMut) {
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, mut datagram: BytesMut) {
         let mut authentic = false;
         let shown = if datagram.first().is_some_and(|first| *first < 4) {
-            match self.paths.inbound_stun(from, to, &datagram, now, &mut authentic) {
+            match self.paths.inbound_stun(from, to, &mut datagram, now, &mut authentic) {
                 Inbound::Agent(shown) => shown,
                 Inbound::Done => {
                     self.heard_if(authentic, now);
@@ -197,7 +196,8 @@ impl Session {
             self.paths.inbound(from, now)
         };
         self.heard_if(authentic, now);
-        if route::source(&datagram).is_some_and(|source| !self.seen.admits(source, &self.plan.chosen)) {
+        let offered = || self.plan.chosen.iter().flat_map(|chosen| chosen.ssrcs.iter().copied());
+        if route::source(&datagram).is_some_and(|source| !self.seen.admits(source, offered())) {
             return;
         }
         let transport = TransportContext {
@@ -206,7 +206,6 @@ impl Session {
             transport_protocol: TransportProtocol::UDP,
             ecn: None,
         };
-        self.find_source(&datagram, now);
         let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
         if is_dtls && !self.connected && self.repeats.contain(&datagram) {
             return;
@@ -219,7 +218,7 @@ impl Session {
             // keyframe may be right behind it.
             self.poll_peer(now);
         }
-        self.read(now);
+        self.read();
         if is_dtls && self.connected && self.answers_goodbye(now) {
             self.end(Gone::Closed, now);
         }
@@ -242,20 +241,6 @@ impl Session {
         }
     }
 
-    /// Makes a source that the offer did not name known before its packet is looked into.
-    fn find_source(&mut self, datagram: &[u8], now: Instant) {
-        let (Datagram::Media(source), Some(second)) = (Datagram::of(datagram), datagram.get(1)) else {
-            return;
-        };
-        if self.connected && self.undeclared.find(source, second & 0x7f, now) {
-            let offer = self.undeclared.put_into(&self.plan.reduced);
-            // The answer is the one the peer has: only we have learnt something.
-            if let Err(error) = negotiate(&mut self.peer, &offer, now) {
-                tracing::debug!(%error, source, "a source can't be received");
-            }
-        }
-    }
-
     /// Whether DTLS sends an alert (record type 21, RFC 5246 section 6.2.1): only the peer's own,
     /// encrypted one makes it do so once it is up, and the peer connection says nothing of it.
     fn answers_goodbye(&mut self, now: Instant) -> bool {
@@ -266,81 +251,32 @@ impl Session {
         self.outbox.iter().skip(before).any(|transmit| transmit.data.first() == Some(&21))
     }
 
-    /// Moves what the peer connection has received into the pipeline.
-    fn read(&mut self, now: Instant) {
-        while let Some(tagged) = self.peer.poll_read() {
-            match tagged.message {
-                RTCMessage::RtpPacket(_, packet) => self.packet(packet, tagged.now),
-                RTCMessage::RtcpPacket(_, packets) => self.reports(&packets, tagged.now),
-                _ => {}
-            }
-            self.heard = now;
-        }
-    }
-
-    fn packet(&mut self, packet: rtc::rtp::Packet, now: Instant) {
-        let ssrc = packet.header.ssrc;
-        let Some(track) =
-            self.receivers.iter().position(|receiver| receiver.ssrc == Some(ssrc)).or_else(|| {
-                self.poll_peer(now);
-                self.receivers.iter().position(|receiver| receiver.ssrc == Some(ssrc))
-            })
-        else {
-            return;
-        };
-        self.media = now;
-        self.undeclared.heard(ssrc, now);
-        let red = self.receivers[track].chosen.red == Some(packet.header.payload_type);
-        let packet = rtp::Packet {
-            sequence: packet.header.sequence_number,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload: packet.payload,
-            red,
-        };
-        self.pipeline.packet(track, packet, now);
-    }
-
-    fn reports(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Instant) {
-        for packet in packets {
-            if let Some(report) = packet.as_any().downcast_ref::<SenderReport>()
-                && let Some(track) =
-                    self.receivers.iter().position(|receiver| receiver.ssrc == Some(report.ssrc))
-            {
-                self.pipeline.sender_report(track, report.ntp_time, report.rtp_time, now);
-            }
-        }
-    }
-
     /// Takes the peer connection's own events.
     fn poll_peer(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
-            match event {
-                RTCPeerConnectionEvent::OnTrack(RTCTrackEvent::OnOpen(open)) => {
-                    let kind =
-                        self.peer.rtp_receiver(open.receiver_id).map(|receiver| receiver.track().kind());
-                    let of_kind = |receiver: &&mut Receiver| match receiver.chosen.track.codec.kind() {
-                        Kind::Video => kind == Some(rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Video),
-                        Kind::Audio => kind == Some(rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Audio),
-                    };
-                    if let Some(receiver) = self.receivers.iter_mut().find(of_kind) {
-                        receiver.ssrc = Some(open.ssrc);
-                        receiver.id = Some(open.receiver_id);
-                        self.events.push_back(Event::Source(open.ssrc));
-                    }
+            let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event else { continue };
+            match state {
+                RTCPeerConnectionState::Connected if !self.connected && !self.is_offerer() => {
+                    tracing::warn!("the peer's certificate isn't the one its offer names");
+                    self.end(Gone::Impostor, now);
                 }
-                RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
-                    RTCPeerConnectionState::Connected if !self.connected => {
-                        (self.connected, self.heard, self.media) = (true, now, now);
-                        self.events.push_back(Event::Connected);
-                    }
-                    RTCPeerConnectionState::Closed => self.end(Gone::Closed, now),
-                    RTCPeerConnectionState::Failed if self.connected => self.end(Gone::Vanished, now),
-                    _ => {}
-                },
+                RTCPeerConnectionState::Connected if !self.connected => {
+                    (self.connected, self.heard, self.media) = (true, now, now);
+                    let time = now.saturating_duration_since(self.origin);
+                    self.watch.begin(self.plan.chosen.len(), time, now);
+                    self.events.push_back(Event::Connected);
+                }
+                RTCPeerConnectionState::Closed => self.end(Gone::Closed, now),
+                RTCPeerConnectionState::Failed if self.connected => self.end(Gone::Vanished, now),
                 _ => {}
             }
         }
+    }
+
+    /// Whether the peer has proven to be who made the offer (RFC 8122 section 6.2).
+    fn is_offerer(&mut self) -> bool {
+        let certificate = peer::remote_certificate(&mut self.peer);
+        certificate.is_some_and(|certificate| self.plan.identity().is_of(&certificate))
     }
 
     /// Lets time pass.
@@ -348,9 +284,12 @@ impl Session {
         if let Err(error) = self.peer.handle_timeout(now) {
             tracing::debug!(%error, "the peer connection's timers");
         }
-        self.read(now);
+        self.read();
         self.pipeline.handle_timeout(now);
         self.take_media(now);
+        while let Some((track, reason)) = self.watch.look(now, self.heard) {
+            self.events.push_back(Event::Trouble(track, Some(reason)));
+        }
         if self.stops_at().is_some_and(|at| now >= at) {
             self.end(Gone::Stopped, now);
         }
@@ -378,7 +317,8 @@ impl Session {
         if self.over {
             return None;
         }
-        let due = [self.peer.poll_timeout(), self.pipeline.deadline(), self.stops_at()];
+        let due =
+            [self.peer.poll_timeout(), self.pipeline.deadline(), self.stops_at(), self.watch.due(self.heard)];
         due.into_iter().flatten().chain([self.patience()]).min()
     }
 
@@ -406,6 +346,8 @@ impl Session {
             self.over = true;
             self.pipeline.finish(now);
             self.take_media(now);
+            let missing = self.watch.end().into_iter().map(media::Event::Gap);
+            self.events.extend(missing.map(Event::Media));
             if let Err(error) = self.peer.close() {
                 tracing::debug!(%error, "closing the peer connection");
             }
@@ -424,6 +366,11 @@ impl Session {
         self.pipeline.take_counts()
     }
 
+    /// Keyframes asked since then of sources that aren't recorded: what they send may be larger.
+    pub fn take_asked(&mut self) -> u64 {
+        std::mem::take(&mut self.asked)
+    }
+
     /// STUN messages since then that were not the peer's, though they named it.
     pub fn take_forged(&mut self) -> u64 {
         std::mem::take(&mut self.paths.forged)
@@ -431,6 +378,12 @@ impl Session {
 
     fn take_media(&mut self, now: Instant) {
         while let Some(event) = self.pipeline.poll_event() {
+            if let media::Event::Frame(frame) = &event
+                && let Some(gap) = self.watch.frame(frame.track, frame.time, now)
+            {
+                self.events.push_back(Event::Media(media::Event::Gap(gap)));
+                self.events.push_back(Event::Trouble(frame.track, None));
+            }
             self.events.push_back(Event::Media(event));
             if let Some(stopping) = &mut self.stopping {
                 stopping.quiet = now + LINGER;
@@ -443,6 +396,9 @@ impl Session {
         self.poll_peer(now);
         if let Some(address) = self.paths.proven.pop_front() {
             return Some(Event::Proven(address));
+        }
+        if let Some(source) = self.sections.found.pop_front() {
+            return Some(Event::Source(source));
         }
         self.take_media(now);
         self.events.pop_front()
@@ -459,32 +415,10 @@ impl Session {
     fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {
         loop {
             let message = self.peer.poll_write()?;
-            let (from, to) = (message.transport.local_addr, message.transport.peer_addr);
-            if let Some(to) = self.paths.outbound(to, &message.message, now) {
-                return Some(Transmit { from, to, data: message.message });
-            }
-        }
-    }
-
-    fn give_feedback(&mut self, now: Instant) {
-        while let Some(feedback) = self.pipeline.poll_feedback() {
-            let (track, packet): (usize, Box<dyn rtcp::Packet>) = match feedback {
-                Feedback::KeyframeRequest { track } => {
-                    let media_ssrc = self.receivers[track].ssrc.unwrap_or_default();
-                    (track, Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc }))
-                }
-                Feedback::Nack { track, sequences } => {
-                    let media_ssrc = self.receivers[track].ssrc.unwrap_or_default();
-                    let nacks = nack_pairs_from_sequence_numbers(&sequences);
-                    (track, Box::new(TransportLayerNack { sender_ssrc: 0, media_ssrc, nacks }))
-                }
-            };
-            let Some(mut receiver) = self.receivers[track].id.and_then(|id| self.peer.rtp_receiver(id))
-            else {
-                continue;
-            };
-            if let Err(error) = receiver.write_rtcp(now, vec![packet]) {
-                tracing::debug!(%error, "feedback is not sent");
+            let (from, to, mut data) =
+                (message.transport.local_addr, message.transport.peer_addr, message.message);
+            if let Some(to) = self.paths.outbound(to, &mut data, now) {
+                return Some(Transmit { from, to, data });
             }
         }
     }

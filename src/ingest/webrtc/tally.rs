@@ -4,6 +4,7 @@
 use crate::base::metrics::{Counter, metrics};
 use crate::base::pulse::{BEAT, Pulse};
 use crate::ingest::webrtc::route::Kind;
+use crate::ingest::webrtc::session::Session;
 use crate::media;
 use crate::rtp::{Counts, KeyframeReason};
 use std::time::{Duration, Instant};
@@ -66,9 +67,13 @@ impl Tally {
     }
 
     /// What a session's packets became.
-    pub fn add(&self, counts: impl Iterator<Item = (media::Kind, Counts)>, forged: u64) {
-        for (kind, counts) in counts {
+    pub fn add(&self, session: &mut Session) {
+        for (kind, counts) in session.take_counts() {
             self.rtp[usize::from(kind == media::Kind::Audio)].add(&counts);
+        }
+        let (asked, forged) = (session.take_asked(), session.take_forged());
+        if asked > 0 {
+            metrics().rtp.keyframe_requests.add(["encoding"], asked);
         }
         if forged > 0 {
             metrics().port.dropped.add(["forged_stun"], forged);

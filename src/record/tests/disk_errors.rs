@@ -16,10 +16,15 @@ use std::time::{Duration, Instant};
 
 /// Runs an ignored test of this file in a process of its own, behind a line of shell.
 fn alone(test: &str, prepare: &str, isolate: &[&str]) {
+    alone_with("disk_errors", test, prepare, isolate);
+}
+
+/// The same for one of another file.
+pub(super) fn alone_with(module: &str, test: &str, prepare: &str, isolate: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let itself = std::env::current_exe().unwrap();
     let script = format!("{prepare} exec \"$1\" --ignored --exact --nocapture \"$2\"");
-    let test = format!("record::tests::disk_errors::{test}");
+    let test = format!("record::tests::{module}::{test}");
     let words = [isolate, &["sh", "-c", &script, "sh", itself.to_str().unwrap(), &test]].concat();
     let output = Command::new(words[0]).args(&words[1..]).env("RECORDS", dir.path()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -49,7 +54,7 @@ fn pictures(copies: u64) -> Vec<Frame> {
 }
 
 #[test]
-fn a_write_error_ends_one_recording_whole_and_no_other() {
+fn a_file_that_cannot_grow_goes_on_in_another_a_second_one_ends_the_recording_and_no_other() {
     alone("inner_write_error", "trap '' XFSZ; ulimit -f 2048;", &[]);
 }
 
@@ -62,13 +67,22 @@ async fn inner_write_error() {
     let (small, small_recording) = bench.start("small", &[OPUS]);
     push(&small, &mixed(&[&sound[..100]]));
     push(&big, &mixed(&[&pictures]));
-    let manifest = sealed(big_recording).await;
-    assert_eq!(manifest.end_reason, Some(EndReason::WriteError));
-    let seen = judge(&bench.dir.join(&manifest.file));
-    let kept = seen.assert_holds_the_first(1, &pictures);
-    println!("{kept} frames of {} are in {} bytes", pictures.len(), manifest.bytes);
-    assert!(manifest.bytes > 900_000, "{} bytes are far from the limit", manifest.bytes);
-    seen.assert_a_cue_for_each_keyframe_of(1);
+    let second = sealed(big_recording).await;
+    let first = eventually("the first file is sealed", || {
+        let first = bench.recordings.get(second.continues.as_ref()?)?;
+        first.end_reason.is_some().then_some(first)
+    })
+    .await;
+    let mut from = 0;
+    for manifest in [first, second] {
+        assert_eq!(manifest.end_reason, Some(EndReason::WriteError));
+        let seen = judge(&bench.dir.join(&manifest.file));
+        let kept = seen.assert_holds_the_first(1, &pictures[from..]);
+        println!("{kept} frames from {from} of {} are in {} bytes", pictures.len(), manifest.bytes);
+        assert!(manifest.bytes > 900_000, "{} bytes are far from the limit", manifest.bytes);
+        seen.assert_a_cue_for_each_keyframe_of(1);
+        from += kept;
+    }
     push(&small, &mixed(&[&sound[100..]]));
     small.end(EndReason::Stopped, Instant::now());
     let manifest = sealed(small_recording).await;
@@ -155,6 +169,30 @@ async fn inner_min_free() {
     assert!(bench.recordings.start(&stream).is_ok(), "refused with space");
 }
 
+#[test]
+fn a_disk_without_inodes_takes_recordings_again_once_it_has_some() {
+    alone("inner_no_inodes", &MOUNT.replace("size=3m", "size=4m,nr_inodes=40"), &SMALL_DISK);
+}
+
+#[tokio::test]
+#[ignore = "run by the test before it, on a file system of 4 MiB and 40 inodes"]
+async fn inner_no_inodes() {
+    let mut bench = bench(0);
+    let pictures = pictures(2);
+    let (stream, recording) = bench.start("none left", &[VP8]);
+    let names = (0..100).map(|number| bench.dir.join(format!("name {number}")));
+    let taken: Vec<_> = names.take_while(|name| File::create(name).is_ok()).collect();
+    assert!(taken.len() < 40, "{} names were taken", taken.len());
+    push(&stream, &mixed(&[&pictures]));
+    let end = ended(recording).await;
+    assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
+    assert!(bench.recordings.room().is_err(), "taken without an inode");
+    taken.iter().for_each(|name| fs::remove_file(name).unwrap());
+    eventually("there is room again", || bench.recordings.room().ok()).await;
+    let manifest = bench.record("again", &[VP8], &mixed(&[&pictures])).await;
+    judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures);
+}
+
 /// Takes every byte that is left; gives the file that has them.
 fn fill(dir: &Path) -> PathBuf {
     let path = dir.join("filling");
@@ -181,7 +219,7 @@ fn hook(attempts: u32) -> HookRecord {
         ms: 1,
         tail: "x".repeat(4096),
     };
-    HookRecord { state: HookState::Running, running: None, attempts: (1..=attempts).map(attempt).collect() }
+    HookRecord { attempts: (1..=attempts).map(attempt).collect(), ..HookRecord::new(HookState::Running) }
 }
 
 #[test]

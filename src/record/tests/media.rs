@@ -37,7 +37,12 @@ pub fn video(track: usize, size: (u32, u32), seconds: f64, gop: u32, start: Dura
         let len = u32::from_le_bytes(ivf[at..at + 4].try_into().unwrap()) as usize;
         let data = Bytes::copy_from_slice(&ivf[at + 12..at + 12 + len]);
         let time = start + Duration::from_nanos(frames.len() as u64 * 1_000_000_000 / 30);
-        frames.push(Frame { track, time, keyframe: vp8::is_keyframe(&data), size: vp8::size(&data), data });
+        frames.push(Frame {
+            time,
+            keyframe: vp8::is_keyframe(&data),
+            size: vp8::size(&data),
+            ..Frame::of(track, data)
+        });
         at += 12 + len;
     }
     frames
@@ -53,11 +58,9 @@ pub fn audio(track: usize, seconds: f64, start: Duration) -> Vec<Frame> {
     let packets = ogg_packets(&std::fs::read(path).unwrap());
     // The first two are OpusHead and OpusTags.
     let frame = |(index, data): (usize, Vec<u8>)| Frame {
-        track,
         time: start + Duration::from_millis(20 * index as u64),
         keyframe: true,
-        size: None,
-        data: data.into(),
+        ..Frame::of(track, data.into())
     };
     packets.into_iter().skip(2).enumerate().map(frame).collect()
 }

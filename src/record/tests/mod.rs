@@ -2,9 +2,12 @@
 
 mod control;
 mod disk_errors;
+mod faults;
 mod judge;
 mod media;
+mod others;
 mod promises;
+mod silence;
 
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -84,7 +87,7 @@ async fn until<T>(recording: &mut Recording, wanted: impl Fn(&Progress) -> Optio
 
 async fn ended(mut recording: Recording) -> Progress {
     let end = |progress: &Progress| {
-        let over = !matches!(progress, Progress::Waiting | Progress::Writing);
+        let over = !matches!(progress, Progress::Waiting | Progress::Writing | Progress::Sealing(_));
         over.then(|| progress.clone())
     };
     until(&mut recording, end).await

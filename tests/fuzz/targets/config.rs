@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
             }
         }
         sources.set.push("server.no_such_key=1".to_owned());
-        let problems = Config::load(&sources).err().expect("an unknown key was taken");
+        let Err(problems) = Config::load(&sources) else { panic!("an unknown key was taken") };
         assert!(problems.0.iter().any(|it| it.key.contains("server")), "{problems}");
     });
 }

@@ -2,11 +2,12 @@
 //!
 //! After each step: times of a track strictly increase (T1), the clock of the next step is ahead, what
 //! comes out is no more than came in. Of the encoder's pictures, whose references are known, each that
-//! comes out is a keyframe or follows the one before it (T2).
+//! comes out is a keyframe or follows the one before it (T2). Of its sound none comes out twice, and nothing
+//! is called lost but sound that was: padding is not.
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
-use onrecord::media::{Codec, Event, Track};
+use onrecord::media::{self, Codec, Event, Track};
 use onrecord::rtp::{Config, Feedback, Packet, Pipeline, TrackSetup};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,6 +36,12 @@ enum Step {
     Sound {
         toc: u8,
         len: u8,
+        red: bool,
+        lost: bool,
+    },
+    /// A probe on a track of the encoder.
+    Padding {
+        audio: bool,
         red: bool,
         lost: bool,
     },
@@ -70,9 +77,15 @@ struct World {
     now: Instant,
     /// Only the encoder's packets came on this track.
     pure: bool,
+    /// The same of the sound's track.
+    pure_sound: bool,
+    /// Some of it was lost.
+    sound_lost: bool,
     sequence: u16,
     picture: u32,
-    sound: (u16, u32, Vec<u8>),
+    /// Of the next sound: sequence number, timestamp, number; and the one before it.
+    sound: (u16, u32, u32, Vec<u8>),
+    last_sound: Option<u32>,
     sent: BTreeMap<u16, Packet>,
     kept_back: Vec<Packet>,
     asked: Vec<u16>,
@@ -95,9 +108,12 @@ pub fn run(data: &[u8]) {
         pipeline: Pipeline::new(config, &setups, now),
         now,
         pure: true,
+        pure_sound: true,
+        sound_lost: false,
         sequence: 65_500,
         picture: 0,
-        sound: (7, 4_294_900_000, Vec::new()),
+        sound: (7, 4_294_900_000, 0, Vec::new()),
+        last_sound: None,
         sent: BTreeMap::new(),
         kept_back: Vec::new(),
         asked: Vec::new(),
@@ -134,8 +150,9 @@ impl World {
                 }
             }
             Step::Sound { toc, len, red, lost } => self.send_sound(toc, len, red, lost),
+            Step::Padding { audio, red, lost } => self.send_padding(audio, red, lost),
             Step::Any { audio, sequence, timestamp, marker, red, payload, again } => {
-                self.pure &= audio;
+                self.is_not_pure(audio);
                 for n in 0..=u16::from(again) {
                     let payload = Bytes::copy_from_slice(&payload);
                     let sequence = sequence.wrapping_add(n);
@@ -144,7 +161,7 @@ impl World {
                 }
             }
             Step::Sweep { audio, sequence, timestamp, times } => {
-                self.pure &= audio;
+                self.is_not_pure(audio);
                 // What each kind takes for a whole frame.
                 let payload: &'static [u8] = if audio {
                     &[0xfc, 0xff, 0xfe]
@@ -230,22 +247,48 @@ impl World {
         self.sent.retain(|sequence, _| self.sequence.wrapping_sub(*sequence) < 2000);
     }
 
+    fn is_not_pure(&mut self, audio: bool) {
+        self.pure &= audio;
+        self.pure_sound &= !audio;
+    }
+
+    /// Sound that goes right on, with a number behind its first byte.
     fn send_sound(&mut self, toc: u8, len: u8, red: bool, lost: bool) {
-        self.now += Duration::from_millis(20);
-        let payload = [vec![toc & !3], vec![len; usize::from(len) + 1]].concat();
-        let (sequence, timestamp, before) = self.sound.clone();
+        let (sequence, timestamp, number, before) = self.sound.clone();
+        let payload = [&[toc & !3], &number.to_be_bytes()[..], &vec![len; len.into()]].concat();
+        let ticks = |payload: &[u8]| {
+            media::opus::duration(payload).map_or(0, |length| length.as_micros() * 48 / 1000)
+        };
+        self.now += media::opus::duration(&payload).unwrap_or_default();
         let wire = match red && !before.is_empty() {
             true => {
-                let length = before.len() as u32;
-                let head = 0x80 << 24 | 111 << 24 | 960 << 10 | length;
+                let (length, offset) = (before.len() as u32, ticks(&before) as u32);
+                let head = 0x80 << 24 | 111 << 24 | offset << 10 | length;
                 [&head.to_be_bytes()[..], &[111], &before, &payload].concat()
             }
             false if red => [&[111][..], &payload].concat(),
             false => payload.clone(),
         };
-        self.sound = (sequence.wrapping_add(1), timestamp.wrapping_add(960), payload);
-        if !lost {
+        let next = timestamp.wrapping_add(ticks(&payload) as u32);
+        self.sound = (sequence.wrapping_add(1), next, number + 1, payload);
+        if lost {
+            self.sound_lost = true;
+        } else {
             self.arrive(AUDIO, Packet { sequence, timestamp, marker: false, payload: wire.into(), red });
+        }
+    }
+
+    fn send_padding(&mut self, audio: bool, red: bool, lost: bool) {
+        let counter = if audio { &mut self.sound.0 } else { &mut self.sequence };
+        let sequence = *counter;
+        *counter = sequence.wrapping_add(1);
+        let timestamp = if audio { self.sound.1 } else { self.picture.wrapping_mul(2970) };
+        let packet = Packet { sequence, timestamp, marker: false, payload: Bytes::new(), red: red && audio };
+        if !audio {
+            self.sent.insert(sequence, packet.clone());
+        }
+        if !lost {
+            self.arrive(usize::from(audio), packet);
         }
     }
 
@@ -268,9 +311,22 @@ impl World {
                     if frame.track == VIDEO && self.pure {
                         self.follows(&frame.data, frame.keyframe);
                     }
+                    if frame.track == AUDIO && self.pure_sound {
+                        self.is_new(&frame.data);
+                    }
                 }
-                Event::Gap(gap) => assert!(gap.from <= gap.to, "{gap:?}"),
-                Event::Lost { packets, .. } => assert!(packets > 0),
+                Event::Gap(gap) => {
+                    assert!(gap.from <= gap.to, "{gap:?}");
+                    assert!(
+                        gap.track == VIDEO || self.sound_lost || !self.pure_sound,
+                        "{gap:?}, but no loss"
+                    );
+                }
+                Event::Lost { track, packets } => {
+                    assert!(packets > 0);
+                    let lost = track == VIDEO || self.sound_lost || !self.pure_sound;
+                    assert!(lost, "{packets} packets of padding are no loss");
+                }
             }
         }
         while let Some(feedback) = self.pipeline.poll_feedback() {
@@ -284,6 +340,13 @@ impl World {
             }
         }
         assert!(self.frames <= self.packets, "{} frames of {} packets", self.frames, self.packets);
+    }
+
+    fn is_new(&mut self, data: &[u8]) {
+        let Some(number) = data.get(1..5) else { panic!("sound of {} bytes", data.len()) };
+        let number = u32::from_be_bytes([number[0], number[1], number[2], number[3]]);
+        let last = self.last_sound.replace(number);
+        assert!(last.is_none_or(|last| number > last), "sound {number} after {last:?}");
     }
 
     fn follows(&mut self, data: &[u8], keyframe: bool) {

@@ -16,6 +16,7 @@ pub fn run(data: &[u8]) {
         },
         origin: now,
         idle_timeout: Duration::from_secs(60),
+        start_bitrate: 2_000_000,
     };
     let (mut session, answer) = match Session::accept(offer, &config, now) {
         Ok(accepted) => accepted,

@@ -4,6 +4,7 @@ use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio};
 use crate::support::browser::Browser;
 use crate::support::judge::{self, Probe};
+use crate::support::user::eventually;
 use crate::support::web::Proxy;
 use reqwest::{Client, header};
 use std::process::{Command, Stdio};
@@ -73,6 +74,76 @@ async fn settings_out_of_bounds_are_said_and_a_cut_connection_loses_no_recording
     stop_sending(&browser).await;
     let manifest = studio.the_one_recording(SOON).await;
     judge::decode(&studio.path(manifest["file"].as_str().unwrap())).unwrap();
+}
+
+/// Defines `shows(image, channel)`: whether an image is of that colour alone.
+const SHOWS: &str = r#"
+    const canvas = new OffscreenCanvas(1, 1);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    window.shows = (image, channel) => {
+      if (!image.naturalWidth) return false;
+      context.drawImage(image, 0, 0, 1, 1);
+      const pixel = context.getImageData(0, 0, 1, 1).data;
+      return pixel[channel] > 200 && pixel[(channel + 1) % 3] < 60 && pixel[(channel + 2) % 3] < 60;
+    };"#;
+const COLOURS: [&str; 3] = ["red", "lime", "blue"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_of_pictures_plays_and_seeks_on_the_page_of_recordings() {
+    let studio = Studio::open(&[]);
+    let browser = Browser::start().await;
+    let (client, url) = (Client::new(), studio.server.url("/upload"));
+    let mut pace = tokio::time::interval(Duration::from_millis(250));
+    for colour in COLOURS {
+        let image = plain(colour);
+        for _ in 0..12 {
+            pace.tick().await;
+            let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpeg").body(image.clone());
+            assert_eq!(request.send().await.unwrap().status(), 204);
+        }
+    }
+    assert_eq!(client.delete(&url).send().await.unwrap().status(), 200);
+    studio.the_one_recording(SOON).await;
+    browser.goto(&studio.server.url("/recordings")).await;
+    browser.run(SHOWS).await;
+    browser.until("document.querySelector('[data-action=play]')", SOON).await;
+    browser.click("[data-action=play]").await;
+    browser.run("window.image = document.querySelector('#picture');").await;
+    for channel in 0..3 {
+        browser.until(&format!("shows(image, {channel})"), SOON).await;
+    }
+    look(&browser, &pictures(), "recording-of-pictures").await;
+    browser.until("document.querySelector('#picture-play').textContent === 'Play'", SOON).await;
+    let seek = "const slider = document.querySelector('#picture-time');
+        slider.value = Math.round(slider.max * 0.4);
+        slider.dispatchEvent(new Event('input'));
+        slider.dispatchEvent(new Event('change'));";
+    browser.run(seek).await;
+    browser.until("shows(image, 1)", SOON).await;
+    browser.click("#player .quiet").await;
+    browser.until("!document.querySelector('#player').open", SOON).await;
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_element_that_is_early_shows_its_camera_once_it_is_there() {
+    let studio = Studio::open(&[]);
+    let browser = Browser::start().await;
+    browser.goto(&studio.server.url("/recordings")).await;
+    browser.run(SHOWS).await;
+    browser.run("window.image = new Image(); image.src = '/stream'; document.body.append(image);").await;
+    let waits = async || {
+        let now = crate::metrics::scrape(&studio.server).await;
+        (now.value("onrecord_viewers", &[("kind", "mjpeg")]) > 0.0).then_some(())
+    };
+    eventually("it waits", SOON, waits).await;
+    let (client, url) = (Client::new(), studio.server.url("/upload"));
+    for (channel, colour) in COLOURS.into_iter().enumerate() {
+        let request = client.post(&url).header(header::CONTENT_TYPE, "image/jpeg").body(plain(colour));
+        assert_eq!(request.send().await.unwrap().status(), 204);
+        browser.until(&format!("shows(image, {channel})"), SOON).await;
+    }
 }
 
 /// A picture of one colour.

@@ -8,11 +8,14 @@ mod firefox;
 mod home;
 mod ladder;
 mod login;
+mod offers;
 mod pages;
 mod policy;
 mod proxied;
 mod publish;
 mod record;
+mod simulcast;
+mod sound;
 mod trouble;
 mod watch;
 

@@ -33,7 +33,7 @@ async fn recordings_are_played_deleted_and_their_hook_run_again_from_the_page() 
     browser.click("#confirm button[value=delete]").await;
     browser.until("!document.querySelector('#empty').hidden", SOON).await;
     assert!(!studio.path(&take.file).exists(), "{} is still there", take.file);
-    assert_eq!(reqwest::get(&take.url).await.unwrap().status(), 404);
+    assert_eq!(reqwest::get(&take.url).await.unwrap().status(), 410);
     let console = browser.console().await;
     assert!(console.is_empty(), "{console:#?}");
 }

@@ -1,6 +1,7 @@
 //! What is lost, what is repaired, and that nothing undecodable is kept.
 
 use super::*;
+use crate::support::media;
 use crate::support::network::{Bursts, rtp_payload_type};
 
 /// When the server gave up on packets after which pictures are missing, the first of each hole, and
@@ -131,7 +132,7 @@ fn what_comes_twice_or_out_of_order_costs_nothing() {
 }
 
 #[test]
-fn pauses_of_a_speaker_are_no_gaps() {
+fn pauses_of_a_speaker_are_no_losses() {
     let mut config = fake_media();
     let seconds = |from, to| Duration::from_secs(from)..Duration::from_secs(to);
     config.audio.as_mut().unwrap().pauses = vec![seconds(2, 4), seconds(5, 12)];
@@ -140,7 +141,8 @@ fn pauses_of_a_speaker_are_no_gaps() {
     finish(&mut network);
     assert_kept(&network, Audio, 100.0);
     assert_kept(&network, Video, 100.0);
-    assert!(gaps(&network).is_empty(), "{:?}", gaps(&network));
+    let silence = |gap: &Gap| gap.reason == onrecord::media::GapReason::Silence;
+    assert!(gaps(&network).iter().all(silence), "{:?}", gaps(&network));
     assert!(network.server.media.iter().all(|(_, event)| !matches!(event, Event::Lost { .. })));
     let audio: Vec<_> = matched(&network, Audio);
     let span = |frame: &Matched| frame.time.as_secs_f64() - frame.captured.as_secs_f64();
@@ -168,4 +170,36 @@ fn a_frame_is_out_within_10_ms_of_its_last_packet() {
     let p99 = delays[delays.len() * 99 / 100].saturating_sub(Duration::from_millis(30));
     println!("datagram to frame: p99 {p99:?} over {} frames", delays.len());
     assert!(p99 <= Duration::from_millis(10), "{p99:?}");
+}
+
+#[test]
+fn the_first_picture_is_kept_though_its_first_packets_are_lost_or_swapped_and_nobody_answers_a_pli() {
+    for (clip, lost, jitter) in [
+        (media::camera(4).0, 1, 0),
+        (media::camera(4).0, 5, 0),
+        (media::flash_and_beep(10).0, 1, 0),
+        (media::camera(4).0, 0, 30),
+        (media::flash_and_beep(10).0, 0, 30),
+    ] {
+        let mut config = Config::new(inside());
+        config.video = Some(TrackConfig::new(crate::support::source::Looped::steady(clip)));
+        let mut network = answered(160, config, str::to_owned);
+        let rtx = network.publisher.rtx_payload_type();
+        let mut left = lost;
+        network.up.filter = Some(Box::new(move |_, datagram| {
+            let dropped = left > 0 && rtp_payload_type(datagram).is_some_and(|kind| Some(kind) != rtx);
+            left -= i32::from(dropped);
+            !dropped
+        }));
+        (network.up.jitter, network.up.reorder) = (Duration::from_millis(jitter), 1.0);
+        network.run_for(Duration::from_secs(2));
+        (network.up.jitter, network.up.reorder) = (Duration::ZERO, 0.0);
+        network.run_for(Duration::from_secs(3));
+        finish(&mut network);
+        println!("{lost} lost, {jitter} ms of disorder:");
+        assert_kept(&network, Video, 100.0);
+        assert_one_stream(&network);
+        let lost = network.server.media.iter().filter(|(_, event)| matches!(event, Event::Lost { .. }));
+        assert_eq!((lost.count(), gaps(&network).len()), (0, 0));
+    }
 }

@@ -5,7 +5,10 @@ mod endings;
 mod loss;
 mod offers;
 mod paths;
+mod simulcast;
+mod sources;
 mod time;
+mod trouble;
 
 use crate::support::network::Network;
 use crate::support::proof::{self, KeptFrame, Matched};

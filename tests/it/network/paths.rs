@@ -136,6 +136,77 @@ fn an_ice_restart_by_offer_goes_on_in_the_same_stream() {
     assert!(longest_silence(&network, Video) <= Duration::from_secs(3));
 }
 
+/// Everything that was sent in a network that loses nothing is kept.
+fn assert_nothing_lost(network: &mut Net, what: &str) {
+    assert_eq!(network.server.gone, None, "{what}");
+    let asked = network.publisher.keyframe_requests().len();
+    network.run_for(Duration::from_secs(6));
+    assert!(network.publisher.keyframe_requests().len() > asked, "{what}: no request for a keyframe arrives");
+    finish(network);
+    for kind in [Audio, Video] {
+        let (sent, kept) = counts(network, kind);
+        println!("{what}: {kept} of {sent} frames of {kind:?}");
+        assert_eq!(kept, sent, "{what}: {kind:?}");
+    }
+    assert_one_stream(network);
+}
+
+/// From the server's answer to the moment the publisher has it.
+const SIGNALLING: Duration = Duration::from_millis(400);
+
+#[test]
+fn an_ice_restart_by_offer_on_an_unchanged_network_costs_no_frame() {
+    let mut network = connect(350, fake_media());
+    for _ in 0..3 {
+        network.run_for(Duration::from_millis(2500));
+        let offer = network.publisher.restart_ice();
+        let now = network.now();
+        let answer = network.server.session.reoffer(&offer, now).unwrap().expect("the same peer");
+        network.run_for(SIGNALLING);
+        network.publisher.accept(&answer.sdp);
+    }
+    network.run_for(Duration::from_secs(90));
+    assert_nothing_lost(&mut network, "restarts by offer");
+}
+
+#[test]
+fn an_ice_restart_by_fragment_on_an_unchanged_network_costs_no_frame() {
+    let now = Instant::now();
+    let (mut publisher, offer) = Publisher::new(fake_media(), now);
+    let (ours, answer) = Ours::accept(&offer, &session::config(server(), now), now);
+    publisher.accept(&answer);
+    let mut network = Network::new(351, now, publisher, ours);
+    for _ in 0..3 {
+        network.run_for(Duration::from_millis(2500));
+        let offer = network.publisher.restart_ice();
+        let now = network.now();
+        let (fragment, _) = network.server.session.restart(&sdp::fragment(&offer), now).unwrap();
+        network.run_for(SIGNALLING);
+        network.publisher.accept(&sdp::restarted(&answer, &fragment));
+    }
+    network.run_for(Duration::from_secs(90));
+    assert_nothing_lost(&mut network, "restarts by fragment");
+}
+
+#[test]
+fn a_nat_that_rebinds_after_an_ice_restart_is_followed() {
+    let mut network = connect(352, fake_media());
+    network.run_for(Duration::from_secs(3));
+    let offer = network.publisher.restart_ice();
+    let now = network.now();
+    let answer = network.server.session.reoffer(&offer, now).unwrap().expect("the same peer");
+    network.publisher.accept(&answer.sdp);
+    network.run_for(Duration::from_secs(3));
+    network.bind_nat(inside(), outside(43_000));
+    network.run_for(Duration::from_secs(10));
+    assert_eq!(network.server.proven.last(), Some(&outside(43_000)));
+    assert_goes_on(&mut network, "rebound after a restart");
+    network.run_for(Duration::from_secs(90));
+    assert_eq!(network.server.gone, None);
+    finish(&mut network);
+    assert_one_stream(&network);
+}
+
 #[test]
 fn an_ice_restart_from_a_new_address_by_fragment_goes_on_in_the_same_stream() {
     let now = Instant::now();

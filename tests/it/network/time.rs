@@ -165,3 +165,73 @@ fn a_size_change_goes_on_in_the_same_file() {
     let stream = Probe::of(&file).stream("video").map(|video| (video.width, video.height));
     assert_eq!(stream, Some((Some(1280), Some(720))), "the largest size is the track's");
 }
+
+/// From 8 to 13 s.
+const HOLE: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_secs(13);
+
+/// By how much a kind's frames are later in the file than they were captured, in milliseconds.
+fn shifts(network: &Net, kind: MediaKind) -> Vec<f64> {
+    let shift = |frame: &Matched| (frame.time.as_secs_f64() - frame.captured.as_secs_f64()) * 1e3;
+    matched(network, kind).iter().map(shift).collect()
+}
+
+fn spread(of: &[f64]) -> f64 {
+    of.iter().copied().fold(f64::MIN, f64::max) - of.iter().copied().fold(f64::MAX, f64::min)
+}
+
+#[test]
+fn behind_a_silence_sound_and_picture_are_in_step_from_the_first_frame() {
+    type Change = fn(&mut Config);
+    let cases: [(&str, Change); 6] = [
+        ("a microphone that was taken away", |config| config.audio.as_mut().unwrap().stands = vec![HOLE]),
+        ("a camera that was taken away", |config| config.video.as_mut().unwrap().pauses = vec![HOLE]),
+        ("a frozen browser", |config| {
+            config.audio.as_mut().unwrap().stands = vec![HOLE];
+            config.video.as_mut().unwrap().pauses = vec![HOLE];
+        }),
+        ("a computer that was asleep", |config| {
+            config.audio.as_mut().unwrap().stands = vec![HOLE];
+            config.video.as_mut().unwrap().stands = vec![HOLE];
+        }),
+        ("sound that begins late", |config| {
+            config.audio.as_mut().unwrap().starts_after = Duration::from_secs(3);
+        }),
+        ("sound alone", |config| {
+            config.audio.as_mut().unwrap().stands = vec![HOLE];
+            config.video = None;
+        }),
+    ];
+    for (seed, (what, change)) in cases.into_iter().enumerate() {
+        for reports in [Reports::Always, Reports::Never] {
+            let mut config = Config { reports, ..fake_media() };
+            change(&mut config);
+            let mut network = connect(240 + seed as u64, config);
+            network.up.jitter = Duration::from_millis(30);
+            network.run_for(Duration::from_secs(20));
+            finish(&mut network);
+            let kinds =
+                [Video, Audio].into_iter().filter(|kind| !network.publisher.sent_of(*kind).is_empty());
+            let all: Vec<f64> = kinds.flat_map(|kind| shifts(&network, kind)).collect();
+            println!("{what}, reports {reports:?}: all within {:.1} ms", spread(&all));
+            assert!(spread(&all) <= 40.0, "{what}, reports {reports:?}: {} ms", spread(&all));
+            assert_kept(&network, Audio, 100.0);
+            assert_one_stream(&network);
+        }
+    }
+}
+
+#[test]
+fn a_network_that_held_packets_up_moves_nothing() {
+    let mut network = connect(260, fake_media());
+    network.run_for(Duration::from_secs(8));
+    // Nothing is lost; for two seconds nothing arrives, then all of it.
+    network.up.latency = Duration::from_secs(2);
+    network.run_for(Duration::from_millis(100));
+    network.up.latency = Duration::from_millis(30);
+    network.run_for(Duration::from_secs(8));
+    finish(&mut network);
+    let all: Vec<f64> = [Video, Audio].into_iter().flat_map(|kind| shifts(&network, kind)).collect();
+    println!("all within {:.1} ms", spread(&all));
+    assert!(spread(&all) <= 40.0, "{} ms", spread(&all));
+    assert_kept(&network, Audio, 100.0);
+}

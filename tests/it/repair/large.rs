@@ -18,15 +18,15 @@ const BOUND_KIB: u64 = 64 << 10;
 /// An unfinished recording of ours, mostly holes: each second a bit of sound and a picture of 4 MiB.
 fn unfinished(path: &Path, seconds: u64) -> u64 {
     let file = fs::File::create(path).unwrap();
-    let (start, _) = head(&Head { tracks: &TRACKS, sizes: &[], uid: 5, unix_nanos: 0 });
+    let (start, _) = head(&Head { tracks: &TRACKS, sizes: &[], uid: 5, unix_nanos: 0, title: "" });
     file.write_all_at(&start, 0).unwrap();
     let mut at = start.len() as u64;
     let key = [&[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01][..], &vec![0; 4 << 20]].concat();
     let mut clusters = Clusters::new(&TRACKS, Duration::from_secs(1));
     for second in 0..seconds {
         let time = Duration::from_secs(second);
-        clusters.push(&Block { track: 0, time, keyframe: true, size: None, data: &key });
-        clusters.push(&Block { track: 1, time, keyframe: true, size: None, data: &[0xfc, 1] });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(0, &key) });
+        clusters.push(&Block { time, keyframe: true, ..Block::of(1, &[0xfc, 1]) });
         clusters.finish();
         let bytes = clusters.bytes();
         let hole = bytes.len() - 64;

@@ -60,6 +60,7 @@ export const STREAM_STATUS = Object.freeze({
  * @property {string} [reason]
  * @property {string} [code]
  * @property {string} [message]
+ * @property {string} [warning]  With a status: what the server misses of the media.
  */
 
 /** @typedef {{id: string, stream: string, file: string, url: string, bytes: number, duration_ms: number}} RecordingFields */

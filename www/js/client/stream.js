@@ -26,6 +26,7 @@ import { promise } from "./waiting.js";
  *   held; nothing is recorded until they are through, which cost `lost_ms`;
  * - `progress` `{produced, acked, unsent}`: bytes of the recording, by a way that counts them;
  * - `trackended` `{kind}`: a camera or microphone was unplugged; the other one goes on;
+ * - `lacks` `{sentence}`: no picture or no sound reaches the server, or nothing is lacking any more;
  * - `warning` (an `OnrecordError`): something went wrong that didn't end the stream.
  */
 export class Stream extends Emitter {

@@ -35,6 +35,8 @@ export class Webrtc extends Way {
   #repairs = 0;
   /** When the media stopped reaching the server. @type {number | null} */
   #lostAt = null;
+  /** What the server misses of the media, in its words. */
+  #lacks = "";
   /** When the socket was lost. @type {number | null} */
   #detachedAt = null;
   #timers = new Timers();
@@ -218,9 +220,15 @@ export class Webrtc extends Way {
   }
 
   /** @param {ServerMessage} message */
-  #reported({ status, recording, reason = "", code, message }) {
+  #reported({ status, recording, reason = "", code, message, warning = "" }) {
     const { host } = this;
-    if (status === STREAM_STATUS.PUBLISHING && !host.publishing()) {
+    if (warning !== this.#lacks) {
+      this.#lacks = warning;
+      host.emit("lacks", { sentence: warning });
+    }
+    if (reason === "sealing") {
+      this.#sealing(message);
+    } else if (status === STREAM_STATUS.PUBLISHING && !host.publishing()) {
       this.#timers.cancel("step");
       if (host.interrupted()) this.#lostAt = null;
       host.began();
@@ -232,6 +240,14 @@ export class Webrtc extends Way {
       const text = message ?? `The server recorded nothing (${code ?? reason}). If no media reached it, its UDP port is closed: see webrtc.udp_bind.`;
       this.#fail(new OnrecordError(code ?? (reason || "failed"), text));
     }
+  }
+
+  /** The recording is over, and the server's disk refuses to finish it: that is tried until it is done. @param {string} [message] */
+  #sealing(message = "") {
+    this.stopping = true;
+    this.#peer?.silence();
+    this.#timers.after("stop", GIVE_UP, () => this.#fail(unreachable()));
+    this.host.emit("warning", new OnrecordError("sealing", `The server tries again until it is done: ${message}`));
   }
 
   /**

@@ -1,15 +1,18 @@
 //! A session's offers and answers.
 
-use super::{Answer, Receiver, Session, SessionConfig};
+use super::watch::Watch;
+use super::{Answer, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::ingest::Refusal;
 use crate::ingest::webrtc::dtls::Repeats;
-use crate::ingest::webrtc::offer::{self, Chosen, Credentials, Plan};
+use crate::ingest::webrtc::offer::{self, Credentials, Plan};
 use crate::ingest::webrtc::paths::Paths;
-use crate::ingest::webrtc::sources::{Seen, Undeclared};
+use crate::ingest::webrtc::receive::Receive;
+use crate::ingest::webrtc::simulcast::extension;
+use crate::ingest::webrtc::sources::{Sections, Seen};
 use crate::ingest::webrtc::{Candidate, peer};
-use crate::media::Kind;
 use crate::rtp::{Pipeline, TrackSetup};
+use rtc::sdp::extmap::TRANSPORT_CC_URI;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnection, RTCSessionDescription};
@@ -46,40 +49,38 @@ impl Session {
     /// Answers an offer.
     pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), Refusal> {
         let plan = offer::plan(offer)?;
-        let mut peer = peer::build(plan.peer_is_dtls_client, now).map_err(unusable)?;
+        let lines: Vec<&str> = offer::lines(&plan.reduced).collect();
+        let (receive, arrived) = Receive::new(plan.clocks(), extension(&lines, TRANSPORT_CC_URI));
+        let mut peer = peer::build(plan.peer_is_dtls_client(), receive, now).map_err(unusable)?;
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
-        let undeclared = Undeclared::new(&plan.chosen);
-        let answered = negotiate(&mut peer, &undeclared.put_into(&plan.reduced), now)?;
+        let answered = negotiate(&mut peer, &plan.reduced, now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| Refusal::BadSdp("no ICE credentials".to_owned()))?;
-        let paths = Paths::new(local.clone(), plan.credentials.clone(), now)
+        let paths = Paths::new(local.clone(), plan.credentials().clone(), now)
             .ok_or_else(|| Refusal::BadSdp("no crypto provider".to_owned()))?;
-        let nack =
-            |chosen: &Chosen| chosen.track.codec.kind() == Kind::Video || offers_audio_nack(&plan.reduced);
         let setups: Vec<TrackSetup> = plan
             .chosen
             .iter()
-            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: nack(chosen) })
-            .collect();
-        let receivers = plan
-            .chosen
-            .iter()
-            .map(|chosen| Receiver { chosen: chosen.clone(), ssrc: None, id: None })
+            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: chosen.has_nack() })
             .collect();
         let mut session = Self {
             peer,
-            undeclared,
+            arrived,
             seen: Seen::default(),
+            sections: Sections::new(&plan.chosen, plan.mids()),
             local,
-            receivers,
+            watch: Watch::default(),
+            asked: 0,
+            origin: config.origin,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
             repeats: Repeats::default(),
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
+            start_bitrate: config.start_bitrate,
             candidates: 0,
             restarts: Restarts { paid: now },
             began: now,
@@ -99,8 +100,8 @@ impl Session {
     /// `None` if it is another one's: it has other keys, so it needs a session of its own.
     pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, Refusal> {
         self.restarts.another(now)?;
-        let plan = offer::plan(offer)?;
-        if plan.fingerprint != self.plan.fingerprint {
+        let mut plan = offer::plan(offer)?;
+        if plan.identity() != self.plan.identity() {
             return Ok(None);
         }
         let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track.clone())).collect::<Vec<_>>();
@@ -109,8 +110,12 @@ impl Session {
                 "a re-offer must have the same tracks: stop and publish again".to_owned(),
             ));
         }
-        let restarts = plan.credentials != self.plan.credentials;
-        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&plan.reduced), now)?;
+        let restarts = plan.credentials() != self.plan.credentials();
+        if let Some(known) = self.kept_credentials(restarts) {
+            plan.reduced = known.put_into(&plan.reduced);
+        }
+        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
+        self.sections.renew(&plan.chosen);
         self.plan = plan;
         if restarts {
             self.restarted(&answered, now);
@@ -124,35 +129,48 @@ impl Session {
         let credentials = Credentials::find(fragment)
             .ok_or_else(|| Refusal::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
         self.restarts.another(now)?;
-        if credentials == self.plan.credentials {
+        if credentials == *self.plan.credentials() {
             return Err(Refusal::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
-        let offer = credentials.put_into(&self.plan.reduced);
-        let answered = negotiate(&mut self.peer, &self.undeclared.put_into(&offer), now)?;
-        (self.plan.reduced, self.plan.credentials) = (offer, credentials);
+        let known = self.kept_credentials(true).unwrap_or_else(|| credentials.clone());
+        let offer = known.put_into(&self.plan.reduced);
+        let answered = negotiate(&mut self.peer, &offer, now)?;
+        self.plan.reduced = offer;
+        self.plan.set_credentials(credentials);
         self.plan.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
         self.add_offered_candidates();
-        Ok((fragment_of(&self.plan.weave(&answered)), self.etag()))
+        Ok((fragment_of(&self.answer(&answered).sdp), self.etag()))
+    }
+
+    /// The peer's credentials that the peer connection goes on with, whatever the peer has by now:
+    /// those that it knows, unless it is to restart ICE itself. Once it has selected a pair it would
+    /// drop all media until it selects the next, so from then on restarts are a matter of the paths.
+    fn kept_credentials(&self, restarts: bool) -> Option<Credentials> {
+        if restarts && !self.paths.is_selected() { None } else { Credentials::find(&self.plan.reduced) }
     }
 
     fn restarted(&mut self, answered: &str, now: Instant) {
-        if let Some(local) = Credentials::find(answered) {
-            self.local = local;
-        }
+        self.local = match Credentials::find(answered) {
+            Some(local) if !self.paths.is_selected() => local,
+            _ => Credentials::random(),
+        };
         self.candidates = 0;
-        self.paths.restart(self.local.clone(), self.plan.credentials.clone());
+        self.paths.restart(self.local.clone(), self.plan.credentials().clone());
         // The peer has just spoken to us, by way of signalling.
         self.heard = now;
     }
 
     fn answer(&self, answered: &str) -> Answer {
-        let mid = lines_value(answered, "a=mid:").map(str::to_owned);
+        let (mid, index) = self.plan.tagged();
+        let index = mid.is_none().then(|| index.try_into().ok()).flatten();
+        let mid = mid.map(str::to_owned);
         let candidates = offer::candidates(answered)
             .into_iter()
-            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: None })
+            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: index })
             .collect();
-        Answer { sdp: self.plan.weave(answered), candidates, etag: self.etag() }
+        let sdp = self.local.put_into(&self.plan.weave(answered, self.start_bitrate));
+        Answer { sdp, candidates, etag: self.etag() }
     }
 
     fn add_offered_candidates(&mut self) {
@@ -176,6 +194,9 @@ impl Session {
             && words[4].parse::<std::net::IpAddr>().is_ok();
         if usable {
             self.candidates += 1;
+        }
+        // From the selection of a pair on, the paths follow the peer wherever it proves to be.
+        if usable && !self.paths.is_selected() {
             let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
             if let Err(error) = self.peer.add_remote_candidate(init) {
                 tracing::debug!(%error, candidate = text, "a candidate is ignored");
@@ -189,10 +210,6 @@ fn unusable(error: impl std::fmt::Display) -> Refusal {
     Refusal::BadSdp(format!("the SDP offer can't be used: {error}"))
 }
 
-fn lines_value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
-    offer::lines(sdp).find_map(|line| line.strip_prefix(key))
-}
-
 /// What a WHIP client needs of an answer after an ICE restart (RFC 8840 section 9).
 fn fragment_of(answer: &str) -> String {
     let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
@@ -201,19 +218,8 @@ fn fragment_of(answer: &str) -> String {
         .fold(String::new(), |out, line| out + line + "\r\n")
 }
 
-/// Whether the audio section asks for retransmissions; browsers don't.
-fn offers_audio_nack(reduced: &str) -> bool {
-    let mut audio = false;
-    offer::lines(reduced).any(|line| {
-        if line.starts_with("m=") {
-            audio = line.starts_with("m=audio");
-        }
-        audio && line.starts_with("a=rtcp-fb:") && line.ends_with(" nack")
-    })
-}
-
 /// Offer in, answer out.
-pub(super) fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
+fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, Refusal> {
     let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
     peer.set_remote_description(now, offer).map_err(unusable)?;
     let answer = peer.create_answer(None).map_err(unusable)?;

@@ -1,0 +1,117 @@
+//! The pictures of a Motion-JPEG recording, one after the other from any time on: no browser plays such a file.
+
+use crate::media::{Codec, Kind};
+use crate::webm::{Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, codec_id, cues_len};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Read at once: a picture or some.
+const PIECE: usize = 64 << 10;
+
+/// An open file, at some picture. It keeps what it read last, and no more.
+#[derive(Debug)]
+pub struct Pictures {
+    file: File,
+    reader: Reader,
+    /// Where the next bytes are.
+    at: u64,
+    /// The track with the pictures.
+    track: u64,
+    tick: Duration,
+    /// Those before are passed over.
+    from: Duration,
+    /// Read, and not taken yet.
+    read: VecDeque<Picture>,
+    buffer: Vec<u8>,
+}
+
+/// A picture, and when it is in the recording.
+pub type Picture = (Duration, Bytes);
+
+impl Pictures {
+    /// The pictures of a file, beginning with the first at `from` or later; `None` if it has none that are JPEG.
+    /// Blocking.
+    pub fn open(path: &Path, from: Duration) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let mut buffer = vec![0; MAX_HEAD];
+        let read = read_at(&file, &mut buffer, 0)?;
+        let Some(front) = Front::find(&buffer[..read]) else { return Ok(None) };
+        let jpeg = |track: &&crate::webm::ForeignTrack| {
+            track.kind == Some(Kind::Video) && track.plain && track.codec_id == codec_id(Codec::Mjpeg)
+        };
+        let Some(track) = front.tracks.iter().find(jpeg).map(|track| track.number) else { return Ok(None) };
+        let at = start(&file, &front, track, from)?.unwrap_or(front.len);
+        let mut reader = Reader::new(None);
+        reader.push(&buffer[..front.len as usize]);
+        buffer.resize(PIECE, 0);
+        let (tick, read) = (front.tick, VecDeque::new());
+        let mut pictures = Self { file, reader, at, track, tick, from, read, buffer };
+        pictures.take()?;
+        Ok(Some(pictures))
+    }
+
+    /// The next one; `None` behind the last. Blocking.
+    pub fn next_picture(&mut self) -> io::Result<Option<Picture>> {
+        loop {
+            if let Some(picture) = self.read.pop_front() {
+                return Ok(Some(picture));
+            }
+            let read = read_at(&self.file, &mut self.buffer, self.at)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.at += read as u64;
+            self.reader.push(&self.buffer[..read]);
+            self.take()?;
+        }
+    }
+
+    /// Takes what has been read so far.
+    fn take(&mut self) -> io::Result<()> {
+        let broken = |error| io::Error::new(ErrorKind::InvalidData, error);
+        while let Some(item) = self.reader.read().map_err(broken)? {
+            let Item::Block(block) = item else { continue };
+            let ticks = u32::try_from(block.time).ok().filter(|_| block.track == self.track);
+            let Some(time) = ticks.map(|ticks| self.tick * ticks).filter(|time| *time >= self.from) else {
+                continue;
+            };
+            self.read.extend(block.frames().map(|frame| (time, Bytes::copy_from_slice(frame))));
+        }
+        Ok(())
+    }
+}
+
+/// Where the cluster is with the last entry of the index before `from`.
+fn start(file: &File, front: &Front, track: u64, from: Duration) -> io::Result<Option<u64>> {
+    let Some(cues_at) = front.cues_at.filter(|_| !from.is_zero()) else { return Ok(None) };
+    let at = front.segment_at.saturating_add(cues_at);
+    let mut cues = vec![0; 12];
+    let read = read_at(file, &mut cues, at)?;
+    let len = cues_len(&cues[..read]).and_then(|len| usize::try_from(len).ok());
+    let Some(len) = len.filter(|len| *len <= MAX_PENDING) else { return Ok(None) };
+    cues.resize(len, 0);
+    let read = read_at(file, &mut cues, at)?;
+    let ticks = from.as_nanos() / front.tick.as_nanos().max(1);
+    let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+    let position = cluster_before(&cues[..read], track, ticks);
+    Ok(position.map(|position| front.segment_at.saturating_add(position)))
+}
+
+/// Fills the buffer, or reads to the end; how much that was.
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}

@@ -1,0 +1,83 @@
+//! What others do in the folder: files renamed, copied, and without their manifests (S3).
+
+use super::judge::judge;
+use super::media::{OPUS, audio, mixed};
+use super::{Bench, PATIENCE};
+use crate::base::reason::EndReason;
+use crate::record::{Config, Event, HookState, Manifest};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// The folder at the next start, and what was repaired.
+async fn next_start(dir: &Path, repaired: usize) -> (Bench, Vec<Manifest>) {
+    let mut bench = Bench::new(dir, Config::default());
+    bench.recordings.recover();
+    let mut told = Vec::new();
+    while told.len() < repaired {
+        match tokio::time::timeout(PATIENCE, bench.events.recv()).await {
+            Ok(Some(Event::Sealed(manifest))) => told.push(*manifest),
+            other => panic!("{other:?} after {told:?}"),
+        }
+    }
+    (bench, told)
+}
+
+#[tokio::test]
+async fn a_renamed_file_stays_the_recording_it_was_and_its_copy_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = Bench::new(dir.path(), Config::default());
+    let sound = audio(0, 1.0, Duration::ZERO);
+    let one = before.record("ann", &[OPUS], &mixed(&[&sound])).await;
+    let two = before.record("bob", &[OPUS], &mixed(&[&sound])).await;
+    let done = before.recordings.set_hook(&one.id, |hook| hook.state = HookState::Done).await.unwrap();
+    drop(before);
+    let copy = format!("copy of {}", two.file);
+    fs::rename(dir.path().join(&one.file), dir.path().join("bob.webm")).unwrap();
+    fs::copy(dir.path().join(&two.file), dir.path().join(&copy)).unwrap();
+
+    let (after, told) = next_start(dir.path(), 1).await;
+    let (renamed, path) = after.recordings.by_file("bob.webm").expect("the link works");
+    assert_eq!(renamed, Manifest { file: "bob.webm".to_owned(), ..done });
+    assert!(path.exists() && after.recordings.by_file(&one.file).is_none());
+    let (copied, path) = after.recordings.by_file(&copy).expect("the copy's link works");
+    assert_eq!((copied.stream.as_str(), &copied), ("bob", &told[0]));
+    assert!(copied.id != two.id && path.exists());
+    assert_eq!(after.recordings.by_file(&two.file).unwrap().0.id, two.id);
+    drop(after);
+    let (again, _) = next_start(dir.path(), 0).await;
+    let mut files: Vec<_> = again.recordings.list().into_iter().map(|manifest| manifest.file).collect();
+    files.sort();
+    let mut expected = [two.file, copy, "bob.webm".to_owned()];
+    expected.sort();
+    assert_eq!(files, expected);
+}
+
+#[tokio::test]
+async fn a_lost_manifest_gives_nobody_else_the_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "ж".repeat(64);
+    let names = ["cafe\u{301}", "a\u{202e}b", &long, "plain"];
+    let mut before = Bench::new(dir.path(), Config::default());
+    let sound = audio(0, 1.0, Duration::ZERO);
+    let mut ids = Vec::new();
+    for name in names {
+        ids.push(before.record(name, &[OPUS], &mixed(&[&sound])).await.id);
+    }
+    drop(before);
+    for file in fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|suffix| suffix == "json") {
+            fs::remove_file(file).unwrap();
+        } else if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("plain")) {
+            // One that is not sealed yet.
+            fs::rename(&file, format!("{}.part", file.display())).unwrap();
+        }
+    }
+    let (after, told) = next_start(dir.path(), names.len()).await;
+    let found: Vec<_> = told.iter().map(|manifest| (manifest.stream.as_str(), &manifest.id)).collect();
+    assert_eq!(found, names.into_iter().zip(&ids).collect::<Vec<_>>());
+    for manifest in &told {
+        assert_eq!(manifest.end_reason, Some(EndReason::ServerCrashed));
+        judge(&after.recordings.by_file(&manifest.file).unwrap().1).assert_holds(1, &sound);
+    }
+}
