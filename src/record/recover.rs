@@ -66,6 +66,7 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
         catalog.all().into_iter().map(|manifest| (manifest.file.clone(), manifest)).collect();
     let (mut found, mut media) = (Vec::new(), Vec::new());
     let mut used = Used::of(known.values());
+    let manifests = used.manifests.clone();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -100,6 +101,8 @@ pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
                 Leftover::of(manifest, path, Some(""))
             }
             (Some(_), _) if !part => continue,
+            // A recording's manifest stands beside it: a hook has made this of that recording.
+            (None, _) if !part && manifests.contains(&manifest_name(file)) => continue,
             (None, _) if !part && used.follow(dir, catalog, file)? => continue,
             _ => used.adopt(dir, &name, file, taken || state.is_some())?,
         };

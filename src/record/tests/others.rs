@@ -54,6 +54,21 @@ async fn a_renamed_file_stays_the_recording_it_was_and_its_copy_is_another() {
 }
 
 #[tokio::test]
+async fn what_a_hook_made_of_a_recording_beside_it_is_no_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = Bench::new(dir.path(), Config::default());
+    let sound = audio(0, 1.0, Duration::ZERO);
+    let recording = before.record("ann", &[OPUS], &mixed(&[&sound])).await;
+    drop(before);
+    let made = dir.path().join(&recording.file).with_extension("mp4");
+    fs::write(&made, "made by a hook").unwrap();
+    let (after, _) = next_start(dir.path(), 0).await;
+    after.recordings.drained().await;
+    assert_eq!(after.recordings.list(), [recording]);
+    assert_eq!(fs::read(&made).unwrap(), b"made by a hook");
+}
+
+#[tokio::test]
 async fn a_lost_manifest_gives_nobody_else_the_recording() {
     let dir = tempfile::tempdir().unwrap();
     let long = "ж".repeat(64);
