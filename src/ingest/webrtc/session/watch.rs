@@ -19,6 +19,8 @@ struct Watched {
     frame: Instant,
     /// Its time.
     time: Duration,
+    /// A frame has come.
+    begun: bool,
     /// Since then packets came: the first and the newest.
     packets: Option<(Instant, Instant)>,
     trouble: Option<GapReason>,
@@ -55,7 +57,7 @@ pub(super) struct Watch(Vec<Watched>);
 impl Watch {
     /// The peer has connected, at this time of the frames: from now on so many tracks are expected.
     pub fn begin(&mut self, tracks: usize, time: Duration, now: Instant) {
-        let watched = |_| Watched { frame: now, time, packets: None, trouble: None };
+        let watched = |_| Watched { frame: now, time, begun: false, packets: None, trouble: None };
         self.0 = (0..tracks).map(watched).collect();
     }
 
@@ -67,12 +69,14 @@ impl Watch {
         }
     }
 
-    /// A frame of a track has come out; what was missing before it, if the track was in trouble.
+    /// A frame of a track has come out; what was missing before it, if the track was in trouble. A pause between
+    /// two frames is none: who is silent for long is named where the publication's time is kept.
     pub fn frame(&mut self, track: usize, time: Duration, now: Instant) -> Option<Gap> {
         let watched = self.0.get_mut(track)?;
         let from = std::mem::replace(&mut watched.time, time);
         (watched.frame, watched.packets) = (now, None);
-        let reason = watched.trouble.take()?;
+        let begun = std::mem::replace(&mut watched.begun, true);
+        let reason = watched.trouble.take().filter(|reason| !begun || *reason != GapReason::Silence)?;
         Some(Gap { track, from, to: time.max(from), reason })
     }
 
@@ -147,10 +151,12 @@ mod tests {
         let later = start + 6_000 * MS;
         assert_eq!(watch.look(later, later), Some((0, GapReason::Silence)));
         assert_eq!(watch.look(later, later), Some((1, GapReason::Silence)));
-        let gap = Gap { track: 1, from: 200 * MS, to: 6_000 * MS, reason: GapReason::Silence };
-        assert_eq!(watch.frame(1, 6_000 * MS, later), Some(gap));
+        assert_eq!(watch.frame(1, 6_000 * MS, later), None, "a pause of a speaker");
         let gap = Gap { track: 0, from: 100 * MS, to: 6_000 * MS, reason: GapReason::Silence };
         assert_eq!(watch.end(), [gap]);
+        watch.begin(1, 100 * MS, start);
+        assert_eq!(watch.look(later, later), Some((0, GapReason::Silence)));
+        assert_eq!(watch.frame(0, 6_000 * MS, later), Some(gap), "it began late");
     }
 
     #[test]
