@@ -72,24 +72,23 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },
         });
-        let (client, driver) = drive("chromedriver", &[], capabilities).await;
+        let (client, driver) = drive("chromedriver", &[], &[], capabilities).await;
         Self { client, driver, folder, tells: true, _one: one }
     }
 
     /// Firefox, with camera and microphone allowed.
     pub async fn firefox() -> Self {
-        Self::firefox_with(json!({})).await
+        Self::firefox_with(&[]).await
     }
 
-    /// The same with these variables in its environment.
-    pub async fn firefox_with(environment: Value) -> Self {
+    /// The same with these variables in its environment, which it has from its driver.
+    pub async fn firefox_with(environment: &[(&str, String)]) -> Self {
         let one = ONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let profiles = format!("--profile-root={}", folder.path().display());
         let capabilities = json!({
             "moz:firefoxOptions": {
                 "args": ["-headless"],
-                "env": environment,
                 "prefs": {
                     "media.navigator.streams.fake": true,
                     "media.navigator.permission.disabled": true,
@@ -103,7 +102,7 @@ impl Browser {
             },
             "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },
         });
-        let (client, driver) = drive("geckodriver", &[&profiles], capabilities).await;
+        let (client, driver) = drive("geckodriver", &[&profiles], environment, capabilities).await;
         Self { client, driver, folder, tells: false, _one: one }
     }
 
@@ -234,10 +233,16 @@ impl Drop for Browser {
 }
 
 /// Starts a driver, and by it a browser.
-async fn drive(program: &str, arguments: &[&str], capabilities: Value) -> (Client, Child) {
+async fn drive(
+    program: &str,
+    arguments: &[&str],
+    environment: &[(&str, String)],
+    capabilities: Value,
+) -> (Client, Child) {
     let mut driver = Command::new(program)
         .arg("--port=0")
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -3,7 +3,8 @@
   const [WIDTH, HEIGHT, FPS, ROUND] = [640, 360, 30, 10];
   /** Seconds that are prepared at once. */
   const PREPARED = 300;
-  /** Sound goes through buffers before it is captured, a picture doesn't: what is drawn is so old, in seconds. */
+  /** Sound goes through buffers before it is captured, a picture doesn't: what is drawn is so old, in seconds,
+   *  unless a test says otherwise. */
   const LAG = 0.015;
 
   async function open() {
@@ -21,18 +22,25 @@
     const canvas = Object.assign(document.createElement("canvas"), { width: WIDTH, height: HEIGHT });
     const context = canvas.getContext("2d", { alpha: false });
     const bar = WIDTH / 16;
-    const draw = () => {
-      const now = Math.max(0, audio.currentTime - LAG);
+    const stream = canvas.captureStream(0);
+    const camera = stream.getVideoTracks()[0];
+    // How far into its second the microphone is.
+    window.moment = () => audio.currentTime % 1;
+    const draw = (n) => {
+      const [part, phase] = [(n % FPS) / FPS, ((n / FPS) % ROUND) / ROUND];
       context.fillStyle = "black";
       context.fillRect(0, 0, WIDTH, HEIGHT);
       context.fillStyle = "white";
-      if (now % 1 >= 0.5 && now % 1 < 0.6) context.fillRect(0, 0, WIDTH, (HEIGHT * 2) / 3);
-      context.fillRect(((WIDTH - bar) * (now % ROUND)) / ROUND, HEIGHT * 0.8, bar, HEIGHT * 0.2);
+      if (part >= 0.5 && part < 0.6) context.fillRect(0, 0, WIDTH, (HEIGHT * 2) / 3);
+      context.fillRect((WIDTH - bar) * phase, HEIGHT * 0.8, bar, HEIGHT * 0.2);
+      camera.requestFrame();
     };
-    draw();
-    // Twice as often as it is captured, so that a flash begins in time.
-    setInterval(draw, 500 / FPS);
-    const stream = canvas.captureStream(FPS);
+    // Each picture as the sound comes to its time, so that a flash begins with its beep.
+    let drawn = -1;
+    setInterval(() => {
+      const n = Math.floor(Math.max(0, audio.currentTime - (window.lag ?? LAG)) * FPS);
+      if (n > drawn) draw((drawn = n));
+    }, 4);
     stream.addTrack(sink.stream.getAudioTracks()[0]);
     return stream;
   }

@@ -14,6 +14,8 @@ from gi.repository import Gst  # noqa: E402
 WINDOW = 3.0
 # No step takes longer, however busy the machine is.
 PATIENCE = 60 * Gst.SECOND
+# A sink that is told of a hole waits for no picture.
+HOLE = Gst.SECOND
 PICTURE = "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width=160,height=90,pixel-aspect-ratio=1/1"
 SOUND = "audioconvert ! audioresample ! audio/x-raw,format=F32LE,channels=1,rate=16000"
 
@@ -75,8 +77,15 @@ class Player:
         self.pipeline.seek(1.0, Gst.Format.TIME, flags, Gst.SeekType.SET, int(start * Gst.SECOND), kind, stop)
         self.settle()
 
-    def prerolled(self):
-        return self.sinks["video"].emit("pull-preroll")
+    def shown(self):
+        """The picture where it stands; in a hole, where there is none, the one behind it."""
+        sink = self.sinks["video"]
+        if preroll := sink.emit("try-pull-preroll", HOLE):
+            return contents(preroll)
+        self.pipeline.set_state(Gst.State.PLAYING)
+        behind = contents(sink.emit("try-pull-sample", PATIENCE))
+        self.pipeline.set_state(Gst.State.PAUSED)
+        return behind
 
     def buffers(self, kind):
         """(time, bytes) of all that is left of a kind."""
@@ -138,7 +147,7 @@ def main():
     for target in targets:
         player.seek(target, target + WINDOW if sampled else None)
         if "video" in player.sinks:
-            time, data = contents(player.prerolled())
+            time, data = player.shown()
             seen["seeks"].append([target, time, scene.phase(grey(data))])
         if sampled:
             take(None)

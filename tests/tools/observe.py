@@ -9,6 +9,7 @@ What a tool doesn't say is null.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import numpy as np
 
 import scene
 
+HERE = Path(__file__).resolve().parent
+QUIET = ["-nostdin", "-v", "error", "-y"]
 WINDOW = 3.0
 # No program needs longer for one file, in seconds; mpv waits for ever at a hole of five seconds in the sound.
 PATIENCE = 120
@@ -30,9 +33,10 @@ class Lacks(Exception):
     """The tool can't read this codec or has no such track."""
 
 
-def run(*command):
+def run(*command, **environment):
     words = [str(word) for word in command]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+    environment = os.environ | {name: str(value) for name, value in environment.items()}
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, env=environment)
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace')[-600:]}")
     return done
@@ -194,37 +198,38 @@ def shifted(seen, by):
     return seen | {key: [time + by for time in seen[key]] for key in ("flashes", "beeps")}
 
 
+# As hooks/to_mp4.sh converts for ffmpeg 5.1: each picture at its own time.
+KEPT = ["-vsync", "vfr", "-enc_time_base:v", "1:1000", "-preset", "ultrafast"]
+
+
 def mp4(file, targets, sampled):
-    """The command that hooks run, and the one that keeps every picture."""
-    plain = lambda output, *cut: run("ffmpeg", "-nostdin", "-v", "error", "-y", *cut, "-i", file,
-                                     "-preset", "ultrafast", output)
+    """What hooks/to_mp4.sh makes; rate and count are those of the plain command, which puts pictures on a grid."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "out.mp4"
         if sampled:
-            parts = []
+            output, parts = Path(folder) / "part.mp4", []
             for target in targets:
-                plain(output, "-ss", target, "-t", WINDOW)
+                run("ffmpeg", *QUIET, "-ss", target, "-t", WINDOW, "-i", file, *KEPT, output)
                 parts.append(shifted(measured(output), target))
             seen = joined(parts)
         else:
-            plain(output)
-            whole = measured(output)
-            seen = whole | {"count": whole["frames"], "fps": rate_of(output), "frames": None}
-            kept = Path(folder) / "kept.mp4"
-            run("ffmpeg", "-nostdin", "-v", "error", "-y", "-i", file, "-vsync", "vfr",
-                "-enc_time_base:v", "1:1000", "-preset", "ultrafast", kept)
-            seen["frames"] = measured(kept)["frames"]
-            if not seen["frames"]:
-                seen |= {"frames": None, "count": None, "fps": None}
+            plain = Path(folder) / "plain.mp4"
+            run("ffmpeg", *QUIET, "-i", file, "-preset", "ultrafast", plain)
+            run(HERE / "../../hooks/to_mp4.sh", "film", file, MP4_DIR=folder)
+            seen = measured(Path(folder) / f"{file.stem}.mp4")
+            if seen["frames"]:
+                seen["fps"], seen["count"] = rate_and_count_of(plain)
+            else:
+                seen["frames"] = None
     has_picture = next(decoded(file, "video"), None) is not None
     return seen | {"seeks": [ffmpeg_seek(file, target) for target in targets] if has_picture else []}
 
 
-def rate_of(file):
+def rate_and_count_of(file):
     import av
 
     with av.open(str(file)) as container:
-        return float(container.streams.video[0].average_rate) if container.streams.video else None
+        stream = container.streams.video[0]
+        return float(stream.average_rate), stream.frames
 
 
 def ffmpeg_seek(file, target):

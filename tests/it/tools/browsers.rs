@@ -1,13 +1,14 @@
 //! Films that Chromium publishes, and what browsers make of films.
 
 use super::films::{Film, LENGTH};
-use super::verdict::Seen;
+use super::verdict::{self, Seen};
 use super::{judges, scene};
 use crate::support::browser::Browser;
 use crate::support::chunks::VP8;
 use crate::support::media;
 use crate::support::server::Server;
 use crate::support::user::{Api, eventually};
+use crate::support::web::Site;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -20,6 +21,10 @@ const PLAYER: &str = include_str!("../../tools/player.js");
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many films are played at the same time.
 const AT_ONCE: usize = 5;
+/// How often a film is played that seems out of step.
+const PLAYS: usize = 3;
+/// Beeps of several plays that are so near, in seconds, are one.
+const SAME: f64 = 0.4;
 /// For as many films as that.
 const PLAYED: Duration = Duration::from_secs(120);
 /// No whole number of seconds: sound that slips by one would fit its flashes again.
@@ -35,10 +40,15 @@ pub async fn by_chromium(server: &Server) -> Vec<Film> {
     let mute = format!(
         "const sender = connections.at(-1).getSenders().find(({{ track }}) => track?.kind === 'audio');
          const {{ track }} = sender;
-         setTimeout(() => sender.replaceTrack(null), {});
-         setTimeout(() => sender.replaceTrack(track), {});",
-        START.as_millis(),
-        (START + HOLE).as_millis()
+         const mute = () => {{
+           // Between two beeps, so that none is cut.
+           if (Math.abs(moment() - 0.8) > 0.05) return void setTimeout(mute, 10);
+           sender.replaceTrack(null);
+           setTimeout(() => sender.replaceTrack(track), {});
+         }};
+         setTimeout(mute, {});",
+        HOLE.as_millis(),
+        START.as_millis()
     );
     films.push(published(&browser, server, "muted 5 s", 5, async || drop(browser.run(&mute).await)).await);
     let freeze = async || {
@@ -90,7 +100,9 @@ async fn by_chunks(browser: &Browser, server: &Server) -> Vec<Film> {
     browser.goto(&server.url("/publish")).await;
     browser
         .run(
-            "const publish = async () => {
+            // MediaRecorder takes 20 ms of sound before it says when it came.
+            "window.lag = 0.045;
+             const publish = async () => {
                const { createSession } = await import('/js/onrecord.js');
                const mediaStream = await navigator.mediaDevices.getUserMedia();
                const session = createSession({ urlServer: location.origin.replace('http', 'ws') });
@@ -117,59 +129,96 @@ async fn by_chunks(browser: &Browser, server: &Server) -> Vec<Film> {
 /// What a browser sees and hears of films that the server has.
 pub async fn look(
     browser: &Browser,
+    site: &Site,
     server: &Server,
     venv: &Path,
     films: &[Film],
+    truths: &[Seen],
 ) -> Vec<Result<Seen, String>> {
-    browser.goto(&server.url("/healthz")).await;
-    browser.run(PLAYER).await;
-    let lag = lag(browser, venv).await;
-    let mut seen = Vec::new();
-    for some in films.chunks(AT_ONCE) {
-        let looks = some.iter().map(|film| {
-            let mut url = Url::parse(&server.url("/recordings/")).unwrap();
-            let name = film.file.file_name().unwrap().to_str().unwrap();
-            url.path_segments_mut().unwrap().pop_if_empty().push(name);
-            (format!("{url}?inline=1"), film.targets(), film.sampled)
-        });
-        seen.extend(look_at(browser, &looks.collect::<Vec<_>>()).await);
+    // Not a page of the server's own, whose policy forbids the player's scripts.
+    browser.goto(&site.serve("player", format!("<!doctype html><script>{PLAYER}</script>"))).await;
+    let player = Player { browser, server, reference: reference(browser, venv).await };
+    let mut all = Vec::new();
+    for (films, truths) in films.chunks(AT_ONCE).zip(truths.chunks(AT_ONCE)) {
+        let looked = player.play(films).await;
+        for ((film, truth), mut seen) in films.iter().zip(truths).zip(looked) {
+            if let Ok(seen) = &mut seen
+                && verdict::is_out_of_step(film, truth, seen)
+            {
+                player.play_again(film, seen).await;
+            }
+            all.push(seen);
+        }
     }
-    for seen in seen.iter_mut().flatten() {
-        seen.beeps.iter_mut().for_each(|beep| *beep -= lag);
-    }
-    seen
+    all
 }
 
-/// Plays all at the same time.
-async fn look_at(browser: &Browser, looks: &[(String, Vec<f64>, bool)]) -> Vec<Result<Seen, String>> {
-    let looks = json!(looks);
-    let script = format!(
-        "window.result = null;
-         Promise.all({looks}.map((one) => look(...one))).then((all) => {{ window.result = all; }});"
-    );
-    browser.run(&script).await;
-    let result = browser.until("window.result", PLAYED).await;
-    let one = |seen: &Value| serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"));
-    result.as_array().unwrap().iter().map(one).collect()
+/// Films in the `<video>`s of a page.
+struct Player<'a> {
+    browser: &'a Browser,
+    server: &'a Server,
+    /// Where a film of ffmpeg's own is, and what is in it.
+    reference: (String, Seen),
 }
 
-/// By how many seconds WebAudio hears what a `<video>` plays later than it is shown: what a film of ffmpeg's
-/// own is out of step there, where its flashes and beeps are known.
-async fn lag(browser: &Browser, venv: &Path) -> f64 {
+impl Player<'_> {
+    /// Plays films all at the same time.
+    async fn play(&self, films: &[Film]) -> Vec<Result<Seen, String>> {
+        let (reference, truth) = &self.reference;
+        let mut looks = vec![(reference.clone(), Vec::new(), false)];
+        looks.extend(films.iter().map(|film| (self.url(film), film.targets(), film.sampled)));
+        let script = format!(
+            "window.result = null;
+             Promise.all({}.map((one) => look(...one))).then((all) => {{ window.result = all; }});",
+            json!(looks)
+        );
+        self.browser.run(&script).await;
+        let result = self.browser.until("window.result", PLAYED).await;
+        let one =
+            |seen: &Value| serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"));
+        let mut seen = result.as_array().unwrap().iter().map(one);
+        // WebAudio hears later than a `<video>` shows, by what it does so with the reference.
+        let heard: Seen = seen.next().unwrap().unwrap();
+        let lag = apart(&truth.flashes, &heard.beeps) - apart(&truth.flashes, &truth.beeps);
+        let mut seen: Vec<_> = seen.collect();
+        seen.iter_mut().flatten().flat_map(|seen: &mut Seen| &mut seen.beeps).for_each(|beep| *beep -= lag);
+        seen
+    }
+
+    fn url(&self, film: &Film) -> String {
+        let mut url = Url::parse(&self.server.url("/recordings/")).unwrap();
+        let name = film.file.file_name().unwrap().to_str().unwrap();
+        url.path_segments_mut().unwrap().pop_if_empty().push(name);
+        format!("{url}?inline=1")
+    }
+
+    /// A player on a busy machine may stumble where a film doesn't, though not in most of [`PLAYS`].
+    async fn play_again(&self, film: &Film, seen: &mut Seen) {
+        let mut beeps = std::mem::take(&mut seen.beeps);
+        for _ in 1..PLAYS {
+            let again = self.play(std::slice::from_ref(film)).await.remove(0);
+            beeps.extend(again.map(|again| again.beeps).unwrap_or_default());
+        }
+        beeps.sort_by(f64::total_cmp);
+        let same = beeps.chunk_by(|a, b| b - a < SAME);
+        seen.beeps = same.filter(|same| same.len() > PLAYS / 2).map(|same| same[same.len() / 2]).collect();
+    }
+}
+
+/// Where a browser finds a film of ffmpeg's own, and what is in it.
+async fn reference(browser: &Browser, venv: &Path) -> (String, Seen) {
     let (picture, sound) = (scene::picture(320, 180, 30, 0), scene::sound(0.0));
-    let input = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound, "-t", "8"];
+    let length = LENGTH.as_secs().to_string();
+    let input = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound, "-t", &length];
     let output = ["-g", "30", "-b:v", "200k", "-pix_fmt", "yuv420p", "-c:a", "libopus"];
     let film = media::encode("webm", &[&input[..], VP8, &output].concat());
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&film).unwrap();
     let truth = judges::observe(venv, "reference", file.path(), &[]).unwrap();
     let bytes = json!(film);
-    browser.run(&format!("window.source = URL.createObjectURL(new Blob([new Uint8Array({bytes})], {{ type: 'video/webm' }}));")).await;
-    let source = browser.run("return source;").await.as_str().unwrap().to_owned();
-    let seen = look_at(browser, &[(source, Vec::new(), false)]).await.remove(0).unwrap();
-    let (shown, there) = (apart(&truth.flashes, &seen.beeps), apart(&truth.flashes, &truth.beeps));
-    println!("its own film is out of step by {:+.0} ms, where {:+.0} is right", shown * 1e3, there * 1e3);
-    shown - there
+    let script =
+        format!("return URL.createObjectURL(new Blob([new Uint8Array({bytes})], {{ type: 'video/webm' }}));");
+    (browser.run(&script).await.as_str().unwrap().to_owned(), truth)
 }
 
 /// By how many seconds most beeps are behind their flash.

@@ -150,12 +150,12 @@ fn silences(second: u32) -> [Range<Duration>; 2] {
 }
 
 /// What a killed server had of a film, as the next one found it, which goes on with all of them.
-pub async fn repaired(server: Server) -> (Server, Film) {
+pub async fn repaired(server: Server, settings: &[&str]) -> (Server, Film) {
     let (pictures, sound) = scene::round();
     let (live, _signal) =
         on_air(&server, "repaired", |local| Config::playing(local, (pictures, sound))).await;
     sent_for(&live, LENGTH + FLUSHED).await;
-    let server = server.killed_and_started(&["hooks.on_record="]);
+    let server = server.killed_and_started(settings);
     let manifest = manifest_of(&server, "repaired").await;
     assert_eq!(manifest["end_reason"], "server_crashed");
     let film = Film::of(&server, "repaired", 12, manifest);

@@ -71,3 +71,14 @@ pub fn lacks_everywhere(venv: &Path, tool: &str, codec: &str) -> bool {
     std::fs::write(&file, chunks::recording(format, encoder, 2, "320x180")).unwrap();
     observe(venv, tool, &file, &[]).is_ok_and(|seen| seen.lacks.is_some())
 }
+
+/// Whether a tool's seeks end at the same pictures when ffmpeg has written the file.
+pub fn seeks_so_everywhere(venv: &Path, tool: &str, film: &Film, seen: &Seen) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("copied.mkv");
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-i"]).arg(&film.file).args(["-c", "copy"]).arg(&file);
+    assert!(command.status().expect("ffmpeg is installed").success());
+    let words: Vec<String> = film.targets().iter().map(f64::to_string).collect();
+    observe(venv, tool, &file, &words).is_ok_and(|copied| copied.seeks == seen.seeks)
+}

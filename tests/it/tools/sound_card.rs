@@ -1,6 +1,5 @@
 //! A sound card that nobody hears: without any, Firefox plays no sound that WebAudio could listen to.
 
-use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -37,8 +36,8 @@ impl SoundCard {
     }
 
     /// What a program's environment needs to play on it.
-    pub fn environment(&self) -> Value {
-        json!({ "PULSE_SERVER": format!("unix:{}", self.folder.path().join("socket").display()) })
+    pub fn environment(&self) -> [(&'static str, String); 1] {
+        [("PULSE_SERVER", format!("unix:{}", self.folder.path().join("socket").display()))]
     }
 }
 

@@ -48,10 +48,9 @@ pub fn faults_of_file(film: &Film, truth: &Seen) -> Vec<String> {
     faults
 }
 
-/// What a tool got wrong.
+/// What a tool got wrong but seeks.
 pub fn faults(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
     let mut faults = counts(film, truth, seen);
-    faults.extend(seen.seeks.iter().filter_map(|seek| missed(truth, *seek)));
     if let (Some(heard), Some(there)) = (seen.sound, truth.sound)
         && heard < there - SHORT
     {
@@ -59,16 +58,6 @@ pub fn faults(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
     }
     faults.extend(sync(film, truth, seen));
     faults
-}
-
-/// What a browser saw, whose flashes are at the times of their pictures in the file: of those that a busy one
-/// leaves out none is missed, those that aren't in the file stay.
-pub fn placed(truth: &Seen, mut seen: Seen) -> Seen {
-    let strange = |flash: &f64| truth.flashes.iter().all(|there| (there - flash).abs() > APART);
-    seen.flashes.retain(strange);
-    seen.flashes.extend(&truth.flashes);
-    seen.flashes.sort_by(f64::total_cmp);
-    seen
 }
 
 fn counts(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
@@ -92,6 +81,11 @@ fn counts(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Seeks that show another moment than the wanted one.
+pub fn missed_seeks(truth: &Seen, seen: &Seen) -> Vec<String> {
+    seen.seeks.iter().filter_map(|seek| missed(truth, *seek)).collect()
 }
 
 /// That a seek shows another moment than the wanted one.
@@ -126,6 +120,11 @@ fn paired(film: &Film, truth: &Seen, seen: &Seen) -> Vec<(f64, f64)> {
 fn is_looked_at(film: &Film, time: f64) -> bool {
     let within = |target: f64| (target + CUT..target + WINDOW - CUT).contains(&time);
     !film.sampled || film.targets().into_iter().any(within)
+}
+
+/// Whether sound and pictures are apart.
+pub fn is_out_of_step(film: &Film, truth: &Seen, seen: &Seen) -> bool {
+    !sync(film, truth, seen).is_empty()
 }
 
 fn sync(film: &Film, truth: &Seen, seen: &Seen) -> Vec<String> {
