@@ -36,7 +36,7 @@ join() {
 program() { command -v "$1" >/dev/null || nice -n 19 cargo install --debug --locked "$1" --target-dir target/programs; }
 
 say "tools"
-# ffmpeg and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
+# ffmpeg, mediainfo and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
 # repaired, coturn relays, curl uploads, g++ builds the fuzzer, iproute2 shapes real networks, libfaketime
 # sets a server's clock, nginx stands in front.
 packages=(
@@ -52,6 +52,7 @@ packages=(
   gstreamer1.0-tools
   iproute2
   libfaketime
+  mediainfo
   mkvtoolnix
   nginx
   procps

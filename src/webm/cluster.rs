@@ -227,6 +227,7 @@ pub struct Tally {
 pub(super) struct TrackTally {
     pub frames: u64,
     pub filled: u64,
+    pub bytes: u64,
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
@@ -279,6 +280,7 @@ impl Tally {
         // Pictures shown before others that were sent before them don't end the track.
         track.last = track.last.max(tick);
         track.frames += 1;
+        track.bytes += block.data.len() as u64;
         track.additions |= has_additions(block.aside);
         track.pace.join(&Pace::of(tick), self.pause);
         if kind == Kind::Audio {

@@ -2,7 +2,7 @@
 //!
 //! The file is read once, which tells where every byte of the copy comes from: a new head with
 //! Duration and the place of Cues, each cluster with its size, blocks and entries of tracks byte for
-//! byte, tags and attachments, Cues. So the copy is written front to back, whatever its size. Blocks of
+//! byte, attachments, tags with statistics of what is in the copy, Cues. So the copy is written front to back, whatever its size. Blocks of
 //! a cluster that is cut off in its middle are kept as far as they are whole.
 
 use crate::media::{Kind, opus, vp8};
@@ -12,6 +12,7 @@ use crate::webm::ebml::{element, id, master, uint, void};
 use crate::webm::foreign::{self, ForeignTrack, Info};
 use crate::webm::read::Item;
 use crate::webm::seal::{Index, cues, default_duration, ticks};
+use crate::webm::tags::{self, Stamp};
 use crate::webm::walk::{self, child, children};
 use crate::webm::write::{MAKER, SEEK_LEN, seek};
 use std::collections::hash_map::DefaultHasher;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// Pieces a plan may have, 16 bytes each: four days of a cluster a second, with room.
 const MAX_PIECES: usize = 1 << 20;
+/// Bytes of tags that are taken apart.
+const MAX_TAGS: usize = 4 << 20;
 /// Id, and a size of 8 bytes.
 const MASTER_LEN: u64 = 12;
 /// A Timestamp of 8 bytes.
@@ -127,6 +130,8 @@ pub struct Remux {
     pieces: Vec<Range<u64>>,
     len: u64,
     extras: Vec<(u64, Range<u64>)>,
+    /// What Tags say, but for statistics: the copy has its own.
+    tags: Vec<u8>,
     cues: Option<(u64, Vec<u64>)>,
     unknown_sizes: bool,
     damaged: Vec<Range<u64>>,
@@ -156,6 +161,7 @@ pub struct Plan {
     clusters: Vec<PlannedCluster>,
     pieces: Vec<Range<u64>>,
     extras: Vec<(u64, Range<u64>)>,
+    tags: Vec<u8>,
     cues: Vec<u8>,
 }
 
@@ -175,12 +181,7 @@ impl Remux {
             }
             Item::Element { id, at, payload } => self.element(*id, at, payload)?,
             Item::Passed { id: id::CUES, at } => self.cues = Some((at.start, Vec::new())),
-            Item::Passed { id: id @ (id::TAGS | id::CHAPTERS | id::ATTACHMENTS), at } => {
-                // Of each kind one is the rule; more than these are not kept apart.
-                if self.extras.len() < 8 {
-                    self.extras.push((*id, at.clone()));
-                }
-            }
+            Item::Passed { id: id @ (id::TAGS | id::CHAPTERS | id::ATTACHMENTS), at } => self.extra(*id, at),
             Item::Cluster { at, size, .. } => self.begin(*at, *size)?,
             Item::Time(time) => {
                 if let Some(open) = &mut self.open {
@@ -215,9 +216,40 @@ impl Remux {
             }
             id::CUES => self.cues = Some((at.start, cue_clusters(payload))),
             id::SEEK_HEAD => self.seek_cues = self.seek_cues.or(sought(payload, id::CUES)),
+            id::TAGS => match tags::without_statistics(payload) {
+                Some(kept) if self.tags.len() + kept.len() <= MAX_TAGS => self.tags.extend(kept),
+                _ => self.extra(id, at),
+            },
             _ => {}
         }
         Ok(())
+    }
+
+    /// Something to be copied behind the clusters.
+    fn extra(&mut self, id: u64, at: &Range<u64>) {
+        // Of each kind one is the rule; more than these are not kept apart.
+        if self.extras.len() < 8 {
+            self.extras.push((id, at.clone()));
+        }
+    }
+
+    /// Tags of the copy, whole; empty if there is nothing to tell. Where somebody's could not be taken apart,
+    /// statistics might contradict them.
+    fn all_tags(&self, index: &Index) -> Vec<u8> {
+        let mut payload = self.tags.clone();
+        if self.extras.iter().all(|(id, _)| *id != id::TAGS) {
+            let stamp = self.info.as_ref().map(|info| Stamp::of(&info.kept)).unwrap_or_default();
+            let tracks = self.tracks.iter().zip(&self.indexed).filter(|(track, _)| track.plain);
+            let told = tracks.filter_map(|(track, indexed)| {
+                indexed.map(|indexed| index.statistics(&index.tracks[indexed], track.uid))
+            });
+            payload.extend(tags::of_tracks(told, &stamp));
+        }
+        let mut out = Vec::new();
+        if !payload.is_empty() {
+            element(&mut out, id::TAGS, &payload);
+        }
+        out
     }
 
     fn begin(&mut self, at: u64, size: Option<u64>) -> Result<(), Refused> {
@@ -284,6 +316,7 @@ impl Remux {
         let told = block.duration.map(|duration| ticks(tick, duration));
         open.tally.tracks[indexed].last_sound = told.or_else(sounds);
         open.tally.tracks[indexed].frames += frames.saturating_sub(1);
+        open.tally.tracks[indexed].bytes += block.frames().map(|frame| frame.len() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -328,11 +361,12 @@ impl Remux {
         let duration = index.duration();
         let numbers: Vec<u64> =
             self.tracks.iter().filter(|track| track.kind.is_some()).map(|track| track.number).collect();
-        let head = Front::new(&self, &index);
+        let tags = self.all_tags(&index);
+        let head = Front::new(&self, &index, !tags.is_empty());
         let mut points = index.cues();
         points.iter_mut().for_each(|point| point.cluster += head.len() - head.segment_at);
         let cues = cues(&points, |track| numbers.get(track).copied().unwrap_or(0));
-        let (head, len) = head.finish(&self, &cues);
+        let (head, len) = head.finish(&self, &tags, &cues);
         Ok(Plan {
             tracks: self.tracks.into_iter().zip(self.frames).collect(),
             duration,
@@ -346,6 +380,7 @@ impl Remux {
             clusters: self.clusters,
             pieces: self.pieces,
             extras: self.extras,
+            tags,
             cues,
         })
     }
@@ -396,7 +431,7 @@ struct Front {
 }
 
 impl Front {
-    fn new(remux: &Remux, index: &Index) -> Self {
+    fn new(remux: &Remux, index: &Index, tags: bool) -> Self {
         let mut bytes = Vec::new();
         let (doc_type, version, read_version) = remux.doc.clone().unwrap_or(("matroska".to_owned(), 4, 2));
         master(&mut bytes, id::EBML, |out| {
@@ -414,7 +449,7 @@ impl Front {
         bytes.extend_from_slice(&[0; 8]);
         let segment_at = bytes.len();
         // Info, Tracks, Cues, and what else there is.
-        let seeks = vec![0; (3 + remux.extras.len()) * SEEK_LEN];
+        let seeks = vec![0; (3 + remux.extras.len() + usize::from(tags)) * SEEK_LEN];
         let seeks_at = element(&mut bytes, id::SEEK_HEAD, &seeks);
         let info_at = (bytes.len() - segment_at) as u64;
         bytes.extend(info(remux.info.as_ref(), remux.tick(), index.duration()));
@@ -428,12 +463,16 @@ impl Front {
     }
 
     /// Fills in what depends on the rest; returns the head and the length of the whole file.
-    fn finish(mut self, remux: &Remux, cues: &[u8]) -> (Vec<u8>, u64) {
+    fn finish(mut self, remux: &Remux, tags: &[u8], cues: &[u8]) -> (Vec<u8>, u64) {
         let mut at = self.len() + remux.len - self.segment_at;
         let mut seeks = [seek(id::INFO, self.info_at), seek(id::TRACKS, self.tracks_at)].concat();
         for (id, range) in &remux.extras {
             seeks.extend(seek(*id, at));
             at += range.end - range.start;
+        }
+        if !tags.is_empty() {
+            seeks.extend(seek(id::TAGS, at));
+            at += tags.len() as u64;
         }
         seeks.extend(if cues.is_empty() { void(SEEK_LEN) } else { seek(id::CUES, at) });
         self.bytes[self.seeks_at..self.seeks_at + seeks.len()].copy_from_slice(&seeks);
@@ -521,8 +560,8 @@ impl Plan {
             std::iter::once(Piece::Bytes(&cluster.head)).chain(copies)
         });
         let extras = self.extras.iter().map(|(_, range)| Piece::Copy(range.clone()));
-        let cues = std::iter::once(Piece::Bytes(&self.cues));
-        std::iter::once(Piece::Bytes(&self.head)).chain(clusters).chain(extras).chain(cues)
+        let end = [&self.tags, &self.cues].into_iter().map(|bytes| Piece::Bytes(bytes));
+        std::iter::once(Piece::Bytes(&self.head)).chain(clusters).chain(extras).chain(end)
     }
 
     /// Whether the original plays and seeks as well as a copy would.
