@@ -154,7 +154,7 @@ impl Interleaver {
         let held = lane.held.pop_front()?;
         match &mut lane.silence {
             Some(silence) if held.silent => silence.filled(held.frame.time, lane.held.is_empty()),
-            Some(silence) => silence.took(&held.frame),
+            Some(silence) => silence.took(held.frame.time, &held.frame.data),
             None => {}
         }
         Some(held)

@@ -17,6 +17,7 @@ mod close;
 mod control;
 mod disk;
 mod file;
+mod fill;
 mod interleave;
 mod lock;
 mod manifest;
@@ -41,9 +42,10 @@ pub use manifest::{
 pub use bytes::ByteSink;
 pub use changes::{Change, What};
 pub use control::Begun;
+pub use fill::Filled;
 pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
-pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
+pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};

@@ -6,6 +6,7 @@
 use crate::media::{Codec, Kind};
 use crate::record::bytes;
 use crate::record::file::{COPY, PART, PartFile, lock, make_whole, sync_dir};
+use crate::record::fill::{Filled, Holes};
 use crate::record::space::Space;
 use crate::webm::{
     self, Hole, Item, Lack, MAX_HEAD, Mend, Mended, Own, Patch, Piece, Plan, ReadError, Reader, Refused,
@@ -181,6 +182,24 @@ impl Source {
         Ok(remux.finish(self.len)?)
     }
 
+    /// A plan with silence in the holes of sound. Where a hole ends is known behind it: the file is read
+    /// once more if there are any.
+    fn filled(&self, watch: &mut Watch<'_>) -> Result<(Plan, Filled), RepairError> {
+        let (mut remux, mut holes) = (Remux::default(), Holes::new());
+        self.items(watch, |item| {
+            holes.take(item);
+            Ok(remux.take(item)?)
+        })?;
+        let plan = remux.finish(self.len)?;
+        let (rows, filled) = holes.finish(plan.duration).map_err(RepairError::Beyond)?;
+        if rows.is_empty() {
+            return Ok((plan, filled));
+        }
+        let mut remux = Remux::with(rows);
+        self.items(watch, |item| Ok(remux.take(item)?))?;
+        Ok((remux.finish(self.len)?, filled))
+    }
+
     /// Whether the bytes are there that sealing would write.
     fn is_sealed(&self, mended: &Mended, seal: &Seal) -> io::Result<bool> {
         if !mended.patches.is_empty() || mended.end + seal.append.len() as u64 != self.len {
@@ -265,16 +284,59 @@ pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired
     Ok(whole.then(|| sealed(own, &mended, &seal, Done::Nothing, source.len)))
 }
 
+/// Opens a file to be made whole where it is or as `output`, which must not exist.
+fn open(path: &Path, output: Option<&Path>) -> Result<(PathBuf, Source), RepairError> {
+    // A link stays one: what it leads to is replaced.
+    let path = fs::canonicalize(path)?;
+    let source = Source::open(&path, output.is_none())?;
+    if output.is_some_and(Path::exists) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the output exists already").into());
+    }
+    Ok((path, source))
+}
+
+/// Makes any file whole, where it is or as `output`, which must not exist, and puts silence into the holes
+/// of its sound as a recording has it from the start: between packets, up to the first and from the last to
+/// the end of the pictures. What is filled is written anew, since no room is in a file to insert anything.
+pub fn repair_and_fill(
+    path: &Path,
+    output: Option<&Path>,
+    watch: &mut Watch<'_>,
+) -> Result<(Repaired, Filled), RepairError> {
+    let (at, mut source) = open(path, output)?;
+    let mut mended = None;
+    if source.own.is_some() && output.is_none() {
+        drop(source);
+        // Pictures that damage has left undecodable are covered in the room they have.
+        mended = Some(repair(path, None, watch)?);
+        source = Source::open(&at, true)?;
+    }
+    let (plan, filled) = source.filled(watch)?;
+    let repaired = match (output, mended) {
+        (None, Some(mended)) if filled.silence.is_zero() => mended,
+        (None, None) if filled.silence.is_zero() && plan.is_whole() => {
+            copied(&plan, Done::Nothing, source.len)
+        }
+        (output, mended) => {
+            let copied = write_copy(&source, &plan, &at, output.unwrap_or(&at), watch)?;
+            match mended {
+                Some(found) => {
+                    Repaired { done: copied.done, bytes: copied.bytes, duration: copied.duration, ..found }
+                }
+                None => copied,
+            }
+        }
+    };
+    Ok((repaired, filled))
+}
+
 /// Makes any file whole, where it is or as `output`, which must not exist.
 pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    // A link stays one: what it leads to is replaced.
-    let path = &fs::canonicalize(path)?;
-    let source = Source::open(path, output.is_none())?;
+    let (path, source) = open(path, output)?;
+    let path = &path;
     if let Some(output) = output {
-        if output.exists() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the output exists already").into());
-        }
-        return copy(&source, path, output, watch);
+        let plan = source.plan(watch)?;
+        return write_copy(&source, &plan, path, output, watch);
     }
     let Some(own) = &source.own else {
         let plan = source.plan(watch)?;
@@ -301,11 +363,6 @@ fn cover(file: &File, patches: &[Patch]) -> io::Result<()> {
         file.write_all_at(&patch.bytes, patch.at)?;
     }
     if patches.is_empty() { Ok(()) } else { file.sync_data() }
-}
-
-fn copy(source: &Source, from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    let plan = source.plan(watch)?;
-    write_copy(source, &plan, from, to, watch)
 }
 
 /// Writes the copy beside `to`, reads it again, and gives it its name.
@@ -356,7 +413,7 @@ fn write_pieces(
     for piece in plan.pieces() {
         match piece {
             Piece::Bytes(bytes) => {
-                out.write_all(bytes)?;
+                out.write_all(&bytes)?;
                 done += bytes.len() as u64;
             }
             Piece::Copy(range) => {

@@ -77,15 +77,15 @@ impl Silence {
         (self.packet.clone(), self.length)
     }
 
-    /// A frame of sound goes into the file.
-    pub fn took(&mut self, frame: &Frame) {
-        if let Some(length) = opus::duration(&frame.data) {
-            let packet = opus::silence(length, opus::is_stereo(&frame.data));
+    /// A packet of sound goes into the file, at its time.
+    pub fn took(&mut self, time: Duration, data: &[u8]) {
+        if let Some(length) = opus::duration(data) {
+            let packet = opus::silence(length, opus::is_stereo(data));
             if packet != self.packet {
                 (self.packet, self.length) = (packet, length);
             }
         }
-        (self.due, self.guessed) = (Some(frame.time + self.length), false);
+        (self.due, self.guessed) = (Some(time + self.length), false);
     }
 
     /// A packet of silence does, at its time.

@@ -108,6 +108,36 @@ async fn holes_stay_where_nobody_wants_them_filled() {
 }
 
 #[tokio::test]
+async fn a_file_of_ours_with_holes_can_be_filled_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config { fill_silence: false, ..Config::default() });
+    let (pictures, sound) = (video(0, (320, 180), 6.0, 60, ms(0)), audio(1, 5.9, ms(0)));
+    let cases: [(&str, &dyn Fn(u64) -> bool); 3] = [
+        ("late, muted and early", &|at| (500..2_000).contains(&at) || (3_000..5_000).contains(&at)),
+        ("pauses in speech", &|at| at % 400 == 0),
+        ("cut", &|at| !(1_000..4_000).contains(&at)),
+    ];
+    for (name, keep) in cases {
+        let sent = only(&sound, keep);
+        let manifest = bench.record(name, &[VP8, OPUS], &mixed(&[&pictures, &sent])).await;
+        let path = dir.path().join(&manifest.file);
+        if name == "cut" {
+            // Sealed in its room first, then written anew.
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 100).unwrap();
+        }
+        let (repaired, filled) = crate::record::repair_and_fill(&path, None, &mut |_, _| true).unwrap();
+        println!("{name}: {filled:?}");
+        assert_eq!((repaired.tracks[1].frames, filled.left.len()), (sent.len() as u64, 0));
+        let seen = assert_filled(dir.path(), &manifest, &sent, ms(0));
+        seen.assert_cues_point_at_blocks();
+        let whole = std::fs::read(&path).unwrap();
+        let (_, again) = crate::record::repair_and_fill(&path, None, &mut |_, _| true).unwrap();
+        assert!(again == crate::record::Filled::default() && std::fs::read(&path).unwrap() == whole);
+    }
+}
+
+#[tokio::test]
 async fn each_file_of_a_long_recording_has_sound_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Config { max_duration: ms(1_500), ..Config::default() });
