@@ -100,7 +100,7 @@ impl Silence {
 pub(super) struct Clock {
     window: Duration,
     newest: Duration,
-    /// When it showed what, a quarter of the window apart: up to six.
+    /// When it showed what, a twentieth of the window apart: up to 22. What is filled is so much further behind.
     shown: VecDeque<(Instant, Duration)>,
     passed: Duration,
     /// Silence that may still be made: that of [`AHEAD_OF_TIME`], and as much as has passed.
@@ -122,7 +122,7 @@ impl Clock {
         self.newest = self.newest.max(time);
         self.began.get_or_insert(at);
         self.latest = self.latest.max(Some(at));
-        if self.shown.back().is_none_or(|(last, _)| *last + self.window / 4 <= at) {
+        if self.shown.back().is_none_or(|(last, _)| *last + self.window / 20 <= at) {
             self.shown.push_back((at, self.newest));
         }
     }
@@ -269,6 +269,27 @@ mod tests {
             (silence, sound) = (silence + filled.len(), sound + heard.len());
         }
         assert!(silence <= 85 && sound > 280, "{silence} of silence, {sound} of sound");
+    }
+
+    #[test]
+    fn silence_is_no_further_behind_pictures_than_sound_that_was_lost_and_sent_again() {
+        let start = Instant::now();
+        let mut queue = Interleaver::new(&TRACKS, Some(WINDOW));
+        queue.push(start, frame(0, 0));
+        queue.begin(ms(0));
+        let (mut newest, mut back) = (0, 0);
+        for step in 1..=300u64 {
+            let now = start + ms(step * 33);
+            queue.push(now, frame(0, step * 33));
+            // As the recorder does about once a second.
+            if step % 30 == 0 {
+                let (silence, _) = leave(&mut queue, now);
+                back = back.max(silence.first().map_or(0, |first| newest - first.min(&newest)));
+                newest = step * 33;
+            }
+        }
+        println!("{back} ms behind");
+        assert!((1..=1_000 + 100).contains(&back), "{back} ms behind the pictures");
     }
 
     #[test]
