@@ -50,13 +50,13 @@ fn assert_filled(dir: &Path, manifest: &Manifest, sent: &[Frame], base: Duration
     let mut all = [times(true), times(false)].concat();
     all.sort_unstable();
     let steps: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(steps.iter().all(|step| (10..=30).contains(step)), "packets of 20 ms: {steps:?}");
+    assert!(steps.iter().all(|step| *step <= 30), "packets of 20 ms: {steps:?}");
     assert_eq!(manifest.tracks[1].frames, sent.len() as u64, "the manifest counts what came");
     let duration = manifest.duration_ms as f64;
     let (ffmpeg, gstreamer) = (heard_by_ffmpeg(&path), heard_by_gstreamer(&path));
     println!("{}: {duration} ms, ffmpeg hears {ffmpeg}, GStreamer {gstreamer}", manifest.stream.as_str());
-    assert!((ffmpeg - duration).abs() <= 40.0, "{ffmpeg} of {duration} ms for ffmpeg");
-    assert!((gstreamer - duration).abs() <= 40.0, "{gstreamer} of {duration} ms for GStreamer");
+    assert!((ffmpeg - duration).abs() <= 25.0, "{ffmpeg} of {duration} ms for ffmpeg");
+    assert!((gstreamer - duration).abs() <= 25.0, "{gstreamer} of {duration} ms for GStreamer");
     seen
 }
 
