@@ -198,16 +198,51 @@ fn flashes(file: &Path) -> Vec<f64> {
     onsets(times.zip(output.stdout.iter().map(|luma| f64::from(*luma) / 255.0)), 1.5 / FPS as f64)
 }
 
+/// Which moment of its ten seconds each picture of `tests/tools/camera.js` shows, by the bar below, and when
+/// it is shown itself, in seconds.
+pub fn moments(file: &Path) -> Vec<(f64, f64)> {
+    const WIDTH: usize = 320;
+    let bar = format!("crop=iw:ih/10:0:ih*0.87,scale={WIDTH}:1:flags=area,format=gray,showinfo");
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-hide_banner", "-i"])
+        .arg(file)
+        .args(["-map", "0:v", "-vf", &bar, "-vsync", "passthrough", "-copyts", "-f", "rawvideo", "-"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("ffmpeg is installed");
+    let report = String::from_utf8_lossy(&output.stderr);
+    let times = report.lines().filter_map(|line| line.split_once("pts_time:"));
+    let times = times.map(|(_, rest)| rest.split_whitespace().next().unwrap().parse::<f64>().unwrap());
+    let moment = |row: &[u8]| {
+        let lit: Vec<usize> = (0..WIDTH).filter(|at| row[*at] > 128).collect();
+        let (first, last) = (lit.first()?, lit.last()?);
+        let begins = ((first + last + 1) as f64 / 2.0) / WIDTH as f64 - 1.0 / 32.0;
+        Some(begins / (15.0 / 16.0) * 10.0)
+    };
+    let moments = output.stdout.chunks_exact(WIDTH).map(moment);
+    times.zip(moments).filter_map(|(time, moment)| Some((moment?, time))).collect()
+}
+
 /// When sound begins, in seconds, to the millisecond.
-fn beeps(file: &Path) -> Vec<f64> {
+pub fn beeps(file: &Path) -> Vec<f64> {
+    // Holes become silence and the first sample is the file's time 0, so that a sample's place is
+    // its time, to 10 ms at worst.
+    beeps_through(file, &["-af", "aresample=async=1:min_hard_comp=0.01:first_pts=0"])
+}
+
+/// The same for who puts one packet behind the other, as most programs do.
+pub fn beeps_laid_end_to_end(file: &Path) -> Vec<f64> {
+    beeps_through(file, &[])
+}
+
+fn beeps_through(file: &Path, filter: &[&str]) -> Vec<f64> {
     const RATE: usize = 48_000;
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-i"])
         .arg(file)
-        // Holes become silence and the first sample is the file's time 0, so that a sample's place is
-        // its time, to 10 ms at worst.
-        .args(["-map", "0:a", "-af", "aresample=async=1:min_hard_comp=0.01:first_pts=0", "-ac", "1"])
-        .args(["-f", "s16le", "-ar", "48000", "-"])
+        .args(["-map", "0:a"])
+        .args(filter)
+        .args(["-ac", "1", "-f", "s16le", "-ar", "48000", "-"])
         .stdin(Stdio::null())
         .output()
         .expect("ffmpeg is installed");

@@ -30,6 +30,8 @@
       context.fillRect(((WIDTH - bar) * (now % ROUND)) / ROUND, HEIGHT * 0.8, bar, HEIGHT * 0.2);
     };
     draw();
+    // How far into its second the microphone is.
+    window.moment = () => audio.currentTime % 1;
     // Twice as often as it is captured, so that a flash begins in time.
     setInterval(draw, 500 / FPS);
     const stream = canvas.captureStream(FPS);
