@@ -505,3 +505,14 @@ async fn who_publishes_by_whip_sees_in_the_list_of_streams_what_does_not_reach_t
     assert_eq!(told.await, json!(["No picture reaches the server: check the camera."]));
     eventually("no warning", SOON, async || (warnings().await == json!([])).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_offer_sends_and_is_not_recorded_is_logged() {
+    let server = Server::start(&[]);
+    let (_live, offer) = Live::start(fake).await;
+    let second = "m=video 9 UDP/TLS/RTP/SAVPF 102\r\nc=IN IP4 0.0.0.0\r\na=mid:cam2\r\na=sendonly\r\na=rtpmap:102 H264/90000\r\n";
+    let (_whip, answer) = Whip::publish(&server.url("/whip/two"), &(offer + second)).await.unwrap();
+    assert!(answer.contains("m=video 0 "), "{answer}");
+    let logged = |line: &&str| line.contains("cam2") && line.contains("none of its codecs is recorded");
+    eventually("a line in the log", SOON, async || server.output().lines().find(logged).map(drop)).await;
+}
