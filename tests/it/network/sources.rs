@@ -28,7 +28,7 @@ fn an_encoder_that_begins_anew_is_recorded_further_whether_or_not_the_offer_name
         network.run_for(Duration::from_secs(3));
         finish(&mut network);
         assert_kept(&network, Video, 98.0);
-        assert_kept(&network, Audio, 97.0);
+        assert_kept(&network, Audio, 99.9);
         assert_one_stream(&network);
         for kind in [Video, Audio] {
             let silence = longest_silence(&network, kind);
