@@ -444,6 +444,8 @@ impl Recordings {
     pub fn gauges(&self, scrape: &mut Scrape) {
         let help = "Recordings under way, those being sealed too";
         scrape.gauge("recordings_open", help, *self.shared.active.borrow() as u64);
+        let help = "Recordings that are over, and that the disk refuses to finish: that is tried again";
+        scrape.gauge("recordings_sealing", help, self.shared.catalog.unsealed() as u64);
         self.shared.disk.gauges(scrape);
     }
 
