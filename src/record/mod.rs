@@ -94,7 +94,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// Permissions of recordings and manifests, in octal.
     pub mode: String,
-    /// Whether holes of sound are filled with silence.
+    /// Whether holes of sound are filled with silence, and sound is kept in step for who puts one packet behind
+    /// the other.
     pub fill_silence: bool,
     /// How long sound may take to come after pictures of its time, before a hole is filled: the time for
     /// which lost packets are waited for (`webrtc.reorder_window`).
