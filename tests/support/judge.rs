@@ -182,7 +182,7 @@ pub fn av_offsets(file: &Path) -> Vec<f64> {
 }
 
 /// When pictures turn white, in seconds.
-fn flashes(file: &Path) -> Vec<f64> {
+pub fn flashes(file: &Path) -> Vec<f64> {
     // One grey pixel a picture, and its time from `showinfo`.
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-i"])
@@ -196,31 +196,6 @@ fn flashes(file: &Path) -> Vec<f64> {
     let times = report.lines().filter_map(|line| line.split_once("pts_time:"));
     let times = times.map(|(_, rest)| rest.split_whitespace().next().unwrap().parse::<f64>().unwrap());
     onsets(times.zip(output.stdout.iter().map(|luma| f64::from(*luma) / 255.0)), 1.5 / FPS as f64)
-}
-
-/// Which moment of its ten seconds each picture of `tests/tools/camera.js` shows, by the bar below, and when
-/// it is shown itself, in seconds.
-pub fn moments(file: &Path) -> Vec<(f64, f64)> {
-    const WIDTH: usize = 320;
-    let bar = format!("crop=iw:ih/10:0:ih*0.87,scale={WIDTH}:1:flags=area,format=gray,showinfo");
-    let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-i"])
-        .arg(file)
-        .args(["-map", "0:v", "-vf", &bar, "-vsync", "passthrough", "-copyts", "-f", "rawvideo", "-"])
-        .stdin(Stdio::null())
-        .output()
-        .expect("ffmpeg is installed");
-    let report = String::from_utf8_lossy(&output.stderr);
-    let times = report.lines().filter_map(|line| line.split_once("pts_time:"));
-    let times = times.map(|(_, rest)| rest.split_whitespace().next().unwrap().parse::<f64>().unwrap());
-    let moment = |row: &[u8]| {
-        let lit: Vec<usize> = (0..WIDTH).filter(|at| row[*at] > 128).collect();
-        let (first, last) = (lit.first()?, lit.last()?);
-        let begins = ((first + last + 1) as f64 / 2.0) / WIDTH as f64 - 1.0 / 32.0;
-        Some(begins / (15.0 / 16.0) * 10.0)
-    };
-    let moments = output.stdout.chunks_exact(WIDTH).map(moment);
-    times.zip(moments).filter_map(|(time, moment)| Some((moment?, time))).collect()
 }
 
 /// When sound begins, in seconds, to the millisecond.

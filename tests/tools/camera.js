@@ -9,6 +9,8 @@
   async function open() {
     const audio = new AudioContext({ sampleRate: 48000 });
     await audio.resume();
+    // How far into its second the microphone is.
+    window.moment = () => audio.currentTime % 1;
     const [tone, level, sink] = [audio.createOscillator(), audio.createGain(), audio.createMediaStreamDestination()];
     tone.frequency.value = 1000;
     level.gain.value = 0;
@@ -30,8 +32,6 @@
       context.fillRect(((WIDTH - bar) * (now % ROUND)) / ROUND, HEIGHT * 0.8, bar, HEIGHT * 0.2);
     };
     draw();
-    // How far into its second the microphone is.
-    window.moment = () => audio.currentTime % 1;
     // Twice as often as it is captured, so that a flash begins in time.
     setInterval(draw, 500 / FPS);
     const stream = canvas.captureStream(FPS);
