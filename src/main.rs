@@ -35,6 +35,9 @@ enum Command {
         /// Leave FILE as it is and write the repaired one here
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Fill holes of sound with silence, so that players and converters keep it in step; Opus only
+        #[arg(long)]
+        fill_silence: bool,
     },
     /// Removes recordings by the rules of [retention], as a running server does by itself
     Retention {
@@ -114,11 +117,11 @@ fn main() -> ExitCode {
             serve(before.settings.sources(after.settings), before.dev || after.dev)
         }
         Some(Command::Check(after)) => check(before.settings.sources(after)),
-        Some(Command::Repair { files, output: Some(_) }) if files.len() > 1 => {
+        Some(Command::Repair { files, output: Some(_), .. }) if files.len() > 1 => {
             fail(MISUSE, "--output is for one FILE at a time")
         }
-        Some(Command::Repair { files, output }) => {
-            if app::repair(&files, output.as_deref()) {
+        Some(Command::Repair { files, output, fill_silence }) => {
+            if app::repair(&files, output.as_deref(), fill_silence) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

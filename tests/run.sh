@@ -3,7 +3,7 @@
 #
 # Tests mostly wait, for windows that close, graces that pass, pages that play. So the browsers, which go one
 # at a time, have a process of their own beside the other tests, and what only needs the processor is done
-# beside both with what they leave of it.
+# beside both with what they leave of it. What measures milliseconds of a browser has the machine to itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,7 +36,7 @@ join() {
 program() { command -v "$1" >/dev/null || nice -n 19 cargo install --debug --locked "$1" --target-dir target/programs; }
 
 say "tools"
-# ffmpeg and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
+# ffmpeg, mediainfo and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
 # repaired, coturn relays, curl uploads, g++ builds the fuzzer, iproute2 shapes real networks, libfaketime
 # sets a server's clock, nginx stands in front.
 packages=(
@@ -52,6 +52,7 @@ packages=(
   gstreamer1.0-tools
   iproute2
   libfaketime
+  mediainfo
   mkvtoolnix
   nginx
   procps
@@ -76,13 +77,14 @@ lints() { nice -n 19 cargo clippy --release --all-targets --test table --locked 
 licences() { program cargo-deny && cargo deny --locked check --hide-inclusion-graph licenses bans sources; }
 # The test programs get what cargo would give them; the tests' times are told to this variable alone.
 timed() { RUSTC_BOOTSTRAP=1 "$@" -Z unstable-options --report-time --show-output; }
-browsers() { timed "$it" browser:: --test-threads=1; }
+browsers() { timed "$it" browser:: --skip browser::sound:: --test-threads=1; }
 others() {
   local program status=0
   for program in "${programs[@]}"; do timed "$program" || status=1; done
   timed "$it" --skip browser:: || status=1
   return "$status"
 }
+alone() { timed "$it" browser::sound:: --test-threads=1; }
 
 say "format"
 cargo fmt --check
@@ -106,9 +108,11 @@ beside licences licences
 join licences
 join others
 join browsers
+beside alone alone
+join alone
 
 say "the slowest tests"
-sed -n 's/^test \(.*\) \.\.\. \(ok\|FAILED\) <\([0-9.]*\)s>$/\3 s  \1/p' "$logs/others" "$logs/browsers" |
+sed -n 's/^test \(.*\) \.\.\. \(ok\|FAILED\) <\([0-9.]*\)s>$/\3 s  \1/p' "$logs"/{others,browsers,alone} |
   sort -rn | head -n 20
 
 if ((${#failed[@]})); then

@@ -1,7 +1,7 @@
 //! `onrecord repair`: says what was found in each file and what was done about it.
 
 use crate::media::Kind;
-use crate::record::{self, Done, RepairError, Repaired};
+use crate::record::{self, Done, Filled, RepairError, Repaired};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,22 +11,29 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Characters of the bar.
 const BAR: u64 = 30;
 
-/// Repairs files one after the other, in place or as `output`; returns whether all are whole now. One
+/// Repairs files one after the other, in place or as `output`, and fills holes of sound with silence if that
+/// is wished; returns whether all are whole now. One
 /// line for each goes to the standard output, or to the standard error if it could not be repaired; the
 /// progress to a terminal.
-pub fn repair(files: &[impl AsRef<Path>], output: Option<&Path>) -> bool {
+pub fn repair(files: &[impl AsRef<Path>], output: Option<&Path>, fill_silence: bool) -> bool {
     let mut all_whole = true;
     for file in files {
         let file = file.as_ref();
         let mut bar = Bar::new(file);
-        let result = record::repair(file, output, &mut |done, all| {
+        let mut watch = |done, all| {
             bar.draw(done, all);
             true
-        });
+        };
+        let result = if fill_silence {
+            let filled = record::repair_and_fill(file, output, &mut watch);
+            filled.map(|(repaired, filled)| account(&repaired, output) + &account_of_silence(&filled))
+        } else {
+            record::repair(file, output, &mut watch).map(|repaired| account(&repaired, output))
+        };
         bar.clear();
         // Standard output or error may be closed; the exit code tells the rest.
         let _ = match result {
-            Ok(repaired) => writeln!(io::stdout(), "{}: {}", file.display(), account(&repaired, output)),
+            Ok(account) => writeln!(io::stdout(), "{}: {account}", file.display()),
             Err(error) => {
                 all_whole = false;
                 writeln!(io::stderr(), "{}: left as it is: {}", file.display(), reason(&error))
@@ -77,6 +84,19 @@ fn account(repaired: &Repaired, output: Option<&Path>) -> String {
         (Done::Copied, None) => "repaired and replaced".to_owned(),
     };
     format!("{}; found: {found}; {done}, {} bytes", parts.join(", "), repaired.bytes)
+}
+
+/// What became of the holes in its sound, as the end of that line.
+fn account_of_silence(filled: &Filled) -> String {
+    let mut account = match filled.silence {
+        Duration::ZERO => "; no silence to fill in".to_owned(),
+        silence => format!("; {:.3} s of silence filled in", silence.as_secs_f64()),
+    };
+    for codec in &filled.left {
+        account +=
+            &format!("; its sound in {codec} is left as it is: only Opus in mono or stereo can be filled");
+    }
+    account
 }
 
 /// A line on the standard error, if that is a terminal.

@@ -73,10 +73,26 @@ pub(crate) enum Client {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Server<'a> {
-    Registered { uid: &'a str, name: &'a StreamName, offset: u64 },
-    Ack { offset: u64 },
-    Stopped { recording: Option<Recording<'a>>, reason: &'a str },
-    Error { code: &'a str, message: &'a str },
+    Registered {
+        uid: &'a str,
+        name: &'a StreamName,
+        offset: u64,
+    },
+    Ack {
+        offset: u64,
+    },
+    /// The upload is over, and its file can't be finished, which is tried again.
+    Sealing {
+        message: &'a str,
+    },
+    Stopped {
+        recording: Option<Recording<'a>>,
+        reason: &'a str,
+    },
+    Error {
+        code: &'a str,
+        message: &'a str,
+    },
 }
 
 /// `GET /chunks`.
@@ -96,7 +112,7 @@ pub async fn open(
     Ok(upgrade.on_upgrade(async move |socket| {
         state.clone().sockets.tasks.spawn("chunks socket", async move {
             let socket = Socket::new(socket, &state.sockets, unfinished);
-            Connection { socket, state, access, client, upload: None, errors: 0 }.run().await;
+            Connection { socket, state, access, client, upload: None, fault: None, errors: 0 }.run().await;
             drop(place);
         });
     }))
@@ -118,6 +134,8 @@ struct Connection {
     access: Access,
     client: Option<Party>,
     upload: Option<Upload>,
+    /// Why the upload's file can't be finished, as the client was told.
+    fault: Option<String>,
     errors: u32,
 }
 
@@ -141,8 +159,8 @@ impl Connection {
             registered |= self.upload.is_some();
             tokio::select! {
                 biased;
-                ended = watched(&mut self.upload) => match ended {
-                    Some(status) => self.ended(&status).await?,
+                came = watched(&mut self.upload, self.fault.as_deref()) => match came {
+                    Some(status) => self.tell(&status).await?,
                     None => return Err(ApiError::from(Fault::Replaced).into()),
                 },
                 message = self.socket.next() => {
@@ -279,23 +297,23 @@ impl Connection {
     /// The upload is over, or will be at once: tells the error, and what became of it.
     async fn ends_with(&mut self, error: ApiError) -> Result<(), End> {
         self.error(&error).await?;
-        let status = match &mut self.upload {
-            Some(upload) => {
-                let last = timeout(SEAL_TIME, upload.status.wait_for(Status::is_final)).await;
-                last.ok().and_then(|last| last.ok().map(|last| last.clone()))
+        if let Some(upload) = &mut self.upload {
+            let _ = timeout(SEAL_TIME, upload.status.wait_for(Status::is_final)).await;
+            let status = upload.status.borrow().clone();
+            if matches!(&status, Status::Unpublished { recording: Some(_), .. } | Status::Sealing { .. }) {
+                self.tell(&status).await?;
             }
-            None => None,
-        };
-        if let Some(Status::Unpublished { recording: Some(manifest), reason }) = &status {
-            let recording = Some(Recording::of(&self.state, manifest));
-            self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await?;
         }
         Err(End::Closed(error.close_code(), error.code))
     }
 
-    /// The upload has come to its end; the socket may register another.
-    async fn ended(&mut self, status: &Status) -> Result<(), End> {
-        self.upload = None;
+    /// Tells what has become of the upload. When that has come to its end the socket may register another.
+    async fn tell(&mut self, status: &Status) -> Result<(), End> {
+        if let Status::Sealing { error } = status {
+            self.fault = Some(error.clone());
+            return self.socket.tell(&Server::Sealing { message: error }).await;
+        }
+        (self.upload, self.fault) = (None, None);
         match status {
             Status::Unpublished { recording, reason } => {
                 let recording = recording.as_deref().map(|manifest| Recording::of(&self.state, manifest));
@@ -339,12 +357,17 @@ fn too_large(most: usize) -> ApiError {
     ApiError::too_large(most)
 }
 
-/// Resolves when the upload is over, or (`None`) another socket has it; never without one.
-async fn watched(upload: &mut Option<Upload>) -> Option<Status> {
+/// Resolves when the upload is over, or can't be finished for another reason than `fault`, or (`None`)
+/// another socket has it; never without one.
+async fn watched(upload: &mut Option<Upload>, fault: Option<&str>) -> Option<Status> {
     let Some(upload) = upload else { return std::future::pending().await };
     let mut status = upload.status.clone();
+    let is_news = |status: &Status| match status {
+        Status::Sealing { error } => fault != Some(error),
+        other => other.is_final(),
+    };
     tokio::select! {
-        last = status.wait_for(Status::is_final) => last.ok().map(|last| last.clone()),
+        news = status.wait_for(is_news) => news.ok().map(|news| news.clone()),
         () = upload.replaced() => None,
     }
 }

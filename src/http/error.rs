@@ -64,6 +64,11 @@ impl ApiError {
         )
     }
 
+    /// What a client reads.
+    pub fn body(&self) -> serde_json::Value {
+        json!({ "code": self.code, "message": self.message })
+    }
+
     /// The code a WebSocket is closed with (RFC 6455 section 7.4.2 leaves 4000–4999 to applications).
     pub fn close_code(&self) -> u16 {
         4000 + self.status.as_u16()
@@ -72,8 +77,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "code": self.code, "message": self.message }));
-        let mut response = (self.status, body).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {

@@ -9,12 +9,13 @@ use crate::http::live::{Kind, Seat};
 use crate::http::mjpeg::{STUCK, parts};
 use crate::http::recordings::{gone, sealed};
 use crate::http::state::State;
-use crate::live::mjpeg::{CLOSING, OPENING, Picture, REPEAT};
+use crate::live::mjpeg::{CLOSING, OPENING, Picture, REPEAT, last_words};
 use crate::record::{self, Pictures};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Extract};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use std::io;
@@ -55,8 +56,9 @@ pub async fn show(
     };
     connection.cut_if_stuck(STUCK);
     let stop = state.sockets.tasks.stop_token();
+    let (stage, newest, file) = (Stage::Opening, Duration::from_millis(from), manifest.file);
     let player =
-        Player { stage: Stage::Opening, pictures, coming: None, clock: None, shown: None, stop, _seat: seat };
+        Player { stage, file, pictures, coming: None, clock: None, newest, shown: None, stop, _seat: seat };
     Ok(parts(player, Player::next))
 }
 
@@ -70,11 +72,15 @@ enum Stage {
 /// Somebody who looks at a recording.
 struct Player {
     stage: Stage,
+    /// Its name, for the log.
+    file: String,
     pictures: Pictures,
     /// Read, and not due yet.
     coming: Option<record::Picture>,
     /// When the recording's time 0 was, or would have been.
     clock: Option<(Instant, Duration)>,
+    /// Time of the last picture.
+    newest: Duration,
     /// The last part.
     shown: Option<Bytes>,
     stop: CancellationToken,
@@ -95,24 +101,27 @@ impl Player {
     }
 
     async fn play(mut self) -> Option<(Bytes, Self)> {
-        let (time, image) = match self.coming.take() {
+        let picture = match self.coming.take() {
             Some(picture) => picture,
             None => {
                 let (player, read) = self.read().await?;
                 self = player;
-                let Some(picture) = read else {
-                    self.stage = Stage::Over;
-                    return Some((Bytes::from_static(CLOSING), self));
-                };
-                picture
+                match read {
+                    Ok(Some(picture)) => picture,
+                    end => {
+                        self.stage = Stage::Over;
+                        return Some((end.map_or_else(|error| self.breaks_off(&error), closing), self));
+                    }
+                }
             }
         };
+        let time = picture.time;
         let now = Instant::now();
         let (began, first) = *self.clock.get_or_insert((now, time));
         let due = began + time.saturating_sub(first);
         // A camera that was silent for long: what says nothing would be cut.
         if let Some(shown) = self.shown.clone().filter(|_| due > now + REPEAT) {
-            self.coming = Some((time, image));
+            self.coming = Some(picture);
             return self.waits(now + REPEAT).await.then_some((shown, self));
         }
         if now > due + LATE {
@@ -121,7 +130,8 @@ impl Player {
         if !self.waits(due).await {
             return None;
         }
-        let part = Picture::timed(&image, time).part();
+        let part = Picture::timed(&picture.image, time, picture.behind_damage).part();
+        self.newest = time;
         self.shown = Some(part.clone());
         Some((part, self))
     }
@@ -131,19 +141,30 @@ impl Player {
         self.stop.run_until_cancelled(sleep_until(until)).await.is_some()
     }
 
-    /// The next picture off the disk; `None` behind the last; nothing at all if it can't be read.
-    async fn read(mut self) -> Option<(Self, Option<record::Picture>)> {
+    /// The next picture off the disk; `None` behind the last; nothing at all while the server stops.
+    async fn read(mut self) -> Option<(Self, io::Result<Option<record::Picture>>)> {
         let read = move || {
             let read = self.pictures.next_picture();
             (self, read)
         };
-        let (player, read) = tokio::task::spawn_blocking(read).await.ok()?;
-        match read {
-            Ok(picture) => Some((player, picture)),
-            Err(error) => {
-                tracing::warn!(%error, "a recording's pictures can't be read");
-                None
-            }
-        }
+        tokio::task::spawn_blocking(read).await.ok()
     }
+
+    /// The answer has begun, so that what is wrong can only be said in its last part.
+    fn breaks_off(&self, error: &io::Error) -> Bytes {
+        tracing::warn!(file = self.file, %error, "a recording's pictures can't be read");
+        let told = ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            format!(
+                "the recording can't be read from {:.1} s on: its file is damaged, and the server's log says where",
+                self.newest.as_secs_f64()
+            ),
+        );
+        last_words(&told.body().to_string())
+    }
+}
+
+fn closing(_: Option<record::Picture>) -> Bytes {
+    Bytes::from_static(CLOSING)
 }

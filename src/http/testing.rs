@@ -165,6 +165,7 @@ pub fn cam() -> StreamInfo {
         frames: 30,
         lost: 0,
         viewers: 0,
+        warnings: Vec::new(),
     }
 }
 

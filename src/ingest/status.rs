@@ -83,6 +83,16 @@ impl Status {
         troubles.warning()
     }
 
+    /// All that is wrong with it, for whoever looks at the publication.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Sealing { error } => {
+                vec![format!("Its file can't be finished for now, which is tried again: {error}")]
+            }
+            _ => self.warning().map(str::to_owned).into_iter().collect(),
+        }
+    }
+
     /// Notes what a kind's track lacks; whether that is new.
     pub fn note(&mut self, kind: Kind, reason: Option<GapReason>) -> bool {
         let (Self::Pending(troubles) | Self::Publishing(troubles)) = self else { return false };

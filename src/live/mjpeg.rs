@@ -16,6 +16,12 @@ pub const OPENING: &[u8] = b"--frame\r\n";
 const BOUNDARY: &[u8] = b"\r\n--frame\r\n";
 /// Behind the last part.
 pub const CLOSING: &[u8] = b"--frame--\r\n";
+/// The last part, where it is no picture but the reason why there are no more, as JSON.
+pub fn last_words(json: &str) -> Bytes {
+    let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", json.len());
+    [&head, json, "\r\n--frame--\r\n"].concat().into()
+}
+
 /// A picture is sent again after this much silence: proxies and browsers cut a connection that says
 /// nothing.
 pub const REPEAT: Duration = Duration::from_secs(5);
@@ -33,9 +39,11 @@ impl Picture {
         Self::with("", image)
     }
 
-    /// The same of one that is at some time of a recording, in milliseconds in `Onrecord-Time`.
-    pub fn timed(image: &[u8], time: Duration) -> Self {
-        Self::with(&format!("Onrecord-Time: {}\r\n", time.as_millis()), image)
+    /// The same of one that is at some time of a recording, in milliseconds in `Onrecord-Time`; one behind
+    /// damage of the file says so in `Onrecord-Damaged`.
+    pub fn timed(image: &[u8], time: Duration, behind_damage: bool) -> Self {
+        let damaged = if behind_damage { "Onrecord-Damaged: before\r\n" } else { "" };
+        Self::with(&format!("Onrecord-Time: {}\r\n{damaged}", time.as_millis()), image)
     }
 
     fn with(header: &str, image: &[u8]) -> Self {

@@ -75,6 +75,13 @@ pub fn silence(length: Duration, stereo: bool) -> Bytes {
     packet.into()
 }
 
+/// A packet of 10 ms that is a frame without a byte (RFC 6716 section 3.1, code 0): lost, so that a decoder
+/// makes up what is between the sound before it and behind it. Silence there would be heard: a tenth of a
+/// second passes until CELT is as loud as before, which codes loudness by its differences.
+pub fn concealment(stereo: bool) -> Bytes {
+    vec![30 << 3 | u8::from(stereo) << 2].into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

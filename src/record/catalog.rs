@@ -173,6 +173,13 @@ impl Catalog {
         }
     }
 
+    /// Recordings that are over and could not be sealed so far.
+    pub fn unsealed(&self) -> usize {
+        let waits =
+            |entry: &&Entry| entry.fault.is_some() && entry.manifest.state == RecordingState::Recording;
+        self.lock().values().filter(waits).count()
+    }
+
     /// Changes a manifest durably, then does `after`, which is told what it was before. It runs to its end
     /// even if the caller gives up.
     pub async fn update(

@@ -1,6 +1,6 @@
 //! Puts the frames of several tracks into one order of time, without keeping any of them long.
 
-use crate::media::{Frame, Gap, GapReason, Kind, Track};
+use crate::media::{Frame, Gap, GapReason, Kind, Track, opus};
 use crate::record::silence::{Clock, Silence};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -153,8 +153,10 @@ impl Interleaver {
         let lane = &mut self.lanes[lane];
         let held = lane.held.pop_front()?;
         match &mut lane.silence {
-            Some(silence) if held.silent => silence.filled(held.frame.time, lane.held.is_empty()),
-            Some(silence) => silence.took(&held.frame),
+            Some(silence) if held.silent => {
+                silence.filled(held.frame.time, &held.frame.data, lane.held.is_empty());
+            }
+            Some(silence) => silence.took(held.frame.time, &held.frame.data),
             None => {}
         }
         Some(held)
@@ -173,9 +175,10 @@ impl Interleaver {
             if first.is_some_and(|held| held.silent) {
                 continue;
             }
-            let due = silence.due(first.map(|held| held.frame.time), self.clock.passed());
-            let Some(time) = due.filter(|due| *due <= limit) else { continue };
-            let (data, length) = silence.packet();
+            let due =
+                silence.due(first.map(|held| (held.frame.time, &held.frame.data[..])), self.clock.passed());
+            let Some((time, data)) = due.filter(|(time, _)| *time <= limit) else { continue };
+            let length = opus::duration(&data).unwrap_or_default();
             let Some(at) = first.map(|held| held.at).or(newest).or(self.clock.began()) else { continue };
             if self.clock.take(length) {
                 let frame = Frame { time, keyframe: true, ..Frame::of(track, data) };

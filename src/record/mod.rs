@@ -17,6 +17,7 @@ mod close;
 mod control;
 mod disk;
 mod file;
+mod fill;
 mod interleave;
 mod lock;
 mod manifest;
@@ -41,9 +42,10 @@ pub use manifest::{
 pub use bytes::ByteSink;
 pub use changes::{Change, What};
 pub use control::Begun;
+pub use fill::Filled;
 pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
-pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair};
+pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};
@@ -94,7 +96,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// Permissions of recordings and manifests, in octal.
     pub mode: String,
-    /// Whether holes of sound are filled with silence.
+    /// Whether holes of sound are filled with silence, and sound is kept in step for who puts one packet behind
+    /// the other.
     pub fill_silence: bool,
     /// How long sound may take to come after pictures of its time, before a hole is filled: the time for
     /// which lost packets are waited for (`webrtc.reorder_window`).
@@ -444,6 +447,8 @@ impl Recordings {
     pub fn gauges(&self, scrape: &mut Scrape) {
         let help = "Recordings under way, those being sealed too";
         scrape.gauge("recordings_open", help, *self.shared.active.borrow() as u64);
+        let help = "Recordings that are over, and that the disk refuses to finish: that is tried again";
+        scrape.gauge("recordings_sealing", help, self.shared.catalog.unsealed() as u64);
         self.shared.disk.gauges(scrape);
     }
 

@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+/// What every JPEG begins with (ITU-T T.81 annex B.1.1.3).
+const SOI: [u8; 2] = [0xff, 0xd8];
 /// Read at once: a picture or some.
 const PIECE: usize = 64 << 10;
 
@@ -20,6 +22,10 @@ pub struct Pictures {
     reader: Reader,
     /// Where the next bytes are.
     at: u64,
+    /// Where its last byte should be, if it tells.
+    end: Option<u64>,
+    /// Something before the next picture made no sense.
+    damaged: bool,
     /// The track with the pictures.
     track: u64,
     tick: Duration,
@@ -30,8 +36,16 @@ pub struct Pictures {
     buffer: Vec<u8>,
 }
 
-/// A picture, and when it is in the recording.
-pub type Picture = (Duration, Bytes);
+/// A picture of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// When it is in the recording.
+    pub time: Duration,
+    /// JPEG.
+    pub image: Bytes,
+    /// The file is damaged before it: pictures may be missing there.
+    pub behind_damage: bool,
+}
 
 impl Pictures {
     /// The pictures of a file, beginning with the first at `from` or later; `None` if it has none that are JPEG.
@@ -49,13 +63,14 @@ impl Pictures {
         let mut reader = Reader::new(None);
         reader.push(&buffer[..front.len as usize]);
         buffer.resize(PIECE, 0);
-        let (tick, read) = (front.tick, VecDeque::new());
-        let mut pictures = Self { file, reader, at, track, tick, from, read, buffer };
+        let (end, tick, read) = (front.end, front.tick, VecDeque::new());
+        let damaged = false;
+        let mut pictures = Self { file, reader, at, end, damaged, track, tick, from, read, buffer };
         pictures.take()?;
         Ok(Some(pictures))
     }
 
-    /// The next one; `None` behind the last. Blocking.
+    /// The next one; `None` behind the last. Where the file is cut or its end makes no sense, that is an error. Blocking.
     pub fn next_picture(&mut self) -> io::Result<Option<Picture>> {
         loop {
             if let Some(picture) = self.read.pop_front() {
@@ -63,7 +78,7 @@ impl Pictures {
             }
             let read = read_at(&self.file, &mut self.buffer, self.at)?;
             if read == 0 {
-                return Ok(None);
+                return self.is_whole().map(|()| None);
             }
             self.at += read as u64;
             self.reader.push(&self.buffer[..read]);
@@ -71,16 +86,37 @@ impl Pictures {
         }
     }
 
+    /// Whether it ends as it should.
+    fn is_whole(&mut self) -> io::Result<()> {
+        self.reader.finish();
+        self.take()?;
+        if self.end.is_some_and(|end| end > self.at) {
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("it is cut at byte {}", self.at)));
+        }
+        let astray = || io::Error::new(ErrorKind::InvalidData, "its end makes no sense");
+        if self.damaged { Err(astray()) } else { Ok(()) }
+    }
+
     /// Takes what has been read so far.
     fn take(&mut self) -> io::Result<()> {
         let broken = |error| io::Error::new(ErrorKind::InvalidData, error);
         while let Some(item) = self.reader.read().map_err(broken)? {
+            self.damaged |= matches!(item, Item::Damaged { .. });
             let Item::Block(block) = item else { continue };
             let ticks = u32::try_from(block.time).ok().filter(|_| block.track == self.track);
             let Some(time) = ticks.map(|ticks| self.tick * ticks).filter(|time| *time >= self.from) else {
                 continue;
             };
-            self.read.extend(block.frames().map(|frame| (time, Bytes::copy_from_slice(frame))));
+            for frame in block.frames() {
+                // What a disk lost reads as zeros.
+                if !frame.starts_with(&SOI) {
+                    self.damaged = true;
+                    continue;
+                }
+                let (image, behind_damage) =
+                    (Bytes::copy_from_slice(frame), std::mem::take(&mut self.damaged));
+                self.read.push_back(Picture { time, image, behind_damage });
+            }
         }
         Ok(())
     }
@@ -102,7 +138,7 @@ fn start(file: &File, front: &Front, track: u64, from: Duration) -> io::Result<O
     Ok(position.map(|position| front.segment_at.saturating_add(position)))
 }
 
-/// Fills the buffer, or reads to the end; how much that was.
+/// Fills the buffer, or reads to the end or to what can't be read; how much that was.
 fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
@@ -110,7 +146,8 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) if read == 0 => return Err(error),
+            Err(_) => break,
         }
     }
     Ok(read)

@@ -1,18 +1,22 @@
 //! Making one file whole: in the room it has if it is ours, else as a copy that takes its place.
 //!
-//! Blocking. The file is read once, front to back, in pieces; memory doesn't grow with it. Nothing is
-//! touched before all of it is read, and a copy is read again before it takes the original's place.
+//! Blocking. The file is read front to back, in pieces, once, and twice to fill holes; memory doesn't grow
+//! with it. Nothing is touched before all of it is read, and a copy is read again before it takes the
+//! original's place.
+
+mod copy;
+mod source;
 
 use crate::media::{Codec, Kind};
 use crate::record::bytes;
-use crate::record::file::{COPY, PART, PartFile, lock, make_whole, sync_dir};
+use crate::record::file::{PART, PartFile, make_whole, sync_dir};
+use crate::record::fill::Filled;
 use crate::record::space::Space;
-use crate::webm::{
-    self, Hole, Item, Lack, MAX_HEAD, Mend, Mended, Own, Patch, Piece, Plan, ReadError, Reader, Refused,
-    Remux, Seal,
-};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use crate::webm::{self, Hole, Lack, Mended, Own, Patch, Plan, ReadError, Refused, Seal};
+use copy::write_copy;
+use source::Source;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,97 +111,6 @@ pub struct Repaired {
     pub holes: Vec<Hole>,
 }
 
-/// An open file, with what its first bytes tell.
-#[derive(Debug)]
-struct Source {
-    file: File,
-    len: u64,
-    own: Option<Own>,
-}
-
-impl Source {
-    fn open(path: &Path, write: bool) -> Result<Self, RepairError> {
-        let file = OpenOptions::new().read(true).write(write).open(path)?;
-        if write && lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            return Err(RepairError::Busy);
-        }
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(RepairError::Beyond("it is not a regular file".to_owned()));
-        }
-        let mut head = Vec::new();
-        (&file).take(MAX_HEAD as u64).read_to_end(&mut head)?;
-        Ok(Self { own: Own::find(&head), len: meta.len(), file })
-    }
-
-    /// Reads it from front to back.
-    fn items(
-        &self,
-        watch: &mut Watch<'_>,
-        mut take: impl FnMut(&Item<'_>) -> Result<(), RepairError>,
-    ) -> Result<(), RepairError> {
-        let (mut reader, mut at, mut chunk) = (Reader::new(Some(self.len)), 0, vec![0; CHUNK]);
-        loop {
-            let read = match self.file.read_at(&mut chunk, at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            at += read as u64;
-            if read == 0 {
-                reader.finish();
-            }
-            reader.push(&chunk[..read]);
-            while let Some(item) = reader.read()? {
-                take(&item)?;
-            }
-            if read == 0 {
-                return Ok(());
-            }
-            if !watch(at, self.len) {
-                return Err(RepairError::Stopped);
-            }
-        }
-    }
-
-    /// What there is to do about a file of ours.
-    fn mend(&self, own: &Own, watch: &mut Watch<'_>) -> Result<Mended, RepairError> {
-        let mut mend = Mend::new(own.clone());
-        self.items(watch, |item| {
-            mend.take(item);
-            Ok(())
-        })?;
-        let mended = mend
-            .finish()
-            .ok_or_else(|| RepairError::Beyond("it is damaged in too many places".to_owned()))?;
-        if mended.index.tracks.iter().all(|track| track.frames == 0) {
-            return Err(Refused::NoMedia.into());
-        }
-        Ok(mended)
-    }
-
-    fn plan(&self, watch: &mut Watch<'_>) -> Result<Plan, RepairError> {
-        let mut remux = Remux::default();
-        self.items(watch, |item| Ok(remux.take(item)?))?;
-        Ok(remux.finish(self.len)?)
-    }
-
-    /// Whether the bytes are there that sealing would write.
-    fn is_sealed(&self, mended: &Mended, seal: &Seal) -> io::Result<bool> {
-        if !mended.patches.is_empty() || mended.end + seal.append.len() as u64 != self.len {
-            return Ok(false);
-        }
-        let index = Patch { at: mended.end, bytes: seal.append.clone() };
-        for patch in seal.patches.iter().chain([&index]) {
-            let mut bytes = vec![0; patch.bytes.len()];
-            self.file.read_exact_at(&mut bytes, patch.at)?;
-            if bytes != patch.bytes {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
 /// Seals `<dir>/<name>.part`: afterwards it is whole and has its final name, which must be free.
 pub(super) fn seal_part(
     dir: &Path,
@@ -265,16 +178,59 @@ pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired
     Ok(whole.then(|| sealed(own, &mended, &seal, Done::Nothing, source.len)))
 }
 
+/// Opens a file to be made whole where it is or as `output`, which must not exist.
+fn open(path: &Path, output: Option<&Path>) -> Result<(PathBuf, Source), RepairError> {
+    // A link stays one: what it leads to is replaced.
+    let path = fs::canonicalize(path)?;
+    let source = Source::open(&path, output.is_none())?;
+    if output.is_some_and(Path::exists) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the output exists already").into());
+    }
+    Ok((path, source))
+}
+
+/// Makes any file whole, where it is or as `output`, which must not exist, and puts silence into the holes
+/// of its sound as a recording has it from the start: between packets, up to the first and from the last to
+/// the end of the pictures. What is filled is written anew, since no room is in a file to insert anything.
+pub fn repair_and_fill(
+    path: &Path,
+    output: Option<&Path>,
+    watch: &mut Watch<'_>,
+) -> Result<(Repaired, Filled), RepairError> {
+    let (at, mut source) = open(path, output)?;
+    let mut mended = None;
+    if source.own.is_some() && output.is_none() {
+        drop(source);
+        // Pictures that damage has left undecodable are covered in the room they have.
+        mended = Some(repair(path, None, watch)?);
+        source = Source::open(&at, true)?;
+    }
+    let (plan, filled) = source.filled(watch)?;
+    let repaired = match (output, mended) {
+        (None, Some(mended)) if filled.silence.is_zero() => mended,
+        (None, None) if filled.silence.is_zero() && plan.is_whole() => {
+            copied(&plan, Done::Nothing, source.len)
+        }
+        (output, mended) => {
+            let copied = write_copy(&source, &plan, &at, output.unwrap_or(&at), watch)?;
+            match mended {
+                Some(found) => {
+                    Repaired { done: copied.done, bytes: copied.bytes, duration: copied.duration, ..found }
+                }
+                None => copied,
+            }
+        }
+    };
+    Ok((repaired, filled))
+}
+
 /// Makes any file whole, where it is or as `output`, which must not exist.
 pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    // A link stays one: what it leads to is replaced.
-    let path = &fs::canonicalize(path)?;
-    let source = Source::open(path, output.is_none())?;
+    let (path, source) = open(path, output)?;
+    let path = &path;
     if let Some(output) = output {
-        if output.exists() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the output exists already").into());
-        }
-        return copy(&source, path, output, watch);
+        let plan = source.plan(watch)?;
+        return write_copy(&source, &plan, path, output, watch);
     }
     let Some(own) = &source.own else {
         let plan = source.plan(watch)?;
@@ -301,99 +257,6 @@ fn cover(file: &File, patches: &[Patch]) -> io::Result<()> {
         file.write_all_at(&patch.bytes, patch.at)?;
     }
     if patches.is_empty() { Ok(()) } else { file.sync_data() }
-}
-
-fn copy(source: &Source, from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    let plan = source.plan(watch)?;
-    write_copy(source, &plan, from, to, watch)
-}
-
-/// Writes the copy beside `to`, reads it again, and gives it its name.
-fn write_copy(
-    source: &Source,
-    plan: &Plan,
-    from: &Path,
-    to: &Path,
-    watch: &mut Watch<'_>,
-) -> Result<Repaired, RepairError> {
-    let absolute = std::path::absolute(to)?;
-    let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the output is no file's name").into());
-    };
-    let aside = aside(dir, &name.to_string_lossy());
-    let written =
-        write_pieces(source, plan, &aside, watch).and_then(|()| check(plan, &aside, watch)).and_then(|()| {
-            fs::set_permissions(&aside, fs::metadata(from)?.permissions())?;
-            fs::rename(&aside, &absolute)?;
-            Ok(sync_dir(dir)?)
-        });
-    if let Err(error) = written {
-        // What is left of it is of no use, and its space may be what was missing.
-        let _ = fs::remove_file(&aside);
-        return Err(error);
-    }
-    Ok(copied(plan, Done::Copied, source.len))
-}
-
-/// Where a copy is written: hidden, and short enough for any file system.
-fn aside(dir: &Path, name: &str) -> PathBuf {
-    let end = (0..=200.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-    dir.join(format!(".{}{COPY}", &name[..end]))
-}
-
-fn write_pieces(
-    source: &Source,
-    plan: &Plan,
-    aside: &Path,
-    watch: &mut Watch<'_>,
-) -> Result<(), RepairError> {
-    let out = OpenOptions::new().write(true).create(true).truncate(true).open(aside)?;
-    // Two repairs of one file at a time would write into one copy.
-    if lock(&out).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-        return Err(RepairError::Busy);
-    }
-    let (mut out, mut done, mut told) = (BufWriter::with_capacity(CHUNK, out), 0, 0);
-    for piece in plan.pieces() {
-        match piece {
-            Piece::Bytes(bytes) => {
-                out.write_all(bytes)?;
-                done += bytes.len() as u64;
-            }
-            Piece::Copy(range) => {
-                copy_range(&source.file, range.start, range.end, &mut out)?;
-                done += range.end - range.start;
-            }
-        }
-        if done - told >= CHUNK as u64 {
-            told = done;
-            if !watch(done, plan.len) {
-                return Err(RepairError::Stopped);
-            }
-        }
-    }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    Ok(())
-}
-
-fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK.min((end - at) as usize)];
-    while at < end {
-        let len = chunk.len().min((end - at) as usize);
-        from.read_exact_at(&mut chunk[..len], at)?;
-        to.write_all(&chunk[..len])?;
-        at += len as u64;
-    }
-    Ok(())
-}
-
-/// The copy must be whole and hold the same frames.
-fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
-    let copy = Source::open(aside, false)?.plan(watch)?;
-    let same = copy.digest == plan.digest && copy.len == plan.len && copy.duration == plan.duration;
-    if same && copy.is_whole() {
-        return Ok(());
-    }
-    Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks)))
 }
 
 fn sealed(own: &Own, mended: &Mended, seal: &Seal, done: Done, before: u64) -> Repaired {

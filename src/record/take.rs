@@ -12,7 +12,7 @@ use crate::record::manifest::{
 };
 use crate::record::names;
 use crate::record::space::Space;
-use crate::webm::{self, Block, Clusters, Head, Index, Layout};
+use crate::webm::{self, Block, Clusters, Head, Index, Layout, MAX_TAGS};
 use jiff::{Timestamp, TimestampRound, Unit};
 use std::io;
 use std::path::Path;
@@ -255,7 +255,7 @@ impl Take {
             self.part.append(&self.clusters.bytes()[cluster.range.clone()])?;
             self.index.commit(&cluster.tally, position);
             self.unwritten.retain(|(end, _)| *end > cluster.range.end);
-            self.part.keep(self.index.bytes_at_most());
+            self.part.keep(self.index.bytes_at_most() + MAX_TAGS);
             self.unsynced = true;
         }
         Ok(())

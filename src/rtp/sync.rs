@@ -26,6 +26,8 @@ const LATE: i64 = 15_000_000;
 const CLOCK_SET: i64 = 100_000;
 /// So long the reports of one clock may contradict each other, until all tracks have a new one.
 const SETTLING: i64 = 10_000_000;
+/// A report that comes by so much later was sent later.
+const AFTER: i64 = 500_000;
 /// Sound is that late only if its clock stood still: it takes no time to encode, and pacers let it pass.
 const LATE_SOUND: i64 = 100_000;
 /// Pictures may take that long from the camera to the network.
@@ -109,8 +111,8 @@ impl Track {
 pub(super) struct Timeline {
     tracks: Vec<Track>,
     leader: usize,
-    /// The sender's clock was set: no corrections until then.
-    settling: Option<i64>,
+    /// The sender's clock was set, as this track's report said then: no corrections for a while.
+    settling: Option<(usize, i64)>,
 }
 
 impl Timeline {
@@ -197,14 +199,21 @@ impl Timeline {
             return;
         }
         match this.reported {
-            Some(old) if (new - old).abs() < CLOCK_SET => this.reported = Some(old + (new - old) / 2),
+            Some(old) if (new - old).abs() < CLOCK_SET => {
+                this.reported = Some(old + (new - old) / 2);
+                // The clock is what it was: the other track's source stumbled, as a microphone does that
+                // loses sound.
+                if self.settling.is_some_and(|(other, since)| other != track && arrived > since + AFTER) {
+                    self.settling = None;
+                }
+            }
             Some(_) if self.settling.is_some() => {
                 this.reported = Some(new);
                 self.settling = None;
             }
             Some(_) => {
                 this.reported = Some(new);
-                self.settling = Some(arrived + SETTLING);
+                self.settling = Some((track, arrived));
             }
             None => this.reported = Some(new),
         }
@@ -236,7 +245,7 @@ impl Timeline {
             let first = (0..self.tracks.len()).find(|other| self.tracks[*other].offset.is_some())?;
             return if self.tracks[track].offset.is_none() { self.beside(track, first) } else { None };
         }
-        if self.settling.is_some_and(|until| now < until) {
+        if self.settling.is_some_and(|(_, since)| now < since + SETTLING) {
             return None;
         }
         self.settling = None;

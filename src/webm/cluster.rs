@@ -189,7 +189,7 @@ fn nearest_ms(time: Duration) -> u64 {
 /// Writes a SimpleBlock (RFC 9559 section 10.2) without the second copy of the payload that a general
 /// writer would make: this is the one place that every recorded byte passes. What stands beside a frame
 /// makes it a BlockGroup.
-fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, discardable: bool) {
+pub(super) fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, discardable: bool) {
     let track = (block.track as u64 + 1).as_vint().expect("a track number fits");
     let size = (track.len() + 3 + block.data.len()) as u64;
     let size = size.as_vint().expect("a block's size fits");
@@ -227,6 +227,7 @@ pub struct Tally {
 pub(super) struct TrackTally {
     pub frames: u64,
     pub filled: u64,
+    pub bytes: u64,
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
@@ -279,6 +280,7 @@ impl Tally {
         // Pictures shown before others that were sent before them don't end the track.
         track.last = track.last.max(tick);
         track.frames += 1;
+        track.bytes += block.data.len() as u64;
         track.additions |= has_additions(block.aside);
         track.pace.join(&Pace::of(tick), self.pause);
         if kind == Kind::Audio {

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Front {
     /// Where the Segment's payload begins, from which the index counts.
     pub segment_at: u64,
+    /// Where the Segment ends, if it tells.
+    pub end: Option<u64>,
     /// Where Cues is, counted from there, if SeekHead says so.
     pub cues_at: Option<u64>,
     /// Length of a tick.
@@ -26,15 +28,17 @@ impl Front {
     pub fn find(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(None);
         reader.push(bytes);
-        let (mut segment_at, mut cues_at, mut tick) = (None, None, Duration::from_millis(1));
+        let (mut segment, mut cues_at, mut tick) = (None, None, Duration::from_millis(1));
         loop {
             match reader.read().ok()?? {
-                Item::Segment { payload_at, .. } => segment_at = Some(payload_at),
+                Item::Segment { payload_at, size } => segment = Some((payload_at, size)),
                 Item::Element { id: id::SEEK_HEAD, payload, .. } => cues_at = cues_in(payload).or(cues_at),
                 Item::Element { id: id::INFO, payload, .. } => tick = foreign::tick(payload)?,
                 Item::Element { id: id::TRACKS, payload, at } => {
                     let tracks = foreign::tracks(payload)?;
-                    return Some(Self { segment_at: segment_at?, cues_at, tick, tracks, len: at.end });
+                    let (segment_at, size) = segment?;
+                    let end = size.map(|size| segment_at.saturating_add(size));
+                    return Some(Self { segment_at, end, cues_at, tick, tracks, len: at.end });
                 }
                 Item::Cluster { .. } | Item::Damaged { .. } => return None,
                 _ => {}
@@ -94,6 +98,7 @@ mod tests {
             bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
         let front = Front::find(&bytes).unwrap();
+        assert_eq!(front.end, Some(layout.len));
         assert_eq!((front.segment_at, front.tracks[0].codec_id.as_str()), (layout.segment_at, "V_MJPEG"));
         assert!((1..bytes.len()).all(|end| Front::find(&bytes[..end]).is_none() || end as u64 >= front.len));
     }

@@ -93,6 +93,13 @@ pub(super) mod id {
     pub const CUE_TRACK: u64 = 0xf7;
     pub const CUE_CLUSTER_POSITION: u64 = 0xf1;
     pub const CUE_RELATIVE_POSITION: u64 = 0xf0;
+    pub const TAG: u64 = 0x7373;
+    pub const TARGETS: u64 = 0x63c0;
+    pub const TARGET_TYPE_VALUE: u64 = 0x68ca;
+    pub const TAG_TRACK_UID: u64 = 0x63c5;
+    pub const SIMPLE_TAG: u64 = 0x67c8;
+    pub const TAG_NAME: u64 = 0x45a3;
+    pub const TAG_STRING: u64 = 0x4487;
     pub const TAGS: u64 = 0x1254_c367;
     pub const CHAPTERS: u64 = 0x1043_a770;
     pub const ATTACHMENTS: u64 = 0x1941_a469;

@@ -16,6 +16,8 @@ pub(super) const SIDES: RangeInclusive<u32> = 1..=1 << 16;
 pub struct ForeignTrack {
     /// TrackNumber.
     pub number: u64,
+    /// TrackUID; 0 if there is none.
+    pub uid: u64,
     /// Pictures or sound; `None` for subtitles and other things that are only copied.
     pub kind: Option<Kind>,
     /// CodecID.
@@ -78,6 +80,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
     let video_at = video_at.map_or(base, |child| base + child.at.end - child.payload.len());
     Some(ForeignTrack {
         number: number(Some(payload), id::TRACK_NUMBER).filter(|number| *number > 0)?,
+        uid: number(Some(payload), id::TRACK_UID).unwrap_or(0),
         kind,
         codec_id: codec_id.to_owned(),
         channels: number(audio, id::CHANNELS).map_or(1, |channels| channels.min(255) as u8),

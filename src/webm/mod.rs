@@ -21,6 +21,7 @@ mod pace;
 mod read;
 mod remux;
 mod seal;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -37,8 +38,9 @@ pub use mend::{Hole, Mend, Mended};
 pub use origin::Origin;
 pub use own::{MAX_HEAD, Own};
 pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
-pub use remux::{Lack, Piece, Plan, Refused, Remux};
+pub use remux::{Lack, Piece, Plan, Refused, Remux, Row};
 pub use seal::{CuePoint, Index, Patch, Seal, TrackIndex, seal};
+pub use tags::{MAX_TAGS, Stamp};
 pub use write::{Head, Layout, TrackLayout, head};
 
 use crate::media::{Codec, Kind, Track};

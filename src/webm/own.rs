@@ -9,7 +9,7 @@ use crate::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Places, SEEK_LEN, TrackLayout,
     ebml_header, random_bits, seek, track_entry, track_uid,
 };
-use crate::webm::{Container, codec_of};
+use crate::webm::{Container, Stamp, codec_of};
 use bytes::Bytes;
 
 /// No head is longer: two tracks make 450 bytes.
@@ -42,7 +42,7 @@ impl Own {
             return None;
         }
         let in_file = |child: &Child<'_>| segment_at + child.at.end - child.payload.len();
-        seeks_are_right(seeks.payload, info.at.start, tracks.at.start).then_some(())?;
+        let rooms = rooms_of(seeks.payload, info.at.start, tracks.at.start)?;
         let duration_at = in_file(info) + duration_in(info.payload)?;
         let (known, entries) = entries(tracks.payload, in_file(tracks) as u64)?;
         // A Matroska file may have lost the very track that made it one: a Void is in its place.
@@ -52,7 +52,9 @@ impl Own {
             segment_size_at: segment_at as u64 - 8,
             segment_at: segment_at as u64,
             seek_cues_at: (in_file(seeks) + 2 * SEEK_LEN) as u64,
+            seek_tags_at: (rooms == 2).then_some((in_file(seeks) + 3 * SEEK_LEN) as u64),
             duration_at: duration_at as u64,
+            stamp: Stamp::of(info.payload),
             tracks: entries,
             len: (segment_at + tracks.at.end) as u64,
         };
@@ -66,12 +68,16 @@ impl Own {
     }
 }
 
-fn seeks_are_right(payload: &[u8], info_at: usize, tracks_at: usize) -> bool {
+/// How many entries a SeekHead has, or has room for, behind those of Info and Tracks: Cues, and in all but
+/// the oldest files Tags. `None` if it is not as we would have written it.
+fn rooms_of(payload: &[u8], info_at: usize, tracks_at: usize) -> Option<usize> {
     let expected = [seek(id::INFO, info_at as u64), seek(id::TRACKS, tracks_at as u64)].concat();
-    let Some(third) = payload.strip_prefix(&expected[..]) else { return false };
-    // The entry for Cues, but for its position, or the room for it.
-    let cues = seek(id::CUES, 0);
-    third.len() == SEEK_LEN && (third == void(SEEK_LEN) || third[..13] == cues[..13])
+    let rest = payload.strip_prefix(&expected[..])?;
+    // The entry, but for its position, or the room for it.
+    let right = |(room, id): (&[u8], u64)| room == void(SEEK_LEN) || room[..13] == seek(id, 0)[..13];
+    let rooms = rest.len() / SEEK_LEN;
+    let all_right = rest.chunks_exact(SEEK_LEN).zip([id::CUES, id::TAGS]).all(right);
+    (rest.len().is_multiple_of(SEEK_LEN) && (1..=2).contains(&rooms) && all_right).then_some(rooms)
 }
 
 /// Where in Info the room for Duration begins.
@@ -112,7 +118,7 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         file = (file.0 & file.1 | (uid ^ number) & bits & !file.1, file.1 | bits);
         tracks.push(track);
         let entry = at + child.at.start as u64..at + child.at.end as u64;
-        layouts.push(Places::layout(places, number, entry, payload_at));
+        layouts.push(Places::layout(places, (number, uid), entry, payload_at));
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
     (is_filled(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
@@ -206,6 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn a_head_without_room_for_tags_as_older_versions_wrote_it_is_found_too() {
+        let (bytes, layout) = ours();
+        let at = layout.segment_at as usize;
+        let (seeks_end, shift) = (at + 5 + 4 * SEEK_LEN, SEEK_LEN as u64);
+        let info = 5 + 3 * SEEK_LEN as u64;
+        let tracks = layout.tracks[0].entry.start - layout.segment_at;
+        let tracks_at =
+            (0..tracks).rev().find(|place| bytes[at + *place as usize..].starts_with(&[0x16, 0x54]));
+        let seeks =
+            [seek(id::INFO, info), seek(id::TRACKS, tracks_at.unwrap() - shift), void(SEEK_LEN)].concat();
+        let mut old = bytes[..at].to_vec();
+        super::super::ebml::element(&mut old, id::SEEK_HEAD, &seeks);
+        old.extend_from_slice(&bytes[seeks_end..]);
+        let found = Own::find(&old).unwrap();
+        assert_eq!((found.layout.seek_tags_at, found.layout.len), (None, layout.len - shift));
+        assert_eq!(found.layout.duration_at, layout.duration_at - shift);
+        let index = Index::new(&TRACKS);
+        assert!(seal(&found.layout, &index, found.layout.len).append.is_empty());
+    }
+
+    #[test]
     fn heads_of_every_codec_are_found_again_in_the_container_that_may_hold_them() {
         let private = Bytes::from_static(b"\x01configuration");
         for codec in [Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg] {
@@ -291,7 +318,11 @@ mod tests {
                 for bit in 0..8 {
                     let mut flipped = bytes.clone();
                     flipped[at] ^= 1 << bit;
-                    if Own::find(&flipped).is_some_and(|own| own.layout != layout || own.tracks != tracks) {
+                    let Some(Own { layout: mut found, tracks: known }) = Own::find(&flipped) else {
+                        continue;
+                    };
+                    found.stamp = layout.stamp.clone();
+                    if found != layout || known != tracks {
                         unnoticed.push((at, bit));
                     }
                 }

@@ -19,6 +19,8 @@ use std::ops::Range;
 /// The largest element that is kept whole, and so what a reader holds at most beside the piece pushed
 /// last. No frame comes near it; a larger length is taken for damage.
 pub const MAX_PENDING: usize = 16 << 20;
+/// Tags that are larger hold pictures rather than words, and are passed over.
+const MAX_TAGS: u64 = 1 << 20;
 
 /// Why the input can't be read at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,7 @@ pub enum Item<'a> {
         /// Its size, if it tells one.
         size: Option<u64>,
     },
-    /// SeekHead, Info, Tracks or Cues.
+    /// SeekHead, Info, Tracks, Cues, or Tags of a usual size.
     Element {
         /// Which.
         id: u64,
@@ -327,19 +329,20 @@ impl Reader {
                 Some(step) => step,
             },
             (id::SEEK_HEAD | id::INFO | id::TRACKS | id::CUES, Some(size)) if size <= MAX_PENDING as u64 => {
-                match self.lacks(size, len) {
-                    None => Step::Found(self.take_element(id, size, len)),
-                    Some(step) => step,
-                }
+                self.take_element(id, size, len)
             }
+            (id::TAGS, Some(size)) if size <= MAX_TAGS => self.take_element(id, size, len),
             (_, Some(size)) => self.begin_to_pass(id, size, len, None),
         }
     }
 
-    fn take_element(&mut self, id: u64, size: u64, len: usize) -> Found {
+    fn take_element(&mut self, id: u64, size: u64, len: usize) -> Step {
+        if let Some(step) = self.lacks(size, len) {
+            return step;
+        }
         let (at, start) = (self.position(), self.used + len);
         self.used = start + size as usize;
-        Found::Element { id, at: at..self.position(), payload: start..self.used }
+        Step::Found(Found::Element { id, at: at..self.position(), payload: start..self.used })
     }
 
     fn begin_to_pass(&mut self, id: u64, size: u64, len: usize, back: Option<Open>) -> Step {

@@ -2,26 +2,38 @@
 //!
 //! The file is read once, which tells where every byte of the copy comes from: a new head with
 //! Duration and the place of Cues, each cluster with its size, blocks and entries of tracks byte for
-//! byte, tags and attachments, Cues. So the copy is written front to back, whatever its size. Blocks of
-//! a cluster that is cut off in its middle are kept as far as they are whole.
+//! byte, attachments, tags with statistics of what is in the copy, Cues. So the copy is written front
+//! to back, whatever its size. Blocks of a cluster that is cut off in its middle are kept as far as they
+//! are whole.
 
-use crate::media::{Kind, opus, vp8};
+mod fill;
+mod front;
+
+pub use fill::Row;
+
+use crate::media::{opus, vp8};
 use crate::webm::StoredBlock;
 use crate::webm::cluster::{Block, Tally};
-use crate::webm::ebml::{element, id, master, uint, void};
+use crate::webm::ebml::id;
 use crate::webm::foreign::{self, ForeignTrack, Info};
 use crate::webm::read::Item;
-use crate::webm::seal::{Index, cues, default_duration, ticks};
+use crate::webm::seal::{Index, cues, ticks};
+use crate::webm::tags;
 use crate::webm::walk::{self, child, children};
-use crate::webm::write::{MAKER, SEEK_LEN, seek};
+use crate::webm::write::MAKER;
+use fill::{Packets, Rows};
+use front::Front;
+use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::Hasher;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Pieces a plan may have, 16 bytes each: four days of a cluster a second, with room.
+/// Pieces a plan may have, 32 bytes each: four days of a cluster a second, with room.
 const MAX_PIECES: usize = 1 << 20;
+/// Bytes of tags that are taken apart.
+const MAX_TAGS: usize = 4 << 20;
 /// Id, and a size of 8 bytes.
 const MASTER_LEN: u64 = 12;
 /// A Timestamp of 8 bytes.
@@ -81,9 +93,18 @@ impl fmt::Display for Lack {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// These.
-    Bytes(&'a [u8]),
+    Bytes(Cow<'a, [u8]>),
     /// Those of the original.
     Copy(Range<u64>),
+}
+
+/// A part of a cluster of the copy.
+#[derive(Clone, Debug)]
+enum Part {
+    /// Bytes of the original.
+    Copy(Range<u64>),
+    /// Packets that it hasn't.
+    Made(Packets),
 }
 
 /// A cluster of the copy.
@@ -107,6 +128,12 @@ struct Open {
     blocks: u64,
 }
 
+impl Open {
+    fn begin(original: u64, first_piece: usize, tally: Tally) -> Self {
+        Self { original, time: None, first_piece, len: TIME_LEN, tally, blocks: 0 }
+    }
+}
+
 /// Takes the items of any file.
 #[derive(Debug, Default)]
 pub struct Remux {
@@ -124,13 +151,17 @@ pub struct Remux {
     additions: Vec<bool>,
     open: Option<Open>,
     clusters: Vec<PlannedCluster>,
-    pieces: Vec<Range<u64>>,
+    pieces: Vec<Part>,
     len: u64,
     extras: Vec<(u64, Range<u64>)>,
+    /// What Tags say, but for statistics: the copy has its own.
+    tags: Vec<u8>,
     cues: Option<(u64, Vec<u64>)>,
     unknown_sizes: bool,
     damaged: Vec<Range<u64>>,
     digest: DefaultHasher,
+    /// What the copy has that the original hasn't.
+    rows: Rows,
 }
 
 /// How to make the copy, and what was found.
@@ -154,8 +185,10 @@ pub struct Plan {
     pub digest: u64,
     head: Vec<u8>,
     clusters: Vec<PlannedCluster>,
-    pieces: Vec<Range<u64>>,
+    pieces: Vec<Part>,
+    rows: Rows,
     extras: Vec<(u64, Range<u64>)>,
+    tags: Vec<u8>,
     cues: Vec<u8>,
 }
 
@@ -175,12 +208,7 @@ impl Remux {
             }
             Item::Element { id, at, payload } => self.element(*id, at, payload)?,
             Item::Passed { id: id::CUES, at } => self.cues = Some((at.start, Vec::new())),
-            Item::Passed { id: id @ (id::TAGS | id::CHAPTERS | id::ATTACHMENTS), at } => {
-                // Of each kind one is the rule; more than these are not kept apart.
-                if self.extras.len() < 8 {
-                    self.extras.push((*id, at.clone()));
-                }
-            }
+            Item::Passed { id: id @ (id::TAGS | id::CHAPTERS | id::ATTACHMENTS), at } => self.extra(*id, at),
             Item::Cluster { at, size, .. } => self.begin(*at, *size)?,
             Item::Time(time) => {
                 if let Some(open) = &mut self.open {
@@ -188,6 +216,7 @@ impl Remux {
                         return Err(Refused::LateTime);
                     }
                     open.time = Some(*time);
+                    self.fill_up_to(*time)?;
                 }
             }
             Item::Block(block) => self.block(block)?,
@@ -215,9 +244,21 @@ impl Remux {
             }
             id::CUES => self.cues = Some((at.start, cue_clusters(payload))),
             id::SEEK_HEAD => self.seek_cues = self.seek_cues.or(sought(payload, id::CUES)),
+            id::TAGS => match tags::without_statistics(payload) {
+                Some(kept) if self.tags.len() + kept.len() <= MAX_TAGS => self.tags.extend(kept),
+                _ => self.extra(id, at),
+            },
             _ => {}
         }
         Ok(())
+    }
+
+    /// Something to be copied behind the clusters.
+    fn extra(&mut self, id: u64, at: &Range<u64>) {
+        // Of each kind one is the rule; more than these are not kept apart.
+        if self.extras.len() < 8 {
+            self.extras.push((id, at.clone()));
+        }
     }
 
     fn begin(&mut self, at: u64, size: Option<u64>) -> Result<(), Refused> {
@@ -235,7 +276,7 @@ impl Remux {
         self.unknown_sizes |= size.is_none();
         let tally = Tally::new(self.tracks.len(), self.tick());
         let first_piece = self.pieces.len();
-        self.open = Some(Open { original: at, time: None, first_piece, len: TIME_LEN, tally, blocks: 0 });
+        self.open = Some(Open::begin(at, first_piece, tally));
         Ok(())
     }
 
@@ -248,9 +289,13 @@ impl Remux {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.len += at.end - at.start;
         match self.pieces[open.first_piece..].last_mut() {
-            Some(last) if last.end == at.start => last.end = at.end,
-            _ => self.pieces.push(at.clone()),
+            Some(Part::Copy(last)) if last.end == at.start => last.end = at.end,
+            _ => self.pieces.push(Part::Copy(at.clone())),
         }
+        self.check_pieces()
+    }
+
+    fn check_pieces(&self) -> Result<(), Refused> {
         if self.pieces.len() > MAX_PIECES { Err(Refused::TooManyPieces) } else { Ok(()) }
     }
 
@@ -259,6 +304,9 @@ impl Remux {
             // Behind damage it is noise that looks like a block; players pass over both.
             return if self.damaged.is_empty() { Err(Refused::UndeclaredTrack(block.track)) } else { Ok(()) };
         };
+        let time = u64::try_from(block.time).unwrap_or(0);
+        self.fill_before(block.track, time)?;
+        self.rows.pass(block.track);
         let relative = self.open.as_ref().map_or(0, |open| open.len);
         self.keep(&block.at)?;
         let tick = self.tick();
@@ -272,7 +320,6 @@ impl Remux {
             return Ok(());
         };
         let foreign = &self.tracks[track];
-        let time = u64::try_from(block.time).unwrap_or(0);
         let data = block.frames().next().filter(|_| foreign.plain).unwrap_or_default();
         let size = (foreign.codec_id == "V_VP8" && block.keyframe).then(|| vp8::size(data)).flatten();
         let entry = Block { keyframe: block.keyframe, size, ..Block::of(indexed, &[]) };
@@ -284,6 +331,7 @@ impl Remux {
         let told = block.duration.map(|duration| ticks(tick, duration));
         open.tally.tracks[indexed].last_sound = told.or_else(sounds);
         open.tally.tracks[indexed].frames += frames.saturating_sub(1);
+        open.tally.tracks[indexed].bytes += block.frames().map(|frame| frame.len() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -317,10 +365,11 @@ impl Remux {
     /// The plan, once all items of a file of `len` bytes are taken.
     pub fn finish(mut self, len: u64) -> Result<Plan, Refused> {
         self.end_cluster();
-        let index = self.index.take().ok_or(Refused::NoMedia)?;
         if self.clusters.is_empty() {
             return Err(Refused::NoMedia);
         }
+        self.fill_up_to(u64::MAX)?;
+        let index = self.index.take().ok_or(Refused::NoMedia)?;
         let (lacks, tick) = (self.lacks(len), self.tick());
         let damaged = self.damage(len);
         let muxer = self.info.as_ref().and_then(|info| child(&info.kept, id::MUXING_APP));
@@ -328,11 +377,12 @@ impl Remux {
         let duration = index.duration();
         let numbers: Vec<u64> =
             self.tracks.iter().filter(|track| track.kind.is_some()).map(|track| track.number).collect();
-        let head = Front::new(&self, &index);
+        let tags = self.all_tags(&index);
+        let head = Front::new(&self, &index, !tags.is_empty());
         let mut points = index.cues();
         points.iter_mut().for_each(|point| point.cluster += head.len() - head.segment_at);
         let cues = cues(&points, |track| numbers.get(track).copied().unwrap_or(0));
-        let (head, len) = head.finish(&self, &cues);
+        let (head, len) = head.finish(&self, &tags, &cues);
         Ok(Plan {
             tracks: self.tracks.into_iter().zip(self.frames).collect(),
             duration,
@@ -345,7 +395,9 @@ impl Remux {
             head,
             clusters: self.clusters,
             pieces: self.pieces,
+            rows: self.rows,
             extras: self.extras,
+            tags,
             cues,
         })
     }
@@ -385,116 +437,6 @@ impl Remux {
     }
 }
 
-/// The new head: everything before the first cluster.
-struct Front {
-    bytes: Vec<u8>,
-    segment_size_at: usize,
-    segment_at: u64,
-    seeks_at: usize,
-    info_at: u64,
-    tracks_at: u64,
-}
-
-impl Front {
-    fn new(remux: &Remux, index: &Index) -> Self {
-        let mut bytes = Vec::new();
-        let (doc_type, version, read_version) = remux.doc.clone().unwrap_or(("matroska".to_owned(), 4, 2));
-        master(&mut bytes, id::EBML, |out| {
-            uint(out, id::EBML_VERSION, 1);
-            uint(out, id::EBML_READ_VERSION, 1);
-            uint(out, id::EBML_MAX_ID_LENGTH, 4);
-            uint(out, id::EBML_MAX_SIZE_LENGTH, 8);
-            element(out, id::DOC_TYPE, doc_type.as_bytes());
-            // CueRelativePosition is of version 4; a reader of an older one passes over it.
-            uint(out, id::DOC_TYPE_VERSION, version.max(4));
-            uint(out, id::DOC_TYPE_READ_VERSION, read_version.max(2));
-        });
-        bytes.extend_from_slice(&(id::SEGMENT as u32).to_be_bytes());
-        let segment_size_at = bytes.len();
-        bytes.extend_from_slice(&[0; 8]);
-        let segment_at = bytes.len();
-        // Info, Tracks, Cues, and what else there is.
-        let seeks = vec![0; (3 + remux.extras.len()) * SEEK_LEN];
-        let seeks_at = element(&mut bytes, id::SEEK_HEAD, &seeks);
-        let info_at = (bytes.len() - segment_at) as u64;
-        bytes.extend(info(remux.info.as_ref(), remux.tick(), index.duration()));
-        let tracks_at = (bytes.len() - segment_at) as u64;
-        element(&mut bytes, id::TRACKS, &entries(remux, index));
-        Self { bytes, segment_size_at, segment_at: segment_at as u64, seeks_at, info_at, tracks_at }
-    }
-
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    /// Fills in what depends on the rest; returns the head and the length of the whole file.
-    fn finish(mut self, remux: &Remux, cues: &[u8]) -> (Vec<u8>, u64) {
-        let mut at = self.len() + remux.len - self.segment_at;
-        let mut seeks = [seek(id::INFO, self.info_at), seek(id::TRACKS, self.tracks_at)].concat();
-        for (id, range) in &remux.extras {
-            seeks.extend(seek(*id, at));
-            at += range.end - range.start;
-        }
-        seeks.extend(if cues.is_empty() { void(SEEK_LEN) } else { seek(id::CUES, at) });
-        self.bytes[self.seeks_at..self.seeks_at + seeks.len()].copy_from_slice(&seeks);
-        let size = at + cues.len() as u64;
-        let field = (size | 1 << 56).to_be_bytes();
-        self.bytes[self.segment_size_at..self.segment_size_at + 8].copy_from_slice(&field);
-        let len = self.segment_at + size;
-        (self.bytes, len)
-    }
-}
-
-fn info(info: Option<&Info>, tick: Duration, duration: Duration) -> Vec<u8> {
-    let mut out = Vec::new();
-    master(&mut out, id::INFO, |out| {
-        match info {
-            Some(info) => out.extend_from_slice(&info.kept),
-            None => uint(out, id::TIMESTAMP_SCALE, tick.as_nanos() as u64),
-        }
-        let ticks = duration.as_nanos() as f64 / tick.as_nanos() as f64;
-        element(out, id::DURATION, &ticks.to_be_bytes());
-    });
-    out
-}
-
-/// The entries as they are, but for an alpha channel that never came: with it players wait for a
-/// second picture to each, and Chromium's MediaRecorder always announces it. What they say of the frame
-/// rate is the muxer's guess; in its place is what the frames say.
-fn entries(remux: &Remux, index: &Index) -> Vec<u8> {
-    let (mut out, mut entries) = (Vec::new(), remux.entries.clone());
-    for ((track, additions), indexed) in remux.tracks.iter().zip(&remux.additions).zip(&remux.indexed) {
-        let drop = track.alpha.clone().filter(|_| !additions);
-        for place in drop.into_iter().flat_map(|alpha| [Some(alpha), track.crc.clone()]).flatten() {
-            let bytes = void(place.len());
-            entries[place].copy_from_slice(&bytes);
-        }
-        let entry = &entries[track.entry.clone()];
-        match indexed.map(|indexed| &index.tracks[indexed]).filter(|track| track.kind == Kind::Video) {
-            Some(track) => out.extend(timed(entry, track.pace.mean(index.tick()))),
-            None => out.extend_from_slice(entry),
-        }
-    }
-    out
-}
-
-/// A TrackEntry with this DefaultDuration instead of its own, and without a checksum, which would no longer
-/// be right.
-fn timed(entry: &[u8], mean: Option<Duration>) -> Vec<u8> {
-    let mut out = Vec::new();
-    for child in children(entry) {
-        master(&mut out, id::TRACK_ENTRY, |out| {
-            for field in children(child.payload) {
-                if !matches!(field.id, id::DEFAULT_DURATION | id::CRC_32) {
-                    out.extend_from_slice(&child.payload[field.at]);
-                }
-            }
-            out.extend(mean.map(default_duration).unwrap_or_default());
-        });
-    }
-    out
-}
-
 /// The positions of clusters that Cues name.
 fn cue_clusters(payload: &[u8]) -> Vec<u64> {
     let points = children(payload).filter(|point| point.id == id::CUE_POINT);
@@ -517,12 +459,15 @@ impl Plan {
     /// The copy, front to back.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let clusters = self.clusters.iter().flat_map(|cluster| {
-            let copies = self.pieces[cluster.pieces.clone()].iter().cloned().map(Piece::Copy);
-            std::iter::once(Piece::Bytes(&cluster.head)).chain(copies)
+            let parts = self.pieces[cluster.pieces.clone()].iter().map(|part| match part {
+                Part::Copy(range) => Piece::Copy(range.clone()),
+                Part::Made(packets) => Piece::Bytes(self.rows.blocks(packets, self.tick).into()),
+            });
+            std::iter::once(Piece::Bytes((&cluster.head[..]).into())).chain(parts)
         });
         let extras = self.extras.iter().map(|(_, range)| Piece::Copy(range.clone()));
-        let cues = std::iter::once(Piece::Bytes(&self.cues));
-        std::iter::once(Piece::Bytes(&self.head)).chain(clusters).chain(extras).chain(cues)
+        let end = [&self.tags, &self.cues].into_iter().map(|bytes| Piece::Bytes(bytes.into()));
+        std::iter::once(Piece::Bytes((&self.head).into())).chain(clusters).chain(extras).chain(end)
     }
 
     /// Whether the original plays and seeks as well as a copy would.

@@ -5,7 +5,8 @@ use crate::webm::cluster::{Cue, Tally};
 use crate::webm::ebml::{element, id, master, uint, void};
 use crate::webm::entry::ALPHA;
 use crate::webm::pace::{PAUSE, Pace, in_ticks};
-use crate::webm::write::{DEFAULT_DURATION_LEN, Layout, seek};
+use crate::webm::tags::{self, Statistics};
+use crate::webm::write::{DEFAULT_DURATION_LEN, Layout, SEEK_LEN, seek};
 use std::time::Duration;
 
 /// Where there are no pictures to seek by, an entry for sound this often.
@@ -50,6 +51,10 @@ pub struct TrackIndex {
     pub frames: u64,
     /// Those of them that were made up to fill holes of sound.
     pub filled: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Start of the first frame.
+    pub first: u64,
     /// Start of the newest frame.
     pub last: u64,
     /// Its frames' distances, which are its frame rate.
@@ -92,6 +97,8 @@ impl Index {
             kind: *kind,
             frames: 0,
             filled: 0,
+            bytes: 0,
+            first: u64::MAX,
             last: 0,
             pace: Pace::default(),
             last_interval: Duration::ZERO,
@@ -124,6 +131,8 @@ impl Index {
             track.last_interval = interval.unwrap_or(track.last_interval);
             track.frames += seen.frames;
             track.filled += seen.filled;
+            track.bytes += seen.bytes;
+            track.first = track.first.min(seen.first);
             track.last = track.last.max(seen.last);
             track.width = track.width.max(seen.width);
             track.height = track.height.max(seen.height);
@@ -160,12 +169,22 @@ impl Index {
         CUES_HEADER + (self.pictures.len() + self.sounds.len()) as u64 * CUE_BYTES
     }
 
+    /// When a track ends: behind its last frame.
+    fn end_of(&self, track: &TrackIndex) -> Duration {
+        ticks(self.tick, track.last).saturating_add(track.last_interval)
+    }
+
+    /// What there is of a track with this UID.
+    pub(super) fn statistics(&self, track: &TrackIndex, uid: u64) -> Statistics {
+        let duration = self.end_of(track).saturating_sub(ticks(self.tick, track.first));
+        Statistics { uid, frames: track.frames, bytes: track.bytes, duration }
+    }
+
     /// The file's duration: the end of the frame that ends last.
     pub fn duration(&self) -> Duration {
         let recorded = self.tracks.iter().filter(|track| track.frames > 0);
-        let end = |track: &TrackIndex| ticks(self.tick, track.last).saturating_add(track.last_interval);
         // A single picture has no interval; a Duration of 0 would read as "unknown".
-        recorded.map(end).max().unwrap_or_default().max(Duration::from_millis(1))
+        recorded.map(|track| self.end_of(track)).max().unwrap_or_default().max(Duration::from_millis(1))
     }
 
     /// The file's places to seek to, in order of time: every video keyframe, and where pictures are
@@ -210,11 +229,18 @@ pub struct Seal {
 /// Seals a file whose clusters end at byte `end`.
 pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
     let duration = index.duration();
-    let append = cues(&index.cues(), |track| layout.tracks.get(track).map_or(0, |track| track.number));
+    let mut append = cues(&index.cues(), |track| layout.tracks.get(track).map_or(0, |track| track.number));
     let mut patches = vec![Patch { at: layout.duration_at, bytes: duration_element(duration) }];
     if !append.is_empty() {
         let bytes = seek(id::CUES, end - layout.segment_at);
         patches.push(Patch { at: layout.seek_cues_at, bytes });
+    }
+    if let Some(at) = layout.seek_tags_at {
+        let behind = end + append.len() as u64 - layout.segment_at;
+        let tags = statistics(layout, index);
+        let bytes = if tags.is_empty() { void(SEEK_LEN) } else { seek(id::TAGS, behind) };
+        patches.push(Patch { at, bytes });
+        append.extend(tags);
     }
     let anything = index.tracks.iter().any(|track| track.frames > 0);
     for (track, place) in index.tracks.iter().zip(&layout.tracks) {
@@ -240,6 +266,18 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
     let size = (segment_len | 1 << 56).to_be_bytes().to_vec();
     patches.push(Patch { at: layout.segment_size_at, bytes: size });
     Seal { append, patches, duration }
+}
+
+/// Tags with the statistics of all tracks; empty if there is nothing to tell.
+fn statistics(layout: &Layout, index: &Index) -> Vec<u8> {
+    let tracks = index.tracks.iter().zip(&layout.tracks);
+    let tags =
+        tags::of_tracks(tracks.map(|(track, place)| index.statistics(track, place.uid)), &layout.stamp);
+    let mut out = Vec::new();
+    if !tags.is_empty() {
+        element(&mut out, id::TAGS, &tags);
+    }
+    out
 }
 
 /// The mean distance of two pictures as DefaultDuration, [`DEFAULT_DURATION_LEN`] bytes long. Tools take it

@@ -4,7 +4,9 @@ use crate::media::{Codec, Size, Track};
 use crate::webm::ebml::{element, id, master, uint};
 use crate::webm::{
     self, Block, Clusters, Head, Index, Item, Lack, Mend, Mended, Own, Piece, Plan, Reader, Refused, Remux,
+    Row,
 };
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
@@ -37,15 +39,20 @@ fn ours() -> (Vec<u8>, Vec<usize>) {
     (bytes, ends)
 }
 
-/// As MediaRecorder writes: unknown sizes, no Duration, no Cues, an alpha channel that never comes.
-fn recorder(scale: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    master(&mut out, id::EBML, |out| {
+/// Up to the Segment's payload, of unknown size.
+fn ebml(out: &mut Vec<u8>) {
+    master(out, id::EBML, |out| {
         element(out, id::DOC_TYPE, b"webm");
         uint(out, id::DOC_TYPE_VERSION, 4);
         uint(out, id::DOC_TYPE_READ_VERSION, 2);
     });
     out.extend([0x18, 0x53, 0x80, 0x67, 0x01, 255, 255, 255, 255, 255, 255, 255]);
+}
+
+/// As MediaRecorder writes: unknown sizes, no Duration, no Cues, an alpha channel that never comes.
+fn recorder(scale: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    ebml(&mut out);
     master(&mut out, id::INFO, |out| {
         uint(out, id::TIMESTAMP_SCALE, scale);
         element(out, id::MUXING_APP, b"Chrome");
@@ -110,7 +117,11 @@ fn mend(bytes: &[u8]) -> Option<(Own, Mended)> {
 }
 
 fn plan(bytes: &[u8]) -> Result<Plan, Refused> {
-    let (mut remux, mut refused) = (Remux::default(), None);
+    plan_with(bytes, Vec::new())
+}
+
+fn plan_with(bytes: &[u8], rows: Vec<Row>) -> Result<Plan, Refused> {
+    let (mut remux, mut refused) = (Remux::with(rows), None);
     read(bytes, 1000, Some(bytes.len() as u64), |item| {
         if refused.is_none() {
             refused = remux.take(item).err();
@@ -123,11 +134,48 @@ fn copy(plan: &Plan, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in plan.pieces() {
         match piece {
-            Piece::Bytes(bytes) => out.extend_from_slice(bytes),
+            Piece::Bytes(bytes) => out.extend_from_slice(&bytes),
             Piece::Copy(range) => out.extend_from_slice(&bytes[range.start as usize..range.end as usize]),
         }
     }
     out
+}
+
+#[test]
+fn packets_put_into_a_copy_stand_in_order_of_time_however_far_the_clusters_are_apart() {
+    let tracks = [Track::opus(2)];
+    for tick in [1_000_000u64, 20_833, 1_000_000_000] {
+        let mut bytes = Vec::new();
+        ebml(&mut bytes);
+        master(&mut bytes, id::INFO, |out| uint(out, id::TIMESTAMP_SCALE, tick));
+        let (head, layout) =
+            webm::head(&Head { tracks: &tracks, sizes: &[None], uid: 9, unix_nanos: 0, title: "" });
+        let entry = layout.tracks[0].entry.start as usize..layout.tracks[0].entry.end as usize;
+        element(&mut bytes, id::TRACKS, &head[entry]);
+        // A packet at 5 s, and one at 100 s.
+        for seconds in [5, 100] {
+            master(&mut bytes, id::CLUSTER, |out| {
+                uint(out, id::TIMESTAMP, seconds * 1_000_000_000 / tick);
+                element(out, id::SIMPLE_BLOCK, &[0x81, 0, 0, 0x80, 0xfc, 1, 2]);
+            });
+        }
+        let row = |behind, at, count| {
+            let (at, length) = (Duration::from_secs(at), Duration::from_secs(1));
+            Row { track: 1, behind, at, length, count, packet: Bytes::from_static(&[0xfc, 0xff, 0xfe]) }
+        };
+        let first = plan_with(&bytes, vec![row(0, 0, 5), row(1, 6, 94), row(2, 101, 3)]).unwrap();
+        let copied = copy(&first, &bytes);
+        let second = plan(&copied).unwrap();
+        assert!(second.is_whole(), "{:?} {:?}", second.lacks, second.damaged);
+        assert_eq!((second.digest, second.len, first.len), (first.digest, copied.len() as u64, second.len));
+        let mut times = Vec::new();
+        read(&copied, 1000, None, |item| {
+            if let Item::Block(block) = item {
+                times.push((block.time * i128::from(tick) + 500_000_000) / 1_000_000_000);
+            }
+        });
+        assert_eq!(times, (0..104).collect::<Vec<_>>(), "seconds, at ticks of {tick} ns");
+    }
 }
 
 /// Writes what mending and sealing say.
@@ -322,7 +370,15 @@ fn noise_never_panics_and_what_is_made_of_it_is_whole() {
             let left = |index| frames(index).into_iter().filter(|frames| *frames > 0).collect::<Vec<_>>();
             assert_eq!(left(&again.index), left(&mended.index), "round {round}");
         }
-        match plan(&bytes) {
+        let at = |at| Row {
+            track: if round % 2 == 0 { 2 } else { 7 },
+            behind: random.random_range(0..40),
+            at: Duration::from_millis(at),
+            length: Duration::from_millis(20),
+            count: random.random_range(1..200),
+            packet: Bytes::from_static(&SOUND),
+        };
+        match plan_with(&bytes, [0, 2_000].map(at).to_vec()) {
             Ok(first) => {
                 let copied = copy(&first, &bytes);
                 let second = plan(&copied).unwrap();

@@ -3,7 +3,7 @@
 
 use crate::media::{Codec, Kind, Size, Track, opus};
 use crate::webm::ebml::{element, id, master, uint, void};
-use crate::webm::{Container, codec_id, entry};
+use crate::webm::{Container, Stamp, codec_id, entry};
 use std::ops::Range;
 
 /// Length of a SeekHead entry with an 8-byte position.
@@ -49,8 +49,12 @@ pub struct Layout {
     pub segment_at: u64,
     /// Room for the SeekHead entry of Cues ([`SEEK_LEN`] bytes).
     pub seek_cues_at: u64,
+    /// Room for the SeekHead entry of Tags; `None` in files of versions that kept no room for it.
+    pub seek_tags_at: Option<u64>,
     /// Room for the Duration element ([`DURATION_LEN`] bytes).
     pub duration_at: u64,
+    /// What statistics are stamped with.
+    pub stamp: Stamp,
     /// Each track.
     pub tracks: Vec<TrackLayout>,
     /// Length of the head: where the first cluster begins.
@@ -62,6 +66,8 @@ pub struct Layout {
 pub struct TrackLayout {
     /// TrackNumber.
     pub number: u64,
+    /// TrackUID, by which Tags name it.
+    pub uid: u64,
     /// The whole TrackEntry.
     pub entry: Range<u64>,
     /// Where there is room for DefaultDuration; video only.
@@ -78,6 +84,7 @@ impl TrackLayout {
         let place = |at: Option<u64>| at.map(|at| at + by);
         Self {
             number: self.number,
+            uid: self.uid,
             entry: self.entry.start + by..self.entry.end + by,
             default_duration_at: place(self.default_duration_at),
             size_at: self.size_at.map(|(w, h)| (w + by, h + by)),
@@ -98,9 +105,15 @@ pub(super) struct Places {
 
 impl Places {
     /// The layout of an entry whose payload begins at `at`.
-    pub fn layout(places: Option<Self>, number: u64, entry: Range<u64>, at: u64) -> TrackLayout {
+    pub fn layout(
+        places: Option<Self>,
+        (number, uid): (u64, u64),
+        entry: Range<u64>,
+        at: u64,
+    ) -> TrackLayout {
         TrackLayout {
             number,
+            uid,
             entry,
             default_duration_at: places.map(|places| at + places.default_duration as u64),
             size_at: places.map(|places| (at + places.width as u64, at + places.height as u64)),
@@ -118,14 +131,16 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
     out.extend_from_slice(&UNKNOWN_SIZE);
     let segment_at = out.len();
 
-    let (info, duration_in_info) = info(head.unix_nanos, head.title);
+    let date = i64::try_from(head.unix_nanos - EPOCH_NS).unwrap_or(0);
+    let (info, duration_in_info) = info(date, head.title);
     let (tracks, mut layouts) = tracks(head);
     // All SeekHead entries have one length, so that the positions don't depend on themselves:
     // 4 bytes of id, 1 of size, and the entries.
-    let info_at = 4 + 1 + 3 * SEEK_LEN;
+    let info_at = 4 + 1 + 4 * SEEK_LEN;
     let mut seeks = seek(id::INFO, info_at as u64);
     seeks.extend(seek(id::TRACKS, (info_at + info.len()) as u64));
-    seeks.extend(void(SEEK_LEN));
+    // Cues and Tags.
+    seeks.extend(void(SEEK_LEN).repeat(2));
     let seeks_at = element(&mut out, id::SEEK_HEAD, &seeks);
     debug_assert_eq!(out.len(), segment_at + info_at, "the SeekHead's length was foretold");
 
@@ -138,7 +153,9 @@ pub fn head(head: &Head<'_>) -> (Vec<u8>, Layout) {
         segment_size_at,
         segment_at: segment_at as u64,
         seek_cues_at: (seeks_at + 2 * SEEK_LEN) as u64,
+        seek_tags_at: Some((seeks_at + 3 * SEEK_LEN) as u64),
         duration_at,
+        stamp: Stamp { app: APP.to_owned(), date: Some(date) },
         tracks: layouts,
         len: out.len() as u64,
     };
@@ -170,8 +187,7 @@ pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
 }
 
 /// The Info element, and where in it the room for Duration begins.
-fn info(unix_nanos: i128, title: &str) -> (Vec<u8>, usize) {
-    let date = i64::try_from(unix_nanos - EPOCH_NS).unwrap_or(0);
+fn info(date: i64, title: &str) -> (Vec<u8>, usize) {
     let (mut out, mut duration_at) = (Vec::new(), 0);
     let payload_at = master(&mut out, id::INFO, |out| {
         uint(out, id::TIMESTAMP_SCALE, 1_000_000);
@@ -198,7 +214,7 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         let (entry, places) = track_entry(track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
-        layouts.push(Places::layout(places, number, start..payload.len() as u64, entry_at));
+        layouts.push(Places::layout(places, (number, uid), start..payload.len() as u64, entry_at));
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;

@@ -1,9 +1,13 @@
 //! A disk that fails for a moment (S6), under a server that goes on.
 
+use crate::metrics::scrape;
+use crate::support::chunks::{self, Chunks};
 use crate::support::faults::{EIO, Faults};
 use crate::support::judge::{Probe, decode, packets_of};
+use crate::support::media;
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, Script, eventually, on_air};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +86,51 @@ async fn a_file_that_cannot_be_renamed_is_sealed_once_the_disk_works_again_witho
     assert_eq!((&manifest["state"], manifest.get("error")), (&json!("sealed"), None));
     assert!(whole(&server.records(), &manifest).1 > 20);
     drop(other);
+}
+
+#[tokio::test]
+async fn who_uploads_chunks_or_pictures_is_told_that_the_disk_refuses_to_finish_the_file_and_an_operator_too()
+{
+    let (faults, script) = (Faults::build(), script());
+    let server = start(&faults, &script);
+    let api = Api::of(&server);
+    let (mut chunks, _) = Chunks::start(&server, "chunks").await;
+    chunks.upload(&chunks::small(), 50_000).await;
+    let camera = reqwest::Client::new();
+    let request = |method| camera.request(method, server.url("/upload/camera"));
+    let image = media::jpegs(1, "320x180").remove(0);
+    let first = request(Method::POST).header("content-type", "image/jpeg").body(image).send().await.unwrap();
+    let secret = first.headers()["onrecord-resume"].clone();
+    eventually("both are recorded", SOON, async || {
+        let on_air = api.streams().await.into_iter().filter(|one| one["status"] == "PUBLISHING");
+        (on_air.count() == 2).then_some(())
+    })
+    .await;
+    let waiting = async || scrape(&server).await.value("onrecord_recordings_sealing", &[]) as usize;
+    assert_eq!(waiting().await, 0);
+
+    faults.order("rename", ".part", EIO, -1);
+    chunks.say(json!({ "event": "STOP_REC_BLOB" })).await;
+    let told = chunks.next().await.unwrap();
+    assert_eq!(told["event"], "sealing", "{told}");
+    assert!(told["message"].as_str().unwrap().contains("error 5"), "{told}");
+    let end = request(Method::DELETE).header("onrecord-resume", &secret).send().await.unwrap();
+    assert_eq!(end.status(), 202);
+    let told: Value = end.json().await.unwrap();
+    assert_eq!(told["reason"], "sealing", "{told}");
+    assert!(told["message"].as_str().unwrap().contains("error 5"), "{told}");
+    assert_eq!(waiting().await, 2);
+    for stream in api.streams().await {
+        let warning = stream["warnings"][0].as_str().unwrap_or_default();
+        assert!(warning.contains("tried again") && warning.contains("error 5"), "{stream}");
+    }
+
+    faults.end();
+    let recording = chunks.stopped().await;
+    let manifest = api.hook(recording["id"].as_str().unwrap(), "done", SOON).await;
+    assert_eq!(whole(&server.records(), &manifest).1, 60);
+    eventually("nothing waits", SOON, async || (waiting().await == 0).then_some(())).await;
+    assert!(api.recordings().await.iter().all(|one| one["state"] == "sealed"));
 }
 
 #[tokio::test]

@@ -486,3 +486,33 @@ async fn a_log_that_nobody_reads_costs_no_recording() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_by_whip_sees_in_the_list_of_streams_what_does_not_reach_the_server() {
+    let server = Server::start(&[]);
+    let (live, offer) = Live::start(|local| {
+        let mut config = fake(local);
+        config.video.as_mut().unwrap().starts_after = Duration::from_secs(8);
+        config
+    })
+    .await;
+    let (_whip, answer) = Whip::publish(&server.url("/whip/dark"), &offer).await.unwrap();
+    live.accept(&answer).await;
+    let api = Api::of(&server);
+    assert_eq!(api.stream_is("dark", "PUBLISHING").await["warnings"], json!([]));
+    let warnings = async || api.streams().await[0]["warnings"].clone();
+    let told = eventually("a warning", SOON, async || Some(warnings().await).filter(|all| all != &json!([])));
+    assert_eq!(told.await, json!(["No picture reaches the server: check the camera."]));
+    eventually("no warning", SOON, async || (warnings().await == json!([])).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_offer_sends_and_is_not_recorded_is_logged() {
+    let server = Server::start(&[]);
+    let (_live, offer) = Live::start(fake).await;
+    let second = "m=video 9 UDP/TLS/RTP/SAVPF 102\r\nc=IN IP4 0.0.0.0\r\na=mid:cam2\r\na=sendonly\r\na=rtpmap:102 H264/90000\r\n";
+    let (_whip, answer) = Whip::publish(&server.url("/whip/two"), &(offer + second)).await.unwrap();
+    assert!(answer.contains("m=video 0 "), "{answer}");
+    let logged = |line: &&str| line.contains("cam2") && line.contains("none of its codecs is recorded");
+    eventually("a line in the log", SOON, async || server.output().lines().find(logged).map(drop)).await;
+}

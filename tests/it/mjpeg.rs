@@ -151,9 +151,18 @@ async fn a_viewer_who_is_early_waits_in_a_viewers_place_and_sees_the_first_pictu
 
 /// The parts of an answer that ends, each with its time.
 async fn timed(url: &str) -> Vec<(u64, Vec<u8>)> {
+    let (parts, _, last) = told(url).await;
+    assert_eq!(last, None);
+    parts
+}
+
+/// The parts of an answer that ends, each with its time; which of them say that there is damage before them;
+/// and what the last one says, if that is an error.
+async fn told(url: &str) -> (Vec<(u64, Vec<u8>)>, Vec<usize>, Option<Value>) {
     let body = reqwest::get(url).await.unwrap().bytes().await.unwrap();
     let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
     let (mut rest, mut parts) = (body.strip_prefix(b"--frame\r\n").expect("it opens"), Vec::new());
+    let mut damaged = Vec::new();
     while !rest.starts_with(b"--frame--\r\n") {
         let head = find(rest, b"\r\n\r\n").expect("a head") + 4;
         let text = String::from_utf8(rest[..head].to_vec()).unwrap().to_lowercase();
@@ -162,10 +171,61 @@ async fn timed(url: &str) -> Vec<(u64, Vec<u8>)> {
             value.trim().parse().unwrap()
         };
         let end = head + number("content-length:") as usize;
+        if text.contains("content-type: application/json") {
+            assert_eq!(&rest[end..], b"\r\n--frame--\r\n");
+            return (parts, damaged, Some(serde_json::from_slice(&rest[head..end]).unwrap()));
+        }
+        if text.contains("onrecord-damaged:") {
+            damaged.push(parts.len());
+        }
         parts.push((number("onrecord-time:"), rest[head..end].to_vec()));
         rest = rest[end..].strip_prefix(b"\r\n--frame\r\n").expect("a boundary right behind the picture");
     }
-    parts
+    (parts, damaged, None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_at_a_damaged_recording_of_pictures_is_told_where_it_is_damaged() {
+    let server = Server::start(&[NO_HOOK, "record.flush_interval=200ms"]);
+    let images = media::jpegs(20, "320x180");
+    let camera = Camera::start(&server, "cam", &images[0]).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for image in &images[1..] {
+        ticks.tick().await;
+        camera.post(image).await;
+    }
+    let recording = camera.end().await["recording"].clone();
+    let url = format!("{}/pictures", server.url(recording["url"].as_str().unwrap()));
+    let file = server.records().join(recording["file"].as_str().unwrap());
+    let whole = std::fs::read(&file).unwrap();
+    let place = |image: &[u8]| whole.windows(image.len()).position(|window| window == image).unwrap();
+
+    // Where a cluster begins there is nothing any more.
+    let clusters: Vec<_> =
+        (0..whole.len() - 4).filter(|at| whole[*at..].starts_with(&[0x1f, 0x43, 0xb6, 0x75])).collect();
+    let mut hurt = whole.clone();
+    hurt[clusters[1]..clusters[1] + 12].fill(0);
+    std::fs::write(&file, &hurt).unwrap();
+    let (parts, damaged, last) = told(&url).await;
+    println!("{} of {} pictures, damage before {damaged:?}", parts.len(), images.len());
+    let before = images.iter().filter(|image| place(image) < clusters[1]).count();
+    assert!(parts.len() < images.len() && parts.len() > before, "{} pictures", parts.len());
+    assert_eq!((damaged, last), (vec![before], None), "where the damage is");
+
+    // Its end is missing, or is not to be read.
+    let mut zeros = whole.clone();
+    zeros[place(&images[12])..].fill(0);
+    for hurt in [&whole[..place(&images[12])], &zeros] {
+        std::fs::write(&file, hurt).unwrap();
+        let (parts, damaged, last) = told(&url).await;
+        let last = last.expect("an error at the end");
+        println!("{} pictures, then {last}", parts.len());
+        assert!((10..=12).contains(&parts.len()) && damaged.is_empty(), "{} pictures", parts.len());
+        assert!(parts.iter().map(|part| &part.1).eq(&images[..parts.len()]), "other pictures");
+        assert_eq!(last["code"], "internal");
+        let from = format!("from {:.1} s on", parts.last().unwrap().0 as f64 / 1000.0);
+        assert!(last["message"].as_str().unwrap().contains(&from), "{last}, {from}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

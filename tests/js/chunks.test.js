@@ -93,6 +93,19 @@ test("chunks are registered with their prefix, started, sent, stopped with their
   assert.deepEqual(words(heard), ["PENDING", "mode", "PUBLISHING", "UNPUBLISHED"]);
 });
 
+test("a file that the disk refuses to finish is waited for, with a word why", async () => {
+  const { stream, heard } = await recording();
+  const stopped = stream.stop();
+  await settle();
+  upload().says({ event: "sealing", message: "Input/output error" });
+  mock.timers.tick(100_000);
+  const [word, { code, message }] = heard.at(-1);
+  assert.deepEqual([word, code], ["warning", "sealing"]);
+  assert.match(message, /Input\/output error/);
+  upload().says({ event: "stopped", recording: RECORDING, reason: "stopped" });
+  assert.equal(`${await stopped}`, "t_1.webm");
+});
+
 test("after a lost socket the bytes go on where the server is", async () => {
   const { heard } = await recording();
   recorders[0].gives("second");

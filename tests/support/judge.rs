@@ -182,7 +182,7 @@ pub fn av_offsets(file: &Path) -> Vec<f64> {
 }
 
 /// When pictures turn white, in seconds.
-fn flashes(file: &Path) -> Vec<f64> {
+pub fn flashes(file: &Path) -> Vec<f64> {
     // One grey pixel a picture, and its time from `showinfo`.
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-i"])
@@ -199,15 +199,25 @@ fn flashes(file: &Path) -> Vec<f64> {
 }
 
 /// When sound begins, in seconds, to the millisecond.
-fn beeps(file: &Path) -> Vec<f64> {
+pub fn beeps(file: &Path) -> Vec<f64> {
+    // Holes become silence and the first sample is the file's time 0, so that a sample's place is
+    // its time, to 10 ms at worst.
+    beeps_through(file, &["-af", "aresample=async=1:min_hard_comp=0.01:first_pts=0"])
+}
+
+/// The same for who puts one packet behind the other, as most programs do.
+pub fn beeps_laid_end_to_end(file: &Path) -> Vec<f64> {
+    beeps_through(file, &[])
+}
+
+fn beeps_through(file: &Path, filter: &[&str]) -> Vec<f64> {
     const RATE: usize = 48_000;
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-i"])
         .arg(file)
-        // Holes become silence and the first sample is the file's time 0, so that a sample's place is
-        // its time, to 10 ms at worst.
-        .args(["-map", "0:a", "-af", "aresample=async=1:min_hard_comp=0.01:first_pts=0", "-ac", "1"])
-        .args(["-f", "s16le", "-ar", "48000", "-"])
+        .args(["-map", "0:a"])
+        .args(filter)
+        .args(["-ac", "1", "-f", "s16le", "-ar", "48000", "-"])
         .stdin(Stdio::null())
         .output()
         .expect("ffmpeg is installed");

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
 use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid, Pt, Rid, Simulcast, SimulcastLayer};
+use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::{NackEntry, Rtcp};
 use str0m::{Candidate, Event, IceConnectionState, Rtc};
 
 /// When sender reports go out.
@@ -72,6 +74,8 @@ pub struct Config {
     pub red: bool,
     /// Leaves the candidate out of the offer; it is to be sent afterwards.
     pub trickle: bool,
+    /// Notes what is asked of each source.
+    pub notes_asked: bool,
 }
 
 impl Config {
@@ -85,6 +89,7 @@ impl Config {
             wall_ppm: 0.0,
             red: true,
             trickle: false,
+            notes_asked: false,
         }
     }
 
@@ -108,6 +113,34 @@ pub struct Sent {
     pub captured: Duration,
     pub keyframe: bool,
     pub data: Arc<[u8]>,
+}
+
+/// What a source (SSRC) was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// These packets once more.
+    Again(u32, Vec<u16>),
+    Keyframe(u32),
+}
+
+impl Asked {
+    fn of(feedback: &Rtcp) -> Option<Self> {
+        match feedback {
+            Rtcp::Nack(nack) => {
+                let following = |entry: &NackEntry| {
+                    let (first, bits) = (entry.pid, entry.blp);
+                    (0..16)
+                        .filter(move |bit| bits >> bit & 1 == 1)
+                        .map(move |bit| first.wrapping_add(bit + 1))
+                };
+                let all =
+                    nack.reports.iter().flat_map(|entry| [entry.pid].into_iter().chain(following(entry)));
+                Some(Self::Again(*nack.ssrc, all.collect()))
+            }
+            Rtcp::Pli(asked) => Some(Self::Keyframe(*asked.ssrc)),
+            _ => None,
+        }
+    }
 }
 
 struct Track {
@@ -161,6 +194,7 @@ pub struct Publisher {
     candidate: String,
     rtx: Option<u8>,
     resent: usize,
+    asked: Vec<(Instant, Asked)>,
 }
 
 /// How often reports are sent: both tracks' at once, in one datagram.
@@ -173,6 +207,7 @@ impl Publisher {
     pub fn new(config: Config, now: Instant) -> (Self, String) {
         let rtc = Rtc::builder()
             .clear_codecs()
+            .enable_raw_packets(config.notes_asked)
             .enable_vp8(true)
             .enable_opus(true, config.red)
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
@@ -216,6 +251,7 @@ impl Publisher {
             candidate,
             rtx: None,
             resent: 0,
+            asked: Vec::new(),
         };
         (publisher, offer.to_sdp_string())
     }
@@ -259,16 +295,19 @@ impl Publisher {
         offer.to_sdp_string()
     }
 
-    /// Each track goes on from new sources (SSRCs), as encoders that begin anew do.
-    pub fn change_sources(&mut self) {
+    /// Each track goes on from new sources (SSRCs), as encoders that begin anew do; gives them.
+    pub fn change_sources(&mut self) -> Vec<(MediaKind, u32)> {
+        let mut sources = Vec::new();
         for track in &mut self.tracks {
             let mut api = self.peer.rtc.direct_api();
             let (new, repair) = (api.new_ssrc(), api.new_ssrc());
             let repair = track.kind.is_video().then_some(repair);
             api.reset_stream_tx(track.mid, track.rid, new, repair).expect("a stream with other sources");
             track.config.source.request_keyframe();
+            sources.push((track.kind, *new));
             self.peer.drain();
         }
+        sources
     }
 
     /// No more frames; ICE stays up.
@@ -319,6 +358,11 @@ impl Publisher {
         Some(*rtx)
     }
 
+    /// What its sources were asked for, if it notes that.
+    pub fn asked(&self) -> &[(Instant, Asked)] {
+        &self.asked
+    }
+
     /// Packets of video that were sent again.
     pub fn resent(&self) -> usize {
         self.resent
@@ -329,6 +373,11 @@ impl Publisher {
             match event {
                 Event::Connected => {
                     self.connected_at.get_or_insert(now);
+                }
+                Event::RawPacket(packet) => {
+                    if let RawPacket::RtcpRx(feedback) = &*packet {
+                        self.asked.extend(Asked::of(feedback).map(|asked| (now, asked)));
+                    }
                 }
                 Event::IceConnectionStateChange(state) => self.ice = state,
                 Event::KeyframeRequest(request) => {

@@ -1,6 +1,6 @@
 // A recording of JPEG pictures, which no browser plays: the server sends them at their times, as it does live.
 
-import { readPictures } from "./jpeg-view.js";
+import { NOBODY, readPictures } from "./jpeg-view.js";
 import { byId, formatDuration } from "./ui.js";
 
 const box = byId("pictures", HTMLElement);
@@ -15,13 +15,14 @@ let [position, length] = [0, 0];
 let address = "";
 /** Ends what plays. @type {AbortController | null} */
 let playing = null;
-/** @type {(problem: string) => void} */
+/** @typedef {(title: string | null, problem?: string) => void} Report  `null` takes it back. */
+/** @type {Report} */
 let report = () => {};
 
 /**
  * Plays a recording from its beginning.
  * @param {{url: string, duration_ms: number}} recording
- * @param {(problem: string) => void} problem
+ * @param {Report} problem
  */
 export function playPictures({ url, duration_ms }, problem) {
   stopPictures();
@@ -51,22 +52,24 @@ async function play(from) {
   playing?.abort();
   const mine = (playing = new AbortController());
   move(from);
+  report(null);
   const url = new URL(address, location.href);
   url.pathname += "/pictures";
   url.searchParams.set("from", String(from));
   let any = false;
-  const said = await readPictures(url, mine.signal, ({ picture, time }) => {
+  const said = await readPictures(url, mine.signal, ({ picture, time, damaged }) => {
     if (playing !== mine) return;
     any = true;
     const old = shown;
     image.src = shown = URL.createObjectURL(picture);
     URL.revokeObjectURL(old);
     move(time);
+    if (damaged) report("Some of it is missing.", `The file is damaged before ${formatDuration(time)}.`);
   });
   if (playing !== mine) return;
   playing = null;
-  if (any || from > 0) move(length);
-  else report(said);
+  if (said === NOBODY && (any || from > 0)) move(length);
+  else report(any ? "It can't be played any further." : "It can't be played.", said);
   draw();
 }
 

@@ -15,7 +15,8 @@ const SILENCE_MS = 15_000;
 /** A stream that is there shows a picture at once; before that the server waits for it. */
 const FIRST_MS = 3000;
 const OFFLINE = "The server can't be reached. This page goes on by itself when it is back.";
-const NOBODY = "Nobody is publishing at the moment.";
+/** What a stream that has come to its end leaves. */
+export const NOBODY = "Nobody is publishing at the moment.";
 
 /**
  * Shows `/stream/{name}` in an image. The last picture stays while the stream is away.
@@ -51,7 +52,7 @@ export function viewJpeg(image, name, tell = () => {}) {
   };
 }
 
-/** @typedef {{picture: Blob, time: number}} Picture  With its time in a recording, in ms. */
+/** @typedef {{picture: Blob, time: number, damaged: boolean}} Picture  With its time in a recording, in ms, and whether that is damaged before it. */
 
 /**
  * Reads one stream to its end.
@@ -79,11 +80,13 @@ export async function readPictures(url, signal, show, patience = SILENCE_MS) {
       clearTimeout(timer);
       timer = setTimeout(stop, SILENCE_MS);
       const newest = parts.add(next.value);
-      if (!newest) continue;
-      clearTimeout(first);
-      show(newest);
+      if (newest) {
+        clearTimeout(first);
+        show(newest);
+      }
+      if (parts.error) return JSON.parse(await parts.error.text()).message;
     }
-    return NOBODY;
+    return parts.closed ? NOBODY : OFFLINE;
   } catch {
     return silence.signal.reason === NOBODY ? NOBODY : OFFLINE;
   } finally {
@@ -95,7 +98,14 @@ export async function readPictures(url, signal, show, patience = SILENCE_MS) {
 
 /** Takes the stream apart, by each part's Content-Length. */
 class Parts {
+  /** The last part, if it is no picture but the reason why there are no more. @type {Blob | null} */
+  error = null;
   #bytes = new Uint8Array(0);
+
+  /** Whether the server said that there are no more. */
+  get closed() {
+    return new TextDecoder().decode(this.#bytes).endsWith("--frame--\r\n");
+  }
 
   /**
    * @param {Uint8Array} bytes  What came next.
@@ -107,6 +117,7 @@ class Parts {
     all.set(bytes, this.#bytes.length);
     /** @type {Picture | null} */
     let newest = null;
+    let damaged = false;
     let at = 0;
     for (;;) {
       const head = headEnd(all, at);
@@ -116,9 +127,14 @@ class Parts {
       const number = (header) => Number(header.exec(said)?.[1] ?? 0);
       const length = number(/content-length: *(\d+)/i);
       if (head + length > all.length) break;
-      const picture = new Blob([all.subarray(head, head + length)], { type: "image/jpeg" });
-      newest = { picture, time: number(/onrecord-time: *(\d+)/i) };
+      const part = new Blob([all.subarray(head, head + length)], { type: "image/jpeg" });
       at = head + length;
+      if (/content-type: *application\/json/i.test(said)) {
+        this.error = part;
+        break;
+      }
+      damaged ||= /onrecord-damaged:/i.test(said);
+      newest = { picture: part, time: number(/onrecord-time: *(\d+)/i), damaged };
     }
     this.#bytes = all.slice(at);
     return newest;

@@ -152,7 +152,7 @@ function play(manifest) {
   video.hidden = pictures;
   if (pictures) {
     player.showModal();
-    playPictures(manifest, (problem) => tell(byId("video-problem", HTMLElement), "It can't be played.", problem));
+    playPictures(manifest, (title, problem) => tell(byId("video-problem", HTMLElement), title, problem));
     return;
   }
   video.src = `${manifest.url}${manifest.url.includes("?") ? "&" : "?"}inline=1`;

@@ -216,7 +216,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/recordings/{file}/pictures",
         tag: "recordings",
         summary: "Look at a recording of JPEG pictures",
-        about: "No browser plays its file. Each part says in `Onrecord-Time` when it is, in milliseconds.",
+        about: "No browser plays its file. Each part says in `Onrecord-Time` when it is, in milliseconds, and in \
+                `Onrecord-Damaged` that the file is damaged before it. Where the file can't be read on, the last \
+                part is the error, as JSON.",
         query: &[("from", "Where to begin, in milliseconds.")],
         answers: &[(200, "Every picture at its time.", Some(Body::Bytes("multipart/x-mixed-replace")))],
         errors: &["bad_request", "recording_not_found", "gone", "limit_reached"],

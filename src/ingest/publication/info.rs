@@ -40,6 +40,9 @@ pub struct StreamInfo {
     pub lost: u64,
     /// Who watches now.
     pub viewers: usize,
+    /// What is wrong with it, in sentences: a track brings nothing, or nothing that can be decoded; its file
+    /// can't be finished for now. Pages are told by their socket too; who publishes by WHIP sees it here.
+    pub warnings: Vec<String>,
 }
 
 /// The pictures of a live stream.
@@ -138,6 +141,7 @@ impl Publication {
             frames: tally.frames,
             lost: tally.lost,
             viewers: state.stream.as_ref().map_or(0, |stream| stream.viewers()),
+            warnings: self.status.borrow().warnings(),
         }
     }
 }

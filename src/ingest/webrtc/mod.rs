@@ -27,6 +27,7 @@ use crate::ingest::publication::{NoControl, Publication, StreamInfo};
 use crate::ingest::publications::Publications;
 use crate::ingest::status::Status;
 use crate::ingest::webrtc::engine::{Command, Engine};
+use crate::ingest::webrtc::offer::Refused;
 use crate::ingest::webrtc::session::{Answer, Session, SessionConfig};
 use crate::ingest::webrtc::socket::Socket;
 use crate::ingest::{Refusal, SessionId};
@@ -284,6 +285,9 @@ impl WebRtc {
                 return Err(refusal);
             }
         };
+        for Refused { mid, reason } in session.refused() {
+            tracing::warn!(stream = %offer.stream, session = id.as_str(), mid, reason, "a section is not recorded");
+        }
         let accepted = accepted(id.clone(), answer, &publication);
         let (held, session) = (publication.clone(), Box::new(session));
         permit.send(Command::Add { id: id.clone(), session, publication, handshake });

@@ -12,7 +12,7 @@ use watch::Watch;
 
 use crate::base::id::Secret;
 use crate::ingest::webrtc::dtls::Repeats;
-use crate::ingest::webrtc::offer::{Credentials, Plan};
+use crate::ingest::webrtc::offer::{Credentials, Plan, Refused};
 use crate::ingest::webrtc::paths::{Inbound, Paths};
 use crate::ingest::webrtc::receive::Arrived;
 use crate::ingest::webrtc::route;
@@ -174,6 +174,11 @@ impl Session {
     /// Our ICE user fragment: STUN requests for it are this session's.
     pub fn ufrag(&self) -> &str {
         &self.local.ufrag
+    }
+
+    /// What its publisher sends and is not recorded.
+    pub(super) fn refused(&self) -> &[Refused] {
+        &self.plan.refused
     }
 
     /// The tracks its frames name by index.

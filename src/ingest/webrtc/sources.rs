@@ -8,7 +8,8 @@
 //! others end here, before they are put into order or asked for again.
 //!
 //! A track goes over to another source at that one's keyframe: when it is larger, or when the recorded one
-//! has fallen silent while the other goes on. Sound, whose every packet is a beginning, only at the latter.
+//! has fallen silent while the other goes on. Sound, whose every packet is a beginning, only at the latter: it
+//! begins with what the other one sent meanwhile, so that nothing is lost while that is not clear.
 
 use crate::ingest::webrtc::offer::{Carries, Chosen};
 use crate::media::{Kind, Size};
@@ -31,6 +32,8 @@ const HEARD: Duration = Duration::from_secs(1);
 const ENDED_VIDEO: (Duration, u32) = (Duration::from_millis(500), 3);
 /// and sound that is merely late is so on all sources.
 const ENDED_AUDIO: (Duration, u32) = (Duration::from_millis(100), 5);
+/// Packets of sound that are kept meanwhile: 100 ms of the shortest ones, of two sources.
+const MAX_KEPT: usize = 80;
 /// A new source begins with a keyframe. So long it may be on its way,
 const BEGINS: Duration = Duration::from_millis(100);
 /// then it is asked for, with pauses that double from this one
@@ -123,11 +126,13 @@ pub(super) struct Sources {
     all: Vec<Source>,
     /// Index of the one that is recorded.
     recorded: Option<usize>,
+    /// Sound of others since that one was heard, and when it came. Of more than [`MAX_KEPT`] the newest.
+    kept: VecDeque<(rtp::Packet, Instant)>,
 }
 
 impl Sources {
     fn new(chosen: Chosen) -> Self {
-        Self { chosen, all: Vec::new(), recorded: None }
+        Self { chosen, all: Vec::new(), recorded: None, kept: VecDeque::new() }
     }
 
     fn is_video(&self) -> bool {
@@ -160,8 +165,38 @@ impl Sources {
             None => None,
         };
         let Some(at) = at else { return Verdict::Drop };
-        let size = if self.is_video() { keyframe_size(&packet.payload) } else { None };
-        self.heard(at, packet.header.timestamp, size, now)
+        if self.is_video() {
+            return self.heard(at, packet.header.timestamp, keyframe_size(&packet.payload), now);
+        }
+        let silent_since = self.recorded.map(|at| self.all[at].heard);
+        let verdict = self.heard(at, packet.header.timestamp, None, now);
+        self.keep(packet, verdict, silent_since.unwrap_or(now), now)
+    }
+
+    /// Keeps sound that may be recorded yet, while the recorded source is silent; what the verdict is then.
+    fn keep(
+        &mut self,
+        packet: &rtp::Packet,
+        verdict: Verdict,
+        silent_since: Instant,
+        now: Instant,
+    ) -> Verdict {
+        match verdict {
+            Verdict::Media => self.kept.clear(),
+            Verdict::Drop => {
+                if self.kept.len() >= MAX_KEPT {
+                    self.kept.pop_front();
+                }
+                self.kept.push_back((packet.clone(), now));
+            }
+            Verdict::Replaces { .. } => {
+                self.kept.retain(|(kept, _)| kept.header.ssrc == packet.header.ssrc);
+                let begins = self.kept.front().map_or(now, |(_, arrived)| *arrived);
+                let hole = begins.saturating_duration_since(silent_since) >= ENDED_AUDIO.0;
+                return Verdict::Replaces { hole };
+            }
+        }
+        verdict
     }
 
     /// The source whose packets a retransmission's source repeats.
@@ -342,6 +377,11 @@ impl Sections {
     /// The source of a track that is recorded.
     pub fn recorded(&self, track: usize) -> Option<u32> {
         self.all.get(track)?.recorded()
+    }
+
+    /// What a track's source has sent before it was recorded, if that belongs to it, and when it came.
+    pub fn take_kept(&mut self, track: usize) -> VecDeque<(rtp::Packet, Instant)> {
+        self.all.get_mut(track).map(|sources| std::mem::take(&mut sources.kept)).unwrap_or_default()
     }
 
     /// The newest report of a track's recorded source.

@@ -153,10 +153,11 @@ impl Seen {
         }
     }
 
-    /// The SeekHead names Info, Tracks and Cues where they are.
+    /// The SeekHead names Info, Tracks, Cues and Tags where they are.
     pub fn assert_seek_head_is_right(&self) {
         let at = |start: &str| self.account.lines().find(|line| line.starts_with(start)).map(position);
-        let places: Vec<_> = ["|+ Segment information at", "|+ Tracks at", "|+ Cues at"].map(at).to_vec();
+        let places: Vec<_> =
+            ["|+ Segment information at", "|+ Tracks at", "|+ Cues at", "|+ Tags at"].map(at).to_vec();
         let seeks: Vec<_> = self
             .account
             .lines()

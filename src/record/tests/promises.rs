@@ -53,6 +53,68 @@ async fn a_recording_is_whole_and_seekable_in_other_peoples_eyes() {
     assert_eq!(bench.files().len(), 2, "{:?}", bench.files());
 }
 
+fn tags(path: &std::path::Path) -> serde_json::Value {
+    let args = ["-v", "error", "-of", "json", "-show_entries", "format_tags:stream_tags"];
+    serde_json::from_str(&run("ffprobe", &[&args[..], &[path.to_str().unwrap()]].concat())).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_says_whose_it_is_and_how_much_of_each_track_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let (pictures, sound) = (video(0, (320, 180), 4.0, 60, ms(0)), audio(1, 4.0, ms(0)));
+    let name = "entretien n° 7";
+    let manifest = bench.record(name, &[VP8, OPUS], &mixed(&[&pictures, &sound])).await;
+    let path = dir.path().join(&manifest.file);
+    let told = tags(&path);
+    assert_eq!(told["format"]["tags"]["title"], name);
+    for (index, frames) in [&pictures, &sound].into_iter().enumerate() {
+        let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();
+        let track = &told["streams"][index]["tags"];
+        assert_eq!(track["NUMBER_OF_FRAMES"], frames.len().to_string(), "{told}");
+        assert_eq!(track["NUMBER_OF_BYTES"], bytes.to_string());
+        let rate: f64 = track["BPS"].as_str().unwrap().parse().unwrap();
+        assert!((rate / (bytes as f64 * 2.0) - 1.0).abs() < 0.02, "{rate} bits a second of {bytes} bytes");
+        assert!(track["DURATION"].as_str().unwrap().starts_with("00:00:04.0"), "{track}");
+    }
+    // MediaInfo believes them: a rate that it had to work out for itself would be the file's alone.
+    let args = ["--Inform=Audio;%BitRate% %FrameCount%", path.to_str().unwrap()];
+    let expected = format!("{} {}", told["streams"][1]["tags"]["BPS"].as_str().unwrap(), sound.len());
+    assert_eq!(run("mediainfo", &args).trim(), expected);
+    // What a copy keeps, and what is found again after a crash.
+    let copy = dir.path().join("copy.webm");
+    crate::record::repair(&path, Some(&copy), &mut |_, _| true).unwrap();
+    assert_eq!(tags(&copy), told);
+    let whole = fs::read(&path).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(whole.len() as u64 - 100).unwrap();
+    crate::record::repair(&path, None, &mut |_, _| true).unwrap();
+    assert!(fs::read(&path).unwrap() == whole, "sealed again, it is another file");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_part_of_a_file_has_no_statistics_of_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config::default());
+    let (pictures, sound) = (video(0, (320, 180), 4.0, 60, ms(0)), audio(1, 4.0, ms(0)));
+    let manifest = bench.record("a", &[VP8, OPUS], &mixed(&[&pictures, &sound])).await;
+    let (path, merged) = (dir.path().join(&manifest.file), dir.path().join("merged.mkv"));
+    run("mkvmerge", &["-q", "-o", merged.to_str().unwrap(), path.to_str().unwrap()]);
+    let words = tags(&merged);
+    assert_eq!(words["streams"][1]["tags"]["NUMBER_OF_FRAMES"], sound.len().to_string(), "{words}");
+    // Its own statistics are behind the part that is cut off, or in front of the clusters.
+    let bytes = fs::read(&merged).unwrap();
+    for end in [bytes.len() / 2, bytes.len() - 10] {
+        fs::write(&merged, &bytes[..end]).unwrap();
+        let repaired = crate::record::repair(&merged, None, &mut |_, _| true).unwrap();
+        let words = tags(&merged);
+        for (track, stream) in repaired.tracks.iter().zip(words["streams"].as_array().unwrap()) {
+            assert_eq!(stream["tags"]["NUMBER_OF_FRAMES"], track.frames.to_string(), "{words}");
+        }
+        let account = run("mkvinfo", &["-a", merged.to_str().unwrap()]);
+        assert_eq!(account.matches("Name: BPS").count(), 2, "{account}");
+    }
+}
+
 #[tokio::test]
 async fn the_frame_rate_that_tools_read_is_that_of_an_uneven_camera() {
     let dir = tempfile::tempdir().unwrap();

@@ -50,13 +50,13 @@ fn assert_filled(dir: &Path, manifest: &Manifest, sent: &[Frame], base: Duration
     let mut all = [times(true), times(false)].concat();
     all.sort_unstable();
     let steps: Vec<_> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(steps.iter().all(|step| (10..=30).contains(step)), "packets of 20 ms: {steps:?}");
+    assert!(steps.iter().all(|step| *step <= 30), "packets of 20 ms: {steps:?}");
     assert_eq!(manifest.tracks[1].frames, sent.len() as u64, "the manifest counts what came");
     let duration = manifest.duration_ms as f64;
     let (ffmpeg, gstreamer) = (heard_by_ffmpeg(&path), heard_by_gstreamer(&path));
     println!("{}: {duration} ms, ffmpeg hears {ffmpeg}, GStreamer {gstreamer}", manifest.stream.as_str());
-    assert!((ffmpeg - duration).abs() <= 40.0, "{ffmpeg} of {duration} ms for ffmpeg");
-    assert!((gstreamer - duration).abs() <= 40.0, "{gstreamer} of {duration} ms for GStreamer");
+    assert!((ffmpeg - duration).abs() <= 25.0, "{ffmpeg} of {duration} ms for ffmpeg");
+    assert!((gstreamer - duration).abs() <= 25.0, "{gstreamer} of {duration} ms for GStreamer");
     seen
 }
 
@@ -105,6 +105,36 @@ async fn holes_stay_where_nobody_wants_them_filled() {
     let seen = judge(&dir.path().join(&manifest.file));
     assert!(seen.packets.iter().all(|packet| !packet.filler));
     seen.assert_holds(2, &sound);
+}
+
+#[tokio::test]
+async fn a_file_of_ours_with_holes_can_be_filled_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Config { fill_silence: false, ..Config::default() });
+    let (pictures, sound) = (video(0, (320, 180), 6.0, 60, ms(0)), audio(1, 5.9, ms(0)));
+    let cases: [(&str, &dyn Fn(u64) -> bool); 3] = [
+        ("late, muted and early", &|at| (500..2_000).contains(&at) || (3_000..5_000).contains(&at)),
+        ("pauses in speech", &|at| at % 400 == 0),
+        ("cut", &|at| !(1_000..4_000).contains(&at)),
+    ];
+    for (name, keep) in cases {
+        let sent = only(&sound, keep);
+        let manifest = bench.record(name, &[VP8, OPUS], &mixed(&[&pictures, &sent])).await;
+        let path = dir.path().join(&manifest.file);
+        if name == "cut" {
+            // Sealed in its room first, then written anew.
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 100).unwrap();
+        }
+        let (repaired, filled) = crate::record::repair_and_fill(&path, None, &mut |_, _| true).unwrap();
+        println!("{name}: {filled:?}");
+        assert_eq!((repaired.tracks[1].frames, filled.left.len()), (sent.len() as u64, 0));
+        let seen = assert_filled(dir.path(), &manifest, &sent, ms(0));
+        seen.assert_cues_point_at_blocks();
+        let whole = std::fs::read(&path).unwrap();
+        let (_, again) = crate::record::repair_and_fill(&path, None, &mut |_, _| true).unwrap();
+        assert!(again == crate::record::Filled::default() && std::fs::read(&path).unwrap() == whole);
+    }
 }
 
 #[tokio::test]

@@ -11,13 +11,15 @@ struct Sender {
     seed: u64,
     /// Parts per million by which the audio's media clock is fast.
     audio_ppm: i64,
+    /// Microseconds of sound that it has lost so far.
+    lost: i64,
     /// Microseconds of delay of each track's path, beside the jitter.
     jitter: i64,
 }
 
 impl Sender {
     fn new(audio_ppm: i64, jitter: i64) -> Self {
-        Self { timeline: Timeline::new(2, VIDEO), seed: 7, audio_ppm, jitter }
+        Self { timeline: Timeline::new(2, VIDEO), seed: 7, audio_ppm, lost: 0, jitter }
     }
 
     fn random(&mut self) -> i64 {
@@ -28,7 +30,7 @@ impl Sender {
     fn media(&self, track: usize, captured: i64) -> i64 {
         match track {
             VIDEO => 5_000_000_000 + captured,
-            _ => 77_000_000 + captured + captured * self.audio_ppm / 1_000_000,
+            _ => 77_000_000 + captured + captured * self.audio_ppm / 1_000_000 - self.lost,
         }
     }
 
@@ -120,6 +122,27 @@ fn a_sender_whose_clock_is_set_stays_in_step() {
     sender.timeline.reported(VIDEO, media, 0, 20_000_000);
     let (video, audio) = (sender.send(VIDEO, 20_100_000), sender.send(AUDIO, 20_100_000));
     assert!((video - audio).abs() < 20_000, "half of the reports were believed: {}", video - audio);
+}
+
+#[test]
+fn a_microphone_that_loses_much_at_once_is_in_step_again_soon_after_the_cameras_next_report() {
+    let mut sender = Sender::new(0, 10_000);
+    sender.play(20, 0, Some(0));
+    sender.lost = 250_000;
+    let mut apart = Vec::new();
+    for now in (20_000_000..24_000_000).step_by(20_000) {
+        if now == 20_400_000 {
+            sender.report(AUDIO, now);
+        }
+        if now % 1_000_000 == 100_000 {
+            sender.report(VIDEO, now);
+        }
+        apart.push((sender.send(VIDEO, now) - sender.send(AUDIO, now)).abs() / 1_000);
+    }
+    assert!(apart[20] > 200, "it is early: {apart:?} ms");
+    let late = apart.iter().rposition(|apart| *apart > 20).unwrap() * 20;
+    println!("in step again after {late} ms");
+    assert!(late < 2_500, "{apart:?} ms");
 }
 
 /// Frames as they come out: those whose time isn't clear wait.

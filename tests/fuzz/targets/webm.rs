@@ -3,7 +3,7 @@
 use onrecord::fuzzing;
 use onrecord::media::{h264, opus, vp9};
 use onrecord::webm::{
-    Block, Clusters, Head, Index, MAX_HEAD, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, head, seal,
+    Block, Clusters, Head, Index, MAX_HEAD, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
     tick_of, tracks_of,
 };
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub fn run(data: &[u8]) {
     // Whatever stands where a file's parts stand: these are read on their own, too.
     let _ = (tick_of(file), tracks_of(file), opus::duration(file), vp9::size(file));
     let _ = (h264::config(file), h264::to_length_prefixed(file), h264::parameter_sets(file));
-    copied(file);
+    copied(file, Vec::new());
+    copied(file, vec![row(1, *split), row(2, *split)]);
     mended(file);
     sealed(file);
 }
@@ -48,8 +49,14 @@ fn items(file: &[u8], pieces: &mut impl Iterator<Item = usize>) -> (Vec<String>,
     }
 }
 
-fn plan(file: &[u8]) -> Result<Plan, String> {
-    let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::default());
+/// A second of silence on a track, behind so many of its blocks.
+fn row(track: u64, behind: u8) -> Row {
+    let (length, packet) = (Duration::from_millis(20), opus::silence(Duration::from_millis(20), true));
+    Row { track, behind: behind.into(), at: length * u32::from(behind), length, count: 50, packet }
+}
+
+fn plan(file: &[u8], rows: Vec<Row>) -> Result<Plan, String> {
+    let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::with(rows));
     reader.push(file);
     reader.finish();
     while let Some(item) = reader.read().map_err(|error| error.to_string())? {
@@ -59,19 +66,19 @@ fn plan(file: &[u8]) -> Result<Plan, String> {
 }
 
 /// The copy that `onrecord repair` makes, which it reads again before it gives it the name.
-fn copied(file: &[u8]) {
-    let Ok(plan) = plan(file) else { return };
+fn copied(file: &[u8], rows: Vec<Row>) {
+    let Ok(plan) = plan(file, rows) else { return };
     assert!(plan.tracks.iter().map(|(_, frames)| frames).sum::<u64>() > 0);
     let mut copy = Vec::new();
     for piece in plan.pieces() {
         match piece {
-            Piece::Bytes(bytes) => copy.extend_from_slice(bytes),
+            Piece::Bytes(bytes) => copy.extend_from_slice(&bytes),
             Piece::Copy(range) => copy.extend_from_slice(&file[range.start as usize..range.end as usize]),
         }
     }
     assert_eq!(copy.len() as u64, plan.len);
-    let again = self::plan(&copy).unwrap_or_else(|why| panic!("its copy: {why}"));
-    assert_eq!(again.len, plan.len);
+    let again = self::plan(&copy, Vec::new()).unwrap_or_else(|why| panic!("its copy: {why}"));
+    assert_eq!((again.len, again.digest), (plan.len, plan.digest));
 }
 
 /// One of our own files, cut or damaged.
@@ -136,7 +143,7 @@ fn sealed(file: &[u8]) {
 
 /// Read as a stranger's file.
 fn is_seekable(file: &[u8], frames: u64) {
-    let plan = plan(file).unwrap_or_else(|why| panic!("a sealed file can't be read: {why}"));
+    let plan = plan(file, Vec::new()).unwrap_or_else(|why| panic!("a sealed file can't be read: {why}"));
     let found: u64 = plan.tracks.iter().map(|(_, frames)| frames).sum();
     assert_eq!((found, plan.damaged), (frames, (0, 0)), "lacks {:?}", plan.lacks);
     assert!(plan.is_whole(), "lacks {:?}", plan.lacks);

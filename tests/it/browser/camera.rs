@@ -103,7 +103,7 @@ async fn a_recording_of_pictures_plays_and_seeks_on_the_page_of_recordings() {
         }
     }
     assert_eq!(client.delete(&url).send().await.unwrap().status(), 200);
-    studio.the_one_recording(SOON).await;
+    let manifest = studio.the_one_recording(SOON).await;
     browser.goto(&studio.server.url("/recordings")).await;
     browser.run(SHOWS).await;
     browser.until("document.querySelector('[data-action=play]')", SOON).await;
@@ -120,6 +120,18 @@ async fn a_recording_of_pictures_plays_and_seeks_on_the_page_of_recordings() {
         slider.dispatchEvent(new Event('change'));";
     browser.run(seek).await;
     browser.until("shows(image, 1)", SOON).await;
+    // Somebody cuts the file.
+    let file = studio.path(manifest["file"].as_str().unwrap());
+    let len = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len * 3 / 4).unwrap();
+    browser.click("#picture-play").await;
+    browser.until("document.querySelector('#picture-play').textContent === 'Play'", SOON).await;
+    browser.click("#picture-play").await;
+    let told = "!document.querySelector('#video-problem').hidden";
+    browser.until(told, SOON).await;
+    let problem = browser.text("#video-problem").await;
+    assert!(problem.contains("can't be read from"), "{problem}");
+    look(&browser, &pictures(), "recording-of-pictures-damaged").await;
     browser.click("#player .quiet").await;
     browser.until("!document.querySelector('#player').open", SOON).await;
     let console = browser.console().await;

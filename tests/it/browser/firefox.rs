@@ -44,6 +44,23 @@ async fn firefox_publishes_and_watches_what_it_publishes_by_each_way() {
         judge::decode(&file).unwrap();
         assert!(Probe::of(&file).duration() > Some(Duration::from_secs_f64(WATCHED)), "{mode}");
         assert!(!judge::cue_times(&file).is_empty(), "{mode} can't be entered");
+        plays_from_the_middle(&browser, &take.url, Probe::of(&file).duration().unwrap()).await;
     }
     studio.hook.ran(2, SOON).await;
+}
+
+/// Of a recording that is sealed.
+async fn plays_from_the_middle(browser: &Browser, url: &str, duration: Duration) {
+    let script = format!(
+        "window.film = document.createElement('video');
+        film.muted = true;
+        film.onloadedmetadata = () => {{ film.currentTime = film.duration / 2; film.play(); }};
+        film.src = '{url}?inline=1';"
+    );
+    browser.run(&script).await;
+    let half = duration.as_secs_f64() / 2.0;
+    let plays = format!("film.error || film.currentTime > {} && film.duration", half + 0.3);
+    let told = browser.until(&plays, SOON).await.as_f64().expect("it plays");
+    println!("{told} s of {duration:?}");
+    assert!((told - duration.as_secs_f64()).abs() < 0.05, "{told} s of {duration:?}");
 }

@@ -157,6 +157,11 @@ async fn a_camera_that_sends_nothing_is_told_on_the_page() {
     browser.click("#start").await;
     browser.until("document.querySelector('#note').textContent.includes('No picture')", CONNECT).await;
     browser.until("document.querySelector('#status').dataset.status === 'PUBLISHING'", SOON).await;
+    let publisher = browser.new_window().await;
+    browser.goto(&studio.server.url("/")).await;
+    let says = "document.querySelector('[data-stream=dark] .warnings')?.textContent.includes('No picture')";
+    browser.until(says, SOON).await;
+    browser.switch(publisher).await;
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", Duration::from_secs(20)).await;
     let manifest = studio.the_one_recording(SOON).await;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod command;
+mod holes;
 mod large;
 mod muxers;
 mod parts;
@@ -89,12 +90,25 @@ fn muxed(codecs: &[&str], format: &str, live: bool) -> Vec<u8> {
 
 /// Five seconds of picture and sound from a pipeline of GStreamer.
 fn gstreamer(video: &str, mux: &str) -> Vec<u8> {
+    gstreamer_with(video, mux, "num-buffers=250")
+}
+
+/// Five seconds of picture, and of sound those from 1 to 4 s.
+fn gstreamer_late() -> Vec<u8> {
+    gstreamer_with(
+        "vp8enc deadline=1 keyframe-max-dist=30",
+        "webmmux",
+        "num-buffers=150 timestamp-offset=1000000000",
+    )
+}
+
+fn gstreamer_with(video: &str, mux: &str, sound: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("out");
     let pipeline = format!(
         "{mux} name=mux ! filesink location={} \
          videotestsrc num-buffers=150 ! video/x-raw,width=320,height=180,framerate=30/1 ! {video} ! queue ! mux. \
-         audiotestsrc samplesperbuffer=960 num-buffers=250 ! audio/x-raw,rate=48000,channels=2 ! opusenc ! queue ! mux.",
+         audiotestsrc samplesperbuffer=960 {sound} ! audio/x-raw,rate=48000,channels=2 ! opusenc ! queue ! mux.",
         file.display()
     );
     let output = Command::new("gst-launch-1.0").arg("-q").args(pipeline.split_whitespace()).output();

@@ -230,7 +230,8 @@ async fn flipped_bytes_never_make_an_unplayable_file_under_a_final_name() {
     in_pairs(&judged, |path| {
         assert_seekable(path);
         let packets = judge::packets(path).len();
-        assert!(packets > 400, "{}: {packets} of about 640 frames are left", path.display());
+        // Each of three bytes may cost a cluster of a second, and the pictures up to the next keyframe.
+        assert!(packets >= 640 - 3 * 110, "{}: {packets} of about 640 frames are left", path.display());
     });
     println!(
         "{FLIPPED} files with flipped bytes: {whole} whole in {took:?}, {} in quarantine; ffmpeg judged {}; {:?} with that",

@@ -47,7 +47,7 @@ export async function liveStream(session, name) {
  */
 export async function sealedRecording(session, id) {
   const manifest = await ask(session, `api/recordings/${encodeURIComponent(id)}`);
-  if (!manifest || manifest === HIDDEN || manifest.state === "recording" || !manifest.file) return null;
+  if (!manifest || manifest === HIDDEN || ["recording", "sealing"].includes(manifest.state) || !manifest.file) return null;
   const fields = { ...manifest, url: manifest.url ?? `recordings/${encodeURIComponent(manifest.file)}` };
   return { info: new RecordInfo(fields, session.address("")), end_reason: manifest.end_reason };
 }

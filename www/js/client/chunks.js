@@ -7,7 +7,7 @@ import { ChunkSocket } from "./chunksocket.js";
 import { OnrecordError, RecordInfo, pause } from "./model.js";
 import { Recorder, mimeFor } from "./recorder.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable, unsealed } from "./way.js";
 
 /** @typedef {import("./chunksocket.js").ChunksMessage} ChunksMessage */
 
@@ -220,6 +220,7 @@ export class Chunks extends Way {
   #heard(message) {
     if (message.event === "registered") this.#registered(message);
     else if (message.event === "ack") this.#acked(message.offset ?? 0);
+    else if (message.event === "sealing") this.#sealing(message);
     else if (message.event === "stopped") this.#stopped(message);
     else if (message.event === "error") this.#refused(message);
   }
@@ -296,6 +297,16 @@ export class Chunks extends Way {
       host.emit("resumed", { lost_ms });
       this.#recordAnew();
     }
+  }
+
+  /** The recording is over, and the server's disk refuses to finish it. @param {ChunksMessage} message */
+  #sealing({ message = "" }) {
+    this.stopping = true;
+    this.#turn += 1;
+    this.#recorder?.close();
+    for (const timer of ["pump", "ack"]) this.#timers.cancel(timer); // what it hasn't taken has no place any more
+    this.#timers.after("stop", GIVE_UP, () => this.#late());
+    this.host.emit("warning", unsealed(message));
   }
 
   /** @param {ChunksMessage} message */

@@ -4,7 +4,7 @@ import { LOOK_MS, liveStream, sealedRecording } from "./catalogue.js";
 import { JpegUploader, UploadError, pulse } from "./jpeg.js";
 import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, STOP_DEADLINE, UNWANTED, Way, unreachable, unsealed } from "./way.js";
 
 /** @typedef {import("./jpeg.js").LastStatus} LastStatus */
 
@@ -133,6 +133,7 @@ export class Mjpeg extends Way {
     this.#timers.after("pause", STOP_DEADLINE, () => {});
     const last = await uploader.ask().catch(() => null);
     if (this.#closed) return;
+    if (last?.reason === "sealing") return this.#sealing(last, await liveStream(host.session, host.name()));
     const reason = last?.reason ?? "server_crashed";
     const info = this.#info(last);
     if (!UNWANTED.includes(reason)) return host.ended(info, reason);
@@ -149,8 +150,23 @@ export class Mjpeg extends Way {
     if (this.#closed) return;
     if (last?.status === STREAM_STATUS.FAILED) this.#fail(new OnrecordError(last.reason ?? "failed", last.message ?? "Nothing was recorded."));
     else if (!last || last.status === STREAM_STATUS.UNPUBLISHED) host.ended(this.#info(last), last?.reason ?? "stopped");
+    else if (last.reason === "sealing") await this.#sealing(last, live);
     else if (live?.recording) await this.#sealed(live.recording); // sealing takes longer than the server lets a request wait
     else host.ended(null, "stopped");
+  }
+
+  /**
+   * The recording is over, and the server's disk refuses to finish it.
+   * @param {LastStatus} last
+   * @param {{recording: string | null} | null} live
+   */
+  async #sealing({ message = "" }, live) {
+    if (this.#closed) return;
+    this.stopping = true;
+    this.#still();
+    this.#timers.after("stop", GIVE_UP, () => this.#fail(unreachable()));
+    this.host.emit("warning", unsealed(message));
+    if (live?.recording) await this.#sealed(live.recording);
   }
 
   /** @param {string} id */

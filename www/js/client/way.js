@@ -50,6 +50,14 @@ export function unreachable() {
   );
 }
 
+/**
+ * The recording is over, and the server's disk refuses to finish it.
+ * @param {string} why
+ */
+export function unsealed(why) {
+  return new OnrecordError("sealing", `The server tries again until it is done: ${why}`);
+}
+
 /** The interface, with what a way may leave out. */
 export class Way {
   /** @protected */ host;

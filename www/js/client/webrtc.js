@@ -3,7 +3,7 @@
 import { OnrecordError, RecordInfo, STREAM_STATUS, pause } from "./model.js";
 import { Peer } from "./peer.js";
 import { Timers } from "./waiting.js";
-import { GIVE_UP, GIVE_UP_START, GOODBYE_PATIENCE, STOP_DEADLINE, UNWANTED, Way, unreachable } from "./way.js";
+import { GIVE_UP, GIVE_UP_START, GOODBYE_PATIENCE, STOP_DEADLINE, UNWANTED, Way, unreachable, unsealed } from "./way.js";
 
 /** @typedef {import("./model.js").ServerMessage} ServerMessage */
 
@@ -247,7 +247,7 @@ export class Webrtc extends Way {
     this.stopping = true;
     this.#peer?.silence();
     this.#timers.after("stop", GIVE_UP, () => this.#fail(unreachable()));
-    this.host.emit("warning", new OnrecordError("sealing", `The server tries again until it is done: ${message}`));
+    this.host.emit("warning", unsealed(message));
   }
 
   /**

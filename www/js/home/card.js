@@ -17,6 +17,7 @@ import { el, formatBitrate, formatDuration } from "../ui.js";
  * @property {number} frames
  * @property {number} lost
  * @property {number} viewers
+ * @property {string[]} warnings
  */
 
 /** @typedef {"cut" | "stop-recording" | "start-recording" | "end"} Action */
@@ -41,6 +42,7 @@ export class Card {
   #rates = null;
   #age = el("span");
   #facts = el("p", { className: "facts tabular" });
+  #warnings = el("p", { className: "warnings" });
   #state = el("p", { className: "state-badge" });
   #none = el("span", { className: "no-picture" });
   #cut;
@@ -73,6 +75,7 @@ export class Card {
       el("a", { className: "thumb", href: watch, tabIndex: -1, ariaHidden: "true" }, canvas, this.#none, this.#state),
       el("p", { className: "name" }, stream),
       this.#facts,
+      this.#warnings,
       el("div", { className: "actions" }, view, this.#cut, this.#record, end),
     );
     this.show(live);
@@ -86,7 +89,7 @@ export class Card {
     const rates = this.#count(live, now);
     this.rate = rates?.bits ?? 0;
     this.#started = Date.parse(live.started_at);
-    const { video, via, tracks, viewers, lost } = live;
+    const { video, via, tracks, viewers, lost, warnings } = live;
     Object.assign(this.frame, { jpeg: via === "mjpeg", live: video !== null });
     const codecs = tracks.map((codec) => CODECS[/** @type {keyof typeof CODECS} */ (codec)] ?? codec).join(" + ");
     const facts = [
@@ -99,6 +102,8 @@ export class Card {
       lost && `${lost} lost`,
     ];
     this.#facts.replaceChildren(this.#age, ...facts.filter(Boolean).map((fact) => el("span", {}, String(fact))));
+    this.#warnings.textContent = warnings.join(" ");
+    this.#warnings.hidden = !warnings.length;
     this.element.dataset.rate = String(Math.round(this.rate));
     this.#none.textContent = video ? "" : tracks.length ? "Sound only" : "No picture yet";
     this.#none.hidden = video !== null;

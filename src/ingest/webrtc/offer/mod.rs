@@ -80,9 +80,26 @@ pub(super) struct Plan {
     pub candidates: Vec<String>,
     /// Where and with whom.
     transport: Transport,
+    /// Sections that send something which is not recorded.
+    pub refused: Vec<Refused>,
     /// All sections, for the answer.
     sections: Vec<Offered>,
 }
+
+/// A section that sends something which is not recorded: its port is 0 in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Its `a=mid`, or its place where it has none.
+    pub mid: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What is recorded: of each kind the section's `m=` line, the encoding's name, the codec and its channels.
+const RECORDED: [(Kind, &str, &str, Codec, u8); 2] = [
+    (Kind::Video, "m=video ", "VP8/90000", Codec::Vp8, 0),
+    (Kind::Audio, "m=audio ", "opus/48000/2", Codec::Opus, 2),
+];
 
 impl Plan {
     /// `a=ice-ufrag` and `a=ice-pwd`.
@@ -160,6 +177,7 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, Refusal> {
         reduced: reduce(&session, &sections, &chosen, &transport),
         candidates: candidates(sdp),
         transport,
+        refused: refused(&session, &sections, &chosen),
         sections: sections.iter().map(|section| Offered::of(section)).collect(),
         chosen,
     })
@@ -169,10 +187,7 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, Refusal> {
 fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refusal> {
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut offered = 0;
-    for (kind, media, encoding, codec, channels) in [
-        (Kind::Video, "m=video ", "VP8/90000", Codec::Vp8, 0),
-        (Kind::Audio, "m=audio ", "opus/48000/2", Codec::Opus, 2),
-    ] {
+    for (kind, media, encoding, codec, channels) in RECORDED {
         let sending =
             || sections.iter().enumerate().filter(|(_, s)| s[0].starts_with(media) && sends(session, s));
         if sending().next().is_none() {
@@ -208,12 +223,36 @@ fn choose_section(
     let media: Vec<u8> = media.map(|format| format.payload_type).collect();
     Chosen {
         index,
-        mid: mid(section).map_or_else(|| format!("section-{index}"), str::to_owned),
+        mid: name_of(index, section),
         track: track.clone(),
         ssrcs: ssrcs(section),
         formats,
         marks: Marks::read(session, section, &media),
     }
+}
+
+fn name_of(index: usize, section: &[&str]) -> String {
+    mid(section).map_or_else(|| format!("section-{index}"), str::to_owned)
+}
+
+/// The sections that send something and were not chosen.
+fn refused(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Vec<Refused> {
+    let left_out = |(index, section): &(usize, &Vec<&str>)| {
+        chosen.iter().all(|chosen| chosen.index != *index) && sends(session, section)
+    };
+    let reason = |section: &[&str]| {
+        let kind = RECORDED.into_iter().find(|(_, media, ..)| section[0].starts_with(media));
+        let Some((kind, _, encoding, ..)) = kind else { return "only audio and video are recorded" };
+        match formats::find(section, kind, encoding).is_empty() {
+            true => "none of its codecs is recorded",
+            false => "one section of a kind is recorded, and another one comes before it",
+        }
+    };
+    let refused = |(index, section): (usize, &Vec<&str>)| Refused {
+        mid: name_of(index, section),
+        reason: reason(section),
+    };
+    sections.iter().enumerate().filter(left_out).map(refused).collect()
 }
 
 fn ssrcs(section: &[&str]) -> Vec<u32> {

@@ -45,6 +45,24 @@ fn one_audio_and_one_video_section_are_taken_and_the_rest_is_rejected_with_port_
 }
 
 #[test]
+fn a_section_that_sends_what_is_not_recorded_is_named_with_the_reason() {
+    let second = VIDEO.replace("mid:1", "mid:3");
+    let idle = second.replace("mid:3", "mid:4").replace("sendonly", "recvonly");
+    let given_up = second.replace("mid:3", "mid:5").replace("video 9", "video 0");
+    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=sctp-port:5000\r\n";
+    let plan = plan(&format!("{SESSION}{AUDIO}{VIDEO}{H264}{second}{idle}{given_up}{data}")).unwrap();
+    let refused: Vec<_> = plan.refused.iter().map(|refused| (refused.mid.as_str(), refused.reason)).collect();
+    assert_eq!(
+        refused,
+        [
+            ("2", "none of its codecs is recorded"),
+            ("3", "one section of a kind is recorded, and another one comes before it"),
+            ("section-6", "only audio and video are recorded"),
+        ]
+    );
+}
+
+#[test]
 fn an_offer_that_cannot_be_recorded_says_why() {
     let because = |sdp: &str| plan(sdp).map(|_| ()).unwrap_err();
     assert_eq!(because(&format!("{SESSION}{AUDIO}{H264}")), Refusal::UnsupportedCodec);

@@ -47,20 +47,38 @@ impl Session {
         if verdict == Verdict::Drop {
             return;
         }
+        if let Verdict::Replaces { hole } = verdict {
+            tracing::debug!(
+                ssrc = packet.header.ssrc,
+                track,
+                hole,
+                "another source is recorded from here on"
+            );
+            self.pipeline.replace_source(track, hole, now);
+            for (packet, arrived) in self.sections.take_kept(track) {
+                let packet = self.media_of(track, packet);
+                self.pipeline.packet(track, packet, arrived);
+            }
+        }
+        let packet = self.media_of(track, packet);
+        self.pipeline.packet(track, packet, now);
+        if verdict == Verdict::Media {
+            return;
+        }
+        if let Some(Report { ntp, rtp, arrived }) = self.sections.report(track) {
+            self.pipeline.sender_report(track, ntp, rtp, arrived);
+        }
+    }
+
+    /// A packet of a track as the pipeline takes it.
+    fn media_of(&self, track: usize, packet: rtc::rtp::Packet) -> rtp::Packet {
         let carries = self.plan.chosen[track].carries(packet.header.payload_type);
-        let media = rtp::Packet {
+        rtp::Packet {
             sequence: packet.header.sequence_number,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
             payload: packet.payload,
             red: carries == Some(Carries::Redundancy),
-        };
-        let Verdict::Replaces { hole } = verdict else { return self.pipeline.packet(track, media, now) };
-        tracing::debug!(ssrc = packet.header.ssrc, track, hole, "another source is recorded from here on");
-        self.pipeline.replace_source(track, hole, now);
-        self.pipeline.packet(track, media, now);
-        if let Some(Report { ntp, rtp, arrived }) = self.sections.report(track) {
-            self.pipeline.sender_report(track, ntp, rtp, arrived);
         }
     }
 

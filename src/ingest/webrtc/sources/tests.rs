@@ -170,17 +170,27 @@ fn sound_from_a_new_source_is_taken_once_the_old_one_is_silent() {
         scene.pass(20);
         assert_eq!((scene.sound(1), scene.sound(2)), (Verdict::Media, Verdict::Drop));
     }
-    let taken: Vec<Verdict> = (0..7)
+    let mut taken = Vec::new();
+    while !matches!(taken.last(), Some(Verdict::Replaces { .. })) {
+        scene.pass(20);
+        taken.push(scene.sound(2));
+    }
+    assert_eq!((taken.len(), taken.last()), (5, Some(&WHOLE)), "{taken:?}");
+    let kept = scene.sections.take_kept(1);
+    assert!(kept.iter().all(|(packet, _)| packet.header.ssrc == 2));
+    assert_eq!(kept.len(), 5, "what it has sent since the old one was heard");
+    assert_eq!((scene.sound(2), scene.sections.take_kept(1).len()), (Verdict::Media, 0));
+    scene.pass(1_000);
+    let taken: Vec<Verdict> = (0..6)
         .map(|_| {
             scene.pass(20);
-            scene.sound(2)
+            scene.sound(4)
         })
         .collect();
-    assert_eq!(taken.iter().filter(|verdict| **verdict == AFTER_A_HOLE).count(), 1, "{taken:?}");
-    assert_eq!(taken.last(), Some(&Verdict::Media));
-    scene.sections.left(2);
+    assert!(taken.contains(&AFTER_A_HOLE), "nothing was sent for a second: {taken:?}");
+    scene.sections.left(4);
     scene.pass(20);
-    assert_eq!(scene.sound(3), AFTER_A_HOLE, "the old one has said goodbye");
+    assert_eq!(scene.sound(2), WHOLE, "the one before has said goodbye");
 }
 
 #[test]
@@ -244,4 +254,16 @@ fn sources_without_end_are_not_all_looked_into_and_the_offers_own_always_are() {
         scene.picture(ssrc, None);
     }
     assert_eq!(scene.sections.all[0].all.len(), MAX_SOURCES);
+}
+
+#[test]
+fn sound_of_others_is_kept_only_while_the_recorded_one_is_silent_and_not_without_end() {
+    let mut scene = Scene::new(&[video(Marks::default()), audio()]);
+    scene.sound(1);
+    for other in 0..10_000 {
+        scene.sound(2 + other % 10);
+        assert!(scene.sections.all[1].kept.len() <= MAX_KEPT);
+    }
+    scene.sound(1);
+    assert!(scene.sections.all[1].kept.is_empty());
 }

@@ -1,0 +1,144 @@
+//! Holes in the sound of a whole file: which packets of silence a recording would have had in them.
+
+use crate::media::Track;
+use crate::record::silence::Silence;
+use crate::webm::{self, ForeignTrack, Item, Row, StoredBlock};
+use std::time::Duration;
+
+/// The most silence that is put into a file: times that leap would make one that fills the disk.
+const MOST: Duration = Duration::from_secs(24 * 3600);
+/// Holes that a file may have, 100 bytes each: those of a speaker who pauses twice a second for a day.
+const MAX_ROWS: usize = 1 << 18;
+/// TrackNumbers are small, and what has a larger one is damage.
+const MAX_NUMBER: u64 = 1 << 28;
+
+/// What became of the holes in a file's sound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Silence that was put in.
+    pub silence: Duration,
+    /// CodecIDs of tracks of sound whose holes stay.
+    pub left: Vec<String>,
+}
+
+/// Takes the items of a file.
+#[derive(Debug)]
+pub(super) struct Holes {
+    tick: Duration,
+    lanes: Vec<Lane>,
+    left: Vec<String>,
+    count: usize,
+    silence: Duration,
+}
+
+/// A track of sound that can be filled.
+#[derive(Debug)]
+struct Lane {
+    number: u64,
+    silence: Silence,
+    /// Blocks so far.
+    blocks: u64,
+    /// Start of the newest packet.
+    newest: Duration,
+    rows: Vec<Row>,
+}
+
+impl Holes {
+    pub fn new() -> Self {
+        let tick = Duration::from_millis(1);
+        Self { tick, lanes: Vec::new(), left: Vec::new(), count: 0, silence: Duration::ZERO }
+    }
+
+    /// Takes the next item.
+    pub fn take(&mut self, item: &Item<'_>) {
+        match item {
+            Item::Element { id: webm::INFO, payload, .. } => {
+                self.tick = webm::tick_of(payload).unwrap_or(self.tick);
+            }
+            Item::Element { id: webm::TRACKS, payload, .. } if self.lanes.is_empty() => {
+                for track in webm::tracks_of(payload).unwrap_or_default() {
+                    self.begin(&track);
+                }
+            }
+            Item::Block(block) => self.block(block),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, track: &ForeignTrack) {
+        if track.kind != Some(crate::media::Kind::Audio) {
+            return;
+        }
+        // More channels than two are several streams in a packet (RFC 7845 section 5.1.1).
+        let simple =
+            track.plain && track.channels <= 2 && track.private.get(18).is_none_or(|family| *family == 0);
+        let known = webm::codec_of(&track.codec_id).filter(|_| simple && track.number < MAX_NUMBER);
+        let silence = known.and_then(|codec| Silence::of(&Track { codec, ..Track::opus(track.channels) }));
+        let Some(mut silence) = silence else { return self.left.push(track.codec_id.clone()) };
+        silence.begin(Duration::ZERO);
+        let (number, newest) = (track.number, Duration::ZERO);
+        self.lanes.push(Lane { number, silence, blocks: 0, newest, rows: Vec::new() });
+    }
+
+    fn block(&mut self, block: &StoredBlock<'_>) {
+        let Some(at) = self.lanes.iter().position(|lane| lane.number == block.track) else { return };
+        let ticks = u64::try_from(block.time).unwrap_or(0);
+        let mut time = Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(ticks));
+        let Some(first) = block.frames().next() else { return };
+        self.fill(at, Some((time, first)), Duration::ZERO);
+        let lane = &mut self.lanes[at];
+        lane.blocks += 1;
+        for packet in block.frames() {
+            // What is out of order is in no hole.
+            if time >= lane.newest {
+                lane.newest = time;
+                lane.silence.took(time, packet);
+            }
+            time += crate::media::opus::duration(packet).unwrap_or_default();
+        }
+    }
+
+    /// Fills a track up to its next packet, or up to the end of the file.
+    fn fill(&mut self, at: usize, next: Option<(Duration, &[u8])>, end: Duration) {
+        let lane = &mut self.lanes[at];
+        let mut rows: Vec<Row> = Vec::new();
+        while let Some((time, packet)) = lane.silence.due(next, end)
+            && self.silence <= MOST
+        {
+            lane.silence.filled(time, &packet, false);
+            let length = crate::media::opus::duration(&packet).unwrap_or_default();
+            self.silence += length;
+            match rows.last_mut() {
+                Some(row) if row.packet == packet && row.at + row.length * row.count == time => {
+                    row.count += 1
+                }
+                _ => {
+                    let (track, behind) = (lane.number, lane.blocks);
+                    rows.push(Row { track, behind, at: time, length, count: 1, packet });
+                }
+            }
+        }
+        self.count += rows.len();
+        if self.count <= MAX_ROWS {
+            lane.rows.extend(rows);
+        }
+    }
+
+    /// What fills the holes of a file that lasts so long, as rows for [`webm::Remux::with`]; why not, if
+    /// they are too large.
+    pub fn finish(mut self, duration: Duration) -> Result<(Vec<Row>, Filled), String> {
+        for lane in 0..self.lanes.len() {
+            self.lanes[lane].silence.end();
+            self.fill(lane, None, duration);
+        }
+        if self.silence > MOST || self.count > MAX_ROWS {
+            return Err(format!(
+                "its sound has {} holes, or more than {} hours of them",
+                self.count,
+                MOST.as_secs() / 3600
+            ));
+        }
+        let rows = self.lanes.into_iter().flat_map(|lane| lane.rows).collect();
+        Ok((rows, Filled { silence: self.silence, left: self.left }))
+    }
+}

@@ -1,0 +1,97 @@
+//! Copies that take their original's place once they are read again.
+
+use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, copied};
+use crate::record::file::{COPY, lock, sync_dir};
+use crate::webm::{Piece, Plan};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Writes the copy beside `to`, reads it again, and gives it its name.
+pub(super) fn write_copy(
+    source: &Source,
+    plan: &Plan,
+    from: &Path,
+    to: &Path,
+    watch: &mut Watch<'_>,
+) -> Result<Repaired, RepairError> {
+    let absolute = std::path::absolute(to)?;
+    let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the output is no file's name").into());
+    };
+    let aside = aside(dir, &name.to_string_lossy());
+    let written =
+        write_pieces(source, plan, &aside, watch).and_then(|()| check(plan, &aside, watch)).and_then(|()| {
+            fs::set_permissions(&aside, fs::metadata(from)?.permissions())?;
+            fs::rename(&aside, &absolute)?;
+            Ok(sync_dir(dir)?)
+        });
+    if let Err(error) = written {
+        // What is left of it is of no use, and its space may be what was missing.
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    Ok(copied(plan, Done::Copied, source.len))
+}
+
+/// Where a copy is written: hidden, and short enough for any file system.
+fn aside(dir: &Path, name: &str) -> PathBuf {
+    let end = (0..=200.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    dir.join(format!(".{}{COPY}", &name[..end]))
+}
+
+fn write_pieces(
+    source: &Source,
+    plan: &Plan,
+    aside: &Path,
+    watch: &mut Watch<'_>,
+) -> Result<(), RepairError> {
+    let out = OpenOptions::new().write(true).create(true).truncate(true).open(aside)?;
+    // Two repairs of one file at a time would write into one copy.
+    if lock(&out).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        return Err(RepairError::Busy);
+    }
+    let (mut out, mut done, mut told) = (BufWriter::with_capacity(CHUNK, out), 0, 0);
+    for piece in plan.pieces() {
+        match piece {
+            Piece::Bytes(bytes) => {
+                out.write_all(&bytes)?;
+                done += bytes.len() as u64;
+            }
+            Piece::Copy(range) => {
+                copy_range(&source.file, range.start, range.end, &mut out)?;
+                done += range.end - range.start;
+            }
+        }
+        if done - told >= CHUNK as u64 {
+            told = done;
+            if !watch(done, plan.len) {
+                return Err(RepairError::Stopped);
+            }
+        }
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(())
+}
+
+fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK.min((end - at) as usize)];
+    while at < end {
+        let len = chunk.len().min((end - at) as usize);
+        from.read_exact_at(&mut chunk[..len], at)?;
+        to.write_all(&chunk[..len])?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// The copy must be whole and hold the same frames.
+fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
+    let copy = Source::open(aside, false)?.plan(watch)?;
+    let same = copy.digest == plan.digest && copy.len == plan.len && copy.duration == plan.duration;
+    if same && copy.is_whole() {
+        return Ok(());
+    }
+    Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks)))
+}
