@@ -8,8 +8,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// 20 ms of silence, of one channel and of two.
-const SILENCE: [[u8; 3]; 2] = [[0xf8, 0xff, 0xfe], [0xfc, 0xff, 0xfe]];
+/// What is filled in: silence of 20, 10, 5 and 2.5 ms, of one channel or two, and a frame of 10 ms without a byte.
+fn fill() -> Vec<Vec<u8>> {
+    let silence = |toc: u8| [toc, toc | 4].map(|toc| vec![toc, 0xff, 0xfe]);
+    let silences = [0xf8, 0xf0, 0xe8, 0xe0].into_iter().flat_map(silence);
+    silences.chain([vec![0xf0], vec![0xf4]]).collect()
+}
 
 fn filled(file: &Path) -> String {
     let output = onrecord(&["repair", "--fill-silence", file.to_str().unwrap()]);
@@ -24,19 +28,20 @@ fn heard(file: &Path) -> Duration {
     Duration::from_secs_f64(pcm.len() as f64 / 32_000.0)
 }
 
-/// Packets by track, time, size and hash, in their order, as ffprobe reads them. Silence is left out.
+/// Packets by track, time, size and hash, in their order, as ffprobe reads them. What is filled in is left out.
 fn packets(file: &Path) -> Vec<String> {
     let entries =
         ["-show_entries", "packet=stream_index,pts_time,size,data_hash", "-show_data_hash", "sha256"];
     let args = [&["-v", "error"], &entries[..], &["-of", "csv=p=0"]].concat();
     let output = Command::new("ffprobe").args(args).arg(file).output().unwrap();
-    let silence = SILENCE.map(|packet| {
+    let hash = |packet: &Vec<u8>| {
         let sum: String = Sha256::digest(packet).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("SHA256:{sum}")
-    });
+    };
+    let fill: Vec<String> = fill().iter().map(hash).collect();
     let lines = String::from_utf8(output.stdout).unwrap();
     let lines = lines.lines().map(|line| line.trim_end_matches(',').to_owned());
-    let mut kept: Vec<_> = lines.filter(|line| !silence.iter().any(|sum| line.ends_with(sum))).collect();
+    let mut kept: Vec<_> = lines.filter(|line| !fill.iter().any(|sum| line.ends_with(sum))).collect();
     // Those of a track stay in their order.
     kept.sort_by_key(|line| line.chars().next());
     kept
