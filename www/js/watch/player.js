@@ -146,6 +146,8 @@ export class Player {
     // What has been played since the last arrival is no nearness to the edge: the next burst brings it back.
     const delay = end - video.currentTime + Math.min(performance.now() - this.#arrived, expected) / 1000;
     if (video.currentTime < start || delay > target + JUMP_S) {
+      // Nothing can be drawn of a video that seeks, should another stream begin meanwhile.
+      this.freeze();
       // Never back to what was shown: after a hole, on to what follows it.
       video.currentTime = Math.max(start, Math.min(video.currentTime + Math.max(delay - target, 0), end));
       video.playbackRate = 1;
