@@ -8,6 +8,8 @@ const REPEAT: Duration = Duration::from_millis(500);
 const MAX_REPEAT: Duration = Duration::from_secs(2);
 /// Viewers together get at most one in this time.
 const WANTED: Duration = Duration::from_secs(1);
+/// A keyframe that came this short a time ago may still be on its way to them.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// A loss right after a request may have hit the keyframe that was on its way, but hardly sooner.
 const AFTER_LOSS: Duration = Duration::from_millis(100);
 
@@ -30,6 +32,8 @@ pub(super) struct Keyframes {
     interval: Duration,
     newest: Option<Instant>,
     asked: Option<Instant>,
+    /// When one was last asked for because of viewers.
+    viewers: Option<Instant>,
     pause: Duration,
     /// Ask now.
     due: bool,
@@ -45,6 +49,7 @@ impl Keyframes {
             interval,
             newest: None,
             asked: None,
+            viewers: None,
             pause: REPEAT,
             due: false,
             reason: Reason::Start,
@@ -67,10 +72,15 @@ impl Keyframes {
         }
     }
 
-    /// Somebody would like one.
+    /// Somebody would like one. A keyframe that came for another reason before they did is no use to them.
     pub fn wanted(&mut self, now: Instant) {
-        let recent = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < WANTED);
-        self.due |= !recent(self.asked) && !recent(self.newest);
+        let within = |pause: Duration, at: Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < pause)
+        };
+        let spared = within(WANTED, self.asked)
+            || within(WANTED, self.viewers)
+            || within(ON_ITS_WAY, self.newest);
+        self.due |= !spared;
     }
 
     /// When to ask, if nothing happens before.
@@ -89,6 +99,9 @@ impl Keyframes {
             return None;
         }
         self.reason = self.why();
+        if self.reason == Reason::Viewer {
+            self.viewers = Some(now);
+        }
         if self.asked.is_some() && !self.due {
             self.pause = (self.pause * 3 / 2).min(MAX_REPEAT);
         }
@@ -154,6 +167,21 @@ mod tests {
                 keyframes.arrived(now);
             }
         }
-        assert_eq!(asked, 2);
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn a_viewer_gets_one_of_its_own_right_after_one_that_nobody_saw() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut keyframes = Keyframes::new(Duration::from_secs(4));
+        keyframes.arrived(at(0));
+        assert_eq!(keyframes.ask(at(4000)), Some(Reason::Interval));
+        keyframes.arrived(at(4040));
+        // It may not have been handed on yet, so it may do.
+        keyframes.wanted(at(4060));
+        assert_eq!(keyframes.ask(at(4060)), None);
+        keyframes.wanted(at(4150));
+        assert_eq!(keyframes.ask(at(4150)), Some(Reason::Viewer));
     }
 }

@@ -121,8 +121,8 @@ async fn a_viewer_that_joins_late_soon_has_a_picture_and_nothing_older_than_the_
         ..Config::new(local)
     };
     let (live, _signal) = publishing(&server, "late", fake).await;
-    // The newest keyframe is the first, and long ago.
-    sends_for(&live, Duration::from_secs(60)).await;
+    // The newest keyframe is the first, and long ago; the next one isn't due.
+    sends_for(&live, Duration::from_secs(20)).await;
     let url = server.ws_url("/live/late");
     let folder = tempfile::tempdir().unwrap();
     let asked = live.with(|publisher| publisher.keyframe_requests().len()).await;
