@@ -71,6 +71,8 @@ struct Track {
     stood: Option<(i64, i64)>,
     /// Sender's wall clock − media time, by its reports.
     reported: Option<i64>,
+    /// The same by the newest report, and when that came: no packet has come since.
+    claimed: Option<(i64, i64)>,
     /// What is added to media time.
     offset: Option<i64>,
     /// The last frame's time.
@@ -84,7 +86,7 @@ impl Track {
     /// to arrival stays.
     fn jump(&mut self, by: i64, delay: i64, arrived: i64) {
         self.offset = self.offset.map(|offset| offset + by);
-        (self.reported, self.returns, self.stood) = (None, None, None);
+        (self.reported, self.claimed, self.returns, self.stood) = (None, None, None, None);
         self.delay = Some(Smallest::new(delay, arrived));
     }
 
@@ -92,6 +94,7 @@ impl Track {
     fn stood(&mut self, returns: &Return, by: i64, now: i64) {
         self.offset = self.offset.map(|offset| offset + by);
         self.reported = self.reported.map(|reported| reported + by);
+        self.claimed = None;
         self.delay = self.delay.take().map(|delay| Smallest::new(delay.get() + by, now));
         self.stood = Some((returns.before, by));
     }
@@ -155,6 +158,7 @@ impl Timeline {
             }
             None => this.delay = Some(Smallest::new(delay, arrived)),
         }
+        self.believe(track);
     }
 
     /// Lets time pass: what is clear by now of a source that is back.
@@ -189,15 +193,24 @@ impl Timeline {
         self.tracks[track].replaced = true;
     }
 
-    /// A report says that media time `media` was at `wall` on the sender's wall clock.
+    /// A report says that media time `media` was at `wall` on the sender's wall clock. It is believed with
+    /// the next packet: a source that has just stopped may say where its clock stands while that stands still.
     pub fn reported(&mut self, track: usize, media: i64, wall: i64, arrived: i64) {
-        let new = wall - media;
         let this = &mut self.tracks[track];
         // In a silence and right behind it nobody knows of which of two clocks it tells.
         let silent = this.heard.is_none_or(|(heard, _)| arrived - heard > LONG);
-        if silent || this.returns.is_some() {
+        if !silent && this.returns.is_none() {
+            this.claimed = Some((wall - media, arrived));
+        }
+    }
+
+    /// Takes the newest report for true if the track has gone on since and its clock ran.
+    fn believe(&mut self, track: usize) {
+        let this = &mut self.tracks[track];
+        if this.returns.is_some() {
             return;
         }
+        let Some((new, arrived)) = this.claimed.take() else { return };
         match this.reported {
             Some(old) if (new - old).abs() < CLOCK_SET => {
                 this.reported = Some(old + (new - old) / 2);

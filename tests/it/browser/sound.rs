@@ -149,6 +149,15 @@ fn assert_in_step(offsets: &[Vec<f64>]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_microphone_taken_away_for_five_seconds_is_in_step_from_its_first_packet() {
+    let (file, offsets) = taken_away("audio").await;
+    let silence = longest_silence(&judge::packets_of(&file, "audio"));
+    assert!(silence.abs_diff(AWAY) < Duration::from_millis(300), "{silence:?}");
+    assert_in_step(&offsets);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_camera_taken_away_for_five_seconds_is_in_step_from_its_first_picture() {
     let (file, offsets) = taken_away("video").await;
     let silence = longest_silence(&judge::packets_of(&file, "video"));
