@@ -65,6 +65,8 @@ mod s3;
 mod tls;
 #[path = "it/to_mp4.rs"]
 mod to_mp4;
+#[path = "it/tools/mod.rs"]
+mod tools;
 #[path = "it/webhook.rs"]
 mod webhook;
 #[path = "it/wire.rs"]

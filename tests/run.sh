@@ -2,8 +2,9 @@
 # Installs what the tests need, then runs all of them. The same on a fresh machine and in CI.
 #
 # Tests mostly wait, for windows that close, graces that pass, pages that play. So the browsers, which go one
-# at a time, have a process of their own beside the other tests, and what only needs the processor is done
-# beside both with what they leave of it. What measures milliseconds of a browser has the machine to itself.
+# at a time, have a process of their own beside the other tests, which takes some of theirs when it is through,
+# and what only needs the processor is done beside both with what they leave of it. What measures milliseconds
+# of a browser has the machine to itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -72,19 +73,22 @@ fi
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 library() { npm ci --prefix tests/js --no-audit --no-fund && npm test --silent --prefix tests/js; }
-lints() { nice -n 19 cargo clippy --release --all-targets --test table --locked -- -D warnings; }
+lints() { nice -n 19 cargo clippy --release --all-targets --locked -- -D warnings; }
 # Advisories are checked where their database can be reached: .github/workflows/ci.yml.
 licences() { program cargo-deny && cargo deny --locked check --hide-inclusion-graph licenses bans sources; }
 # The test programs get what cargo would give them; the tests' times are told to this variable alone.
 timed() { RUSTC_BOOTSTRAP=1 "$@" -Z unstable-options --report-time --show-output; }
-browsers() { timed "$it" browser:: --skip browser::sound:: --test-threads=1; }
+# Of the browsers' tests, those that the others' process does.
+relief=(browser::publish:: browser::record::)
+browsers() { timed "$it" browser:: --skip=browser::sound:: "${relief[@]/#/--skip=}" --test-threads=1; }
 others() {
   local program status=0
   for program in "${programs[@]}"; do timed "$program" || status=1; done
-  timed "$it" --skip browser:: || status=1
+  timed "$it" --skip=browser:: --skip=tools:: || status=1
+  timed "$it" "${relief[@]}" --test-threads=1 || status=1
   return "$status"
 }
-alone() { timed "$it" browser::sound:: --test-threads=1; }
+alone() { timed "$it" browser::sound:: tools:: --test-threads=1; }
 
 say "format"
 cargo fmt --check
@@ -92,12 +96,14 @@ cargo fmt --check
 say "building"
 beside drivers program geckodriver
 beside library library
+beside judges tests/tools/install.sh
 cargo test --release --locked --no-run 2>&1 | tee "$logs/build"
 mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$logs/build")
 it=$(printf '%s\n' "${programs[@]}" | grep '/it-')
 mapfile -t programs < <(printf '%s\n' "${programs[@]}" | grep -v '/it-')
 join drivers
 join library
+join judges
 
 say "tests"
 beside others others

@@ -77,9 +77,8 @@ impl Keyframes {
         let within = |pause: Duration, at: Option<Instant>| {
             at.is_some_and(|at| now.saturating_duration_since(at) < pause)
         };
-        let spared = within(WANTED, self.asked)
-            || within(WANTED, self.viewers)
-            || within(ON_ITS_WAY, self.newest);
+        let spared =
+            within(WANTED, self.asked) || within(WANTED, self.viewers) || within(ON_ITS_WAY, self.newest);
         self.due |= !spared;
     }
 

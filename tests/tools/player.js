@@ -1,5 +1,5 @@
 // Says what a browser's <video> shows and plays of a recording, in the manner of observe.py. Run in a page of
-// another site; window.look(url, targets, sampled) promises it.
+// another site; window.look(url, targets, sampled, seeks) promises it.
 (() => {
   const [WINDOW, ROUND] = [3, 10];
   /** Of what is drawn to be looked at. */
@@ -130,7 +130,7 @@
     return audio;
   }
 
-  window.look = async (url, targets, sampled) => {
+  window.look = async (url, targets, sampled, seeks) => {
     const audio = await (window.audio ??= context());
     const video = document.body.appendChild(document.createElement("video"));
     const canvas = new OffscreenCanvas(WIDTH, HEIGHT).getContext("2d", { willReadFrequently: true });
@@ -151,7 +151,7 @@
         seen.beeps = await cleared(video, listener, audio, heard);
       }
       for (const target of targets) {
-        if (video.videoWidth) seen.seeks.push(await sought(video, canvas, target));
+        if (video.videoWidth && seeks) seen.seeks.push(await sought(video, canvas, target));
         if (!sampled) continue;
         // Sound and pictures find together while it plays.
         await moved(video, target - AROUND);

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use str0m::media::MediaKind;
 
-/// How long each film is.
-pub const LENGTH: Duration = Duration::from_secs(13);
+/// How long most films are.
+pub const LENGTH: Duration = Duration::from_secs(10);
 /// For what takes so long, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// No whole number of seconds: sound that slips by one would fit its flashes again.
@@ -112,8 +112,7 @@ fn video(clip: Clip) -> Option<TrackConfig> {
 }
 
 /// The films of a publisher that isn't a browser, all at once.
-pub async fn by_str0m(server: &Server) -> Vec<Film> {
-    let (pictures, sound) = scene::round();
+pub async fn by_str0m(server: &Server, (pictures, sound): (Clip, Clip), growing: Clip) -> Vec<Film> {
     let both = |local| Config::playing(local, (pictures.clone(), sound.clone()));
     let uneven = |local| {
         let source = Box::new(Uneven(*Looped::steady(pictures.clone()), 0));
@@ -130,12 +129,12 @@ pub async fn by_str0m(server: &Server) -> Vec<Film> {
         config
     };
     let (uneven, dtx, climbs, sound_alone, pictures_alone, late) = tokio::join!(
-        film(server, "uneven camera", 12, uneven),
-        film(server, "DTX", 12, dtx),
-        film(server, "size climbs", 12, |local| Config { video: video(scene::growing()), ..both(local) }),
+        film(server, "uneven camera", 9, uneven),
+        film(server, "DTX", 9, dtx),
+        film(server, "size climbs", 9, |local| Config { video: video(growing), ..both(local) }),
         film(server, "audio only", 0, |local| Config { video: None, ..both(local) }),
         film(server, "video only", 0, |local| Config { audio: None, ..both(local) }),
-        film(server, "audio 3 s late", 9, late),
+        film(server, "audio 3 s late", 6, late),
     );
     vec![uneven, dtx, climbs, sound_alone, pictures_alone, late]
 }
@@ -158,7 +157,7 @@ pub async fn repaired(server: Server, settings: &[&str]) -> (Server, Film) {
     let server = server.killed_and_started(settings);
     let manifest = manifest_of(&server, "repaired").await;
     assert_eq!(manifest["end_reason"], "server_crashed");
-    let film = Film::of(&server, "repaired", 12, manifest);
+    let film = Film::of(&server, "repaired", 9, manifest);
     (server, film)
 }
 

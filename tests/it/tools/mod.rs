@@ -56,8 +56,12 @@ async fn every_recording_is_right_in_every_tool() {
     let site = Site::start().await;
     let settings = ["hooks.on_record=", &format!("server.cors_origins=[\"{}\"]", site.origin)];
     let server = Server::start(&settings);
-    let mut films = browsers::by_chromium(&server).await;
-    films.extend(films::by_str0m(&server).await);
+    // Encoded first: Chromium's pictures are to come in time.
+    let (round, growing) = (scene::round(), scene::growing());
+    let (mut films, others) =
+        tokio::join!(browsers::by_chromium(&server), films::by_str0m(&server, round, growing));
+    films.extend(others);
+    println!("published after {:.0?}", began.elapsed());
     films.push(films::hour(&server).await);
     let (server, repaired) = films::repaired(server, &settings).await;
     films.push(repaired);

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 /// In seconds; a film played in a loop goes on after so long as if it had no end.
 pub const ROUND: u32 = 10;
-/// Of the film that grows: how long each size lasts, in seconds.
-const SIZE_LASTS: u32 = 5;
 
 /// A source of lavfi that shows what is to be seen from a second on.
 pub fn picture(width: u32, height: u32, fps: u64, from: u32) -> String {
@@ -36,8 +34,9 @@ pub fn round() -> (Clip, Clip) {
 /// Pictures that become larger twice, as from a browser that finds out what its network can carry.
 pub fn growing() -> Clip {
     let mut whole = Clip::default();
-    for (n, (width, height)) in (0..).zip([(320, 180), (640, 360), (1280, 720)]) {
-        let part = media::vp8(&picture(width, height, FPS, n * SIZE_LASTS), SIZE_LASTS, "400k", FPS);
+    // Size, and from which second on until which.
+    for (width, height, from, to) in [(320, 180, 0, 3), (640, 360, 3, 6), (1280, 720, 6, ROUND)] {
+        let part = media::vp8(&picture(width, height, FPS, from), to - from, "400k", FPS);
         let start = whole.duration;
         let later = part.frames.into_iter().map(|frame| Encoded { time: start + frame.time, ..frame });
         whole.frames.extend(later);
