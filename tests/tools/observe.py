@@ -248,9 +248,8 @@ def wav(file, targets, sampled):
     done = run("ffmpeg", "-nostdin", "-v", "error", "-threads", 0, "-i", file, "-f", "s16le", "-ac", 1,
                "-acodec", "pcm_s16le", "-ar", 16000, "-")
     samples = np.frombuffer(done.stdout, np.int16).astype(np.float32) / 32768
-    beeps = scene.beeps(samples)
-    if sampled:
-        beeps = [beep for beep in beeps if any(t <= beep <= t + WINDOW for t in targets)]
+    part = lambda t: samples[round(t * scene.RATE) : round((t + WINDOW) * scene.RATE)]
+    beeps = [beep for t in targets for beep in scene.beeps(part(t), start=t)] if sampled else scene.beeps(samples)
     return {"beeps": beeps, "sound": len(samples) / scene.RATE}
 
 

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 5;
 /// How often a film is played that seems out of step.
 const PLAYS: usize = 3;
+/// So many beeps of the reference tell by how much sound is late.
+const TELLS: usize = 3;
 /// Beeps of several plays that are so near, in seconds, are one.
 const SAME: f64 = 0.4;
 /// For as many films as that.
@@ -168,7 +170,7 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    /// Plays films all at the same time.
+    /// Plays films all at the same time, beside the reference.
     async fn play(&self, films: &[&Film], look: Look) -> Vec<Result<Seen, String>> {
         let (reference, truth) = &self.reference;
         let mut looks = vec![(reference.clone(), Vec::new(), false, false)];
@@ -180,17 +182,26 @@ impl Player<'_> {
              Promise.all({}.map((one) => look(...one))).then((all) => {{ window.result = all; }});",
             json!(looks)
         );
-        self.browser.run(&script).await;
-        let result = self.browser.until("window.result", PLAYED).await;
-        let one =
-            |seen: &Value| serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"));
-        let mut seen = result.as_array().unwrap().iter().map(one);
-        // WebAudio hears later than a `<video>` shows, by what it does so with the reference.
-        let heard: Seen = seen.next().unwrap().unwrap();
-        let lag = apart(&truth.flashes, &heard.beeps) - apart(&truth.flashes, &truth.beeps);
-        let mut seen: Vec<_> = seen.collect();
-        seen.iter_mut().flatten().flat_map(|seen: &mut Seen| &mut seen.beeps).for_each(|beep| *beep -= lag);
-        seen
+        for _ in 0..PLAYS {
+            self.browser.run(&script).await;
+            let result = self.browser.until("window.result", PLAYED).await;
+            let one = |seen: &Value| {
+                serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"))
+            };
+            let mut seen = result.as_array().unwrap().iter().map(one);
+            let heard: Seen = seen.next().unwrap().unwrap();
+            if heard.beeps.len() < TELLS {
+                println!("the reference was heard at {:.2?} s only: once more", heard.beeps);
+                continue;
+            }
+            // WebAudio hears later than a `<video>` shows, by what it does so with the reference.
+            let lag = apart(&truth.flashes, &heard.beeps) - apart(&truth.flashes, &truth.beeps);
+            let mut seen: Vec<_> = seen.collect();
+            let heard = seen.iter_mut().flatten().flat_map(|seen: &mut Seen| &mut seen.beeps);
+            heard.for_each(|beep| *beep -= lag);
+            return seen;
+        }
+        panic!("the browser's sound stumbles all the time");
     }
 
     fn url(&self, film: &Film) -> String {
@@ -249,6 +260,5 @@ fn apart(flashes: &[f64], beeps: &[f64]) -> f64 {
     };
     let mut apart: Vec<f64> = beeps.iter().map(nearest).collect();
     apart.sort_by(f64::total_cmp);
-    assert!(apart.len() > 5, "{flashes:?}, {beeps:?}");
     apart[apart.len() / 2]
 }

@@ -4,7 +4,7 @@ use super::browsers::manifest_of;
 use super::scene::{self, ROUND, Uneven};
 use crate::support::chunks::Chunks;
 use crate::support::live::Live;
-use crate::support::media::{self, Clip, OPUS_LOOKAHEAD};
+use crate::support::media::{self, Clip, FPS, OPUS_LOOKAHEAD};
 use crate::support::publisher::{Config, Publisher, TrackConfig};
 use crate::support::server::Server;
 use crate::support::signalling::Signal;
@@ -163,7 +163,7 @@ pub async fn repaired(server: Server, settings: &[&str]) -> (Server, Film) {
 
 /// An hour by chunks, in seconds: a round that was encoded once, and is repeated.
 pub async fn hour(server: &Server) -> Film {
-    let video = media::vp8(&scene::picture(320, 180, 10, 0), ROUND, "60k", 20);
+    let video = media::vp8(&scene::picture(320, 180, FPS, 0), ROUND, "60k", 2 * FPS);
     let audio = media::opus(&scene::sound(OPUS_LOOKAHEAD), ROUND);
     let mut frames: Vec<_> = video.frames.iter().map(|frame| (0, frame)).collect();
     frames.extend(audio.frames.iter().map(|frame| (1, frame)));
