@@ -342,6 +342,9 @@ impl Pipeline {
 
     fn emit(&mut self, track: usize, frame: Untimed, now: i64) {
         let Untimed { media, keyframe, size, data, after_gap, lost } = frame;
+        if let (Kind::Audio(_), Some(length)) = (&self.lanes[track].kind, media::opus::duration(&data)) {
+            self.timeline.lasts(track, i64::try_from(length.as_micros()).unwrap_or(0));
+        }
         let time = self.timeline.place(track, media, now);
         self.lost(track, lost);
         let last = self.lanes[track].last.replace(time);

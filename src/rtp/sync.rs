@@ -7,6 +7,10 @@
 //! have one, before that by the smallest delay seen, for packets can be late but not early. Corrections
 //! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
 //! while nothing came is moved on at once, over the hole ([`Return`]).
+//!
+//! A browser's reports of sound tell when a packet was sent, as if its sound had begun then, and that only to
+//! within 10 ms: by them sound is 20 to 40 ms late. But no packet is sent before its sound is over, so that
+//! such reports are found out ([`Timeline::doubt`]), and give way to when packets came.
 
 use crate::rtp::silence::{LONG, PROMPT, Return, SILENCE, Verdict};
 use std::time::Duration;
@@ -26,6 +30,10 @@ const LATE: i64 = 15_000_000;
 const CLOCK_SET: i64 = 100_000;
 /// So long the reports of one clock may contradict each other, until all tracks have a new one.
 const SETTLING: i64 = 10_000_000;
+/// So many reports tell how long they are on their way.
+const ENOUGH: u32 = 3;
+/// Pictures that were captured this long before they were sent, or more, have reports that tell so.
+const CAPTURED: i64 = 2_000;
 /// A report that comes by so much later was sent later.
 const AFTER: i64 = 500_000;
 /// Sound is that late only if its clock stood still: it takes no time to encode, and pacers let it pass.
@@ -73,6 +81,10 @@ struct Track {
     reported: Option<i64>,
     /// The same by the newest report, and when that came: no packet has come since.
     claimed: Option<(i64, i64)>,
+    /// How long the sound of the newest packet is; pictures are of an instant.
+    lasts: i64,
+    /// Its reports tell when packets were sent.
+    reports_sending: bool,
     /// What is added to media time.
     offset: Option<i64>,
     /// The last frame's time.
@@ -87,6 +99,7 @@ impl Track {
     fn jump(&mut self, by: i64, delay: i64, arrived: i64) {
         self.offset = self.offset.map(|offset| offset + by);
         (self.reported, self.claimed, self.returns, self.stood) = (None, None, None, None);
+        self.reports_sending = false;
         self.delay = Some(Smallest::new(delay, arrived));
     }
 
@@ -114,6 +127,9 @@ impl Track {
 pub(super) struct Timeline {
     tracks: Vec<Track>,
     leader: usize,
+    /// The smallest delay of reports by the sender's wall clock, and how many have come.
+    network: Option<Smallest>,
+    reports: u32,
     /// The sender's clock was set, as this track's report said then: no corrections for a while.
     settling: Option<(usize, i64)>,
 }
@@ -121,7 +137,8 @@ pub(super) struct Timeline {
 impl Timeline {
     /// `leader` is the index of the track whose clock is the file's.
     pub fn new(tracks: usize, leader: usize) -> Self {
-        Self { tracks: (0..tracks).map(|_| Track::default()).collect(), leader, settling: None }
+        let tracks = (0..tracks).map(|_| Track::default()).collect();
+        Self { tracks, leader, network: None, reports: 0, settling: None }
     }
 
     /// A packet with media time `media` arrived.
@@ -188,6 +205,11 @@ impl Timeline {
         this.judge(verdict, now);
     }
 
+    /// The newest packet has sound of this length.
+    pub fn lasts(&mut self, track: usize, length: i64) {
+        self.tracks[track].lasts = length;
+    }
+
     /// The next packet of this track is another source's, which has another clock: it goes on by arrival.
     pub fn replaced(&mut self, track: usize) {
         self.tracks[track].replaced = true;
@@ -196,6 +218,9 @@ impl Timeline {
     /// A report says that media time `media` was at `wall` on the sender's wall clock. It is believed with
     /// the next packet: a source that has just stopped may say where its clock stands while that stands still.
     pub fn reported(&mut self, track: usize, media: i64, wall: i64, arrived: i64) {
+        let delay = arrived - wall;
+        self.network.get_or_insert_with(|| Smallest::new(delay, arrived)).add(delay, arrived);
+        self.reports = self.reports.saturating_add(1);
         let this = &mut self.tracks[track];
         // In a silence and right behind it nobody knows of which of two clocks it tells.
         let silent = this.heard.is_none_or(|(heard, _)| arrived - heard > LONG);
@@ -230,6 +255,36 @@ impl Timeline {
             }
             None => this.reported = Some(new),
         }
+        self.doubt(track);
+    }
+
+    /// Looks whether a track's packets are sent before they can be, by its reports, where the leader's are not.
+    /// If both are, the reports of both tell of sending, and compare well.
+    fn doubt(&mut self, track: usize) {
+        let age = |track: usize| {
+            let this = &self.tracks[track];
+            Some(this.delay.as_ref()?.get() - self.network.as_ref()?.get() - this.reported?)
+        };
+        if track != self.leader
+            && self.reports >= ENOUGH
+            && let (Some(age), Some(leaders)) = (age(track), age(self.leader))
+            && leaders > CAPTURED
+        {
+            let this = &mut self.tracks[track];
+            this.reports_sending |= age < this.lasts / 2;
+        }
+    }
+
+    /// Sender's wall clock − media time.
+    fn wall(&self, track: usize) -> Option<i64> {
+        let (this, leader) = (&self.tracks[track], &self.tracks[self.leader]);
+        if !this.reports_sending {
+            return this.reported;
+        }
+        // The first to come of all that was sent came right when its sound was over.
+        let pictures = leader.delay.as_ref()?.get() - leader.reported?;
+        let network = self.network.as_ref()?.get().min(pictures);
+        Some(this.delay.as_ref()?.get() - network - this.lasts)
     }
 
     /// The time of a frame with media time `media`.
@@ -267,10 +322,11 @@ impl Timeline {
 
     /// The offset at which two tracks are in step.
     fn beside(&self, track: usize, other: usize) -> Option<i64> {
+        let walls = (self.wall(track), self.wall(other));
         let (this, other) = (&self.tracks[track], &self.tracks[other]);
         let offset = other.offset?;
-        match (this.reported, other.reported) {
-            (Some(reported), Some(other)) => Some(offset + reported - other),
+        match walls {
+            (Some(this), Some(other)) => Some(offset + this - other),
             _ => Some(offset + this.delay.as_ref()?.get() - other.delay.as_ref()?.get()),
         }
     }
