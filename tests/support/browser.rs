@@ -56,8 +56,13 @@ impl Browser {
         Self::with(&[ALLOW]).await
     }
 
-    /// Chromium with these flags more, and a new profile. Waits until no other test has a browser.
+    /// Chromium with these flags more.
     pub async fn with(flags: &[&str]) -> Self {
+        Self::chromium(flags, &[]).await
+    }
+
+    /// Chromium with these flags and variables more, and a new profile. Waits until no other test has a browser.
+    pub async fn chromium(flags: &[&str], environment: &[(&str, String)]) -> Self {
         let one = ONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let downloads = folder.path().join("downloads");
@@ -72,7 +77,7 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "script": COMMAND.as_millis() as u64, "pageLoad": COMMAND.as_millis() as u64 },
         });
-        let (client, driver) = drive("chromedriver", &[], &[], capabilities).await;
+        let (client, driver) = drive("chromedriver", &[], environment, capabilities).await;
         Self { client, driver, folder, tells: true, _one: one }
     }
 

@@ -104,7 +104,7 @@ async fn look(
 ) -> Vec<Result<Seen, String>> {
     let browser = match name {
         "Firefox" => Browser::firefox_with(&card.environment()).await,
-        _ => Browser::start().await,
+        _ => Browser::chromium(&[], &card.environment()).await,
     };
     browsers::look(&browser, site, server, venv, films, truths).await
 }

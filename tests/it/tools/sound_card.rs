@@ -1,4 +1,5 @@
-//! A sound card that nobody hears: without any, Firefox plays no sound that WebAudio could listen to.
+//! A sound card that nobody hears: without any, Firefox plays no sound that WebAudio could listen to, and Chromium's
+//! is up to 40 ms late by a clock of its own.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
