@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 const REPEAT: Duration = Duration::from_millis(500);
 /// The pause grows up to this, for a sender that does not answer.
 const MAX_REPEAT: Duration = Duration::from_secs(2);
-/// Viewers together get at most one in this time.
+/// Viewers together ask for at most one in this time, but for repetitions of one that isn't answered.
 const WANTED: Duration = Duration::from_secs(1);
 /// A keyframe that came this short a time ago may still be on its way to them.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);

@@ -8,9 +8,11 @@
 //! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
 //! while nothing came is moved on at once, over the hole ([`Return`]).
 //!
-//! A browser's reports of sound tell when a packet was sent, as if its sound had begun then, and that only to
-//! within 10 ms: by them sound is 20 to 40 ms late. But no packet is sent before its sound is over, so that
-//! such reports are found out ([`Timeline::doubt`]), and give way to when packets came.
+//! Chromium's reports of sound tell when a packet was sent, as if its sound had begun then, and that only to
+//! within 10 ms: by them sound is 20 to 40 ms late. But a microphone's packet isn't sent before its sound is over,
+//! so that such reports are found out ([`Timeline::doubt`]), and give way to when packets came. What is played
+//! from a file may be sent so early, and be 20 ms early for it; as may be what comes by a path of much jitter,
+//! where reports are rare.
 
 use crate::rtp::silence::{LONG, PROMPT, Return, SILENCE, Verdict};
 use std::time::Duration;
@@ -30,8 +32,10 @@ const LATE: i64 = 15_000_000;
 const CLOCK_SET: i64 = 100_000;
 /// So long the reports of one clock may contradict each other, until all tracks have a new one.
 const SETTLING: i64 = 10_000_000;
-/// So many reports tell how long they are on their way.
+/// So many reports are looked at, of which the fastest tells how long they are on their way at least.
 const ENOUGH: u32 = 3;
+/// Reports of sound that tell of sending are wrong by this much at most: a packet of 20 ms, and what they wander.
+const SENDING: i64 = 50_000;
 /// Pictures that were captured this long before they were sent, or more, have reports that tell so.
 const CAPTURED: i64 = 2_000;
 /// A report that comes by so much later was sent later.
@@ -41,7 +45,8 @@ const LATE_SOUND: i64 = 100_000;
 /// Pictures may take that long from the camera to the network.
 const LATE_PICTURE: i64 = 500_000;
 
-/// The smallest delay (arrival − media time) of the last 10 to 20 s.
+/// The smallest delay (arrival − media time) of the last 10 to 20 s, if packets come that often. All windows end at
+/// the same moments, so that a path that becomes longer is one for all tracks.
 #[derive(Debug)]
 struct Smallest {
     older: i64,
@@ -55,7 +60,7 @@ impl Smallest {
     }
 
     fn add(&mut self, delay: i64, arrived: i64) {
-        if arrived - self.since > HALF_WINDOW {
+        if arrived.div_euclid(HALF_WINDOW) != self.since.div_euclid(HALF_WINDOW) {
             (self.older, self.newer, self.since) = (self.newer, delay, arrived);
         }
         self.newer = self.newer.min(delay);
@@ -271,20 +276,25 @@ impl Timeline {
             && leaders > CAPTURED
         {
             let this = &mut self.tracks[track];
-            this.reports_sending |= age < this.lasts / 2;
+            let bound = if this.reports_sending { this.lasts * 3 / 4 } else { this.lasts / 2 };
+            // What is sooner still has another reason.
+            if this.lasts > 0 && age > this.lasts - SENDING {
+                this.reports_sending = age < bound;
+            }
         }
     }
 
-    /// Sender's wall clock − media time.
+    /// Sender's wall clock − media time, as far as the reports are right.
     fn wall(&self, track: usize) -> Option<i64> {
         let (this, leader) = (&self.tracks[track], &self.tracks[self.leader]);
+        let reported = this.reported?;
         if !this.reports_sending {
-            return this.reported;
+            return Some(reported);
         }
         // The first to come of all that was sent came right when its sound was over.
         let pictures = leader.delay.as_ref()?.get() - leader.reported?;
         let network = self.network.as_ref()?.get().min(pictures);
-        Some(this.delay.as_ref()?.get() - network - this.lasts)
+        Some((this.delay.as_ref()?.get() - network - this.lasts).clamp(reported - SENDING, reported))
     }
 
     /// The time of a frame with media time `media`.

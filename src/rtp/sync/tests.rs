@@ -196,6 +196,58 @@ fn a_browsers_reports_of_sound_which_tell_when_it_was_sent_are_found_out() {
     }
 }
 
+/// A publisher's packets by arrival: sound is sent when it is over, pictures take 30 ms. The worst that sound is off,
+/// in milliseconds, from 20 s on.
+fn worst_off(tell_of_sending: bool, path: impl Fn(i64) -> i64, wall: impl Fn(i64) -> i64, from: i64) -> i64 {
+    let mut sender = Sender::new(0, 1);
+    let (mut worst, mut lag) = (0, None);
+    for tick in 0..30_000i64 {
+        let now = tick * 10_000 / 3;
+        if tick % 10 == 0 && now >= from {
+            let media = sender.media(VIDEO, now - 30_000);
+            sender.timeline.arrived(VIDEO, media, now + path(now));
+            let time = sender.timeline.place(VIDEO, media, now + path(now));
+            lag = Some(time.as_micros() as i64 - (now - 30_000));
+        }
+        if tick % 6 == 3 {
+            let media = sender.media(AUDIO, now - 21_000);
+            sender.timeline.arrived(AUDIO, media, now + path(now));
+            sender.timeline.lasts(AUDIO, 20_000);
+            let time = sender.timeline.place(AUDIO, media, now + path(now)).as_micros() as i64;
+            if let Some(lag) = lag.filter(|_| now > 20_000_000) {
+                worst = worst.max((time - (now - 21_000) - lag).abs() / 1_000);
+            }
+        }
+        if tick % 300 == 150 && now >= from {
+            sender.timeline.reported(VIDEO, sender.media(VIDEO, now), wall(now), now + path(now));
+        }
+        if tick % 1_500 == 700 {
+            let off = if tell_of_sending { 24_000 } else { 0 };
+            sender.timeline.reported(AUDIO, sender.media(AUDIO, now - off), wall(now), now + path(now));
+        }
+    }
+    worst
+}
+
+#[test]
+fn neither_a_longer_path_nor_a_clock_that_is_set_makes_more_of_reports_that_are_doubted() {
+    const WALL: i64 = 3_900_000_000_000_000;
+    const LATER: i64 = 60_000_000;
+    for from in (0..10).map(|step| step * 900_000) {
+        let longer = |now| if now > LATER { 300_000 } else { 0 };
+        let honest = worst_off(false, longer, |now| WALL + now, from);
+        let sending = worst_off(true, longer, |now| WALL + now, from);
+        println!("pictures from {from} us, a path of 300 ms more: {honest} ms off, of sending {sending}");
+        assert!(honest <= 5 && sending <= 25, "{honest} and {sending} ms off");
+    }
+    for set in [-2_000_000, -80_000, 80_000, 2_000_000] {
+        let wall = |now| WALL + now + if now > LATER { set } else { 0 };
+        let sending = worst_off(true, |_| 0, wall, 0);
+        println!("a clock set by {set} us: {sending} ms off");
+        assert!(sending <= 65, "{sending} ms off");
+    }
+}
+
 /// Frames as they come out: those whose time isn't clear wait.
 #[derive(Default)]
 struct Out {
