@@ -24,6 +24,8 @@ const TICK: i64 = 1_000;
 /// Half of the sliding window of the smallest delay: long enough to hold an undelayed packet, short
 /// enough to follow two clocks that drift apart (100 ppm are 1 ms in 10 s).
 const HALF_WINDOW: i64 = 10_000_000;
+/// The same where a microphone that loses sound is to be followed.
+const HALF_RECENT: i64 = 1_000_000;
 /// A packet cannot be early: by this much its source has jumped ahead.
 const EARLY: i64 = 1_000_000;
 /// Nor does a network hold packets for this long: its source has jumped back.
@@ -45,22 +47,24 @@ const LATE_SOUND: i64 = 100_000;
 /// Pictures may take that long from the camera to the network.
 const LATE_PICTURE: i64 = 500_000;
 
-/// The smallest delay (arrival − media time) of the last 10 to 20 s, if packets come that often. All windows end at
-/// the same moments, so that a path that becomes longer is one for all tracks.
+/// The smallest delay (arrival − media time) of one to two halves of a window, if packets come that often. All
+/// windows end at the same moments, so that a path that becomes longer is one for all tracks.
 #[derive(Debug)]
 struct Smallest {
+    half: i64,
     older: i64,
     newer: i64,
     since: i64,
 }
 
 impl Smallest {
+    /// Of the last 10 to 20 s.
     fn new(delay: i64, arrived: i64) -> Self {
-        Self { older: delay, newer: delay, since: arrived }
+        Self { half: HALF_WINDOW, older: delay, newer: delay, since: arrived }
     }
 
     fn add(&mut self, delay: i64, arrived: i64) {
-        if arrived.div_euclid(HALF_WINDOW) != self.since.div_euclid(HALF_WINDOW) {
+        if arrived.div_euclid(self.half) != self.since.div_euclid(self.half) {
             (self.older, self.newer, self.since) = (self.newer, delay, arrived);
         }
         self.newer = self.newer.min(delay);
@@ -74,6 +78,8 @@ impl Smallest {
 #[derive(Debug, Default)]
 struct Track {
     delay: Option<Smallest>,
+    /// The smallest delay of the last one to two seconds.
+    recent: Option<Smallest>,
     /// When a packet arrived last, and the newest media time.
     heard: Option<(i64, i64)>,
     /// When one arrived last that was not late.
@@ -104,7 +110,7 @@ impl Track {
     fn jump(&mut self, by: i64, delay: i64, arrived: i64) {
         self.offset = self.offset.map(|offset| offset + by);
         (self.reported, self.claimed, self.returns, self.stood) = (None, None, None, None);
-        self.reports_sending = false;
+        (self.reports_sending, self.recent) = (false, None);
         self.delay = Some(Smallest::new(delay, arrived));
     }
 
@@ -114,6 +120,7 @@ impl Track {
         self.reported = self.reported.map(|reported| reported + by);
         self.claimed = None;
         self.delay = self.delay.take().map(|delay| Smallest::new(delay.get() + by, now));
+        self.recent = None;
         self.stood = Some((returns.before, by));
     }
 
@@ -180,6 +187,8 @@ impl Timeline {
             }
             None => this.delay = Some(Smallest::new(delay, arrived)),
         }
+        let recent = || Smallest { half: HALF_RECENT, ..Smallest::new(delay, arrived) };
+        self.tracks[track].recent.get_or_insert_with(recent).add(delay, arrived);
         self.believe(track);
     }
 
@@ -266,13 +275,14 @@ impl Timeline {
     /// Looks whether a track's packets are sent before they can be, by its reports, where the leader's are not.
     /// If both are, the reports of both tell of sending, and compare well.
     fn doubt(&mut self, track: usize) {
-        let age = |track: usize| {
-            let this = &self.tracks[track];
-            Some(this.delay.as_ref()?.get() - self.network.as_ref()?.get() - this.reported?)
+        let age = |track: usize, delay: Option<&Smallest>| {
+            Some(delay?.get() - self.network.as_ref()?.get() - self.tracks[track].reported?)
         };
+        let (this, leader) = (&self.tracks[track], &self.tracks[self.leader]);
+        let ages = (age(track, this.recent.as_ref()), age(self.leader, leader.delay.as_ref()));
         if track != self.leader
             && self.reports >= ENOUGH
-            && let (Some(age), Some(leaders)) = (age(track), age(self.leader))
+            && let (Some(age), Some(leaders)) = ages
             && leaders > CAPTURED
         {
             let this = &mut self.tracks[track];
@@ -294,7 +304,7 @@ impl Timeline {
         // The first to come of all that was sent came right when its sound was over.
         let pictures = leader.delay.as_ref()?.get() - leader.reported?;
         let network = self.network.as_ref()?.get().min(pictures);
-        Some((this.delay.as_ref()?.get() - network - this.lasts).clamp(reported - SENDING, reported))
+        Some((this.recent.as_ref()?.get() - network - this.lasts).clamp(reported - SENDING, reported))
     }
 
     /// The time of a frame with media time `media`.
