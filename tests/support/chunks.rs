@@ -95,8 +95,12 @@ impl Chunks {
     /// Connects and goes on.
     pub async fn resume(server: &Server, uid: &Value) -> (Self, u64) {
         let mut chunks = Self::connect(server).await;
-        let registered = chunks.register(json!({ "uid": uid })).await;
-        (chunks, registered["offset"].as_u64().unwrap())
+        let offset = chunks.register(json!({ "uid": uid })).await["offset"].as_u64().unwrap();
+        if offset == 0 {
+            // The first one may be lost with its socket.
+            chunks.say(json!({ "event": "START_REC_BLOB" })).await;
+        }
+        (chunks, offset)
     }
 
     pub async fn register(&mut self, mut message: Value) -> Value {
