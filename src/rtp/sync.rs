@@ -8,8 +8,8 @@
 //! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
 //! while nothing came is moved on at once, over the hole ([`Return`]).
 //!
-//! Chromium's reports of sound tell when a packet was sent, as if its sound had begun then, and that only to
-//! within 10 ms: by them sound is 20 to 40 ms late. But a microphone's packet isn't sent before its sound is over,
+//! Browsers' reports of sound place it late: Firefox's tell when a packet was sent, as if its sound had begun then,
+//! by Chromium's it leaves 0 to 12 ms after it began. But a microphone's packet isn't sent before its sound is over,
 //! so that such reports are found out ([`Timeline::doubt`]), and give way to when packets came. What is played
 //! from a file may be sent so early, and be 20 ms early for it; as may be what comes by a path of much jitter,
 //! where reports are rare.

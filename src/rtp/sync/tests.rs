@@ -146,7 +146,7 @@ fn a_microphone_that_loses_much_at_once_is_in_step_again_soon_after_the_cameras_
 }
 
 /// A publisher whose packets of sound leave when it is over, and whose pictures take 5 ms; its reports of sound
-/// say that it began when it was sent, to within 10 ms (as Chromium's and Firefox's do), or tell the truth.
+/// say that it began when it was sent, to within 10 ms (as browsers' do), or tell the truth.
 /// The worst that sound is late from 5 s on, and the worst that it is early, in milliseconds.
 fn beside_reports_of_sound(tell_of_sending: bool, jitter: i64) -> (i64, i64) {
     const PACKET: i64 = 20_000;
