@@ -63,6 +63,11 @@ impl Smallest {
         Self { half: HALF_WINDOW, older: delay, newer: delay, since: arrived }
     }
 
+    /// Of the last one to two seconds.
+    fn recent(delay: i64, arrived: i64) -> Self {
+        Self { half: HALF_RECENT, ..Self::new(delay, arrived) }
+    }
+
     fn add(&mut self, delay: i64, arrived: i64) {
         if arrived.div_euclid(self.half) != self.since.div_euclid(self.half) {
             (self.older, self.newer, self.since) = (self.newer, delay, arrived);
@@ -120,7 +125,8 @@ impl Track {
         self.reported = self.reported.map(|reported| reported + by);
         self.claimed = None;
         self.delay = self.delay.take().map(|delay| Smallest::new(delay.get() + by, now));
-        self.recent = None;
+        // What came behind the hole and before that was clear is of neither clock.
+        self.recent = self.delay.as_ref().map(|delay| Smallest::recent(delay.get(), now));
         self.stood = Some((returns.before, by));
     }
 
@@ -187,7 +193,7 @@ impl Timeline {
             }
             None => this.delay = Some(Smallest::new(delay, arrived)),
         }
-        let recent = || Smallest { half: HALF_RECENT, ..Smallest::new(delay, arrived) };
+        let recent = || Smallest::recent(delay, arrived);
         self.tracks[track].recent.get_or_insert_with(recent).add(delay, arrived);
         self.believe(track);
     }

@@ -248,6 +248,42 @@ fn neither_a_longer_path_nor_a_clock_that_is_set_makes_more_of_reports_that_are_
     }
 }
 
+/// A microphone whose reports tell of sending is taken away for five seconds, in which its clock stands still: the
+/// frames that waited, and those behind them, are where they would be.
+#[test]
+fn behind_a_silence_sound_whose_reports_are_doubted_is_at_its_time_too() {
+    const WALL: i64 = 3_900_000_000_000_000;
+    let mut sender = Sender::new(0, 1);
+    let mut out = Out { lag: 0, ..Out::default() };
+    for tick in 0..9_000i64 {
+        let now = tick * 10_000 / 3;
+        let (away, back) = ((15_000_000..20_000_000).contains(&now), now >= 20_000_000);
+        let stood = if back { 5_000_000 } else { 0 };
+        if tick % 10 == 0 {
+            let media = sender.media(VIDEO, now - 5_000);
+            out.packet(&mut sender.timeline, VIDEO, now - 5_000, media, now);
+        }
+        if tick % 6 == 3 && !away {
+            let media = sender.media(AUDIO, now - 21_000 - stood);
+            sender.timeline.lasts(AUDIO, 20_000);
+            out.packet(&mut sender.timeline, AUDIO, now - 21_000, media, now);
+        }
+        if tick % 300 == 150 {
+            sender.timeline.reported(VIDEO, sender.media(VIDEO, now), WALL + now, now);
+        }
+        if tick % 1_500 == 700 && !away {
+            sender.timeline.reported(AUDIO, sender.media(AUDIO, now - 24_000 - stood), WALL + now, now);
+        }
+        if sender.timeline.deadline().is_some_and(|at| at <= now) {
+            out.look(&mut sender.timeline, now);
+        }
+    }
+    out.lag = out.placed.iter().rfind(|(track, ..)| *track == VIDEO).map_or(0, |(_, at, time)| time - at);
+    let worst = [10_000_000, 20_000_000].map(|from| out.worst(AUDIO, from));
+    println!("{worst:?} ms off");
+    assert!(worst.iter().all(|worst| *worst <= 5), "{worst:?} ms off");
+}
+
 /// Frames as they come out: those whose time isn't clear wait.
 #[derive(Default)]
 struct Out {
