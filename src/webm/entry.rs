@@ -141,7 +141,8 @@ pub(super) fn write_audio(out: &mut Vec<u8>, track: &Track, channels: u8) {
 
 /// Whether it announces an alpha channel.
 pub(super) fn has_alpha(track: &Track) -> bool {
-    inner(track).ends_with(&ALPHA)
+    // It stands last.
+    children(inner(track)).last().is_some_and(|last| last.id == id::ALPHA_MODE)
 }
 
 /// Its own part of Video or Audio.

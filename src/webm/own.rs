@@ -169,10 +169,12 @@ fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
     Some((track, track_number, number(entry.payload, id::TRACK_UID)?, size))
 }
 
-/// An entry's payload with the alpha channel that sealing covered: a Void at its very end.
+/// An entry's payload with the alpha channel that sealing covered: a Void that is the last child of its Video.
 fn with_alpha(payload: &[u8]) -> Vec<u8> {
     let mut payload = payload.to_vec();
-    if payload.ends_with(&void(ALPHA.len())) {
+    let last = child(&payload, id::VIDEO).and_then(|video| children(video).last());
+    let is_void = last.is_some_and(|last| last.id == id::VOID);
+    if is_void && payload.ends_with(&void(ALPHA.len())) {
         let at = payload.len() - ALPHA.len();
         payload[at..].copy_from_slice(&ALPHA);
     }
@@ -197,6 +199,31 @@ mod tests {
             unix_nanos: 1 << 60,
             title: "",
         })
+    }
+
+    #[test]
+    fn a_colour_that_ends_like_an_alpha_channel_is_none() {
+        for end in [void(ALPHA.len()), ALPHA.to_vec()] {
+            let mut entry = Vec::new();
+            master(&mut entry, id::VIDEO, |video| {
+                element(video, id::COLOUR, &end);
+            });
+            let track = Track { entry: entry.into(), ..Track::video(Codec::Vp8) };
+            let head = super::super::Head {
+                tracks: std::slice::from_ref(&track),
+                sizes: &[Some(Size { width: 640, height: 360 })],
+                uid: 7,
+                unix_nanos: 1 << 60,
+                title: "",
+            };
+            let (mut bytes, layout) = super::super::head(&head);
+            assert_eq!(Own::find(&bytes).unwrap().tracks, [track.clone()]);
+            for patch in seal(&layout, &Index::new(std::slice::from_ref(&track)), layout.len).patches {
+                bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
+            }
+            let colour = [&[0x55, 0xb0, 0x84][..], &end].concat();
+            assert!(bytes.windows(colour.len()).any(|window| window == colour), "it is written over");
+        }
     }
 
     #[test]
