@@ -58,6 +58,8 @@ pub async fn by_chromium(server: &Server) -> Vec<Film> {
     films.push(published(&browser, server, "muted 5 s", 5, WITH_HOLE, muted).await);
     let freeze = async || {
         on_air_for(&browser, START).await;
+        // Between two beeps: what a page draws when it has just woken is late.
+        browser.until("Math.abs(moment() - 0.8) < 0.05", PATIENCE).await;
         browser.signal("STOP");
         // The fault itself lasts so long; nothing is waited for.
         tokio::time::sleep(HOLE).await;
