@@ -2,9 +2,8 @@
 # Installs what the tests need, then runs all of them. The same on a fresh machine and in CI.
 #
 # Tests mostly wait, for windows that close, graces that pass, pages that play. So the browsers, which go one
-# at a time, have a process of their own beside the other tests, which takes some of theirs when it is through,
-# and what only needs the processor is done beside both with what they leave of it. What measures milliseconds
-# of a browser has the machine to itself.
+# at a time, have a process of their own beside the other tests, and what only needs the processor is done
+# beside both with what they leave of it. What measures milliseconds of a browser has the machine to itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -78,14 +77,11 @@ lints() { nice -n 19 cargo clippy --release --all-targets --locked -- -D warning
 licences() { program cargo-deny && cargo deny --locked check --hide-inclusion-graph licenses bans sources; }
 # The test programs get what cargo would give them; the tests' times are told to this variable alone.
 timed() { RUSTC_BOOTSTRAP=1 "$@" -Z unstable-options --report-time --show-output; }
-# Of the browsers' tests, those that the others' process does.
-relief=(browser::publish:: browser::record::)
-browsers() { timed "$it" browser:: --skip=browser::sound:: "${relief[@]/#/--skip=}" --test-threads=1; }
+browsers() { timed "$it" browser:: --skip=browser::sound:: --test-threads=1; }
 others() {
   local program status=0
   for program in "${programs[@]}"; do timed "$program" || status=1; done
   timed "$it" --skip=browser:: --skip=tools:: || status=1
-  timed "$it" "${relief[@]}" --test-threads=1 || status=1
   return "$status"
 }
 alone() { timed "$it" browser::sound:: tools:: --test-threads=1; }
