@@ -208,7 +208,7 @@ impl Demuxer {
         let each = block
             .duration
             .map(|ticks| self.tick.as_nanos() as i128 * i128::from(ticks / count.max(1) as u64));
-        for (index_in_block, frame) in block.frames().enumerate().filter(|(_, frame)| !frame.is_empty()) {
+        for (index_in_block, frame) in block.frames().enumerate() {
             let keyframe = block.keyframe || codec.kind() == Kind::Audio || codec.is_intra_only();
             if self.undescribed && codec == Codec::H264 && keyframe {
                 let config = h264::config(frame);
@@ -220,6 +220,10 @@ impl Demuxer {
                 Codec::H264 if h264::is_annex_b(frame) => h264::to_length_prefixed(frame).into(),
                 _ => Bytes::copy_from_slice(frame),
             };
+            // Start codes without anything behind them are no picture either.
+            if data.is_empty() {
+                continue;
+            }
             // What is cut off a block is cut off its end.
             let aside = if index_in_block + 1 == count { &block.aside[..] } else { &[] };
             let aside = Bytes::copy_from_slice(aside);
@@ -396,6 +400,14 @@ mod tests {
         assert!(tracks.is_empty() && frames[0].data.windows(5).any(|window| window == other));
         let (tracks, _) = push(&mut demuxer, &recorded(Track::video(Codec::Vp8), &[&[0x10]]), SECOND);
         assert_eq!(tracks, [[Track::video(Codec::Vp8)]]);
+    }
+
+    #[test]
+    fn start_codes_without_a_unit_are_no_picture() {
+        let sent: [&[u8]; 3] = [&keyframe(SPS), &[0, 0, 0, 1, 0, 0, 1], &[0, 0, 0, 1, 0x41, 0x9a]];
+        let (_, frames) = push(&mut Demuxer::new(), &recorded(Track::video(Codec::H264), &sent), SECOND);
+        assert_eq!(frames.len(), 2);
+        assert!(frames.iter().all(|frame| !frame.data.is_empty()));
     }
 
     #[test]
