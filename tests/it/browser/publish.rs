@@ -55,9 +55,11 @@ async fn plays_from_the_middle(
             video.preload = "metadata";
             video.muted = true;
             video.onerror = () => {{ seen.error = video.error.message; }};
-            // The browser has what it wants of a video nobody has started; now somebody seeks.
-            video.onsuspend = () => {{
-              video.onsuspend = null;
+            // The browser has what it wants of a video nobody has started; now somebody seeks. A busy one may
+            // pause before it has read anything.
+            video.onsuspend = video.onloadedmetadata = () => {{
+              if (!(video.duration > 0) || video.networkState !== video.NETWORK_IDLE) return;
+              video.onsuspend = video.onloadedmetadata = null;
               seen.duration = video.duration;
               seen.target = video.duration / 2;
               video.requestVideoFrameCallback(function look(_, {{ mediaTime }}) {{

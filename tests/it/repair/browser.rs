@@ -158,8 +158,12 @@ fn what_had_no_end_in_the_browser_is_finite_and_seekable_there() {
         let (at, middle) = (after["at"].as_f64().unwrap(), after["middle"].as_f64().unwrap());
         assert!((at - middle).abs() < 0.1 && after["end"].as_f64() == Some(duration), "{name}: {report}");
         let file = dir.path().join(format!("{name}.webm"));
-        assert!(framemd5(&file) == framemd5(&file.with_extension("before.webm")), "{name}: other frames");
-        judge::decode(&file).unwrap();
+        let source = file.with_extension("before.webm");
+        assert!(framemd5(&file) == framemd5(&source), "{name}: other frames");
+        // A busy browser may record sound that overlaps, and that stays as it is.
+        if judge::decode(&source).is_ok() {
+            judge::decode(&file).unwrap();
+        }
         assert_seekable(&file);
     }
 }

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many films are played at the same time.
 const AT_ONCE: usize = 5;
 /// How often a film is played that seems out of step.
-const PLAYS: usize = 3;
+const PLAYS: usize = 5;
 /// So many beeps of the reference tell by how much sound is late.
 const TELLS: usize = 3;
 /// Beeps of several plays that are so near, in seconds, are one.
