@@ -217,7 +217,7 @@ mod tests {
                 title: "",
             };
             let (mut bytes, layout) = super::super::head(&head);
-            assert_eq!(Own::find(&bytes).unwrap().tracks, [track.clone()]);
+            assert_eq!(Own::find(&bytes).unwrap().tracks, std::slice::from_ref(&track));
             for patch in seal(&layout, &Index::new(std::slice::from_ref(&track)), layout.len).patches {
                 bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
             }
