@@ -240,6 +240,7 @@ impl Remux {
             id::INFO if self.info.is_none() => self.info = Some(foreign::info(payload).ok_or(Refused::Info)?),
             id::TRACKS if self.tracks.is_empty() => {
                 self.tracks = foreign::tracks(payload).ok_or(Refused::Tracks)?;
+                self.rows.keep(|number| self.tracks.iter().any(|track| track.number == number));
                 self.entries = payload.to_vec();
             }
             id::CUES => self.cues = Some((at.start, cue_clusters(payload))),

@@ -83,6 +83,11 @@ impl Rows {
         Self { rows, lanes }
     }
 
+    /// Only what is of these tracks has a place in the copy.
+    pub fn keep(&mut self, is_declared: impl Fn(u64) -> bool) {
+        self.lanes.retain(|lane| is_declared(lane.track));
+    }
+
     /// The time of a lane's next packet, if all that stands before it does.
     fn next(&self, lane: &Lane, tick: Duration) -> Option<u64> {
         let row = self.rows[..lane.end].get(lane.row)?;
