@@ -113,7 +113,7 @@ join alone
 
 say "the slowest tests"
 sed -n 's/^test \(.*\) \.\.\. \(ok\|FAILED\) <\([0-9.]*\)s>$/\3 s  \1/p' "$logs"/{others,browsers,alone} |
-  sort -rn | head -n 20
+  sort -rn | sed -n 1,20p
 
 if ((${#failed[@]})); then
   say "failed: ${failed[*]}"
