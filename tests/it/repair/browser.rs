@@ -130,6 +130,12 @@ fn respond(mut stream: &TcpStream, mime: &str, body: &[u8]) {
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
+/// What ffmpeg complains of, without the addresses of its parts.
+fn complaint(file: &Path) -> Result<(), String> {
+    let without = |word: &&str| !word.starts_with("0x");
+    judge::decode(file).map_err(|said| said.split_whitespace().filter(without).collect::<Vec<_>>().join(" "))
+}
+
 #[test]
 fn what_had_no_end_in_the_browser_is_finite_and_seekable_there() {
     let dir = tempfile::tempdir().unwrap();
@@ -160,10 +166,8 @@ fn what_had_no_end_in_the_browser_is_finite_and_seekable_there() {
         let file = dir.path().join(format!("{name}.webm"));
         let source = file.with_extension("before.webm");
         assert!(framemd5(&file) == framemd5(&source), "{name}: other frames");
-        // A busy browser may record sound that overlaps, and that stays as it is.
-        if judge::decode(&source).is_ok() {
-            judge::decode(&file).unwrap();
-        }
+        // A starved browser may record sound that overlaps: that stays as it is, and nothing else is wrong.
+        assert_eq!(complaint(&file), complaint(&source), "{name}");
         assert_seekable(&file);
     }
 }
