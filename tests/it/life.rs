@@ -300,7 +300,7 @@ async fn a_publisher_that_is_back_after_its_grace_makes_two_files_with_two_hooks
     let took = vanished.elapsed();
     println!("sealed {took:?} after the publisher vanished");
     assert_eq!(told["reason"], "publisher_lost", "{told}");
-    assert!(took < VANISHED + Duration::from_secs(3), "{took:?}");
+    assert!(took < VANISHED * 2, "{took:?}");
     // Too late for this file: what comes now is another one.
     let second = record(&server, "train", 30).await;
     let api = Api::of(&server);
@@ -321,7 +321,7 @@ async fn a_publisher_that_is_back_within_its_grace_goes_on_in_one_file_with_one_
     let first = on_air(&server, "tunnel").await;
     first.sends(60).await;
     drop(first.live);
-    eventually("its loss noticed", VANISHED + Duration::from_secs(3), async || {
+    eventually("its loss noticed", VANISHED + SOON, async || {
         server.output().contains("the session is over").then_some(())
     })
     .await;
@@ -336,17 +336,17 @@ async fn a_publisher_that_is_back_within_its_grace_goes_on_in_one_file_with_one_
     assert_eq!(reasons(&manifest), ["reconnect"; 2], "{manifest}");
     for gap in manifest["gaps"].as_array().unwrap() {
         let length = gap["to_ms"].as_u64().unwrap() - gap["from_ms"].as_u64().unwrap();
-        assert!((9_000..13_000).contains(&length), "{gap}");
+        assert!((9_000..20_000).contains(&length), "{gap}");
     }
 }
 
 #[tokio::test]
 async fn stop_is_heard_while_the_publisher_is_waited_for() {
-    let server = Server::start(&[QUIET, "record.reconnect_grace=60s"]);
+    let server = Server::start(&[QUIET, "record.reconnect_grace=1h"]);
     let mut on_air = on_air(&server, "gone").await;
     on_air.sends(60).await;
     drop(on_air.live);
-    eventually("its loss noticed", VANISHED + Duration::from_secs(3), async || {
+    eventually("its loss noticed", VANISHED + SOON, async || {
         server.output().contains("the session is over").then_some(())
     })
     .await;

@@ -341,7 +341,7 @@ async fn a_track_that_falls_silent_holds_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewers_stay_while_their_publisher_is_away_and_learn_of_other_tracks_and_of_the_end() {
-    let server = Server::start(&["record.reconnect_grace=60s"]);
+    let server = Server::start(&["record.reconnect_grace=1h"]);
     let sound =
         |local| Config { audio: Some(TrackConfig::new(Box::<FakeAudio>::default())), ..Config::new(local) };
     let (live, offer) = Live::start(sound).await;

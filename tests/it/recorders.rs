@@ -4,7 +4,7 @@ use crate::metrics::scrape;
 use crate::support::chunks::{Chunks, recording, small};
 use crate::support::judge::{self, Probe};
 use crate::support::server::Server;
-use crate::support::user::{Api, eventually};
+use crate::support::user::{Api, SOON, eventually};
 use crate::support::viewer::Viewer;
 use onrecord::webm::{Item, Reader};
 use serde_json::{Map, Value, json};
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// What comes at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
 const QUIET: &str = "hooks.on_record=";
 /// H.264 whose pictures are not shown in the order they are sent in.
 const REORDERED: &[&str] = &["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-b_strategy", "0"];

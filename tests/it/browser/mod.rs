@@ -22,13 +22,12 @@ mod watch;
 use crate::support::browser::Browser;
 use crate::support::judge::{self, Packet, Probe};
 use crate::support::server::Server;
+use crate::support::user::SOON;
 use crate::support::web::HookLog;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a page does at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
 /// From Start to PUBLISHING: opening the fake camera takes seconds there.
 const CONNECT: Duration = Duration::from_secs(30);
 
