@@ -84,7 +84,7 @@ others() {
   timed "$it" --skip=browser:: --skip=tools:: || status=1
   return "$status"
 }
-alone() { timed "$it" browser::sound:: --test-threads=1; }
+alone() { timed "$it" browser::sound:: tools:: --test-threads=1; }
 
 say "format"
 cargo fmt --check
@@ -92,12 +92,14 @@ cargo fmt --check
 say "building"
 beside drivers program geckodriver
 beside library library
+beside judges tests/tools/install.sh
 cargo test --release --locked --no-run 2>&1 | tee "$logs/build"
 mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$logs/build")
 it=$(printf '%s\n' "${programs[@]}" | grep '/it-')
 mapfile -t programs < <(printf '%s\n' "${programs[@]}" | grep -v '/it-')
 join drivers
 join library
+join judges
 
 say "tests"
 beside others others

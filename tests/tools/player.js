@@ -5,10 +5,17 @@
   /** Of what is drawn to be looked at. */
   const [WIDTH, HEIGHT] = [160, 16];
 
-  /** Seconds around a beep in which the clocks are read, and by which the sound's may stumble there. */
-  const [AROUND, STUMBLE] = [1.2, 0.035];
-  /** Of so many beeps that are unclear. */
-  const AGAIN = 4;
+  /** Seconds around a beep in which the clocks are read. */
+  const AROUND = 1.2;
+  /**
+   * By how many seconds pictures may be shown beside the element's clock: those of a busy page are late or early by
+   * up to 45 ms, by other amounts where a film is played again or beside itself, so that is none of the film's.
+   */
+  const BESIDE = 0.1;
+  /** After so many seconds of a play its sound has begun, which the element's clock doesn't wait for. */
+  const SETTLED = 0.3;
+  /** Milliseconds between two questions asked at once. */
+  const AT_ONCE = 2;
 
   /** Says when samples are loud, by the context's time, which the page's own thread knows too late. */
   const LISTENER = `registerProcessor("listener", class extends AudioWorkletProcessor {
@@ -37,45 +44,39 @@
     return Math.min(Math.max((middle - 1 / 32) / (1 - 1 / 16), 0), 1) * ROUND;
   }
 
-  /** What a clock of (x, y) is ahead by around x, ascending. */
-  function shifts(clock, x, around) {
-    const near = clock.filter(([at]) => Math.abs(at - x) < around);
-    return near.map(([at, value]) => value - at).sort((a, b) => a - b);
-  }
-
-  /** What it says at x: what is shown may be late, but is never early. */
-  function readOff(clock, x) {
-    const near = shifts(clock, x, 2 * AROUND);
-    return x + near[Math.floor(near.length * 0.95)];
-  }
-
   function onsets(times) {
     return times.filter((time, n) => n === 0 || time - times[n - 1] > 0.25);
   }
 
+  /** Of values by their times, those around one, ascending. */
+  function around(values, time) {
+    const near = values.filter(([at]) => Math.abs(at - time) < AROUND);
+    return near.map(([, value]) => value).sort((a, b) => a - b);
+  }
+
   /**
-   * Plays from where it stands: when it beeped, by the times of the pictures that were shown then, and where
-   * that can't be told, because the sound's own clock stumbled.
+   * Plays from where it stands: when it beeped, by the element's clock; where pictures don't go by that, by theirs.
+   * The element's and the sound's clock are asked one behind the other, so that nothing else is measured.
    */
   async function play(video, listener, audio, length) {
-    // Film's time by the page's, and the page's by the context's.
-    const [loud, clock, heard] = [[], [], []];
+    // By how much the element's clock is ahead of the sound's, by this; and the pictures are behind the element's.
+    const [loud, ahead, behind] = [[], [], []];
     listener.port.onmessage = ({ data }) => loud.push(data);
+    const from = video.currentTime;
     let playing = true;
-    const each = (now, { mediaTime, expectedDisplayTime }) => {
+    const each = (_, { mediaTime, expectedDisplayTime }) => {
       if (!playing) return;
-      clock.push([expectedDisplayTime / 1000, mediaTime]);
+      const shown = video.currentTime + (expectedDisplayTime - performance.now()) / 1000;
+      behind.push([mediaTime, shown - mediaTime]);
       video.requestVideoFrameCallback(each);
     };
     if (video.videoWidth) video.requestVideoFrameCallback(each);
-    // Where there is no picture, the element's own time is the film's.
-    else (async () => {
-      for (; playing; await seconds(0.02)) clock.push([performance.now() / 1000, video.currentTime]);
-    })();
     (async () => {
       for (; playing; await seconds(0.02)) {
-        const { contextTime, performanceTime } = audio.getOutputTimestamp();
-        heard.push([contextTime, performanceTime / 1000]);
+        const asked = performance.now();
+        const time = audio.currentTime;
+        const value = [time, video.currentTime - time];
+        if (performance.now() - asked < AT_ONCE && video.currentTime - from > SETTLED) ahead.push(value);
       }
     })();
     const ended = event(video, "ended").catch(() => {});
@@ -83,24 +84,13 @@
     await Promise.race([ended, seconds(length)]);
     playing = false;
     video.pause();
-    const steady = (time) => {
-      const near = shifts(heard, time, AROUND);
-      return near.length && near.at(-1) - near[0] < STUMBLE;
-    };
-    const film = (time) => readOff(clock, readOff(heard, time));
-    const [beeps, unclear] = [[], []];
-    for (const time of onsets(loud)) (steady(time) ? beeps : unclear).push(film(time));
-    return { beeps, unclear };
-  }
-
-  /** When it beeps in a film that was played: what is unclear is listened to again. */
-  async function cleared(video, listener, audio, { beeps, unclear }) {
-    for (const time of unclear.slice(0, AGAIN)) {
-      await moved(video, Math.max(0, time - AROUND));
-      const again = await play(video, listener, audio, 2 * AROUND);
-      beeps.push(...again.beeps.filter((beep) => beeps.every((known) => Math.abs(known - beep) > 0.5)));
-    }
-    return beeps;
+    return onsets(loud).map((time) => {
+      // What the element's clock says may be some time ago.
+      const own = time + around(ahead, time).at(-1);
+      const late = around(behind, own);
+      const middle = late[Math.floor(late.length / 2)] ?? 0;
+      return Math.abs(middle) < BESIDE ? own : own - middle;
+    });
   }
 
   async function moved(video, target) {
@@ -146,17 +136,15 @@
       audio.createMediaElementSource(video).connect(listener).connect(audio.destination);
       const seen = { beeps: [], seeks: [] };
       if (!sampled) {
-        const heard = await play(video, listener, audio, video.duration + 5);
+        seen.beeps = await play(video, listener, audio, video.duration + 5);
         if (video.videoWidth) seen.frames = video.getVideoPlaybackQuality().totalVideoFrames;
-        seen.beeps = await cleared(video, listener, audio, heard);
       }
       for (const target of targets) {
         if (video.videoWidth && seeks) seen.seeks.push(await sought(video, canvas, target));
         if (!sampled) continue;
         // Sound and pictures find together while it plays.
         await moved(video, target - AROUND);
-        const heard = await play(video, listener, audio, AROUND + WINDOW);
-        seen.beeps.push(...(await cleared(video, listener, audio, heard)));
+        seen.beeps.push(...(await play(video, listener, audio, AROUND + WINDOW)));
       }
       return seen;
     } catch (error) {

@@ -2,16 +2,11 @@
 
 use super::films::{Film, LENGTH};
 use super::verdict::{self, Seen};
-use super::{judges, scene};
 use crate::support::browser::Browser;
-use crate::support::chunks::VP8;
-use crate::support::media;
 use crate::support::server::Server;
 use crate::support::user::{Api, eventually};
 use crate::support::web::Site;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 use url::Url;
 
@@ -22,9 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many films are played at the same time.
 const AT_ONCE: usize = 5;
 /// How often a film is played that seems out of step.
-const PLAYS: usize = 5;
-/// So many beeps of the reference tell by how much sound is late.
-const TELLS: usize = 3;
+const PLAYS: usize = 3;
 /// Beeps of several plays that are so near, in seconds, are one.
 const SAME: f64 = 0.4;
 /// For as many films as that.
@@ -139,13 +132,12 @@ pub async fn look(
     browser: &Browser,
     site: &Site,
     server: &Server,
-    venv: &Path,
     films: &[Film],
     truths: &[Seen],
 ) -> Vec<Result<Seen, String>> {
     // Not a page of the server's own, whose policy forbids the player's scripts.
     browser.goto(&site.serve("player", format!("<!doctype html><script>{PLAYER}</script>"))).await;
-    let player = Player { browser, server, reference: reference(browser, venv).await };
+    let player = Player { browser, server };
     let mut all = Vec::new();
     for (films, truths) in films.chunks(AT_ONCE).zip(truths.chunks(AT_ONCE)) {
         let mut looked = player.play(&films.iter().collect::<Vec<_>>(), Look::Whole).await;
@@ -167,43 +159,23 @@ enum Look {
 struct Player<'a> {
     browser: &'a Browser,
     server: &'a Server,
-    /// Where a film of ffmpeg's own is, and what is in it.
-    reference: (String, Seen),
 }
 
 impl Player<'_> {
-    /// Plays films all at the same time, beside the reference.
+    /// Plays films all at the same time.
     async fn play(&self, films: &[&Film], look: Look) -> Vec<Result<Seen, String>> {
-        let (reference, truth) = &self.reference;
-        let mut looks = vec![(reference.clone(), Vec::new(), false, false)];
-        looks.extend(
-            films.iter().map(|film| (self.url(film), film.targets(), film.sampled, look == Look::Whole)),
-        );
+        let one = |film: &&Film| (self.url(film), film.targets(), film.sampled, look == Look::Whole);
+        let looks: Vec<_> = films.iter().map(one).collect();
         let script = format!(
             "window.result = null;
              Promise.all({}.map((one) => look(...one))).then((all) => {{ window.result = all; }});",
             json!(looks)
         );
-        for _ in 0..PLAYS {
-            self.browser.run(&script).await;
-            let result = self.browser.until("window.result", PLAYED).await;
-            let one = |seen: &Value| {
-                serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"))
-            };
-            let mut seen = result.as_array().unwrap().iter().map(one);
-            let heard: Seen = seen.next().unwrap().unwrap();
-            if heard.beeps.len() < TELLS {
-                println!("the reference was heard at {:.2?} s only: once more", heard.beeps);
-                continue;
-            }
-            // WebAudio hears later than a `<video>` shows, by what it does so with the reference.
-            let lag = apart(&truth.flashes, &heard.beeps) - apart(&truth.flashes, &truth.beeps);
-            let mut seen: Vec<_> = seen.collect();
-            let heard = seen.iter_mut().flatten().flat_map(|seen: &mut Seen| &mut seen.beeps);
-            heard.for_each(|beep| *beep -= lag);
-            return seen;
-        }
-        panic!("the browser's sound stumbles all the time");
+        self.browser.run(&script).await;
+        let result = self.browser.until("window.result", PLAYED).await;
+        let one =
+            |seen: &Value| serde_json::from_value(seen.clone()).map_err(|error| format!("{error}: {seen}"));
+        result.as_array().unwrap().iter().map(one).collect()
     }
 
     fn url(&self, film: &Film) -> String {
@@ -236,31 +208,4 @@ impl Player<'_> {
             *beeps = same.filter(|same| same.len() > PLAYS / 2).map(|same| same[same.len() / 2]).collect();
         }
     }
-}
-
-/// Where a browser finds a film of ffmpeg's own, and what is in it.
-async fn reference(browser: &Browser, venv: &Path) -> (String, Seen) {
-    let (picture, sound) = (scene::picture(320, 180, 30, 0), scene::sound(0.0));
-    let length = LENGTH.as_secs().to_string();
-    let input = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound, "-t", &length];
-    let output = ["-g", "30", "-b:v", "200k", "-pix_fmt", "yuv420p", "-c:a", "libopus"];
-    let film = media::encode("webm", &[&input[..], VP8, &output].concat());
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&film).unwrap();
-    let truth = judges::observe(venv, "reference", file.path(), &[]).unwrap();
-    let bytes = json!(film);
-    let script =
-        format!("return URL.createObjectURL(new Blob([new Uint8Array({bytes})], {{ type: 'video/webm' }}));");
-    (browser.run(&script).await.as_str().unwrap().to_owned(), truth)
-}
-
-/// By how many seconds most beeps are behind their flash.
-fn apart(flashes: &[f64], beeps: &[f64]) -> f64 {
-    let nearest = |beep: &f64| {
-        let apart = flashes.iter().map(|flash| beep - flash);
-        apart.min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap()
-    };
-    let mut apart: Vec<f64> = beeps.iter().map(nearest).collect();
-    apart.sort_by(f64::total_cmp);
-    apart[apart.len() / 2]
 }

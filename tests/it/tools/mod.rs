@@ -80,8 +80,7 @@ async fn every_recording_is_right_in_every_tool() {
     let (card, mut names) = (SoundCard::start(), TOOLS.map(|(name, _)| name).to_vec());
     for name in BROWSERS {
         // A browser that fails is wrong about all films, and the others are printed nevertheless.
-        let looks =
-            AssertUnwindSafe(look(name, &card, &site, &server, &venv, &films, &truths)).catch_unwind().await;
+        let looks = AssertUnwindSafe(look(name, &card, &site, &server, &films, &truths)).catch_unwind().await;
         let mut looks = looks.unwrap_or_default().into_iter();
         for (film, truth) in truths.iter().enumerate() {
             let seen = looks.next().unwrap_or_else(|| Err("it failed".to_owned()));
@@ -98,7 +97,6 @@ async fn look(
     card: &SoundCard,
     site: &Site,
     server: &Server,
-    venv: &Path,
     films: &[Film],
     truths: &[Seen],
 ) -> Vec<Result<Seen, String>> {
@@ -106,7 +104,7 @@ async fn look(
         "Firefox" => Browser::firefox_with(&card.environment()).await,
         _ => Browser::chromium(&[], &card.environment()).await,
     };
-    browsers::look(&browser, site, server, venv, films, truths).await
+    browsers::look(&browser, site, server, films, truths).await
 }
 
 fn cell(venv: &Path, tool: &str, film: &Film, truth: &Seen, seen: Result<Seen, String>) -> Cell {
