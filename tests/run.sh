@@ -72,7 +72,7 @@ fi
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 library() { npm ci --prefix tests/js --no-audit --no-fund && npm test --silent --prefix tests/js; }
-lints() { nice -n 19 cargo clippy --release --all-targets --locked -- -D warnings; }
+lints() { nice -n 19 cargo clippy --profile ci --all-targets --locked -- -D warnings; }
 # Advisories are checked where their database can be reached: .github/workflows/ci.yml.
 licences() { program cargo-deny && cargo deny --locked check --hide-inclusion-graph licenses bans sources; }
 # The test programs get what cargo would give them; the tests' times are told to this variable alone.
@@ -93,7 +93,7 @@ say "building"
 beside drivers program geckodriver
 beside library library
 beside judges tests/tools/install.sh
-cargo test --release --locked --no-run 2>&1 | tee "$logs/build"
+cargo test --profile ci --locked --no-run 2>&1 | tee "$logs/build"
 mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$logs/build")
 it=$(printf '%s\n' "${programs[@]}" | grep '/it-')
 mapfile -t programs < <(printf '%s\n' "${programs[@]}" | grep -v '/it-')
