@@ -28,22 +28,23 @@ use crate::auth::{self, Auth};
 use crate::base::pulse::{self, Pulse};
 use crate::base::tasks::Tasks;
 use crate::base::vitals::Vitals;
+use crate::catalog::RecordingError;
 use crate::config::Config;
-use crate::http::assets::Assets;
-use crate::http::client::Site;
-use crate::http::feed::Feed;
-use crate::http::guard::Guard;
-use crate::http::live::Viewers;
-use crate::http::ops::Inside;
-use crate::http::signal::Timing;
+use crate::http::api::feed::Feed;
+use crate::http::api::ops::Inside;
+use crate::http::gate::forwarded::Site;
+use crate::http::gate::same_origin::Guard;
+use crate::http::listen::tls::Tls;
+use crate::http::pages::assets::Assets;
+use crate::http::publish::signal::Timing;
 use crate::http::state::{Sockets, State, connections};
-use crate::http::tls::Tls;
+use crate::http::watch::live::Viewers;
 use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publications::Publications;
-use crate::ingest::webrtc::WebRtc;
-use crate::record::{self, FolderLock, Held, LockError, Recordings};
+use crate::publish::registry::Publications;
+use crate::record::{FolderLock, Held, LockError, Recordings};
+use crate::webrtc::WebRtc;
 use hooks::Hooks;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -82,7 +83,7 @@ pub enum Error {
     Media(String, #[source] io::Error),
     /// The recordings' folder.
     #[error("can't use {0} (record.dir): {1}")]
-    Records(PathBuf, #[source] record::Error),
+    Records(PathBuf, #[source] RecordingError),
     /// Somebody else uses the recordings' folder.
     #[error(transparent)]
     Held(#[from] Held),
@@ -99,7 +100,7 @@ pub enum Error {
 
 /// Prints the OpenAPI document.
 pub fn openapi() -> io::Result<()> {
-    let document = serde_json::to_string_pretty(&http::openapi::document())?;
+    let document = serde_json::to_string_pretty(&http::api::openapi::document())?;
     writeln!(io::stdout(), "{document}")
 }
 

@@ -17,6 +17,8 @@ pub use lines::Logging;
 pub use log::{Format, Log};
 
 use crate::hook::Script;
+use crate::publish;
+use crate::webrtc;
 use crate::{auth, hook, http, ingest, live, record};
 use jiff::Timestamp;
 use layers::Layers;
@@ -35,7 +37,7 @@ pub struct Config {
     /// Who is served.
     pub auth: auth::Config,
     /// WebRTC ingest.
-    pub webrtc: ingest::webrtc::Config,
+    pub webrtc: webrtc::Config,
     /// MediaRecorder's output.
     pub chunks: ingest::chunks::Config,
     /// Recordings. `dir` is absolute once loaded.
@@ -49,7 +51,7 @@ pub struct Config {
     /// Live view.
     pub live: live::Config,
     /// What the server takes on.
-    pub limits: ingest::Limits,
+    pub limits: publish::Limits,
     /// The log.
     pub log: Log,
     /// `hooks.on_record` as an absolute path; `None` if no hook runs.

@@ -5,8 +5,8 @@
 mod corpora;
 
 use crate::base::id::StreamName;
-use crate::http::chunks::{self, Client as ChunksClient};
-use crate::http::signal::wire::Client as SignalClient;
+use crate::http::publish::chunks::{self, Client as ChunksClient};
+use crate::http::publish::signal::wire::Client as SignalClient;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Config, Fault};

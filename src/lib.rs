@@ -43,7 +43,10 @@ extern crate self as onrecord;
 pub mod app;
 pub mod auth;
 pub mod base;
+pub mod catalog;
 pub mod config;
+pub mod container;
+pub mod disk;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -52,6 +55,7 @@ pub mod http;
 pub mod ingest;
 pub mod live;
 pub mod media;
+pub mod publish;
 pub mod record;
 pub mod rtp;
-pub mod webm;
+pub mod webrtc;

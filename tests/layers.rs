@@ -7,16 +7,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("media", &["base"]),
     ("rtp", &["base", "media"]),
-    ("webm", &["base", "media"]),
-    ("live", &["base", "media", "webm"]),
+    ("container", &["base", "media"]),
+    ("disk", &["base"]),
+    ("auth", &["base", "disk"]),
+    ("catalog", &["base", "media", "disk"]),
     ("hook", &["base"]),
-    ("auth", &["base"]),
-    ("record", &["base", "media", "webm", "live"]),
-    ("ingest", &["base", "media", "rtp", "webm", "live", "record"]),
-    ("http", &["base", "auth", "media", "live", "record", "ingest"]),
-    ("config", &["base", "auth", "live", "hook", "record", "ingest", "http"]),
-    ("fuzzing", &["base", "media", "webm", "ingest", "http"]),
-    ("app", &["base", "auth", "media", "live", "hook", "record", "ingest", "http", "config"]),
+    ("live", &["base", "media", "container"]),
+    ("record", &["base", "media", "container", "disk", "catalog", "live"]),
+    ("publish", &["base", "media", "container", "catalog", "live", "record"]),
+    ("webrtc", &["base", "media", "rtp", "live", "record", "publish"]),
+    ("ingest", &["base", "media", "container", "live", "record", "publish", "webrtc"]),
+    ("http", &["base", "disk", "auth", "media", "catalog", "live", "record", "publish", "webrtc", "ingest"]),
+    ("config", &["base", "auth", "live", "hook", "record", "publish", "webrtc", "ingest", "http"]),
+    ("fuzzing", &["base", "media", "container", "webrtc", "ingest", "http"]),
+    (
+        "app",
+        &[
+            "base", "disk", "auth", "media", "catalog", "live", "hook", "record", "publish", "webrtc",
+            "ingest", "http", "config",
+        ],
+    ),
 ];
 
 /// What a pure module must not name.
@@ -74,16 +84,13 @@ fn every_import_points_down() {
                 wrong.push(format!("{}: {module} imports {target}", path.display()));
             }
         }
-        let pure = matches!(module.as_str(), "media" | "rtp" | "webm");
+        let pure = matches!(module.as_str(), "media" | "rtp" | "container");
         for name in IMPURE.iter().filter(|name| pure && code.contains(**name)) {
             wrong.push(format!("{}: pure, but names {name}", path.display()));
         }
-        let of_webrtc = path.starts_with(root.join("ingest/webrtc"));
+        let of_webrtc = path.starts_with(root.join("webrtc"));
         for name in ["use rtc::", "use webrtc::"].iter().filter(|name| !of_webrtc && code.contains(**name)) {
-            wrong.push(format!(
-                "{}: only ingest/webrtc names the WebRTC crates, this says {name}",
-                path.display()
-            ));
+            wrong.push(format!("{}: only webrtc names the WebRTC crates, this says {name}", path.display()));
         }
     }
     assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));

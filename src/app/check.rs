@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::hook::Script;
-use crate::http::tls::Tls;
-use crate::ingest::webrtc::probe::{self, Answer};
+use crate::http::listen::tls::Tls;
 use crate::record;
+use crate::webrtc::probe::{self, Answer};
 use jiff::Timestamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};

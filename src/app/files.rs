@@ -1,7 +1,7 @@
 //! Open files: every connection is one, every download another, and when they run out nothing can be recorded
 //! either.
 
-use crate::ingest::Limits;
+use crate::publish::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 

@@ -6,12 +6,12 @@
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
 use crate::base::vitals::Vitals;
+use crate::catalog::Change as RecordingChange;
+use crate::catalog::RecordingError;
+use crate::catalog::{HookAttempt, HookRecord, HookRunning, HookState, Manifest, What};
 use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
 use crate::http::state::{NoReplay, Replay};
-use crate::record::{
-    Change as RecordingChange, Error, Event, HookAttempt, HookRecord, HookRunning, HookState, Manifest,
-    Recordings, What,
-};
+use crate::record::{Event, Recordings};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -150,7 +150,8 @@ pub(super) fn replayer(recordings: &Recordings, queue: Option<Queue>) -> Replay 
         let (recordings, queue) = (recordings.clone(), queue.clone());
         Box::pin(async move {
             let queue = queue.ok_or(NoReplay::NoHook)?;
-            let state = recordings.get(&id).ok_or_else(|| Error::NotFound(id.to_string()))?.hook.state;
+            let state =
+                recordings.get(&id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?.hook.state;
             if waits(state) {
                 queue.hurry(id).await;
                 return Ok(());
@@ -256,13 +257,13 @@ impl Notes {
         self.settle().await;
     }
 
-    async fn note(&mut self, id: RecordingId, change: Change) -> Result<(), Error> {
+    async fn note(&mut self, id: RecordingId, change: Change) -> Result<(), RecordingError> {
         let mut changes = self.owed.remove(&id).unwrap_or_default();
         // Only the newest word about what runs counts.
         changes.retain(|change| change.attempt.is_some());
         changes.push(change);
         match self.write(&id, changes.clone()).await {
-            Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+            Ok(()) | Err(RecordingError::NotFound(_)) => Ok(()),
             Err(error) => {
                 if self.owed.len() < OWED_MAX {
                     self.owed.insert(id, changes);
@@ -278,7 +279,7 @@ impl Notes {
             let Some(changes) = self.owed.get(&id).cloned() else { continue };
             match self.write(&id, changes).await {
                 Ok(()) => info!(recording = %id, "the manifest says what the hook did"),
-                Err(Error::NotFound(_)) => {}
+                Err(RecordingError::NotFound(_)) => {}
                 // A disk that is full for one is full for all.
                 Err(_) => return,
             }
@@ -286,7 +287,7 @@ impl Notes {
         }
     }
 
-    async fn write(&self, id: &RecordingId, changes: Vec<Change>) -> Result<(), Error> {
+    async fn write(&self, id: &RecordingId, changes: Vec<Change>) -> Result<(), RecordingError> {
         let change = |hook: &mut HookRecord| changes.into_iter().for_each(|change| change.apply(hook));
         self.recordings.set_hook(id, change).await.map(drop)
     }

@@ -5,10 +5,11 @@ use crate::app::{Error, lock};
 use crate::auth::{Auth, Grant};
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
+use crate::catalog::{HookState, Manifest, RecordingState};
 use crate::config::Config;
 use crate::hook::{self, Job, Script, State};
 use crate::http;
-use crate::record::{Held, HookState, Manifest, RecordingState, Recordings};
+use crate::record::{Held, Recordings};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::COOKIE;
 use reqwest::redirect::Policy;
@@ -110,7 +111,7 @@ impl Running {
         }
         let mut request = self.client.post(format!("{}/api/recordings/{id}/hook", self.url));
         if !self.session.is_empty() {
-            request = request.header(COOKIE, http::login::cookies(&self.session));
+            request = request.header(COOKIE, http::gate::login::cookies(&self.session));
         }
         let mut response = request.send().await.map_err(whole)?;
         let (accepted, unknown_there) =

@@ -2,8 +2,8 @@
 
 use super::{Config, Problem};
 use crate::auth::Mode;
-use crate::http::client;
-use crate::ingest::webrtc::IceServer;
+use crate::http::gate::forwarded;
+use crate::webrtc::IceServer;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -102,7 +102,7 @@ fn server(config: &Config, problems: &mut Problems) {
         problems.add("server.public_url", public_url(&server.public_url, server.base()));
     }
     problems.add("server.base_path", base_path(&server.base_path));
-    for entry in server.trusted_proxies.iter().filter(|entry| client::network(entry).is_none()) {
+    for entry in server.trusted_proxies.iter().filter(|entry| forwarded::network(entry).is_none()) {
         let expected = "expected addresses and networks, such as \"127.0.0.1\" and \"10.0.0.0/8\"";
         problems.add("server.trusted_proxies", Err(format!("{expected}, found {entry:?}")));
     }

@@ -6,11 +6,11 @@
 use crate::auth::Denied;
 use crate::base::id::BadName;
 use crate::base::places::Full;
+use crate::catalog::RecordingError;
 use crate::http::state::NoReplay;
-use crate::ingest::Refusal;
 use crate::ingest::chunks::Fault;
-use crate::ingest::publication::NoControl;
-use crate::record;
+use crate::publish::Refusal;
+use crate::publish::publication::NoControl;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -145,13 +145,13 @@ impl From<Fault> for ApiError {
     }
 }
 
-impl From<record::Error> for ApiError {
-    fn from(error: record::Error) -> Self {
+impl From<RecordingError> for ApiError {
+    fn from(error: RecordingError) -> Self {
         let (status, code) = match &error {
-            record::Error::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
-            record::Error::NotFound(_) => (StatusCode::NOT_FOUND, "recording_not_found"),
-            record::Error::Busy(_) => (StatusCode::CONFLICT, "stream_busy"),
-            record::Error::Io(_) => return Self::internal(error),
+            RecordingError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            RecordingError::NotFound(_) => (StatusCode::NOT_FOUND, "recording_not_found"),
+            RecordingError::Busy(_) => (StatusCode::CONFLICT, "stream_busy"),
+            RecordingError::Io(_) => return Self::internal(error),
         };
         Self::new(status, code, error.to_string())
     }
@@ -235,15 +235,15 @@ mod tests {
             (Fault::OffsetMismatch { said: 1, arrived: 2 }.into(), 409, "offset_mismatch"),
             (Fault::Replaced.into(), 409, "stream_busy"),
             (Fault::Refused(Refusal::ResumeExpired).into(), 410, "resume_expired"),
-            (record::Error::DiskFull.into(), 507, "disk_full"),
-            (record::Error::NotFound("x".into()).into(), 404, "recording_not_found"),
+            (RecordingError::DiskFull.into(), 507, "disk_full"),
+            (RecordingError::NotFound("x".into()).into(), 404, "recording_not_found"),
             (std::io::Error::other("/secret/path").into_api(), 500, "internal"),
             (NoReplay::NoHook.into(), 400, "bad_request"),
             (NoReplay::QueueFull.into(), 503, "limit_reached"),
             (NoControl::NotLive.into(), 404, "stream_not_found"),
             (NoControl::NotRecorded.into(), 404, "recording_not_found"),
             (NoControl::Whole.into(), 422, "unsupported_codec"),
-            (NoControl::Record(record::Error::DiskFull).into(), 507, "disk_full"),
+            (NoControl::Record(RecordingError::DiskFull).into(), 507, "disk_full"),
             (BadName::Length(0).into(), 400, "bad_name"),
             (Denied::Missing.into(), 401, "unauthorized"),
             (Denied::Unknown.into(), 401, "unauthorized"),
@@ -267,7 +267,7 @@ mod tests {
 
     impl IntoApi for std::io::Error {
         fn into_api(self) -> ApiError {
-            record::Error::Io(self).into()
+            RecordingError::Io(self).into()
         }
     }
 }

@@ -3,49 +3,34 @@
 //! [`table`] is the whole route table, each with what it needs. Before all stands [`guard`], before each
 //! handler [`access`]; every error is an [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
 
-mod access;
-pub mod assets;
+pub mod api;
 mod body;
-pub(crate) mod chunks;
-pub mod client;
-mod connection;
-mod door;
 pub mod error;
-mod events;
-pub mod feed;
-pub mod guard;
-#[cfg(test)]
-mod limit_tests;
-pub mod live;
-pub mod login;
-mod mjpeg;
-pub mod openapi;
-pub mod ops;
-mod origin;
-mod pictures;
-mod policy;
-mod process;
-mod range;
-mod recordings;
+pub mod gate;
+pub mod listen;
+pub mod pages;
+pub mod publish;
 pub mod route;
-pub mod signal;
 mod socket;
 pub mod state;
-mod streams;
 #[cfg(test)]
 mod testing;
-pub mod tls;
-mod under_way;
-mod whip;
+pub mod watch;
 
 use crate::base::units;
+use api::{events, openapi, ops, recordings, streams};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum_server::{Handle, Server};
-use door::Door;
+use gate::{forwarded, login, same_origin};
 use hyper_util::rt::TokioTimer;
+use listen::accept::Door;
+use listen::tls::{self, Tls};
+use listen::{connection, in_flight};
+use pages::assets;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use publish::{chunks, signal, whip};
 use route::Needs::{Admin, Any, Login, Nothing, Probe, Publish, Recordings, View};
 use route::{Route, Table, delete, get, options, patch, post};
 use serde::Deserialize;
@@ -54,9 +39,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tls::Tls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use watch::{live, mjpeg, pictures};
 
 /// Section `server` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -164,7 +149,7 @@ pub fn all_routes() -> Vec<Route> {
 
 /// All that is served: the routes, below `server.base_path`.
 pub fn router(state: Arc<State>) -> Router {
-    let enter = from_fn_with_state(state.clone(), client::enter);
+    let enter = from_fn_with_state(state.clone(), forwarded::enter);
     Router::new().fallback_service(routes(state)).layer(enter)
 }
 
@@ -176,8 +161,8 @@ fn routes(state: Arc<State>) -> Router {
         .method_not_allowed_fallback(error::no_method)
         // Routes that take a body bound it themselves, with the contract's error.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(state.clone(), under_way::hold))
-        .layer(from_fn_with_state(state.clone(), guard::check))
+        .layer(from_fn_with_state(state.clone(), in_flight::hold))
+        .layer(from_fn_with_state(state.clone(), same_origin::check))
         // Outside the guard: what it refuses counts, too.
         .layer(from_fn(ops::count))
         .with_state(state)

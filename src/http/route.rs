@@ -1,7 +1,7 @@
 //! Routes, each with what a caller needs: there is no way to add one without.
 
 use crate::auth::Permission;
-use crate::http::access;
+use crate::http::gate::authorize;
 use crate::http::state::State;
 use axum::Router;
 use axum::handler::Handler;
@@ -92,12 +92,12 @@ impl Table {
             .collect()
     }
 
-    /// The router; before each handler stands [`access::admit`].
+    /// The router; before each handler stands [`authorize::admit`].
     pub fn into_router(self, state: &Arc<State>) -> Router<Arc<State>> {
         self.0.into_iter().fold(Router::new(), |router, (path, methods)| {
             methods.0.into_iter().fold(router, |router, (method, needs, handler)| {
                 let one = Arc::new(Route { method, path, needs });
-                let admit = from_fn_with_state((state.clone(), one), access::admit);
+                let admit = from_fn_with_state((state.clone(), one), authorize::admit);
                 router.route(path, handler.route_layer(admit))
             })
         })

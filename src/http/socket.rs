@@ -1,7 +1,7 @@
 //! A WebSocket with deadlines: what `/signal`, `/chunks` and `/live` have in common.
 
-use crate::http::door::Unfinished;
 use crate::http::error::ApiError;
+use crate::http::listen::accept::Unfinished;
 use crate::http::state::Sockets;
 use axum::Extension;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};

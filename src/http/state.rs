@@ -8,21 +8,23 @@ use crate::base::metrics::Scrape;
 use crate::base::places::{Bound, Party, Place, Places};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::http::assets::Assets;
-use crate::http::client::Site;
+use crate::catalog::Manifest;
+use crate::catalog::RecordingError;
+use crate::http::api::feed::Feed;
+use crate::http::api::ops::Inside;
 use crate::http::error::ApiError;
-use crate::http::feed::Feed;
-use crate::http::guard::Guard;
-use crate::http::live::Viewers;
-use crate::http::ops::Inside;
-use crate::http::signal::Timing;
+use crate::http::gate::forwarded::Site;
+use crate::http::gate::same_origin::Guard;
+use crate::http::pages::assets::Assets;
+use crate::http::publish::signal::Timing;
+use crate::http::watch::live::Viewers;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::{NoControl, StreamInfo};
-use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
-use crate::ingest::{Limits, Refusal, SessionId};
 use crate::live::Stream;
-use crate::record::{Begun, Condition, Error, Manifest, Recordings};
+use crate::publish::publication::{NoControl, StreamInfo};
+use crate::publish::{Limits, Refusal, SessionId};
+use crate::record::{Begun, Condition, Recordings};
+use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +80,7 @@ pub enum NoReplay {
     QueueFull,
     /// The manifest can't be written.
     #[error(transparent)]
-    Record(#[from] Error),
+    Record(#[from] RecordingError),
 }
 
 /// The places for connections, and as many for requests.
@@ -204,7 +206,7 @@ pub trait Catalogue: Send + Sync {
     /// The recording whose file has this name, and the file's path.
     fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)>;
     /// Removes a recording's file.
-    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>>;
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, RecordingError>>;
     /// The state of the folder.
     fn condition(&self) -> BoxFuture<'_, Condition>;
 }
@@ -227,7 +229,7 @@ impl Catalogue for Recordings {
         self.by_file(file)
     }
 
-    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, RecordingError>> {
         Box::pin(self.delete(id))
     }
 

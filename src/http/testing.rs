@@ -4,26 +4,26 @@ use crate::auth::{self, Auth};
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::http::assets::Assets;
-use crate::http::client::Site;
-use crate::http::feed::Feed;
-use crate::http::guard::Guard;
-use crate::http::live::Viewers;
-use crate::http::ops::Inside;
-use crate::http::signal::Timing;
+use crate::catalog::RecordingError;
+use crate::catalog::{HookRecord, HookState, Manifest, RecordingState};
+use crate::http::api::feed::Feed;
+use crate::http::api::ops::Inside;
+use crate::http::gate::forwarded::Site;
+use crate::http::gate::same_origin::Guard;
+use crate::http::pages::assets::Assets;
+use crate::http::publish::signal::Timing;
 use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State, connections};
+use crate::http::watch::live::Viewers;
 use crate::http::{Config, Doors};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
-use crate::ingest::publication::{NoControl, Picture, StreamInfo};
-use crate::ingest::publications::Publications;
-use crate::ingest::status::Status;
-use crate::ingest::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
-use crate::ingest::{Limits, Refusal, SessionId, Way};
 use crate::live::Stream;
-use crate::record::{
-    self, Begun, Condition, Error, HookRecord, HookState, Manifest, RecordingState, Recordings,
-};
+use crate::publish::publication::{NoControl, Picture, StreamInfo};
+use crate::publish::registry::Publications;
+use crate::publish::status::Status;
+use crate::publish::{Limits, Refusal, SessionId, Way};
+use crate::record::{self, Begun, Condition, Recordings};
+use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -123,7 +123,7 @@ impl Ingest for FakeIngest {
             "cam" => Ok(Begun { recording: id(1), continues: None, waits: false }),
             "taped" => Ok(Begun { recording: id(2), continues: Some(id(1)), waits: true }),
             "mp4" => Err(NoControl::Whole),
-            "full" => Err(NoControl::Record(Error::DiskFull)),
+            "full" => Err(NoControl::Record(RecordingError::DiskFull)),
             _ => Err(NoControl::NotLive),
         }
     }
@@ -207,14 +207,14 @@ impl Catalogue for FakeCatalogue {
         list.iter().find(|manifest| manifest.file == file).map(|manifest| (manifest.clone(), path))
     }
 
-    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, Error>> {
+    fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, RecordingError>> {
         let mut list = self.list.lock().unwrap();
         let manifest = list.iter_mut().find(|manifest| manifest.id == *id).map(|manifest| {
             manifest.state = RecordingState::Deleted;
             manifest.file_present = false;
             manifest.clone()
         });
-        async move { manifest.ok_or_else(|| Error::NotFound(id.to_string())) }.boxed()
+        async move { manifest.ok_or_else(|| RecordingError::NotFound(id.to_string())) }.boxed()
     }
 }
 

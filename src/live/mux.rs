@@ -5,8 +5,8 @@
 //! taken care of here: a track that is declared must never lag behind the others, or playback stalls;
 //! blocks must be in order; no track may have a hole.
 
+use crate::container::webm::{self, Head, LiveBlock, head, live_cluster, mime_with_codecs};
 use crate::media::{Frame, Kind, Size, Track, opus};
-use crate::webm::{self, Head, LiveBlock, head, live_cluster, mime_with_codecs};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -416,8 +416,8 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::webm::{Item, Reader};
     use crate::media::Codec;
-    use crate::webm::{Item, Reader};
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 

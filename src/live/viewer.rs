@@ -6,10 +6,10 @@
 
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
+use crate::container::webm::TIMESTAMP_AT;
 use crate::live::Stream;
 use crate::live::mux::{Cluster, Mux, Segment};
 use crate::media::{Frame, Track};
-use crate::webm::TIMESTAMP_AT;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

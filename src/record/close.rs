@@ -3,12 +3,14 @@
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
+use crate::catalog::RecordingError;
+use crate::catalog::files::Note;
+use crate::catalog::manifest::Manifest;
+use crate::disk::space::is_full;
 use crate::record::again::Again;
-use crate::record::catalog::Note;
-use crate::record::file::{is_changed, is_full};
-use crate::record::manifest::Manifest;
-use crate::record::take::{Opening, Take};
-use crate::record::{Error, Event, Progress, Shared, recover};
+use crate::record::file::is_changed;
+use crate::record::writer::{Opening, Take};
+use crate::record::{Event, Progress, Shared, recover};
 use futures_util::future::OptionFuture;
 use std::io;
 use std::sync::Arc;
@@ -142,7 +144,7 @@ impl Closing {
         loop {
             match self.keep(sealed.clone()).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(Error::Io(error)) => self.wait(id, error, &mut again).await?,
+                Err(RecordingError::Io(error)) => self.wait(id, error, &mut again).await?,
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
@@ -170,7 +172,7 @@ impl Closing {
     }
 
     /// Makes the manifest durable, with the hook's job in it (S5).
-    pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, Error> {
+    pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, RecordingError> {
         let hook = self.shared.hook_state();
         let id = sealed.id.clone();
         let write = move |manifest: &mut Manifest| {

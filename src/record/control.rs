@@ -5,8 +5,8 @@
 
 use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;
+use crate::catalog::files::Catalog;
 use crate::live::Stopper;
-use crate::record::catalog::Catalog;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 

@@ -1,18 +1,16 @@
 //! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`super::disk`].
 
 use crate::base::metrics::metrics;
-use crate::record::space::{Space, allocate_ahead};
-use crate::webm::{Patch, Seal};
+use crate::catalog::names::{PART, QUARANTINE};
+use crate::container::webm::{Patch, Seal};
+use crate::disk::space::is_full;
+use crate::disk::space::{Space, allocate_ahead};
+use crate::disk::{lock, move_away, sync_dir};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What a file's name ends with until it is sealed.
-pub(super) const PART: &str = ".part";
-/// The folder, inside the recordings', of what could not be repaired.
-pub(super) const QUARANTINE: &str = "quarantine";
 
 /// Blocks are taken this much ahead: one call every few seconds, and files in few pieces.
 const STEP: u64 = 1 << 20;
@@ -287,21 +285,6 @@ pub(super) fn is_changed(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<Changed>())
 }
 
-/// Moves a file into a folder, which may have to be made, and never over another one.
-pub(super) fn move_away(path: &Path, folder: &Path, name: &str) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let mut free = folder.join(name);
-    for number in 1.. {
-        if !free.try_exists()? {
-            break;
-        }
-        free = folder.join(format!("{name}.{number}"));
-    }
-    fs::rename(path, free)?;
-    sync_dir(folder)?;
-    path.parent().map_or(Ok(()), sync_dir)
-}
-
 /// The last step of sealing, once the index is appended.
 pub(super) fn make_whole(file: &File, patches: &[Patch]) -> io::Result<()> {
     // Patches tell readers that the index is there: it must be on the disk before them.
@@ -310,73 +293,6 @@ pub(super) fn make_whole(file: &File, patches: &[Patch]) -> io::Result<()> {
         file.write_all_at(&patch.bytes, patch.at)?;
     }
     file.sync_all()
-}
-
-/// Takes an open file for this process; another one gets an error of kind `WouldBlock`.
-pub(super) fn lock(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
-}
-
-/// Bytes that may still be written where `path` is, as far as its file system counts them.
-pub(super) fn free_space(path: &Path) -> io::Result<u64> {
-    Ok(space_of(path)?.map_or(u64::MAX, |(free, _)| free))
-}
-
-/// The same with the size of all; `None` where the file system does not say.
-pub(super) fn space_of(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    let stat = rustix::fs::statvfs(path)?;
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok((stat.f_blocks > 0).then(|| (bytes(stat.f_bavail), bytes(stat.f_blocks))))
-}
-
-/// Names that may still be given in the file system of `path`; as many as can be counted where it has no bound
-/// for them.
-pub(super) fn free_inodes(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(if stat.f_files > 0 { stat.f_favail } else { u64::MAX })
-}
-
-/// Whether an error means that there is no space.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Replaces `dir/name` atomically and durably: whoever reads it, after a power cut too, finds the old
-/// bytes or the new ones.
-pub(super) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(temporary_name(name));
-    let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(name))
-    };
-    if let Err(error) = write() {
-        // Its space is needed most when there is none.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    sync_dir(dir)
-}
-
-/// The name of `name`'s replacement while it is being written: hidden, and not a manifest's.
-fn temporary_name(name: &str) -> String {
-    format!(".{name}.tmp")
-}
-
-/// What the name of a copy ends with while a repair writes it beside the original.
-pub(super) const COPY: &str = ".repair.tmp";
-
-/// Whether a file is what a crash left of [`replace`], or of a repair: the original is still there.
-pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && (name.ends_with(".json.tmp") || name.ends_with(COPY))
-}
-
-/// Makes a folder's entries durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Holes in the sound of a whole file: which packets of silence a recording would have had in them.
 
+use crate::container::webm::{self, ForeignTrack, Item, Row, StoredBlock};
 use crate::media::Track;
 use crate::record::silence::Silence;
-use crate::webm::{self, ForeignTrack, Item, Row, StoredBlock};
 use std::time::Duration;
 
 /// The most silence that is put into a file: times that leap would make one that fills the disk.

@@ -1,6 +1,6 @@
 //! Who works in a recordings' folder: one process at a time.
 
-use crate::record::file;
+use crate::disk;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ impl FolderLock {
         let file = open(&dir.join(NAME))?;
         let until = Instant::now() + PATIENCE;
         loop {
-            match file::lock(&file) {
+            match disk::lock(&file) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     tracing::warn!(%error, dir = %dir.display(), "record.dir can't be locked: see that one server uses it");
@@ -114,7 +114,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// Whoever works in a folder now; leaves no trace.
 pub fn holder(dir: &Path) -> Option<Held> {
     let file = File::open(dir.join(NAME)).ok()?;
-    let taken = file::lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    let taken = disk::lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
     taken.then(|| held(dir, &file))
 }
 

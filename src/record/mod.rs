@@ -11,17 +11,12 @@
 
 mod again;
 mod bytes;
-mod catalog;
-mod changes;
 mod close;
 mod control;
-mod disk;
 mod file;
 mod fill;
 mod interleave;
 mod lock;
-mod manifest;
-mod names;
 mod pictures;
 mod probe;
 mod recorder;
@@ -29,18 +24,13 @@ mod recover;
 mod repair;
 mod retention;
 mod silence;
-mod space;
-mod take;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use lock::{FolderLock, Held, LockError, holder};
-pub use manifest::{
-    HookAttempt, HookRecord, HookRunning, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
-};
 
 pub use bytes::ByteSink;
-pub use changes::{Change, What};
 pub use control::Begun;
 pub use fill::Filled;
 pub use pictures::{Picture, Pictures};
@@ -53,15 +43,16 @@ use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
+use crate::catalog::files::Catalog;
+use crate::catalog::{Change, HookRecord, HookState, Manifest, RecordingError};
+use crate::disk::space::Space;
+use crate::disk::worker::Disk;
 use crate::live::Stream;
-use catalog::Catalog;
 use control::{Control, Files};
-use disk::Disk;
 use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
-use space::Space;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -174,23 +165,6 @@ impl Recording {
     }
 }
 
-/// Why a recording can't start, or a request about one can't be served.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No space to record.
-    #[error("the disk is full: free some space under record.dir")]
-    DiskFull,
-    /// No such recording.
-    #[error("there is no recording {0}")]
-    NotFound(String),
-    /// Still being written.
-    #[error("recording {0} is still being written: stop its stream first")]
-    Busy(RecordingId),
-    /// Input or output failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
 /// What happens to recordings, for whoever runs hooks.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -258,8 +232,8 @@ impl Recordings {
         config: Config,
         hook_configured: bool,
         tasks: Tasks,
-    ) -> Result<(Self, mpsc::Receiver<Event>), Error> {
-        let bad = |message: String| Error::Io(io::Error::new(io::ErrorKind::InvalidInput, message));
+    ) -> Result<(Self, mpsc::Receiver<Event>), RecordingError> {
+        let bad = |message: String| RecordingError::Io(io::Error::new(io::ErrorKind::InvalidInput, message));
         let mode =
             u32::from_str_radix(&config.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
                 bad(format!(
@@ -298,8 +272,8 @@ impl Recordings {
     }
 
     /// Whether there is space to record. Blocking; what starts afterwards goes by the answer.
-    pub fn room(&self) -> Result<(), Error> {
-        if self.shared.space.room()? { Ok(()) } else { Err(Error::DiskFull) }
+    pub fn room(&self) -> Result<(), RecordingError> {
+        if self.shared.space.room()? { Ok(()) } else { Err(RecordingError::DiskFull) }
     }
 
     /// Repairs what the last run left unfinished (S3), beside everything else, and announces each file
@@ -317,23 +291,23 @@ impl Recordings {
 
     /// The answer that [`Recordings::room`] gave last: who starts a recording holds up media, and must not
     /// wait for a disk.
-    fn begins(&self) -> Result<(), Error> {
-        if self.shared.space.was_full() { Err(Error::DiskFull) } else { Ok(()) }
+    fn begins(&self) -> Result<(), RecordingError> {
+        if self.shared.space.was_full() { Err(RecordingError::DiskFull) } else { Ok(()) }
     }
 
     /// Starts recording `stream` into a new file. The answer's `id` is the first file's; should the
     /// recording go on in further files, its progress ends with the last one.
-    pub fn start(&self, stream: &Stream) -> Result<Recording, Error> {
+    pub fn start(&self, stream: &Stream) -> Result<Recording, RecordingError> {
         self.start_at(stream, None)
     }
 
     /// The same for a stream that is under way: the file begins with the next picture that can begin
     /// one, or with sound where no pictures come.
-    pub fn join(&self, stream: &Stream) -> Result<Recording, Error> {
+    pub fn join(&self, stream: &Stream) -> Result<Recording, RecordingError> {
         self.start_at(stream, Some(Instant::now()))
     }
 
-    fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, Error> {
+    fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, RecordingError> {
         self.begins()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
@@ -352,7 +326,7 @@ impl Recordings {
     }
 
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
-    pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), Error> {
+    pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), RecordingError> {
         self.begins()?;
         let id = self.shared.catalog.new_id(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
@@ -412,7 +386,7 @@ impl Recordings {
     }
 
     /// Removes a recording's file; the manifest stays, saying `deleted`.
-    pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, Error> {
+    pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, RecordingError> {
         let deleted = self.shared.catalog.delete(id).await?;
         // What begins goes by what was seen last, and there may be space again.
         let space = self.shared.space.clone();
@@ -425,7 +399,7 @@ impl Recordings {
         &self,
         id: &RecordingId,
         change: impl FnOnce(&mut HookRecord) + Send + 'static,
-    ) -> Result<Manifest, Error> {
+    ) -> Result<Manifest, RecordingError> {
         let change = |manifest: &mut Manifest| {
             change(&mut manifest.hook);
             Ok(())

@@ -1,7 +1,9 @@
 //! The pictures of a Motion-JPEG recording, one after the other from any time on: no browser plays such a file.
 
+use crate::container::webm::{
+    Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, codec_id, cues_len,
+};
 use crate::media::{Codec, Kind};
-use crate::webm::{Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, codec_id, cues_len};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -55,7 +57,7 @@ impl Pictures {
         let mut buffer = vec![0; MAX_HEAD];
         let read = read_at(&file, &mut buffer, 0)?;
         let Some(front) = Front::find(&buffer[..read]) else { return Ok(None) };
-        let jpeg = |track: &&crate::webm::ForeignTrack| {
+        let jpeg = |track: &&crate::container::webm::ForeignTrack| {
             track.kind == Some(Kind::Video) && track.plain && track.codec_id == codec_id(Codec::Mjpeg)
         };
         let Some(track) = front.tracks.iter().find(jpeg).map(|track| track.number) else { return Ok(None) };

@@ -4,8 +4,8 @@
 //! only to who writes. At most one look is under way however many ask, since one that hangs keeps its
 //! thread, and an answer is good for some seconds, since anybody may ask.
 
-use crate::record::file::space_of;
-use crate::record::space::Space;
+use crate::disk::space::Space;
+use crate::disk::space::space_of;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

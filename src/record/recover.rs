@@ -12,18 +12,21 @@
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
-use crate::media::{GapReason, Kind};
-use crate::record::again::Again;
-use crate::record::catalog::{Catalog, manifest_name};
-use crate::record::file::{PART, QUARANTINE, move_away, sync_dir};
-use crate::record::manifest::{
+use crate::catalog::RecordingError;
+use crate::catalog::files::{Catalog, manifest_name};
+use crate::catalog::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };
+use crate::catalog::names;
+use crate::catalog::names::{PART, QUARANTINE};
+use crate::container::webm::{MAX_HEAD, Origin};
+use crate::disk::space::Space;
+use crate::disk::{move_away, sync_dir};
+use crate::media::{GapReason, Kind};
+use crate::record::again::Again;
 use crate::record::repair::{RepairError, Repaired, look, seal_part};
-use crate::record::space::Space;
-use crate::record::take::to_millis;
-use crate::record::{Error, Event, Shared, names};
-use crate::webm::{MAX_HEAD, Origin};
+use crate::record::writer::to_millis;
+use crate::record::{Event, Shared};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -288,7 +291,7 @@ pub(super) async fn changed(
     id: &RecordingId,
     reason: EndReason,
 ) -> Result<Option<Manifest>, Failed> {
-    let manifest = shared.catalog.raw(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+    let manifest = shared.catalog.raw(id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
     let path = shared.config.dir.join(format!("{}{PART}", manifest.file));
     let mut leftover = Leftover { reason, ..Leftover::of(manifest, Some(path), None) };
     one(shared, &mut leftover, &shared.tasks.stop_token()).await
@@ -302,7 +305,7 @@ pub(super) enum Failed {
     Repair(#[from] RepairError),
     /// Its manifest could not be changed.
     #[error(transparent)]
-    Catalogue(#[from] Error),
+    Catalogue(#[from] RecordingError),
     /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -313,7 +316,7 @@ impl From<Failed> for io::Error {
         match failed {
             Failed::Io(error)
             | Failed::Repair(RepairError::Io(error))
-            | Failed::Catalogue(Error::Io(error)) => error,
+            | Failed::Catalogue(RecordingError::Io(error)) => error,
             other => Self::other(other),
         }
     }
@@ -451,7 +454,7 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     manifest.lasted(repaired.duration);
     // What is noted may lie in what was cut off.
     cut_gaps(&mut manifest.gaps, manifest.duration_ms);
-    let gap = |hole: &crate::webm::Hole| {
+    let gap = |hole: &crate::container::webm::Hole| {
         let track = (*listed.get(hole.track)?)?;
         Some(ManifestGap { track, from_ms: hole.from, to_ms: hole.to, reason: GapReason::Damage })
     };

@@ -7,12 +7,14 @@
 mod copy;
 mod source;
 
+use crate::catalog::names::PART;
+use crate::container::webm::{self, Hole, Lack, Mended, Own, Patch, Plan, ReadError, Refused, Seal};
+use crate::disk::space::Space;
+use crate::disk::sync_dir;
 use crate::media::{Codec, Kind};
 use crate::record::bytes;
-use crate::record::file::{PART, PartFile, make_whole, sync_dir};
+use crate::record::file::{PartFile, make_whole};
 use crate::record::fill::Filled;
-use crate::record::space::Space;
-use crate::webm::{self, Hole, Lack, Mended, Own, Patch, Plan, ReadError, Refused, Seal};
 use copy::write_copy;
 use source::Source;
 use std::fs::{self, File};

@@ -11,8 +11,10 @@
 
 use crate::base::pattern::Pattern;
 use crate::base::units;
-use crate::record::manifest::{HookState, Manifest, RecordingState};
-use crate::record::{Error, Recordings, catalog};
+use crate::catalog::RecordingError;
+use crate::catalog::files::manifests;
+use crate::catalog::manifest::{HookState, Manifest, RecordingState};
+use crate::record::Recordings;
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
@@ -177,7 +179,7 @@ pub fn doubt(dir: &Path) -> io::Result<Option<String>> {
     let known = fs::metadata(dir.join(SEEN)).and_then(|meta| meta.modified()).ok();
     let seen = match known.and_then(|at| Timestamp::try_from(at).ok()) {
         Some(seen) => Some(seen),
-        None => catalog::manifests(dir)?.iter().map(newest).max(),
+        None => manifests(dir)?.iter().map(newest).max(),
     };
     let ahead = seen.map(|seen| Timestamp::now().duration_since(seen)).filter(|ahead| *ahead > AHEAD);
     Ok(ahead.map(|ahead| {
@@ -270,10 +272,8 @@ impl Removal {
 
 /// What would be removed from a folder now. Changes nothing, so it may run beside a server. Blocking.
 pub fn would_remove(dir: &Path, retention: &Retention) -> io::Result<Vec<Removal>> {
-    let mut manifests: Vec<_> = catalog::manifests(dir)?
-        .into_iter()
-        .filter(|manifest| manifest.state != RecordingState::Deleted)
-        .collect();
+    let mut manifests: Vec<_> =
+        manifests(dir)?.into_iter().filter(|manifest| manifest.state != RecordingState::Deleted).collect();
     manifests.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(retention.due(&manifests, Timestamp::now()).into_iter().map(Removal::new).collect())
 }
@@ -363,7 +363,7 @@ impl Recordings {
                     tracing::info!(%id, %stream, file, bytes, why = removal.why, "removed by retention");
                     removed.push(removal);
                 }
-                Err(Error::Busy(_) | Error::NotFound(_)) => {}
+                Err(RecordingError::Busy(_) | RecordingError::NotFound(_)) => {}
                 Err(error) => tracing::error!(%id, file, %error, "retention can't remove a recording"),
             }
         }
@@ -374,8 +374,8 @@ impl Recordings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::manifest::HookRecord;
-    use crate::record::names;
+    use crate::catalog::manifest::HookRecord;
+    use crate::catalog::names;
 
     const HOUR: i64 = 3_600_000;
     /// A time that a clock can show.

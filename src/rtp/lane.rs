@@ -1,10 +1,11 @@
 //! One track on its way: packets in order become frames, which may wait until their time is known.
 
 use crate::media::{self, Size};
+use crate::rtp::codec::vp8;
 use crate::rtp::keyframe::Keyframes;
 use crate::rtp::reorder::{Begins, Item, Reorder};
 use crate::rtp::sequence::Timestamps;
-use crate::rtp::{Config, PACKET, Packet, TrackSetup, vp8};
+use crate::rtp::{Config, PACKET, Packet, TrackSetup};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

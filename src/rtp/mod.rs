@@ -10,6 +10,7 @@
 //!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
+mod codec;
 mod keyframe;
 mod lane;
 mod red;
@@ -19,13 +20,12 @@ mod silence;
 mod sync;
 #[cfg(test)]
 mod tests;
-mod vp8;
 
 use crate::media::{self, Event, Frame, Gap, GapReason, Track};
+pub use crate::rtp::codec::vp8::keyframe_size;
 pub use crate::rtp::keyframe::Reason as KeyframeReason;
 use crate::rtp::lane::{Kind, Lane, Untimed};
 use crate::rtp::sync::Timeline;
-pub use crate::rtp::vp8::keyframe_size;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ use crate::support::chunks::{AV1, Chunks, H264, VP8, VP9, hashes, hashes_of, rec
 use crate::support::judge::{self, Probe};
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, Script, eventually, files_in, on_air};
-use onrecord::webm::{Item, Reader};
+use onrecord::container::webm::{Item, Reader};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;

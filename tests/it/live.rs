@@ -174,12 +174,12 @@ fn memory(server: &Server) -> u64 {
 /// What a viewer has of one kind, among what was sent.
 fn seen_of(viewer: &Viewer, publisher: &Publisher, kind: MediaKind) -> Vec<proof::Matched> {
     let number = if kind == MediaKind::Audio { 1 } else { 2 };
-    let mut reader = onrecord::webm::Reader::new(None);
+    let mut reader = onrecord::container::webm::Reader::new(None);
     reader.push(&viewer.file);
     reader.finish();
     let mut kept = Vec::new();
     while let Some(item) = reader.read().unwrap() {
-        if let onrecord::webm::Item::Block(block) = item
+        if let onrecord::container::webm::Item::Block(block) = item
             && block.track == number
         {
             // Sound that was put in for a track that lagged is nobody's.

@@ -6,7 +6,7 @@ use crate::support::judge::{self, Probe};
 use crate::support::server::Server;
 use crate::support::user::{Api, SOON, eventually};
 use crate::support::viewer::Viewer;
-use onrecord::webm::{Item, Reader};
+use onrecord::container::webm::{Item, Reader};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fs;

@@ -3,8 +3,8 @@
 use super::network::{Datagram, Endpoint};
 use super::proof::KeptFrame;
 use bytes::BytesMut;
-use onrecord::ingest::webrtc::route::Kind;
-use onrecord::ingest::webrtc::session::{Event, Gone, Session, SessionConfig};
+use onrecord::webrtc::route::Kind;
+use onrecord::webrtc::session::{Event, Gone, Session, SessionConfig};
 use onrecord::{media, rtp};
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -3,10 +3,10 @@
 //! A MediaRecorder that starts again begins with another header: its frames go on behind the newest
 //! one, as the [`Clock`] places them. Pure: arrival is an argument.
 
+use crate::container::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, StoredBlock};
 use crate::ingest::chunks::Fault;
 use crate::ingest::chunks::clock::{Clock, Stamp};
 use crate::media::{Codec, Frame, Gap, GapReason, Kind, Size, Track, h264, opus};
-use crate::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, StoredBlock};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -340,7 +340,7 @@ fn broken(why: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webm::{Block, Clusters, Head};
+    use crate::container::webm::{Block, Clusters, Head};
 
     const SECOND: Duration = Duration::from_secs(1);
 

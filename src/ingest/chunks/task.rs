@@ -5,10 +5,10 @@ use crate::base::reason::EndReason;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Command, Fault, Inner, Upload};
-use crate::ingest::publication::Publication;
-use crate::ingest::status::Status;
-use crate::ingest::{Refusal, SessionId, Way};
 use crate::media::{Event, mp4};
+use crate::publish::publication::Publication;
+use crate::publish::status::Status;
+use crate::publish::{Refusal, SessionId, Way};
 use crate::record::ByteSink;
 use bytes::{Bytes, BytesMut};
 use std::convert::Infallible;
@@ -127,7 +127,7 @@ impl Task {
             }
             Command::Start { hold, reply } => {
                 let done = self.check(hold).and_then(|()| self.protocol.start(now));
-                let _ = reply.send(done.and_then(|()| Ok(self.publication.claim().map(drop)?)));
+                let _ = reply.send(done.and_then(|()| Ok(self.publication.claim()?)));
             }
             Command::Bytes { hold, bytes, reply } => {
                 let taken = match self.check(hold) {

@@ -1,8 +1,9 @@
 //! Copies that take their original's place once they are read again.
 
 use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, copied};
-use crate::record::file::{COPY, lock, sync_dir};
-use crate::webm::{Piece, Plan};
+use crate::catalog::names::COPY;
+use crate::container::webm::{Piece, Plan};
+use crate::disk::{lock, sync_dir};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;

@@ -1,9 +1,9 @@
 //! A file that is to be made whole, and what there is to do about it.
 
 use super::{CHUNK, RepairError, Watch};
-use crate::record::file::lock;
+use crate::container::webm::{Item, MAX_HEAD, Mend, Mended, Own, Patch, Plan, Reader, Refused, Remux, Seal};
+use crate::disk::lock;
 use crate::record::fill::{Filled, Holes};
-use crate::webm::{Item, MAX_HEAD, Mend, Mended, Own, Patch, Plan, Reader, Refused, Remux, Seal};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;

@@ -4,8 +4,9 @@ use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, ended, push, sealed, until};
 use crate::base::reason::EndReason;
+use crate::catalog::What;
 use crate::media::Frame;
-use crate::record::{Begun, Config, Event, Progress, What};
+use crate::record::{Begun, Config, Event, Progress};
 use std::time::{Duration, Instant};
 
 fn ms(millis: u64) -> Duration {

@@ -5,8 +5,10 @@ use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, ended, eventually, push, sealed};
 use crate::base::reason::EndReason;
+use crate::catalog::RecordingError;
+use crate::catalog::{HookAttempt, HookRecord, HookState, Manifest};
 use crate::media::Frame;
-use crate::record::{Config, Error, HookAttempt, HookRecord, HookState, Manifest, Progress};
+use crate::record::{Config, Progress};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -128,11 +130,14 @@ async fn inner_full_of_bytes() {
         assert!(pieces < 100, "more than there is");
     }
     let end = ended(recording).await;
-    let free = crate::record::file::free_space(&bench.dir).unwrap();
+    let free = crate::disk::space::free_space(&bench.dir).unwrap();
     println!("{pieces} pieces of 64 KiB; {free} bytes are free behind them");
     assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
     assert!(free >= 1 << 20, "{free} bytes are not enough to begin by themselves");
-    assert!(matches!(bench.recordings.start_bytes(&name), Err(Error::DiskFull)), "it goes on in a loop");
+    assert!(
+        matches!(bench.recordings.start_bytes(&name), Err(RecordingError::DiskFull)),
+        "it goes on in a loop"
+    );
 }
 
 #[test]
@@ -164,7 +169,7 @@ async fn inner_min_free() {
     let Progress::Sealed(manifest) = end else { panic!("{end:?}") };
     assert_eq!(manifest.end_reason, Some(EndReason::DiskFull));
     judge(&bench.dir.join(&manifest.file)).assert_holds_the_first(1, &pictures);
-    assert!(matches!(bench.recordings.start(&stream), Err(Error::DiskFull)), "taken without space");
+    assert!(matches!(bench.recordings.start(&stream), Err(RecordingError::DiskFull)), "taken without space");
     bench.recordings.delete(&manifest.id).await.unwrap();
     assert!(bench.recordings.start(&stream).is_ok(), "refused with space");
 }
@@ -198,7 +203,7 @@ fn fill(dir: &Path) -> PathBuf {
     let path = dir.join("filling");
     let mut file = File::create(&path).unwrap();
     while file.write_all(&[7; 4096]).is_ok() {}
-    let free = crate::record::file::free_space(dir).unwrap();
+    let free = crate::disk::space::free_space(dir).unwrap();
     assert_eq!(free, 0, "bytes are free");
     path
 }
@@ -299,7 +304,7 @@ fn where_blocks_cannot_be_taken_beforehand_recording_goes_on_without() {
 async fn inner_without_fallocate() {
     let mut bench = bench(0);
     let file = File::create(bench.dir.join("probe")).unwrap();
-    let refused = crate::record::space::allocate_ahead(&file, 0, 4096).unwrap_err();
+    let refused = crate::disk::space::allocate_ahead(&file, 0, 4096).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported, "{refused}");
     let pictures = pictures(4);
     let manifest = bench.record("bare", &[VP8], &mixed(&[&pictures])).await;

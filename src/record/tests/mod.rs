@@ -11,9 +11,10 @@ mod silence;
 
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
+use crate::catalog::Manifest;
 use crate::live::Stream;
 use crate::media::{Event as MediaEvent, Track};
-use crate::record::{Config, Event, Manifest, Progress, Recording, Recordings};
+use crate::record::{Config, Event, Progress, Recording, Recordings};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;

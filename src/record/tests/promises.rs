@@ -4,8 +4,9 @@ use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, run, video};
 use super::{Bench, ended, eventually, push, sealed, until};
 use crate::base::reason::EndReason;
+use crate::catalog::{HookState, RecordingState};
 use crate::media::{Event as MediaEvent, Frame, Gap, GapReason};
-use crate::record::{Config, Event, HookState, Progress, RecordingState};
+use crate::record::{Config, Event, Progress};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ async fn a_recording_is_whole_and_seekable_in_other_peoples_eyes() {
     assert_eq!(gaps, [(2, 1_000, 1_100)]);
     assert_eq!(manifest.hook.state, HookState::Queued, "the hook's job is durable before anyone is told");
     let on_disk = fs::read(path.with_extension("json")).unwrap();
-    assert_eq!(serde_json::from_slice::<crate::record::Manifest>(&on_disk).unwrap(), manifest);
+    assert_eq!(serde_json::from_slice::<crate::catalog::Manifest>(&on_disk).unwrap(), manifest);
     let Some(Event::Sealed(told)) = bench.events.recv().await else { panic!("not told") };
     assert_eq!(*told, manifest);
     assert_eq!(bench.recordings.by_file(&manifest.file), Some((manifest.clone(), path)));
@@ -290,7 +291,7 @@ async fn a_frame_is_in_the_file_within_the_flush_interval_in_whole_clusters() {
     assert!(seen.packets.len() > 100, "{} packets in what a crash would leave", seen.packets.len());
     seen.assert_in_order();
     let manifest = dir.path().join(part.replace(".webm.part", ".json"));
-    let manifest: crate::record::Manifest = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let manifest: crate::catalog::Manifest = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
     assert_eq!((manifest.state, manifest.id), (RecordingState::Recording, recording.id.clone()));
     stream.end(EndReason::Stopped, Instant::now());
     let manifest = sealed(recording).await;
@@ -469,7 +470,7 @@ async fn what_was_lost_before_a_crash_is_in_the_manifest_after_it() {
     let noted = eventually("it is noted", || {
         let json = bench.files().into_iter().find(|name| name.ends_with(".json"))?;
         let text = fs::read(dir.path().join(json)).ok()?;
-        let manifest: crate::record::Manifest = serde_json::from_slice(&text).unwrap();
+        let manifest: crate::catalog::Manifest = serde_json::from_slice(&text).unwrap();
         (manifest.gaps.len() == 2).then_some(manifest)
     })
     .await;
@@ -489,8 +490,9 @@ async fn what_was_lost_before_a_crash_is_in_the_manifest_after_it() {
     after.recordings.recover();
     let Some(Event::Sealed(manifest)) = after.events.recv().await else { panic!("not told") };
     println!("{} ms are left, {:?}", manifest.duration_ms, manifest.gaps);
-    let gaps =
-        |of: &crate::record::Manifest| of.gaps.iter().map(|gap| (gap.from_ms, gap.to_ms)).collect::<Vec<_>>();
+    let gaps = |of: &crate::catalog::Manifest| {
+        of.gaps.iter().map(|gap| (gap.from_ms, gap.to_ms)).collect::<Vec<_>>()
+    };
     // The frame that ends the second one was cut off, not the silence in it.
     assert_eq!(gaps(&manifest), [(1_000, 1_200), (2_000, manifest.duration_ms)]);
     assert!(manifest.duration_ms < 2_500, "{} ms", manifest.duration_ms);

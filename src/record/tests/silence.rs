@@ -4,8 +4,9 @@ use super::judge::{Seen, judge};
 use super::media::{OPUS, VP8, audio, mixed, run, video};
 use super::{Bench, push};
 use crate::base::reason::EndReason;
+use crate::catalog::Manifest;
 use crate::media::{Frame, GapReason, opus};
-use crate::record::{Config, Event, Manifest};
+use crate::record::{Config, Event};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -190,7 +191,7 @@ fn decoders_hear_nothing_in_silence_of_any_length() {
         for channels in [1, 2] {
             let length = Duration::from_micros(micros);
             let track = crate::media::Track::opus(channels);
-            let (mut file, layout) = crate::webm::head(&crate::webm::Head {
+            let (mut file, layout) = crate::container::webm::head(&crate::container::webm::Head {
                 tracks: std::slice::from_ref(&track),
                 sizes: &[None],
                 uid: 1,
@@ -198,7 +199,7 @@ fn decoders_hear_nothing_in_silence_of_any_length() {
                 title: "",
             });
             assert_eq!(layout.len, file.len() as u64);
-            let mut clusters = crate::webm::Clusters::new(std::slice::from_ref(&track), ms(1_000));
+            let mut clusters = crate::container::webm::Clusters::new(std::slice::from_ref(&track), ms(1_000));
             for step in 0..40 {
                 clusters.fill(0, length * step, &opus::silence(length, channels > 1));
             }

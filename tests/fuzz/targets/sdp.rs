@@ -1,7 +1,7 @@
 //! A client's offer: it is answered section by section, or refused in words; never more.
 
-use onrecord::ingest::Refusal;
-use onrecord::ingest::webrtc::session::{Session, SessionConfig};
+use onrecord::publish::Refusal;
+use onrecord::webrtc::session::{Session, SessionConfig};
 use onrecord::rtp;
 use std::time::{Duration, Instant};
 

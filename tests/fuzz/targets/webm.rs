@@ -2,7 +2,7 @@
 
 use onrecord::fuzzing;
 use onrecord::media::{h264, opus, vp9};
-use onrecord::webm::{
+use onrecord::container::webm::{
     Block, Clusters, Head, Index, MAX_HEAD, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
     tick_of, tracks_of,
 };

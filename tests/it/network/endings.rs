@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::network::{Datagram, Endpoint, rtp_payload_type};
-use onrecord::ingest::webrtc::session::Gone;
+use onrecord::webrtc::session::Gone;
 
 /// Why the session ended, and how long after `since`.
 fn gone(network: &Net, since: Instant) -> (Gone, Duration) {

@@ -3,8 +3,8 @@
 use super::sources::without_sources;
 use super::*;
 use crate::support::sdp;
-use onrecord::ingest::Refusal;
-use onrecord::ingest::webrtc::session::{Gone, Session};
+use onrecord::publish::Refusal;
+use onrecord::webrtc::session::{Gone, Session};
 
 fn assert_records(name: &str, mut network: Net, kinds: &[MediaKind]) {
     network.both(|link| link.loss = 0.02);

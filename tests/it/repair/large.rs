@@ -4,7 +4,7 @@ use super::{PATIENCE, TRACKS, assert_seekable, peak_memory};
 use crate::support::judge;
 use crate::support::server::Server;
 use crate::support::user::Api;
-use onrecord::webm::{Block, Clusters, Head, head};
+use onrecord::container::webm::{Block, Clusters, Head, head};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;

@@ -1,0 +1,275 @@
+//! The API as an OpenAPI 3.1 document: what routes take, answer and refuse.
+//!
+//! The schemas come from the types themselves, the operations from the table in [`operations`]: a test
+//! holds it against the router, others hold real answers against the schemas.
+
+mod operations;
+
+use crate::http::api::recordings::Listed;
+use crate::http::api::streams::{File, Stopped};
+use crate::publish::publication::StreamInfo;
+use crate::{catalog, publish};
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use operations::{Body, OPERATIONS, Operation};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Components, ComponentsBuilder};
+
+/// What there is to know before the first request.
+const ABOUT: &str = "\
+onrecord takes WebRTC, MediaRecorder chunks and JPEG pictures, records each stream to a file that seeks, \
+and runs a hook for it.
+
+**Errors** are JSON `{code, message}`: the code is for programs, the message says what to do. A WebSocket \
+is closed with 4000 + the status the same error has over HTTP.
+
+**Who may what** is decided by `auth.mode`: a token in `Authorization: Bearer`, or the cookie of the \
+log-in page. With `auth.mode = \"off\"` local requests need none and others get 401.
+
+**WebSockets.** `GET /signal`: JSON messages `publish {stream, sdp, record?, resume?}`, \
+`candidate {stream?, candidate}`, `stop {stream?}`; the server says `answer`, `candidate`, `status`, \
+`error`. `GET /chunks`: `register`, `START_REC_BLOB`, the recorder's bytes as binary messages, \
+`STOP_REC_BLOB`; the server says `registered`, acknowledges bytes, and tells the recording. \
+`GET /live/{name}`: the server sends `init {mime}` as text before each init segment, `skipped {frames}` \
+after a hole, `end {reason}` at last, and WebM as binary messages.
+
+**Server-sent events.** `GET /api/events`: `stream` events with a `StreamEvent`, `recording` events with a \
+`RecordingEvent`; `reset` says that the client has missed some, or has just come: read `/api/streams` and \
+`/api/recordings` then. Each has an id; `Last-Event-ID` goes on behind it.";
+
+/// The contract's codes: the status of each, and what it means.
+const ERRORS: &[(&str, u16, &str)] = &[
+    ("bad_request", 400, "the request can't be taken as it is"),
+    (
+        "bad_name",
+        400,
+        "a stream name has 1 to 128 bytes, no / and no \\, no control characters, no leading . or -",
+    ),
+    ("bad_sdp", 400, "the SDP can't be used"),
+    ("bad_blob", 400, "the bytes are no media of the announced kind"),
+    ("unauthorized", 401, "a token is needed, or this one is unknown or over"),
+    ("forbidden", 403, "this token is for something else"),
+    ("origin_denied", 403, "the page's origin is neither this server nor in server.cors_origins"),
+    ("stream_not_found", 404, "nobody is publishing this stream"),
+    ("recording_not_found", 404, "there is no such recording"),
+    ("session_not_found", 404, "there is no such session"),
+    ("not_found", 404, "there is nothing under this path (code `bad_request`)"),
+    ("timeout", 408, "the body took too long to arrive (code `bad_request`)"),
+    ("stream_busy", 409, "somebody else publishes this stream, or writes this recording"),
+    ("resume_expired", 410, "the publication behind this secret is over"),
+    ("gone", 410, "the file was deleted or moved away (code `recording_not_found`)"),
+    ("stale_etag", 412, "the session has another ETag by now (code `bad_request`)"),
+    ("too_large", 413, "the body is larger than the server takes"),
+    ("bad_type", 415, "the body is of another media type"),
+    ("no_range", 416, "the file has no such range (code `bad_request`)"),
+    ("unsupported_codec", 422, "the media can't be recorded, or not cut"),
+    ("upgrade", 426, "open it as a WebSocket (code `bad_request`)"),
+    ("no_etag", 428, "If-Match is missing (code `bad_request`)"),
+    ("rate_limited", 429, "too many requests from this address: wait"),
+    ("limit_reached", 503, "a limit of the server: try again after Retry-After"),
+    ("disk_full", 507, "the server's disk is full: nothing can be recorded until space is freed"),
+];
+
+/// The document.
+pub fn document() -> Value {
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for operation in OPERATIONS {
+        let path = operation.path.replace("{*", "{");
+        paths.entry(path).or_default().insert(operation.method.to_lowercase(), describe(operation));
+    }
+    let tags: Vec<_> =
+        operations::TAGS.iter().map(|(name, about)| json!({ "name": name, "description": about })).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "onrecord",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": env!("CARGO_PKG_DESCRIPTION"),
+            "description": ABOUT,
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "tags": tags,
+        "paths": paths,
+        "components": components(),
+    })
+}
+
+/// The same for all who ask: however many take their time with it, there is one.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+
+/// `GET /api/openapi.json`.
+pub async fn answer() -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, DOCUMENT.clone()).into_response()
+}
+
+fn components() -> Value {
+    // Those that the schemas below are made of.
+    let mut parts = Vec::new();
+    Listed::schemas(&mut parts);
+    StreamInfo::schemas(&mut parts);
+    File::schemas(&mut parts);
+    let schemas: Components = ComponentsBuilder::new()
+        .schemas_from_iter(parts)
+        .schema_from::<Listed>()
+        .schema_from::<StreamInfo>()
+        .schema_from::<publish::publication::What>()
+        .schema_from::<catalog::What>()
+        .schema_from::<File>()
+        .schema_from::<Stopped>()
+        .build();
+    // An error is an error of the server's own making: a document without schemas says so to its reader.
+    let mut components = serde_json::to_value(schemas).unwrap_or_else(|_| json!({ "schemas": {} }));
+    let event = |change: &str, listed: &str| {
+        json!({ "allOf": [
+            { "type": "object", "required": ["change"], "properties": { "change": reference(change) } },
+            reference(listed),
+        ] })
+    };
+    let text = json!({ "type": "string" });
+    let codes: Vec<_> =
+        ERRORS.iter().filter(|(.., why)| !why.contains("(code ")).map(|(code, ..)| code).collect();
+    let more = json!({
+        "StreamEvent": event("StreamChange", "StreamInfo"),
+        "RecordingEvent": event("RecordingChange", "Recording"),
+        "Error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": { "type": "string", "description": "For programs.", "examples": codes },
+                "message": { "type": "string", "description": "What to do." },
+            },
+        },
+        "Status": {
+            "type": "object",
+            "description": "Where a publication stands.",
+            "required": ["type", "stream", "status"],
+            "properties": {
+                "type": { "const": "status" },
+                "stream": reference("StreamName"),
+                "status": { "enum": ["PENDING", "PUBLISHING", "UNPUBLISHED", "FAILED"] },
+                "reason": text,
+                "message": text,
+                "recording": {
+                    "type": "object",
+                    "required": ["id", "stream", "file", "url", "bytes", "duration_ms"],
+                    "properties": {
+                        "id": reference("RecordingId"), "stream": reference("StreamName"), "file": text,
+                        "url": text, "bytes": { "type": "integer" }, "duration_ms": { "type": "integer" },
+                    },
+                },
+            },
+        },
+        "Health": { "type": "object", "required": ["status"], "properties": { "status": text } },
+    });
+    if let (Some(schemas), Value::Object(more)) = (components["schemas"].as_object_mut(), more) {
+        schemas.extend(more);
+    }
+    components["securitySchemes"] = json!({
+        "bearer": { "type": "http", "scheme": "bearer", "description": "A token of auth.tokens, or a signed one." },
+        "cookie": {
+            "type": "apiKey", "in": "cookie", "name": "onrecord",
+            "description": "Set by the log-in page.",
+        },
+    });
+    components
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn describe(operation: &Operation) -> Value {
+    let mut described = json!({
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "operationId": id_of(operation),
+        "responses": responses(operation),
+        "security": if operation.is_open() { json!([]) } else { json!([{ "bearer": [] }, { "cookie": [] }]) },
+    });
+    if !operation.about.is_empty() {
+        described["description"] = operation.about.into();
+    }
+    let parameters = parameters(operation);
+    if !parameters.is_empty() {
+        described["parameters"] = parameters.into();
+    }
+    if let Some(takes) = &operation.takes {
+        described["requestBody"] = json!({ "required": true, "content": content(takes) });
+    }
+    described
+}
+
+/// `getApiStreams`: stable, and unique as method and path are.
+fn id_of(operation: &Operation) -> String {
+    let words = operation.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let words: String = words.map(capital).collect();
+    operation.method.to_lowercase() + if words.is_empty() { "Home" } else { &words }
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let in_path = operation.path.split('{').skip(1).filter_map(|rest| {
+        let name = rest.split('}').next()?.trim_start_matches('*');
+        let (about, schema) = match name {
+            "name" => ("The stream's name, percent-encoded.", reference("StreamName")),
+            "id" => ("The recording's identifier.", reference("RecordingId")),
+            "session" => ("The session, as `Location` names it.", json!({ "type": "string" })),
+            "file" => ("The file's name, percent-encoded.", json!({ "type": "string" })),
+            _ => ("The rest of the path.", json!({ "type": "string" })),
+        };
+        Some(json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema }))
+    });
+    let beside = |place: &'static str, list: &'static [(&'static str, &'static str)]| {
+        list.iter().map(move |(name, about)| {
+            json!({ "name": name, "in": place, "description": about, "schema": { "type": "string" } })
+        })
+    };
+    in_path.chain(beside("query", operation.query)).chain(beside("header", operation.headers)).collect()
+}
+
+fn responses(operation: &Operation) -> Value {
+    let mut responses = Map::new();
+    for (status, about, body) in operation.answers {
+        let mut response = json!({ "description": about });
+        if let Some(body) = body {
+            response["content"] = content(body);
+        }
+        responses.insert(status.to_string(), response);
+    }
+    let everywhere: &[&str] =
+        if operation.is_open() { &[] } else { &["unauthorized", "forbidden", "rate_limited"] };
+    // Reads from foreign pages are the browser's business; what changes something, or upgrades, is ours.
+    let origin: &[&str] = if operation.minds_origin() { &["origin_denied"] } else { &[] };
+    let mut errors: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for code in operation.errors.iter().chain(everywhere).chain(origin) {
+        if let Some((code, status, why)) = ERRORS.iter().find(|(known, ..)| known == code) {
+            let said = if why.contains("(code ") { (*why).to_owned() } else { format!("`{code}`: {why}") };
+            errors.entry(*status).or_default().push(said);
+        }
+    }
+    for (status, said) in errors {
+        let error = json!({ "description": said.join("; "), "content": content(&Body::Json("Error")) });
+        responses.entry(status.to_string()).or_insert(error);
+    }
+    responses.into()
+}
+
+fn content(body: &Body) -> Value {
+    let (mime, schema) = match body {
+        Body::Json(schema) => ("application/json", reference(schema)),
+        Body::Object => ("application/json", json!({ "type": "object" })),
+        Body::List(schema) => ("application/json", json!({ "type": "array", "items": reference(schema) })),
+        Body::Text(mime) => (*mime, json!({ "type": "string" })),
+        Body::Bytes(mime) => return json!({ *mime: {} }),
+    };
+    json!({ mime: { "schema": schema } })
+}
+
+#[cfg(test)]
+mod tests;

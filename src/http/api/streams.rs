@@ -1,0 +1,89 @@
+//! `/api/streams`: who is publishing, and what an operator may do about it.
+
+use crate::auth::Permission;
+use crate::base::id::{RecordingId, StreamName};
+use crate::http::error::ApiError;
+use crate::http::gate::authorize::Access;
+use crate::http::state::State;
+use crate::publish::publication::StreamInfo;
+use crate::publish::{Refusal, Way};
+use crate::record::Begun;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Extract};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// `GET /api/streams`: those the caller may watch.
+pub async fn list(Extract(state): Extract<Arc<State>>, access: Extension<Access>) -> Json<Vec<StreamInfo>> {
+    let mut streams = state.ingest.streams();
+    streams.retain(|info| access.may(Permission::View, &info.stream));
+    for stream in streams.iter_mut().filter(|stream| stream.via == Some(Way::Mjpeg)) {
+        stream.viewers += state.mjpeg.viewers(&stream.stream);
+    }
+    Json(streams)
+}
+
+/// `DELETE /api/streams/{name}`: ends a publication (`kicked`); its file is sealed in the background.
+pub async fn kick(
+    Extract(state): Extract<Arc<State>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let name = stream_name(name)?;
+    match state.ingest.kick(&name).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(Refusal::SessionNotFound) => {
+            let message = format!("nobody is publishing {name}");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The file that a stream is recorded to.
+#[derive(Serialize, ToSchema)]
+pub struct File {
+    /// Its identifier.
+    recording: RecordingId,
+    /// The file it goes on from.
+    #[schema(required)]
+    continues: Option<RecordingId>,
+}
+
+/// `POST /api/streams/{name}/recording`: from now on a new file. 201 if a recording begins; 202 if the
+/// one there is goes on in a new file, which begins with the next keyframe.
+pub async fn begin_file(
+    Extract(state): Extract<Arc<State>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<(StatusCode, Json<File>), ApiError> {
+    let Begun { recording, continues, waits } = state.ingest.begin_file(&stream_name(name)?)?;
+    let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    Ok((status, Json(File { recording, continues })))
+}
+
+/// The file that is sealed.
+#[derive(Serialize, ToSchema)]
+pub struct Stopped {
+    /// Its identifier.
+    recording: RecordingId,
+}
+
+/// `DELETE /api/streams/{name}/recording`: the file is sealed in the background (`stopped`), the stream
+/// goes on.
+pub async fn stop_recording(
+    Extract(state): Extract<Arc<State>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<(StatusCode, Json<Stopped>), ApiError> {
+    let recording = state.ingest.stop_recording(&stream_name(name)?)?;
+    Ok((StatusCode::ACCEPTED, Json(Stopped { recording })))
+}
+
+/// A stream's name from a path, percent-decoded.
+pub fn stream_name(path: Result<Path<String>, PathRejection>) -> Result<StreamName, ApiError> {
+    let bad =
+        |_| ApiError::new(StatusCode::BAD_REQUEST, "bad_name", "a stream name is UTF-8, percent-encoded");
+    let Path(name) = path.map_err(bad)?;
+    Ok(name.parse()?)
+}

@@ -1,0 +1,394 @@
+//! `/chunks`: MediaRecorder's Blobs over a WebSocket (DESIGN section 3, "Chunks").
+//!
+//! One task a socket. It takes messages strictly in order, each once the one before is taken: what is not
+//! yet taken waits in the socket, and then with the client. Losing the socket ends nothing for
+//! `chunks.resume_grace`.
+
+use crate::auth::Permission;
+use crate::base::id::{Secret, StreamName, random_suffix};
+use crate::base::metrics::metrics;
+use crate::base::places::Party;
+use crate::http::error::ApiError;
+use crate::http::gate::authorize::{Access, SUBPROTOCOL};
+use crate::http::gate::forwarded::Caller;
+use crate::http::listen::accept::Unfinished;
+use crate::http::publish::signal::wire::Recording;
+use crate::http::socket::{End, Socket};
+use crate::http::state::State;
+use crate::ingest::chunks::{Fault, Register, Upload};
+use crate::publish::Refusal;
+use crate::publish::status::Status;
+use axum::Extension;
+use axum::extract::State as Extract;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A byte of a REC_BLOB takes up to two of UTF-8, and control characters are escaped: twice the bytes
+/// of compressed media, and never more than this many times. Beyond it, and some room for names, the
+/// connection is cut in mid-message; up to it its sender is told `too_large`.
+const TEXT: u64 = 4;
+/// Room for what is not a Blob.
+const MAX_TEXT: u64 = 64 << 10;
+/// Errors after which a socket is closed.
+const MAX_ERRORS: u32 = 100;
+/// An upload answers at once, unless it waits for the disk.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// How long a client that sent rubbish may wait for the file of what came before.
+const SEAL_TIME: Duration = Duration::from_secs(10);
+
+/// Names made of a prefix that are tried: two visitors' meet once in a billion.
+const TRIES: usize = 8;
+
+/// What a client says.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event")]
+pub(crate) enum Client {
+    #[serde(rename = "register")]
+    Register {
+        name: Option<String>,
+        name_prefix: Option<String>,
+        /// What the bytes are to be; what they are is seen by themselves.
+        #[serde(default, rename = "mime")]
+        _mime: Option<String>,
+        uid: Option<String>,
+        resume: Option<String>,
+    },
+    #[serde(rename = "START_REC_BLOB")]
+    Start {},
+    #[serde(rename = "REC_BLOB")]
+    Blob { blob: String },
+    #[serde(rename = "STOP_REC_BLOB")]
+    Stop { bytes: Option<u64> },
+}
+
+/// What the server says.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Server<'a> {
+    Registered {
+        uid: &'a str,
+        name: &'a StreamName,
+        offset: u64,
+    },
+    Ack {
+        offset: u64,
+    },
+    /// The upload is over, and its file can't be finished, which is tried again.
+    Sealing {
+        message: &'a str,
+    },
+    Stopped {
+        recording: Option<Recording<'a>>,
+        reason: &'a str,
+    },
+    Error {
+        code: &'a str,
+        message: &'a str,
+    },
+}
+
+/// `GET /chunks`.
+pub async fn open(
+    Extract(state): Extract<Arc<State>>,
+    Extension(access): Extension<Access>,
+    Caller(client): Caller,
+    unfinished: Extension<Unfinished>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| {
+        ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /chunks as a WebSocket")
+    })?;
+    let place = state.sockets.enter(client)?;
+    let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
+    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        state.clone().sockets.tasks.spawn("chunks socket", async move {
+            let socket = Socket::new(socket, &state.sockets, unfinished);
+            Connection { socket, state, access, client, upload: None, fault: None, errors: 0 }.run().await;
+            drop(place);
+        });
+    }))
+}
+
+/// How bad an error is.
+enum Bad {
+    /// The message is not taken; the socket stays.
+    Message(ApiError),
+    /// Bytes are missing from here on: the socket ends, the upload doesn't.
+    Stream(ApiError),
+    /// The upload has ended, with what came before.
+    Upload(ApiError),
+}
+
+struct Connection {
+    socket: Socket,
+    state: Arc<State>,
+    access: Access,
+    client: Option<Party>,
+    upload: Option<Upload>,
+    /// Why the upload's file can't be finished, as the client was told.
+    fault: Option<String>,
+    errors: u32,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        let Err(end) = self.serve().await;
+        if let End::Refused(error) = &end
+            && self.error(error).await.is_err()
+        {
+            return;
+        }
+        // Whoever comes with the same uid need not wait for the end of this handshake.
+        self.upload = None;
+        self.socket.close(end).await;
+    }
+
+    async fn serve(&mut self) -> Result<Infallible, End> {
+        let limit = self.state.sockets.timing.first_publish;
+        let (register_by, mut registered) = (Instant::now() + limit, false);
+        loop {
+            registered |= self.upload.is_some();
+            tokio::select! {
+                biased;
+                came = watched(&mut self.upload, self.fault.as_deref()) => match came {
+                    Some(status) => self.tell(&status).await?,
+                    None => return Err(ApiError::from(Fault::Replaced).into()),
+                },
+                message = self.socket.next() => {
+                    self.received(message?).await?;
+                    // The disk may have kept it waiting.
+                    self.socket.listens_again();
+                }
+                () = sleep_until(register_by), if !registered => {
+                    let message = format!("nothing was registered within {limit:?}");
+                    return Err(ApiError::bad_request(message).into());
+                }
+            }
+        }
+    }
+
+    async fn received(&mut self, message: Message) -> Result<(), End> {
+        let most = self.state.chunks.config().max_message as usize;
+        let done = match message {
+            Message::Binary(bytes) if bytes.len() > most => Err(Bad::Stream(too_large(most))),
+            Message::Binary(bytes) => self.bytes(bytes).await,
+            Message::Text(text) => match serde_json::from_str(&text) {
+                Ok(message) => self.act(message, most).await,
+                Err(why) if why.is_data() => Err(Bad::Message(ApiError::bad_request(format!(
+                    "{why}; known events are register, START_REC_BLOB, REC_BLOB and STOP_REC_BLOB"
+                )))),
+                Err(why) => {
+                    let message = format!("a message is bytes or one JSON object: {why}");
+                    return Err(End::Refused(ApiError::bad_request(message)));
+                }
+            },
+            // Only those two come.
+            _ => return Ok(()),
+        };
+        match done {
+            Ok(Some(offset)) => self.socket.tell(&Server::Ack { offset }).await,
+            Ok(None) => Ok(()),
+            Err(Bad::Message(error)) => self.refuse(error).await,
+            Err(Bad::Stream(error)) => Err(End::Refused(error)),
+            Err(Bad::Upload(error)) => self.ends_with(error).await,
+        }
+    }
+
+    /// Acts on a message; returns what to ack.
+    async fn act(&mut self, message: Client, most: usize) -> Result<Option<u64>, Bad> {
+        match message {
+            Client::Register { name, name_prefix, uid, resume, .. } => {
+                self.register(name, name_prefix, uid, resume).await.map(|()| None)
+            }
+            Client::Start {} => self.upload()?.start().await.map(|()| None).map_err(Bad::from),
+            Client::Blob { blob } => {
+                let bytes = bytes_of(&blob).map_err(Bad::Stream)?;
+                if bytes.len() > most {
+                    return Err(Bad::Stream(too_large(most)));
+                }
+                self.bytes(bytes.into()).await
+            }
+            Client::Stop { bytes } => self.upload()?.stop(bytes).await.map(|()| None).map_err(Bad::from),
+        }
+    }
+
+    async fn bytes(&mut self, bytes: Bytes) -> Result<Option<u64>, Bad> {
+        Ok(Some(self.upload()?.bytes(bytes).await?))
+    }
+
+    fn upload(&self) -> Result<&Upload, Bad> {
+        let message = "this socket has no upload: send register first";
+        self.upload.as_ref().ok_or_else(|| Bad::Message(ApiError::bad_request(message)))
+    }
+
+    async fn register(
+        &mut self,
+        name: Option<String>,
+        prefix: Option<String>,
+        uid: Option<String>,
+        resume: Option<String>,
+    ) -> Result<(), Bad> {
+        let bad = |message: &str| Bad::Message(ApiError::bad_request(message));
+        if self.upload.is_some() {
+            return Err(bad("this socket has an upload already: stop it first, or open another socket"));
+        }
+        let secret = |text: Option<String>| {
+            text.filter(|text| !text.is_empty()).map(|text| Secret::from_client(&text))
+        };
+        let name = name.map(|name| name.parse::<StreamName>()).transpose();
+        let name = name.map_err(|error| Bad::Message(error.into()))?;
+        let upload = match (secret(uid), name, prefix) {
+            // Who has a secret need not prove anything else: what was begun under a grant may end it.
+            (Some(uid), ..) => self.attach(Register::Again(uid)).await,
+            (None, Some(name), None) => {
+                let resume = secret(resume);
+                if resume.is_none() {
+                    self.access.asks(Permission::Publish, &name).await.map_err(Bad::Stream)?;
+                }
+                self.attach(Register::Name(name, resume)).await
+            }
+            (None, None, Some(prefix)) => {
+                // The rules of a whole name, told before six digits are added.
+                prefix.parse::<StreamName>().map_err(|error| Bad::Message(error.into()))?;
+                self.attach_with(&prefix).await
+            }
+            _ => return Err(bad("register with either name or name_prefix, or with uid")),
+        };
+        let upload = upload?;
+        let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
+        self.upload = Some(upload);
+        let told = self.socket.tell(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
+        told.map_err(|_| bad("the socket is gone"))
+    }
+
+    async fn attach(&mut self, register: Register) -> Result<Upload, Bad> {
+        match timeout(CALL_TIME, self.state.chunks.register(register, self.client)).await {
+            Ok(Ok(upload)) => Ok(upload),
+            Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => Err(Bad::Stream(fault.into())),
+            Ok(Err(fault)) => Err(Bad::Message(fault.into())),
+            Err(_) => Err(Bad::Stream(ApiError::internal("an upload did not answer in time"))),
+        }
+    }
+
+    /// The same under a name that begins so and is nobody else's; the caller must be allowed that one.
+    async fn attach_with(&mut self, prefix: &str) -> Result<Upload, Bad> {
+        let mut tried = Err(Bad::Message(Refusal::LimitReached("all names of this prefix").into()));
+        for _ in 0..TRIES {
+            let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
+            let name = name.map_err(|error| Bad::Message(error.into()))?;
+            self.access.asks(Permission::Publish, &name).await.map_err(Bad::Stream)?;
+            tried = self.attach(Register::Name(name, None)).await;
+            if !matches!(&tried, Err(Bad::Message(error)) if error.code == "stream_busy") {
+                break;
+            }
+        }
+        tried
+    }
+
+    /// The upload is over, or will be at once: tells the error, and what became of it.
+    async fn ends_with(&mut self, error: ApiError) -> Result<(), End> {
+        self.error(&error).await?;
+        if let Some(upload) = &mut self.upload {
+            let _ = timeout(SEAL_TIME, upload.status.wait_for(Status::is_final)).await;
+            let status = upload.status.borrow().clone();
+            if matches!(&status, Status::Unpublished { recording: Some(_), .. } | Status::Sealing { .. }) {
+                self.tell(&status).await?;
+            }
+        }
+        Err(End::Closed(error.close_code(), error.code))
+    }
+
+    /// Tells what has become of the upload. When that has come to its end the socket may register another.
+    async fn tell(&mut self, status: &Status) -> Result<(), End> {
+        if let Status::Sealing { error } = status {
+            self.fault = Some(error.clone());
+            return self.socket.tell(&Server::Sealing { message: error }).await;
+        }
+        (self.upload, self.fault) = (None, None);
+        match status {
+            Status::Unpublished { recording, reason } => {
+                let recording = recording.as_deref().map(|manifest| Recording::of(&self.state, manifest));
+                self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
+            }
+            Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,
+            Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => Ok(()),
+        }
+    }
+
+    /// Answers one bad message with an error, the hundredth with the end.
+    async fn refuse(&mut self, error: ApiError) -> Result<(), End> {
+        self.errors += 1;
+        self.error(&error).await?;
+        if self.errors < MAX_ERRORS {
+            return Ok(());
+        }
+        metrics().refused("errors of a socket");
+        Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
+    }
+
+    async fn error(&mut self, error: &ApiError) -> Result<(), End> {
+        self.socket.tell(&Server::Error { code: error.code, message: &error.message }).await
+    }
+}
+
+impl From<Fault> for Bad {
+    fn from(fault: Fault) -> Self {
+        let error = ApiError::from(fault.clone());
+        match fault {
+            Fault::BadRequest(_) => Self::Message(error),
+            Fault::OffsetMismatch { .. } => Self::Message(error),
+            Fault::Replaced => Self::Stream(error),
+            Fault::BadBlob(_) | Fault::UnsupportedCodec(_) | Fault::Refused(_) => Self::Upload(error),
+        }
+    }
+}
+
+fn too_large(most: usize) -> ApiError {
+    metrics().refused("chunks.max_message");
+    ApiError::too_large(most)
+}
+
+/// Resolves when the upload is over, or can't be finished for another reason than `fault`, or (`None`)
+/// another socket has it; never without one.
+async fn watched(upload: &mut Option<Upload>, fault: Option<&str>) -> Option<Status> {
+    let Some(upload) = upload else { return std::future::pending().await };
+    let mut status = upload.status.clone();
+    let is_news = |status: &Status| match status {
+        Status::Sealing { error } => fault != Some(error),
+        other => other.is_final(),
+    };
+    tokio::select! {
+        news = status.wait_for(is_news) => news.ok().map(|news| news.clone()),
+        () = upload.replaced() => None,
+    }
+}
+
+/// The bytes of a binary string: a character each.
+pub(crate) fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
+    blob.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<_, _>>().map_err(|_| {
+        let message = "a blob is a binary string, one character a byte: read it with readAsBinaryString, \
+                       or send the Blob itself as a binary message";
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_string_is_a_byte_a_character() {
+        let all: String = (0..=255u8).map(char::from).collect();
+        assert_eq!(bytes_of(&all).unwrap(), (0..=255u8).collect::<Vec<_>>());
+        assert_eq!(bytes_of("a\u{100}").unwrap_err().code, "bad_blob");
+    }
+}

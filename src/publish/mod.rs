@@ -1,0 +1,114 @@
+//! L4: who has which name, and what becomes of a publication.
+
+mod limits;
+pub mod publication;
+pub mod registry;
+pub mod status;
+mod timeline;
+
+pub use limits::Limits;
+
+use crate::base::id::{Secret, StreamName};
+use crate::base::places::Full;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// How media comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// RTP, negotiated over `/signal` or WHIP.
+    Webrtc,
+    /// MediaRecorder's output, over `/chunks`.
+    Chunks,
+    /// JPEG images, over `/upload`.
+    Mjpeg,
+}
+
+impl Way {
+    /// The API's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webrtc => "webrtc",
+            Self::Chunks => "chunks",
+            Self::Mjpeg => "mjpeg",
+        }
+    }
+}
+
+/// Names one session, which is one connection that brings media; unguessable, usable in a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(pub(crate) Secret);
+
+impl SessionId {
+    /// The id in a URL.
+    pub fn as_str(&self) -> &str {
+        self.0.reveal()
+    }
+
+    /// An id from a URL.
+    pub fn from_client(text: &str) -> Self {
+        Self(Secret::from_client(text))
+    }
+}
+
+/// Why a publisher is refused. Each has a code of the contract.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The SDP can't be used.
+    #[error("{0}")]
+    BadSdp(String),
+    /// No codec of the offer can be recorded.
+    #[error("none of the offered codecs can be recorded: offer VP8 for video and Opus for audio")]
+    UnsupportedCodec,
+    /// Another publisher has the name.
+    #[error("stream {0} is being published by somebody else: choose another name, or stop it first")]
+    StreamBusy(StreamName),
+    /// The publication behind this secret is over.
+    #[error("this resume secret is over: publish again without it")]
+    ResumeExpired,
+    /// No such session.
+    #[error("there is no such session: it has ended, or the server was restarted")]
+    SessionNotFound,
+    /// The ETag is another generation's (412).
+    #[error("the session has another ETag by now: restart ICE with If-Match: *")]
+    StaleEtag,
+    /// A limit of the server; try later.
+    #[error("the server has reached {0}: try again later")]
+    LimitReached(&'static str),
+    /// The client's own share of it.
+    #[error("you have reached {0}: end something first, or try again later")]
+    RateLimited(&'static str),
+    /// No space to record.
+    #[error("the server's disk is full: nothing can be recorded until space is freed")]
+    DiskFull,
+    /// The server shuts down.
+    #[error("the server is stopping: try again in a moment")]
+    Stopping,
+}
+
+impl Refusal {
+    /// The contract's error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadSdp(_) => "bad_sdp",
+            Self::UnsupportedCodec => "unsupported_codec",
+            Self::StreamBusy(_) => "stream_busy",
+            Self::ResumeExpired => "resume_expired",
+            Self::SessionNotFound => "session_not_found",
+            Self::StaleEtag => "bad_request",
+            Self::LimitReached(_) | Self::Stopping => "limit_reached",
+            Self::RateLimited(_) => "rate_limited",
+            Self::DiskFull => "disk_full",
+        }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Own(limit) => Self::RateLimited(limit),
+            Full::All(limit) => Self::LimitReached(limit),
+        }
+    }
+}

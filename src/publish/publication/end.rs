@@ -1,0 +1,240 @@
+//! How a publication ends: at its publisher's word or silence, an operator's, or a limit; with the last word
+//! of its recorders, once all of them have said it.
+
+use crate::base::id::RecordingId;
+use crate::base::metrics::metrics;
+use crate::base::reason::EndReason;
+use crate::publish::publication::{Publication, State, What};
+use crate::publish::registry::Inner;
+use crate::publish::status::Status;
+use crate::publish::{Refusal, SessionId};
+use crate::record::{Progress, Recording};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+/// The code of one whose sessions never came up.
+const NEVER_CONNECTED: &str = "session_not_found";
+
+impl Publication {
+    /// A session ended without its publisher's word: the name and the file wait for its return.
+    pub fn lost(self: &Arc<Self>, session: &SessionId, now: Instant) {
+        let Some(owner) = self.owner.upgrade() else { return };
+        let mut state = self.lock();
+        if state.session.as_ref() != Some(session) {
+            drop(state);
+            return self.gave_up(
+                session,
+                NEVER_CONNECTED,
+                "no media connection came about within 15 s: check that UDP reaches the server \
+                 (webrtc.udp_bind, webrtc.advertise, firewalls)",
+            );
+        }
+        state.up = false;
+        let lost = state.generation;
+        drop(state);
+        if owner.grace.is_zero() {
+            self.end(EndReason::PublisherLost, now);
+            return;
+        }
+        let (publication, stop) = (self.clone(), owner.tasks.stop_token());
+        owner.tasks.clone().spawn("reconnect grace", async move {
+            tokio::select! {
+                () = tokio::time::sleep(owner.grace) => {}
+                () = stop.cancelled() => {}
+            }
+            publication.end_if(EndReason::PublisherLost, Instant::now(), |state| state.generation == lost);
+        });
+    }
+
+    /// Ends it: the recorder seals, then the status says so. Only the first end counts.
+    pub fn end(&self, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |_| true);
+    }
+
+    /// Ends it, unless the publisher has gone on with another session.
+    pub(crate) fn end_session(&self, session: &SessionId, reason: EndReason, now: Instant) {
+        self.end_if(reason, now, |state| state.session.as_ref() == Some(session));
+    }
+
+    fn end_if(&self, reason: EndReason, now: Instant, wanted: impl FnOnce(&State) -> bool) {
+        let mut state = self.lock();
+        // Under the lock, so that no session connects in between.
+        if !wanted(&state) || self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (stream, bytes) = (state.stream.take(), state.bytes.take());
+        (state.reason, state.place) = (Some(reason), None);
+        if let Some(stream) = &stream {
+            stream.end(reason, now);
+        }
+        if let Some(bytes) = bytes {
+            bytes.end(reason);
+        }
+        if stream.is_none() && self.record && state.last.is_none() {
+            state.last = Some(Progress::Empty(reason));
+        }
+        // Its recorders have the last word, if there are any.
+        self.finish_if_settled(state);
+    }
+
+    pub(super) fn ends_at(&self, limit: Option<&'static str>, now: Instant) {
+        let Some(limit) = limit else { return };
+        if !self.is_over() {
+            tracing::warn!(stream = %self.name, limit, "the publication exceeds a limit: it ends here");
+            metrics().refused(limit);
+            self.end(EndReason::Limit, now);
+        }
+    }
+
+    /// A session was refused before it could try.
+    pub(crate) fn refused(&self, session: &SessionId, refusal: &Refusal) {
+        self.gave_up(session, refusal.code(), &refusal.to_string());
+    }
+
+    /// A session will not connect; it was the publication's last hope unless others try, or have.
+    fn gave_up(&self, session: &SessionId, code: &'static str, message: &str) {
+        let mut state = self.lock();
+        state.pending.retain(|pending| pending != session);
+        let hopeless = state.pending.is_empty() && state.generation == 0;
+        drop(state);
+        if hopeless {
+            self.finish(Status::Failed { code, message: message.to_owned() });
+        }
+    }
+
+    /// The recording is the one that media goes to from now on; follows its recorder.
+    pub(super) fn watch(self: &Arc<Self>, owner: &Arc<Inner>, state: &mut State, recording: Recording) {
+        state.unsettled += 1;
+        let (publication, id, mut progress) =
+            (self.clone(), recording.id.clone(), recording.progress.clone());
+        state.recording = Some(recording);
+        owner.tasks.spawn("publication", async move {
+            loop {
+                let step = progress.borrow_and_update().clone();
+                match step {
+                    Progress::Waiting => {}
+                    Progress::Writing => publication.publishing(&publication.lock()),
+                    Progress::Sealing(error) => publication.sealing(&id, error),
+                    last => return publication.recorded(&id, last),
+                }
+                if progress.changed().await.is_err() {
+                    let message = "the server failed to record: its log says why".to_owned();
+                    return publication.recorded(&id, Progress::Failed { code: "internal", message });
+                }
+            }
+        });
+    }
+
+    /// A recording is over, and can't be sealed for now: its publisher has nothing more to send, and is
+    /// told why it has to wait.
+    fn sealing(&self, id: &RecordingId, error: String) {
+        let mut state = self.lock();
+        if state.recording.as_ref().is_some_and(|open| open.id == *id) {
+            self.over.store(true, Ordering::Release);
+            (state.stream, state.bytes, state.place) = (None, None, None);
+        }
+        drop(state);
+        if self.is_over() {
+            self.status.send_if_modified(|status| {
+                let waits = !status.is_final();
+                if waits {
+                    *status = Status::Sealing { error };
+                }
+                waits
+            });
+        }
+    }
+
+    /// A recording has come to its end. If nobody ended it, there is nothing to go on with: the
+    /// publication is over.
+    fn recorded(&self, id: &RecordingId, last: Progress) {
+        let mut state = self.lock();
+        state.unsettled -= 1;
+        if let Progress::Sealed(kept) = &last
+            && state.kept.as_ref().is_none_or(|newest| newest.id < kept.id)
+        {
+            state.kept = Some(kept.clone());
+        }
+        if state.recording.as_ref().is_some_and(|open| open.id == *id) {
+            self.over.store(true, Ordering::Release);
+            // A recorder that failed has left its stream open.
+            (state.stream, state.bytes, state.place) = (None, None, None);
+            state.last = Some(last);
+        }
+        if self.is_over() {
+            self.finish_if_settled(state);
+        }
+    }
+
+    /// Gives the last word, unless a recorder may still have a file to add to it.
+    pub(super) fn finish_if_settled(&self, state: MutexGuard<'_, State>) {
+        if state.unsettled > 0 {
+            return;
+        }
+        let last = state.last_word(self.record);
+        drop(state);
+        self.finish(last);
+    }
+
+    /// Gives the last word, frees the name, and is forgotten a minute later.
+    pub(super) fn finish(&self, status: Status) {
+        let was_live = matches!(*self.status.borrow(), Status::Publishing(_) | Status::Sealing { .. });
+        let first = self.status.send_if_modified(|current| {
+            let first = !current.is_final();
+            if first {
+                *current = status;
+            }
+            first
+        });
+        self.over.store(true, Ordering::Release);
+        let mut state = self.lock();
+        (state.stream, state.bytes, state.place) = (None, None, None);
+        let (info, reason) = (self.info_of(&state), state.reason);
+        drop(state);
+        if first {
+            metrics().publications.ended.inc([ending(&self.status.borrow(), reason)]);
+        }
+        if let (true, Some(owner)) = (first, self.owner.upgrade()) {
+            tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
+            owner.release(&self.name, &self.resume);
+            if was_live {
+                owner.tell(What::Ended, info);
+            }
+        }
+    }
+}
+
+impl State {
+    /// What becomes of a publication whose recorders are done. `wanted` says whether its publisher counts
+    /// on a file.
+    fn last_word(&self, wanted: bool) -> Status {
+        let reason = self.reason.unwrap_or(EndReason::Stopped);
+        match (&self.last, &self.kept) {
+            (Some(Progress::Sealed(last)), Some(kept)) if last.id == kept.id => {
+                let reason = kept.end_reason.unwrap_or(reason);
+                Status::Unpublished { recording: Some(kept.clone()), reason }
+            }
+            (_, Some(kept)) => Status::Unpublished { recording: Some(kept.clone()), reason },
+            (Some(Progress::Failed { code, message }), None) => {
+                Status::Failed { code, message: message.clone() }
+            }
+            (Some(Progress::Empty(_)), None) if wanted => Status::Failed {
+                code: "bad_request",
+                message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
+            },
+            _ => Status::Unpublished { recording: None, reason },
+        }
+    }
+}
+
+/// The last word, as it is counted: whoever ended it has the better reason for an empty recording.
+fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
+    match status {
+        Status::Unpublished { reason, .. } => reason.as_str(),
+        Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
+        Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
+        Status::Failed { code, .. } => code,
+        Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => "internal",
+    }
+}

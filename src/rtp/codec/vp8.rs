@@ -1,0 +1,350 @@
+//! VP8 packets into frames (RFC 7741), and only frames that can be decoded.
+//!
+//! A decoder does not notice that a reference is missing: it shows rubbish until the next keyframe.
+//! So after a loss nothing is released unless the descriptors prove that no reference was lost.
+
+use crate::media::{Size, vp8};
+use crate::rtp::{PACKET, Packet};
+use bytes::{Bytes, BytesMut};
+
+/// What the packets of one frame may hold in memory, each at least a [`PACKET`]: 8192 of them, or 9.8 MB in
+/// the usual 1200 bytes. A keyframe of 4K video has some 1000, one of 8K some thousands. A frame that has
+/// more is dropped.
+const MAX_FRAME: usize = 16 << 20;
+
+/// The payload descriptor in front of each packet (RFC 7741 section 4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Descriptor {
+    /// First packet of a frame: S is set and PID is 0.
+    starts: bool,
+    /// PictureID with the number of its bits.
+    picture: Option<(u16, u16)>,
+    /// TL0PICIDX: counts frames of the base layer.
+    base: Option<u8>,
+    /// TID and Y: temporal layer, and whether it depends on the base layer only.
+    layer: Option<(u8, bool)>,
+}
+
+impl Descriptor {
+    /// Splits a payload; `None` if it is malformed.
+    fn read(payload: &Bytes) -> Option<(Self, Bytes)> {
+        let first = *payload.first()?;
+        let mut at = 1;
+        let mut next = || {
+            let byte = payload.get(at).copied();
+            at += 1;
+            byte
+        };
+        let mut found = Self { starts: first & 0x10 != 0 && first & 7 == 0, ..Self::default() };
+        if first & 0x80 != 0 {
+            let extensions = next()?;
+            if extensions & 0x80 != 0 {
+                let high = next()?;
+                found.picture = Some(match high & 0x80 {
+                    0 => (u16::from(high), 7),
+                    _ => (u16::from(high & 0x7f) << 8 | u16::from(next()?), 15),
+                });
+            }
+            if extensions & 0x40 != 0 {
+                found.base = Some(next()?);
+            }
+            if extensions & 0x30 != 0 {
+                let byte = next()?;
+                if extensions & 0x20 != 0 {
+                    found.layer = Some((byte >> 6, byte & 0x20 != 0));
+                }
+            }
+        }
+        (payload.len() > at).then(|| (found, payload.slice(at..)))
+    }
+
+    fn follows(&self, before: &Self) -> bool {
+        matches!((self.picture, before.picture), (Some((this, bits)), Some((last, same)))
+            if bits == same && this == last.wrapping_add(1) & ((1 << bits) - 1))
+    }
+}
+
+/// Whether a packet is the first of a keyframe: nothing that a decoder needs comes before it.
+pub(in crate::rtp) fn begins(packet: &Packet) -> bool {
+    Descriptor::read(&packet.payload)
+        .is_some_and(|(descriptor, data)| descriptor.starts && vp8::is_keyframe(&data))
+}
+
+/// The picture size, if this payload begins a keyframe.
+pub fn keyframe_size(payload: &Bytes) -> Option<Size> {
+    let (descriptor, data) = Descriptor::read(payload)?;
+    if descriptor.starts { vp8::size(&data) } else { None }
+}
+
+/// A whole frame.
+#[derive(Debug)]
+pub(in crate::rtp) struct Assembled {
+    pub timestamp: u32,
+    pub keyframe: bool,
+    pub data: Bytes,
+    /// Frames were dropped right before it, so there is a hole in the track.
+    pub after_gap: bool,
+}
+
+/// Collects packets in order.
+#[derive(Debug, Default)]
+pub(in crate::rtp) struct Assembler {
+    /// The frame under way: its descriptor, timestamp and parts.
+    open: Option<(Descriptor, u32, Vec<Bytes>)>,
+    /// What its parts hold in memory.
+    held: usize,
+    /// The last frame released.
+    last: Option<Descriptor>,
+    /// The base-layer counter of the newest base frame released.
+    last_base: Option<u8>,
+    /// Something was lost since then.
+    loss: bool,
+    /// It was in the middle of a frame, so at least that frame is gone.
+    cut: bool,
+    /// Nothing can be decoded before the next keyframe.
+    waits: bool,
+    /// Frames of upper layers were lost: those that may refer to them are dropped.
+    upper_lost: bool,
+    started: bool,
+    /// The source before this one left a hole.
+    hole: bool,
+    /// Frames that came whole and were not released.
+    pub withheld: u64,
+}
+
+impl Assembler {
+    /// Whether only a keyframe helps.
+    pub fn needs_keyframe(&self) -> bool {
+        self.waits || !self.started
+    }
+
+    /// Another source goes on, with a keyframe.
+    pub fn restart(&mut self, hole: bool) {
+        let hole = self.started && (hole || self.loss || self.waits);
+        *self = Self { hole: self.hole || hole, withheld: self.withheld, ..Self::default() };
+    }
+
+    /// Packets are missing here.
+    pub fn lost(&mut self) {
+        self.loss = true;
+        self.cut |= self.open.take().is_some();
+        self.held = 0;
+    }
+
+    /// Takes the next packet; a frame may come out, or (first) the one before that had no marker.
+    pub fn push(&mut self, packet: &Packet) -> Option<Assembled> {
+        if packet.payload.is_empty() {
+            return None; // Padding, sent to probe the path.
+        }
+        let Some((descriptor, data)) = Descriptor::read(&packet.payload) else {
+            self.lost();
+            return None;
+        };
+        let mut before = None;
+        if self.open.as_ref().is_some_and(|(_, timestamp, _)| *timestamp != packet.timestamp) {
+            before = self.complete();
+        }
+        if descriptor.starts && self.open.is_none() {
+            self.open = Some((descriptor, packet.timestamp, Vec::with_capacity(4)));
+            self.held = 0;
+        }
+        let Some((_, _, parts)) = &mut self.open else {
+            // The middle of a frame whose beginning we don't have.
+            (self.loss, self.cut) = (true, true);
+            return before;
+        };
+        self.held += data.len().max(PACKET);
+        parts.push(data);
+        if self.held > MAX_FRAME {
+            self.lost();
+            return before;
+        }
+        if before.is_none() && packet.marker { self.complete() } else { before }
+    }
+
+    fn complete(&mut self) -> Option<Assembled> {
+        let (descriptor, timestamp, parts) = self.open.take()?;
+        self.held = 0;
+        let data = join(parts);
+        let keyframe = vp8::is_keyframe(&data);
+        if keyframe && vp8::size(&data).is_none() {
+            // Says it is one, but no decoder could begin with it.
+            self.loss = true;
+            self.cut = true;
+            self.withheld += 1;
+            return None;
+        }
+        if keyframe {
+            let after_gap = self.hole || (self.started && (self.waits || self.loss));
+            *self = Self { started: true, withheld: self.withheld, ..Self::default() };
+            self.released(&descriptor);
+            return Some(Assembled { timestamp, keyframe, data, after_gap });
+        }
+        if !self.started || self.waits || !self.continues(&descriptor) {
+            self.withheld += 1;
+            return None;
+        }
+        self.released(&descriptor);
+        Some(Assembled { timestamp, keyframe, data, after_gap: false })
+    }
+
+    /// Whether all that this frame may refer to has been released.
+    fn continues(&mut self, descriptor: &Descriptor) -> bool {
+        let (layer, only_base) = descriptor.layer.unwrap_or((0, false));
+        let only_padding = !self.cut && self.last.is_some_and(|last| descriptor.follows(&last));
+        if self.loss && !only_padding {
+            let base_is_whole = match (descriptor.base, self.last_base, descriptor.layer) {
+                (Some(this), Some(last), Some((0, _))) => this == last.wrapping_add(1),
+                (Some(this), Some(last), Some(_)) => this == last,
+                _ => false,
+            };
+            if !base_is_whole {
+                self.waits = true;
+                return false;
+            }
+            self.upper_lost = true;
+        }
+        (self.loss, self.cut) = (false, false);
+        if layer > 0 && self.upper_lost {
+            if !only_base {
+                return false;
+            }
+            self.upper_lost = false;
+        }
+        true
+    }
+
+    fn released(&mut self, descriptor: &Descriptor) {
+        self.last = Some(*descriptor);
+        if descriptor.layer.is_none_or(|(layer, _)| layer == 0) {
+            self.last_base = descriptor.base;
+        }
+    }
+}
+
+/// One copy at most.
+fn join(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.swap_remove(0);
+    }
+    let mut data = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    for part in &parts {
+        data.extend_from_slice(part);
+    }
+    data.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = &[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1];
+    const INTER: &[u8] = &[0x11, 1, 2];
+
+    /// A whole frame in one packet: picture id of 15 bits, base-layer counter, temporal layer.
+    fn packet(picture: u16, base: u8, layer: u8, only_base: bool, frame: &[u8]) -> Packet {
+        let [high, low] = picture.to_be_bytes();
+        let mut payload = vec![0x90, 0xe0, high | 0x80, low, base, layer << 6 | u8::from(only_base) << 5];
+        payload.extend_from_slice(frame);
+        plain(u32::from(picture), true, payload)
+    }
+
+    fn plain(timestamp: u32, marker: bool, payload: Vec<u8>) -> Packet {
+        Packet { sequence: 0, timestamp, marker, payload: payload.into(), red: false }
+    }
+
+    #[test]
+    fn a_frame_of_several_packets_is_put_together() {
+        let mut assembler = Assembler::default();
+        let (first, rest) = KEY.split_at(4);
+        assert!(assembler.push(&plain(7, false, [&[0x10], first].concat())).is_none());
+        assert!(assembler.push(&plain(7, false, Vec::new())).is_none(), "padding");
+        // The second partition begins with S set and PID 1.
+        let frame = assembler.push(&plain(7, true, [&[0x11], rest].concat())).unwrap();
+        assert_eq!((&frame.data[..], frame.keyframe, frame.after_gap), (KEY, true, false));
+    }
+
+    #[test]
+    fn every_form_of_the_descriptor_is_read_and_a_broken_one_is_a_loss() {
+        let read = |bytes: &[u8]| Descriptor::read(&Bytes::copy_from_slice(bytes));
+        let picture = |bytes| read(bytes).and_then(|(descriptor, _)| descriptor.picture);
+        assert_eq!(picture(&[0x90, 0x80, 0x7f, 1]), Some((127, 7)));
+        assert_eq!(picture(&[0x90, 0x80, 0xff, 0xfe, 1]), Some((0x7ffe, 15)));
+        assert_eq!(read(&[0x90, 0x20, 0x60, 1]).unwrap().0.layer, Some((1, true)));
+        assert_eq!(read(&[0x90, 0x10, 0x1f, 1]).unwrap().0.layer, None, "KEYIDX only");
+        for bytes in [&[][..], &[0x10], &[0x90], &[0x90, 0xf0, 1], &[0x90, 0x80, 0x80]] {
+            assert_eq!(read(bytes), None, "{bytes:?}");
+        }
+        let wraps = |this, last| {
+            let of = |picture| Descriptor { picture, ..Descriptor::default() };
+            of(this).follows(&of(last))
+        };
+        assert!(wraps(Some((0, 7)), Some((127, 7))) && wraps(Some((0, 15)), Some((32767, 15))));
+        assert!(!wraps(Some((0, 15)), Some((127, 7))) && !wraps(None, None));
+    }
+
+    #[test]
+    fn after_a_loss_only_a_keyframe_is_released_unless_no_reference_was_lost() {
+        let mut assembler = Assembler::default();
+        let mut push = |lost: bool, packet: Packet| {
+            if lost {
+                assembler.lost();
+            }
+            assembler.push(&packet).map(|frame| (frame.keyframe, frame.after_gap))
+        };
+        let (frame, after_gap) = (Some((false, false)), Some((true, true)));
+        assert_eq!(push(false, packet(1, 1, 0, false, INTER)), None, "before the first keyframe");
+        assert_eq!(push(false, packet(2, 2, 0, false, KEY)), Some((true, false)));
+        assert_eq!(push(true, packet(3, 3, 0, false, INTER)), frame, "only padding was lost");
+        assert_eq!(push(true, packet(5, 4, 0, false, INTER)), frame, "an upper layer was lost");
+        assert_eq!(push(false, packet(6, 4, 1, false, INTER)), None, "may refer to it");
+        assert_eq!(push(false, packet(7, 4, 1, true, INTER)), frame, "refers to the base only");
+        assert_eq!(push(false, packet(8, 4, 1, false, INTER)), frame);
+        assert_eq!(push(true, packet(10, 6, 0, false, INTER)), None, "a base frame was lost");
+        assert_eq!(push(false, packet(11, 7, 0, false, INTER)), None);
+        assert_eq!(push(false, packet(12, 8, 0, false, KEY)), after_gap);
+        assert_eq!(push(false, packet(13, 9, 0, false, INTER)), frame);
+        assert_eq!(assembler.withheld, 4, "frames that came and were kept back");
+    }
+
+    #[test]
+    fn a_frame_cut_by_a_loss_is_never_released() {
+        let mut assembler = Assembler::default();
+        assert!(assembler.push(&packet(1, 1, 0, false, KEY)).is_some());
+        assert!(assembler.push(&plain(9, false, vec![0x10, 0x11, 1])).is_none());
+        assembler.lost();
+        assert!(assembler.push(&plain(9, true, vec![0x00, 5])).is_none());
+        assert!(assembler.push(&plain(10, true, vec![0x10, 0x11])).is_none());
+        assert!(assembler.needs_keyframe());
+    }
+
+    /// A picture of so many packets, with so much data each.
+    fn picture(assembler: &mut Assembler, packets: usize, bytes: usize) -> Option<Assembled> {
+        let part = |index: usize| match index {
+            0 => [&[0x10], KEY, &vec![0; bytes - KEY.len()][..]].concat(),
+            _ => vec![0; bytes + 1],
+        };
+        (0..packets).find_map(|index| assembler.push(&plain(7, index + 1 == packets, part(index))))
+    }
+
+    #[test]
+    fn a_million_packets_of_one_byte_take_no_more_memory_than_a_frame_may() {
+        for first in [&[0x10, 1][..], KEY] {
+            let mut assembler = Assembler::default();
+            let mut most = 0;
+            for index in 0..1_000_000 {
+                let payload = Bytes::from_static(if index == 0 { first } else { &[0x10, 1] });
+                let packet = Packet { sequence: 0, timestamp: 7, marker: false, payload, red: false };
+                assert!(assembler.push(&packet).is_none());
+                most = most.max(assembler.open.as_ref().map_or(0, |(_, _, parts)| parts.len()));
+            }
+            println!("at most {most} packets are held");
+            assert!(most * PACKET <= MAX_FRAME, "{most} packets are held");
+        }
+        for (packets, bytes) in [(1_000, 1_200), (7_000, 1_200), (20, 60_000)] {
+            let frame = picture(&mut Assembler::default(), packets, bytes).expect("a real frame");
+            assert_eq!((frame.data.len(), frame.keyframe), (packets * bytes, true));
+        }
+        assert!(picture(&mut Assembler::default(), 10_000, 1_200).is_none());
+    }
+}

@@ -1,0 +1,302 @@
+//! The SDP offer, cut down to what we record, and the answer that fits the whole of it.
+//!
+//! The peer connection is given only the sections we take (one audio, one video, no simulcast, no
+//! candidates: those are added one by one, so that a broken one costs nobody the call), with the payload
+//! types we take and one transport, in plain words: offers differ more than it understands. Its answer
+//! is then woven into one for the client's offer, where all other sections are rejected with port 0
+//! (RFC 3264 section 6). Text in, text out: SDP is lines (RFC 8866), and what we don't take need not
+//! even be valid.
+
+mod answer;
+mod formats;
+mod section;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub(super) use formats::{Carries, Format, RED_FEEDBACK, feedback_of};
+pub(super) use section::lines;
+pub(super) use transport::{Credentials, Identity};
+
+use crate::media::{Codec, Kind, Track};
+use crate::publish::Refusal;
+use crate::webrtc::simulcast::Marks;
+use answer::Offered;
+use section::{mid, sends, split};
+use std::fmt::Write as _;
+use transport::Transport;
+
+/// No browser's offer comes near; a larger one is not worth parsing.
+const MAX_BYTES: usize = 256 << 10;
+/// A camera page has two or three.
+const MAX_SECTIONS: usize = 64;
+/// Candidates of one offer or fragment that are looked at; the rest is ignored.
+const MAX_CANDIDATES: usize = 64;
+/// Lines besides candidates; a browser's section with every codec has two hundred. What they cost to
+/// take apart grows faster than they do.
+const MAX_LINES: usize = 4096;
+/// Sources of one section that are looked at: one, its repairs, and those of simulcast layers.
+const MAX_SSRCS: usize = 16;
+
+/// One media section that is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// Position in the client's offer.
+    pub index: usize,
+    /// Its `a=mid`, or a made-up one: a section that shares its transport with none needs none.
+    pub mid: String,
+    /// What it becomes.
+    pub track: Track,
+    /// SSRCs that the section declares, first the primary one.
+    pub ssrcs: Vec<u32>,
+    /// All payload types that it may come under, in the order of the answer.
+    pub formats: Vec<Format>,
+    /// How its packets are told apart.
+    pub marks: Marks,
+}
+
+impl Chosen {
+    /// What comes under this payload type; `None` if the answer doesn't take it.
+    pub fn carries(&self, payload_type: u8) -> Option<Carries> {
+        let format = self.formats.iter().find(|format| format.payload_type == payload_type);
+        format.map(|format| format.carries)
+    }
+
+    /// Whether packets may be asked for again; browsers answer that for sound only if they offer it.
+    pub fn has_nack(&self) -> bool {
+        let offered = |format: &Format| format.has_feedback("nack");
+        self.track.codec.kind() == Kind::Video || self.formats.iter().any(offered)
+    }
+}
+
+/// An offer that can be answered.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// What is recorded: video first, then audio.
+    pub chosen: Vec<Chosen>,
+    /// The offer for the peer connection.
+    pub reduced: String,
+    /// The offer's candidates, without `a=`.
+    pub candidates: Vec<String>,
+    /// Where and with whom.
+    transport: Transport,
+    /// Sections that send something which is not recorded.
+    pub refused: Vec<Refused>,
+    /// All sections, for the answer.
+    sections: Vec<Offered>,
+}
+
+/// A section that sends something which is not recorded: its port is 0 in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Its `a=mid`, or its place where it has none.
+    pub mid: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What is recorded: of each kind the section's `m=` line, the encoding's name, the codec and its channels.
+const RECORDED: [(Kind, &str, &str, Codec, u8); 2] = [
+    (Kind::Video, "m=video ", "VP8/90000", Codec::Vp8, 0),
+    (Kind::Audio, "m=audio ", "opus/48000/2", Codec::Opus, 2),
+];
+
+impl Plan {
+    /// `a=ice-ufrag` and `a=ice-pwd`.
+    pub fn credentials(&self) -> &Credentials {
+        &self.transport.credentials
+    }
+
+    /// The offerer has begun to use others (a WHIP client says so in a fragment).
+    pub fn set_credentials(&mut self, credentials: Credentials) {
+        self.transport.credentials = credentials;
+    }
+
+    /// The offerer's certificate.
+    pub fn identity(&self) -> &Identity {
+        &self.transport.identity
+    }
+
+    /// The mids of all sections.
+    pub fn mids(&self) -> impl Iterator<Item = &str> {
+        self.sections.iter().filter_map(Offered::mid)
+    }
+
+    /// Payload types that may come, with the rates of their clocks (a retransmission has that of what it
+    /// repeats, RFC 4588 section 8.1).
+    pub fn clocks(&self) -> Vec<(u8, u32)> {
+        let of = |chosen: &Chosen| {
+            let rate = chosen.track.codec.clock_rate();
+            chosen.formats.iter().map(move |format| (format.payload_type, rate)).collect::<Vec<_>>()
+        };
+        self.chosen.iter().flat_map(of).collect()
+    }
+
+    /// The offerer insists on being the DTLS client (`a=setup:active`).
+    pub fn peer_is_dtls_client(&self) -> bool {
+        self.transport.peer_is_dtls_client
+    }
+}
+
+/// The candidates of an SDP or a trickle fragment, without `a=`. Those of component 2 are left out:
+/// RTCP shares the media's port (`a=rtcp-mux`).
+pub(super) fn candidates(sdp: &str) -> Vec<String> {
+    lines(sdp)
+        .filter_map(|line| line.strip_prefix("a=").filter(|rest| rest.starts_with("candidate:")))
+        .filter(|candidate| candidate.split(' ').nth(1) == Some("1"))
+        .take(MAX_CANDIDATES)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn bad(message: &str) -> Refusal {
+    Refusal::BadSdp(format!("the SDP offer can't be used: {message}"))
+}
+
+/// Reads an offer.
+pub(super) fn plan(sdp: &str) -> Result<Plan, Refusal> {
+    if sdp.len() > MAX_BYTES {
+        return Err(bad("it is larger than 256 KiB"));
+    }
+    if !sdp.starts_with("v=0") {
+        return Err(bad("it doesn't begin with v=0"));
+    }
+    if lines(sdp).filter(|line| !line.starts_with("a=candidate:")).count() > MAX_LINES {
+        return Err(bad("it has more than 4096 lines"));
+    }
+    let (session, sections) = split(sdp);
+    if sections.is_empty() {
+        return Err(bad("it has no media section: add a camera or a microphone track"));
+    }
+    if sections.len() > MAX_SECTIONS {
+        return Err(bad("it has more than 64 media sections"));
+    }
+    let chosen = choose(&session, &sections)?;
+    let transport = Transport::of(&session, &sections, &chosen)?;
+    Ok(Plan {
+        reduced: reduce(&session, &sections, &chosen, &transport),
+        candidates: candidates(sdp),
+        transport,
+        refused: refused(&session, &sections, &chosen),
+        sections: sections.iter().map(|section| Offered::of(section)).collect(),
+        chosen,
+    })
+}
+
+/// Takes the first sending section of each kind that has a codec we record.
+fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Refusal> {
+    let mut chosen: Vec<Chosen> = Vec::new();
+    let mut offered = 0;
+    for (kind, media, encoding, codec, channels) in RECORDED {
+        let sending =
+            || sections.iter().enumerate().filter(|(_, s)| s[0].starts_with(media) && sends(session, s));
+        if sending().next().is_none() {
+            continue;
+        }
+        offered += 1;
+        let track = Track { channels, ..Track::video(codec) };
+        let found = sending().find_map(|(index, section)| {
+            let formats = formats::find(section, kind, encoding);
+            (!formats.is_empty()).then(|| choose_section(session, (index, section), formats, &track))
+        });
+        chosen.push(found.ok_or(Refusal::UnsupportedCodec)?);
+    }
+    if offered == 0 {
+        return Err(bad("no audio or video section sends anything: add a camera or a microphone track"));
+    }
+    if let [one, other] = chosen.as_slice()
+        && one.mid == other.mid
+    {
+        return Err(bad("two media sections have the same a=mid"));
+    }
+    Ok(chosen)
+}
+
+/// A section, at its index, with these payload types.
+fn choose_section(
+    session: &[&str],
+    (index, section): (usize, &[&str]),
+    formats: Vec<Format>,
+    track: &Track,
+) -> Chosen {
+    let media = formats.iter().filter(|format| format.carries == Carries::Media);
+    let media: Vec<u8> = media.map(|format| format.payload_type).collect();
+    Chosen {
+        index,
+        mid: name_of(index, section),
+        track: track.clone(),
+        ssrcs: ssrcs(section),
+        formats,
+        marks: Marks::read(session, section, &media),
+    }
+}
+
+fn name_of(index: usize, section: &[&str]) -> String {
+    mid(section).map_or_else(|| format!("section-{index}"), str::to_owned)
+}
+
+/// The sections that send something and were not chosen.
+fn refused(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Vec<Refused> {
+    let left_out = |(index, section): &(usize, &Vec<&str>)| {
+        chosen.iter().all(|chosen| chosen.index != *index) && sends(session, section)
+    };
+    let reason = |section: &[&str]| {
+        let kind = RECORDED.into_iter().find(|(_, media, ..)| section[0].starts_with(media));
+        let Some((kind, _, encoding, ..)) = kind else { return "only audio and video are recorded" };
+        match formats::find(section, kind, encoding).is_empty() {
+            true => "none of its codecs is recorded",
+            false => "one section of a kind is recorded, and another one comes before it",
+        }
+    };
+    let refused = |(index, section): (usize, &Vec<&str>)| Refused {
+        mid: name_of(index, section),
+        reason: reason(section),
+    };
+    sections.iter().enumerate().filter(left_out).map(refused).collect()
+}
+
+fn ssrcs(section: &[&str]) -> Vec<u32> {
+    let mut found = Vec::new();
+    for line in section {
+        let Some(rest) = line.strip_prefix("a=ssrc:") else { continue };
+        if let Ok(ssrc) = rest.split(' ').next().unwrap_or_default().parse()
+            && found.len() < MAX_SSRCS
+            && !found.contains(&ssrc)
+        {
+            found.push(ssrc);
+        }
+    }
+    found
+}
+
+/// The offer with the chosen sections only, in our own words but for header extensions.
+fn reduce(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen], transport: &Transport) -> String {
+    let mut order: Vec<&Chosen> = chosen.iter().collect();
+    order.sort_by_key(|chosen| chosen.index);
+    let mut out = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
+    let for_all = ["a=extmap-allow-mixed", "a=ice-lite"];
+    for line in session.iter().filter(|line| for_all.contains(*line)) {
+        let _ = write!(out, "{line}\r\n");
+    }
+    let mids: Vec<&str> = order.iter().map(|chosen| chosen.mid.as_str()).collect();
+    let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
+    let kept = ["a=extmap:", "a=msid:"];
+    for chosen in order {
+        let kind = if chosen.track.codec.kind() == Kind::Video { "video" } else { "audio" };
+        let _ = write!(out, "m={kind} 9 UDP/TLS/RTP/SAVPF");
+        for format in &chosen.formats {
+            let _ = write!(out, " {}", format.payload_type);
+        }
+        let _ = write!(out, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=sendonly\r\na=rtcp-mux\r\n", chosen.mid);
+        transport.write(&mut out);
+        chosen.formats.iter().for_each(|format| format.reduce(&mut out));
+        let section = &sections[chosen.index];
+        for line in section.iter().filter(|line| kept.iter().any(|key| line.starts_with(key))) {
+            let _ = write!(out, "{line}\r\n");
+        }
+        // The peer connection wants one source of each section, whichever: packets are taken from it before
+        // it looks for their source.
+        let _ = write!(out, "a=ssrc:{} cname:onrecord\r\n", chosen.index + 1);
+    }
+    out
+}

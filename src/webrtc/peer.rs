@@ -1,0 +1,104 @@
+//! How a peer connection is set up.
+
+use crate::media::Kind;
+use crate::webrtc::offer::{RED_FEEDBACK, feedback_of};
+use crate::webrtc::receive::Receive;
+use rtc::interceptor::Slot;
+use rtc::peer_connection::RTCPeerConnectionBuilder;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8};
+use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
+use rtc::shared::error::Result;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use webrtc::peer_connection::{
+    MediaEngine, RTCIceCandidate, RTCIceCandidateInit, RTCPeerConnection, Registry, SettingEngineBuilder,
+};
+
+/// Retransmissions arrive up to a second after their neighbours, and the window counts packets:
+/// 2048 are a second of 20 Mbit/s. The default of 64 would throw them away as replays.
+const REPLAY_WINDOW: usize = 2048;
+
+/// A peer connection that receives VP8 and Opus and sends nothing.
+pub(super) fn build(peer_is_dtls_client: bool, receive: Receive, now: Instant) -> Result<RTCPeerConnection> {
+    let role = if peer_is_dtls_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
+    let settings = SettingEngineBuilder::new()
+        .with_answering_dtls_role(role)
+        .with_include_loopback_candidate(true)
+        // It knows SHA-256 alone; the session looks at the certificate itself.
+        .with_disable_certificate_fingerprint_verification(true)
+        .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
+        .with_srtp_replay_protection_window(REPLAY_WINDOW)
+        .with_srtcp_replay_protection_window(REPLAY_WINDOW)
+        // The session decides when a peer is gone; the agent must not be quicker.
+        .with_ice_timeouts(
+            Some(Duration::from_secs(30)),
+            Some(Duration::from_secs(30)),
+            Some(Duration::from_secs(2)),
+        )
+        .build();
+    RTCPeerConnectionBuilder::new()
+        .with_setting_engine(settings)
+        .with_media_engine(media_engine()?)
+        // Alone: a NACK generator would sit before RTX is unwrapped, and never see a repair.
+        .with_interceptor_registry(Registry::new().with(Slot::from(14_000), receive))
+        .build(now)
+}
+
+fn media_engine() -> Result<MediaEngine> {
+    let feedback = |known: &[&str]| {
+        let word = |word: &&str| {
+            let (typ, parameter) = word.split_once(' ').unwrap_or((word, ""));
+            RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() }
+        };
+        known.iter().map(word).collect::<Vec<_>>()
+    };
+    let codec = |mime: &str, clock_rate, channels, fmtp: &str, rtcp_feedback| RTCRtpCodec {
+        mime_type: mime.to_owned(),
+        clock_rate,
+        channels,
+        sdp_fmtp_line: fmtp.to_owned(),
+        rtcp_feedback,
+    };
+    let (video, audio) = (feedback(feedback_of(Kind::Video)), feedback(feedback_of(Kind::Audio)));
+    let mut engine = MediaEngine::default();
+    for (kind, payload_type, rtp_codec) in [
+        (RtpCodecKind::Video, 96, codec(MIME_TYPE_VP8, 90_000, 0, "", video)),
+        (RtpCodecKind::Video, 97, codec(MIME_TYPE_RTX, 90_000, 0, "apt=96", vec![])),
+        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", audio)),
+        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", feedback(RED_FEEDBACK))),
+    ] {
+        engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;
+    }
+    for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
+        for uri in [rtc::sdp::extmap::TRANSPORT_CC_URI, rtc::sdp::extmap::SDES_MID_URI] {
+            let uri = uri.to_owned();
+            engine.register_header_extension(RTCRtpHeaderExtensionCapability { uri }, kind, None)?;
+        }
+    }
+    Ok(engine)
+}
+
+/// The certificate (DER) that the peer has shown in the handshake.
+pub(super) fn remote_certificate(peer: &mut RTCPeerConnection) -> Option<Vec<u8>> {
+    let receiver = peer.get_receivers().next()?;
+    let receiver = peer.rtp_receiver(receiver)?;
+    receiver.transport()?.get_remote_certificates().first().cloned()
+}
+
+/// One of our addresses as a host candidate.
+pub(super) fn host_candidate(address: SocketAddr) -> Result<RTCIceCandidateInit> {
+    let config = CandidateHostConfig {
+        base_config: CandidateConfig {
+            network: "udp".to_owned(),
+            address: address.ip().to_string(),
+            port: address.port(),
+            component: 1,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    RTCIceCandidate::from(&config.new_candidate_host()?).to_json()
+}

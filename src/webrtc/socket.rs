@@ -1,0 +1,252 @@
+//! The one UDP socket of all sessions, and how its addresses relate to what peers are told.
+
+use crate::webrtc::Config;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The port of `webrtc.udp_bind = "auto"`.
+const DEFAULT_PORT: u16 = 8189;
+/// Kernel buffers: 50 publishers' keyframes at once, and a loop that was away for some milliseconds.
+const KERNEL_BUFFER: usize = 4 << 20;
+/// The largest datagram that makes sense on an Internet path.
+const MAX_DATAGRAM: usize = 2048;
+
+/// Which addresses peers are told, and the ones of this machine behind them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses {
+    /// (told to peers, ours if it differs or is known)
+    pairs: Vec<(SocketAddr, Option<IpAddr>)>,
+}
+
+impl Addresses {
+    /// From `webrtc.advertise` and, if the socket listens everywhere, this machine's interfaces.
+    fn new(bound: SocketAddr, advertise: &[String]) -> io::Result<Self> {
+        let mut pairs: Vec<(SocketAddr, Option<IpAddr>)> = Vec::new();
+        let parse = |text: &str| text.trim().parse::<IpAddr>().map_err(io::Error::other);
+        for entry in advertise {
+            let (private, public) = match entry.split_once('=') {
+                Some((private, public)) => (Some(parse(private)?), parse(public)?),
+                None => (None, parse(entry)?),
+            };
+            pairs.push((SocketAddr::new(public, bound.port()), private));
+        }
+        let own: Vec<IpAddr> = if bound.ip().is_unspecified() {
+            let usable = |ip: &IpAddr| match ip {
+                IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+                IpAddr::V6(ip) => bound.is_ipv6() && !ip.is_loopback() && !ip.is_unicast_link_local(),
+            };
+            let found: Vec<_> = if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect();
+            let mut usable: Vec<_> = found.into_iter().filter(usable).collect();
+            if usable.is_empty() {
+                usable.push(Ipv4Addr::LOCALHOST.into());
+            }
+            usable
+        } else {
+            vec![bound.ip()]
+        };
+        for ip in own {
+            let hidden = pairs.iter().any(|(told, private)| told.ip() == ip || *private == Some(ip));
+            if !hidden {
+                pairs.push((SocketAddr::new(ip, bound.port()), Some(ip)));
+            }
+        }
+        Ok(Self { pairs })
+    }
+
+    /// What peers are told, best first.
+    pub fn told(&self) -> Vec<SocketAddr> {
+        self.pairs.iter().map(|(told, _)| *told).collect()
+    }
+
+    /// The candidate that a datagram to `destination` was meant for.
+    fn candidate(&self, destination: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
+        let known = destination.and_then(|ip| {
+            self.pairs.iter().find(|(told, ours)| *ours == Some(ip) || (ours.is_none() && told.ip() == ip))
+        });
+        known
+            // Behind a NAT whose inside address nobody told us.
+            .or_else(|| {
+                self.pairs.iter().find(|(told, ours)| ours.is_none() && told.is_ipv4() == source.is_ipv4())
+            })
+            .or_else(|| self.pairs.iter().find(|(told, _)| told.is_ipv4() == source.is_ipv4()))
+            .map(|(told, _)| *told)
+    }
+
+    /// Our own address behind a candidate; `None` leaves the choice to the kernel.
+    fn own(&self, candidate: SocketAddr) -> Option<IpAddr> {
+        self.pairs.iter().find(|(told, _)| *told == candidate).and_then(|(_, ours)| *ours)
+    }
+}
+
+/// A datagram, with the candidate it was sent to.
+pub(super) struct Datagram<'a> {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub data: &'a [u8],
+}
+
+/// The socket.
+pub(super) struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    pub addresses: Addresses,
+    is_v6: bool,
+    buffers: Vec<Vec<u8>>,
+    meta: Vec<RecvMeta>,
+}
+
+impl Socket {
+    /// Binds `webrtc.udp_bind`. `local_only`: what `auto` means.
+    pub fn bind(config: &Config, local_only: bool) -> io::Result<Self> {
+        let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+        let state = UdpSocketState::new((&socket).into())?;
+        enlarge(&socket, &state);
+        let bound = socket.local_addr()?;
+        let segments = state.gro_segments().max(1);
+        Ok(Self {
+            addresses: Addresses::new(bound, &config.advertise)?,
+            is_v6: bound.is_ipv6(),
+            buffers: vec![vec![0; MAX_DATAGRAM * segments]; BATCH_SIZE],
+            meta: vec![RecvMeta::default(); BATCH_SIZE],
+            socket: UdpSocket::from_std(socket)?,
+            state,
+        })
+    }
+
+    /// The bound address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Resolves when there is something to receive.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Receives one batch and hands out its datagrams; false when nothing is left.
+    pub fn receive(&mut self, mut give: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+        let Self { socket, state, addresses, buffers, meta, .. } = self;
+        let received = socket.try_io(Interest::READABLE, || {
+            let mut slices: Vec<IoSliceMut<'_>> =
+                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            state.recv((&*socket).into(), &mut slices, meta)
+        });
+        let count = match received {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        for (meta, buffer) in meta.iter().zip(buffers.iter()).take(count) {
+            let from = unmap(meta.addr);
+            let destination = meta.dst_ip.map(|ip| unmap(SocketAddr::new(ip, 0)).ip());
+            let Some(to) = addresses.candidate(destination, from) else { continue };
+            for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                give(Datagram { from, to, data });
+            }
+        }
+        Ok(count == BATCH_SIZE)
+    }
+
+    /// Sends one datagram from a candidate. A full kernel buffer loses it, as the network may.
+    pub fn send(&self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        let destination = if self.is_v6 { map(to) } else { to };
+        let src_ip =
+            self.addresses.own(from).map(|ip| if self.is_v6 { map(SocketAddr::new(ip, 0)).ip() } else { ip });
+        let transmit = Transmit { destination, ecn: None, contents: data, segment_size: None, src_ip };
+        let sent =
+            self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), &transmit));
+        if let Err(error) = sent {
+            tracing::debug!(%error, %to, "a datagram is not sent");
+        }
+    }
+}
+
+/// Asks for large kernel buffers, past the system's limit if we may. Fewer than asked for is what an
+/// unprivileged process gets; that is no reason to stop.
+fn enlarge(socket: &std::net::UdpSocket, state: &UdpSocketState) {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size_force, socket_recv_buffer_size};
+    if set_socket_recv_buffer_size_force(socket, KERNEL_BUFFER).is_err() {
+        let _ = state.set_recv_buffer_size(socket.into(), KERNEL_BUFFER);
+    }
+    let _ = state.set_send_buffer_size(socket.into(), KERNEL_BUFFER);
+    // The kernel gives twice what is asked for, to account for its own overhead.
+    let got = socket_recv_buffer_size(socket).unwrap_or_default();
+    if got < KERNEL_BUFFER {
+        tracing::warn!(
+            bytes = got,
+            wanted = KERNEL_BUFFER,
+            "the media socket's buffer is small: bursts of many publishers may lose packets; raise net.core.rmem_max"
+        );
+    }
+}
+
+/// Opens the first address of `webrtc.udp_bind` that can be had.
+fn open_any(config: &Config, local_only: bool) -> io::Result<socket2::Socket> {
+    match config.udp_bind.as_str() {
+        "auto" if local_only => open((Ipv4Addr::LOCALHOST, DEFAULT_PORT).into()),
+        // A machine without IPv6 has no dual-stack sockets.
+        "auto" => open((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into())
+            .or_else(|_| open((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into())),
+        address => open(address.parse().map_err(io::Error::other)?),
+    }
+}
+
+/// The same socket to be waited on, with what peers would be told: to be tried and closed again.
+pub(super) fn open_blocking(
+    config: &Config,
+    local_only: bool,
+) -> io::Result<(std::net::UdpSocket, Addresses)> {
+    let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+    socket.set_nonblocking(false)?;
+    let addresses = Addresses::new(socket.local_addr()?, &config.advertise)?;
+    Ok((socket, addresses))
+}
+
+fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// An IPv4 address that a dual-stack socket shows as IPv6.
+fn unmap(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The reverse.
+fn map(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        v6 => v6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_told_to_belong_to_the_candidate_its_sender_was_given() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let peer = address("198.51.100.9:1000");
+        let mapped = Addresses::new(address("10.0.0.5:8189"), &["10.0.0.5=203.0.113.7".to_owned()]).unwrap();
+        assert_eq!(mapped.told(), [address("203.0.113.7:8189")], "the private address is not told");
+        assert_eq!(mapped.candidate(ip("10.0.0.5"), peer), Some(address("203.0.113.7:8189")));
+        assert_eq!(mapped.own(address("203.0.113.7:8189")), ip("10.0.0.5"));
+        let plain = Addresses::new(address("10.0.0.5:8189"), &["203.0.113.7".to_owned()]).unwrap();
+        assert_eq!(plain.told(), [address("203.0.113.7:8189"), address("10.0.0.5:8189")]);
+        assert_eq!(plain.candidate(ip("172.17.0.2"), peer), Some(address("203.0.113.7:8189")));
+        assert_eq!(plain.candidate(ip("10.0.0.5"), peer), Some(address("10.0.0.5:8189")));
+        assert_eq!(plain.own(address("203.0.113.7:8189")), None);
+        assert!(Addresses::new(address("10.0.0.5:8189"), &["example.org".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,416 @@
+//! Which of a section's sources (SSRCs) is recorded.
+//!
+//! A section may bring several: encodings of one camera in several sizes (simulcast, RFC 8853), the
+//! retransmissions of each (RFC 4588), and the one of an encoder that began anew. An offer may name them, or
+//! their encodings (rid), or nothing, and never says which is the largest. So only what authentic packets
+//! tell is believed: a payload type says what a packet is (unique on one transport, RFC 8843 section 9.2),
+//! its keyframes how large a source's pictures are. The one with the largest is recorded. Packets of the
+//! others end here, before they are put into order or asked for again.
+//!
+//! A track goes over to another source at that one's keyframe: when it is larger, or when the recorded one
+//! has fallen silent while the other goes on. Sound, whose every packet is a beginning, only at the latter: it
+//! begins with what the other one sent meanwhile, so that nothing is lost while that is not clear.
+
+use crate::media::{Kind, Size};
+use crate::rtp::keyframe_size;
+use crate::webrtc::offer::{Carries, Chosen};
+use bytes::Bytes;
+use rtc::rtp;
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Sources whose packets the decryption gets to see in one session, beside those that its offer names: it keeps
+/// a window of repetitions for each, from before it knows that a packet is genuine, and for ever. What is
+/// beyond is dropped.
+const MAX_SEEN: usize = 64;
+/// Sources of one section that are told apart, the newest: a few encodings, and those that replaced them.
+const MAX_SOURCES: usize = 16;
+/// A source that was heard within this time still sends.
+const HEARD: Duration = Duration::from_secs(1);
+/// The recorded source is over when it was silent for this long while another one sent so many pictures or
+/// packets of sound: an encoder short of bitrate drops pictures of its largest encoding for some 200 ms,
+const ENDED_VIDEO: (Duration, u32) = (Duration::from_millis(500), 3);
+/// and sound that is merely late is so on all sources.
+const ENDED_AUDIO: (Duration, u32) = (Duration::from_millis(100), 5);
+/// Packets of sound that are kept meanwhile: 100 ms of the shortest ones, of two sources.
+const MAX_KEPT: usize = 80;
+/// A new source begins with a keyframe. So long it may be on its way,
+const BEGINS: Duration = Duration::from_millis(100);
+/// then it is asked for, with pauses that double from this one
+const ASK: Duration = Duration::from_millis(500);
+/// to 2^4 times as much.
+const MAX_DOUBLINGS: u32 = 4;
+
+/// The sources that the decryption has seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashSet<u32>);
+
+impl Seen {
+    /// Whether it may see a packet of this one.
+    pub fn admits(&mut self, source: u32, mut offered: impl Iterator<Item = u32>) -> bool {
+        self.0.contains(&source)
+            || offered.any(|one| one == source)
+            || (self.0.len() < MAX_SEEN && self.0.insert(source))
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is not recorded.
+    Drop,
+    /// It is the recorded source's.
+    Media,
+    /// From this packet on another source is recorded; with a hole in between if the old one had ended.
+    Replaces {
+        /// What the old one would have sent meanwhile is missing.
+        hole: bool,
+    },
+}
+
+/// A sender report's pair of times (RFC 3550 section 6.4.1) and its arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Wall clock, 32.32 fixed point.
+    pub ntp: u64,
+    /// The same instant in the source's RTP clock.
+    pub rtp: u32,
+    /// When it came.
+    pub arrived: Instant,
+}
+
+#[derive(Debug)]
+struct Source {
+    ssrc: u32,
+    /// Its encoding, if its packets name one.
+    rid: Option<Bytes>,
+    /// Where its packets come from again.
+    repair: Option<u32>,
+    heard: Instant,
+    /// Pixels of its newest keyframe.
+    area: Option<u64>,
+    /// Timestamp of its newest packet.
+    stamp: u32,
+    /// Pictures, or packets of sound, since the recorded source was heard.
+    ahead: u32,
+    /// When it is to be asked for a keyframe, if it still matters, and how often it was.
+    ask: Instant,
+    asked: u32,
+    report: Option<Report>,
+    /// It has said goodbye (RTCP BYE).
+    left: bool,
+}
+
+impl Source {
+    fn new(ssrc: u32, rid: Option<Bytes>, now: Instant) -> Self {
+        Self {
+            ssrc,
+            rid,
+            repair: None,
+            heard: now,
+            area: None,
+            stamp: 0,
+            ahead: 0,
+            ask: now + BEGINS,
+            asked: 0,
+            report: None,
+            left: false,
+        }
+    }
+}
+
+/// The sources of one section.
+#[derive(Debug)]
+pub(super) struct Sources {
+    chosen: Chosen,
+    all: Vec<Source>,
+    /// Index of the one that is recorded.
+    recorded: Option<usize>,
+    /// Sound of others since that one was heard, and when it came. Of more than [`MAX_KEPT`] the newest.
+    kept: VecDeque<(rtp::Packet, Instant)>,
+}
+
+impl Sources {
+    fn new(chosen: Chosen) -> Self {
+        Self { chosen, all: Vec::new(), recorded: None, kept: VecDeque::new() }
+    }
+
+    fn is_video(&self) -> bool {
+        self.chosen.track.codec.kind() == Kind::Video
+    }
+
+    fn knows(&self, ssrc: u32) -> bool {
+        self.all.iter().any(|source| source.ssrc == ssrc || source.repair == Some(ssrc))
+    }
+
+    /// The source that is recorded.
+    pub fn recorded(&self) -> Option<u32> {
+        self.recorded.map(|at| self.all[at].ssrc)
+    }
+
+    /// The recorded source's newest report.
+    pub fn report(&self) -> Option<Report> {
+        self.all[self.recorded?].report
+    }
+
+    /// Looks at a packet; a retransmission becomes the packet it repeats.
+    fn take(&mut self, packet: &mut rtp::Packet, now: Instant) -> Verdict {
+        let at = match self.chosen.carries(packet.header.payload_type) {
+            Some(Carries::Repair(of)) => {
+                let primary = self.repaired_by(&packet.header);
+                // What nobody had asked for repeats a picture that isn't recorded.
+                primary.filter(|at| self.recorded == Some(*at) && unwrap(packet, self.all[*at].ssrc, of))
+            }
+            Some(Carries::Media | Carries::Redundancy) => self.find(&packet.header, now),
+            None => None,
+        };
+        let Some(at) = at else { return Verdict::Drop };
+        if self.is_video() {
+            return self.heard(at, packet.header.timestamp, keyframe_size(&packet.payload), now);
+        }
+        let silent_since = self.recorded.map(|at| self.all[at].heard);
+        let verdict = self.heard(at, packet.header.timestamp, None, now);
+        self.keep(packet, verdict, silent_since.unwrap_or(now), now)
+    }
+
+    /// Keeps sound that may be recorded yet, while the recorded source is silent; what the verdict is then.
+    fn keep(
+        &mut self,
+        packet: &rtp::Packet,
+        verdict: Verdict,
+        silent_since: Instant,
+        now: Instant,
+    ) -> Verdict {
+        match verdict {
+            Verdict::Media => self.kept.clear(),
+            Verdict::Drop => {
+                if self.kept.len() >= MAX_KEPT {
+                    self.kept.pop_front();
+                }
+                self.kept.push_back((packet.clone(), now));
+            }
+            Verdict::Replaces { .. } => {
+                self.kept.retain(|(kept, _)| kept.header.ssrc == packet.header.ssrc);
+                let begins = self.kept.front().map_or(now, |(_, arrived)| *arrived);
+                let hole = begins.saturating_duration_since(silent_since) >= ENDED_AUDIO.0;
+                return Verdict::Replaces { hole };
+            }
+        }
+        verdict
+    }
+
+    /// The source whose packets a retransmission's source repeats.
+    fn repaired_by(&mut self, header: &rtp::Header) -> Option<usize> {
+        let ssrc = header.ssrc;
+        if let Some(at) = self.all.iter().position(|source| source.repair == Some(ssrc)) {
+            return Some(at);
+        }
+        let declared = self.chosen.marks.pairs.iter().find(|(_, repair)| *repair == ssrc);
+        let named = self.chosen.marks.repaired.and_then(|id| header.get_extension(id));
+        let is_primary = |source: &Source| match (declared, &named) {
+            (Some((primary, _)), _) => source.ssrc == *primary,
+            (None, Some(rid)) => source.rid.as_ref() == Some(rid),
+            // Nothing says whose they are: the newest's that has none.
+            (None, None) => source.repair.is_none(),
+        };
+        let at = self.all.iter().rposition(is_primary)?;
+        self.all[at].repair = Some(ssrc);
+        Some(at)
+    }
+
+    /// The index of a packet's source; `None` if there are too many.
+    fn find(&mut self, header: &rtp::Header, now: Instant) -> Option<usize> {
+        if let Some(at) = self.all.iter().position(|source| source.ssrc == header.ssrc) {
+            return Some(at);
+        }
+        let rid = self.chosen.marks.rid.and_then(|id| header.get_extension(id));
+        let new = Source::new(header.ssrc, rid, now);
+        if self.all.len() < MAX_SOURCES {
+            self.all.push(new);
+            return Some(self.all.len() - 1);
+        }
+        let oldest = (0..self.all.len())
+            .filter(|at| self.recorded != Some(*at))
+            .min_by_key(|at| self.all[*at].heard)
+            .filter(|at| now.saturating_duration_since(self.all[*at].heard) >= HEARD)?;
+        self.all[oldest] = new;
+        Some(oldest)
+    }
+
+    /// Notes a packet of a source and decides whether it is recorded.
+    fn heard(&mut self, at: usize, timestamp: u32, size: Option<Size>, now: Instant) -> Verdict {
+        let area = size.map(|size| u64::from(size.width) * u64::from(size.height));
+        let source = &mut self.all[at];
+        let measured = source.area.is_some();
+        (source.heard, source.left) = (now, false);
+        if area.is_some() {
+            (source.area, source.asked, source.ask) = (area, 0, now);
+        }
+        let Some(recorded) = self.recorded.filter(|recorded| *recorded != at) else {
+            self.record(at);
+            return Verdict::Media;
+        };
+        if source.stamp != timestamp || source.ahead == 0 {
+            (source.stamp, source.ahead) = (timestamp, source.ahead + 1);
+        }
+        let ended = self.has_ended(recorded, at, now);
+        let goes_over = if self.is_video() {
+            area.is_some_and(|area| ended || self.outgrows(recorded, at, area, measured))
+        } else {
+            ended
+        };
+        if !goes_over {
+            return Verdict::Drop;
+        }
+        self.record(at);
+        Verdict::Replaces { hole: ended }
+    }
+
+    fn record(&mut self, at: usize) {
+        self.recorded = Some(at);
+        if self.all.len() > 1 {
+            self.all.iter_mut().for_each(|source| source.ahead = 0);
+        }
+    }
+
+    /// Whether a keyframe of this area makes its source the one to record.
+    fn outgrows(&self, recorded: usize, at: usize, area: u64, measured: bool) -> bool {
+        let (old, new) = (&self.all[recorded], &self.all[at]);
+        // An encoder that began anew at the same size, and no other encoding.
+        let again = !measured && (new.rid.is_none() || new.rid == old.rid);
+        old.area.is_none_or(|old| area > old || (area == old && again))
+    }
+
+    /// Whether the recorded source is over, as another one shows.
+    fn has_ended(&self, recorded: usize, other: usize, now: Instant) -> bool {
+        let (silence, ahead) = if self.is_video() { ENDED_VIDEO } else { ENDED_AUDIO };
+        let (recorded, other) = (&self.all[recorded], &self.all[other]);
+        let silent = now.saturating_duration_since(recorded.heard) >= silence;
+        recorded.left || (silent && other.ahead >= ahead)
+    }
+
+    /// The source that is to be asked for a keyframe now, beside the recorded one: it may be the larger, or
+    /// must take its place.
+    fn wanted(&mut self, now: Instant) -> Option<u32> {
+        let recorded = self.recorded.filter(|_| self.is_video() && self.all.len() > 1)?;
+        let matters = |at: &usize| {
+            let source = &self.all[*at];
+            let sends = !source.left && now.saturating_duration_since(source.heard) < HEARD;
+            let larger = source.area.is_none_or(|area| Some(area) > self.all[recorded].area);
+            *at != recorded && sends && (larger || self.has_ended(recorded, *at, now))
+        };
+        let best = (0..self.all.len()).filter(matters).filter(|at| now >= self.all[*at].ask);
+        // One that nobody has measured may be the largest.
+        let best = best.max_by_key(|at| self.all[*at].area.unwrap_or(u64::MAX))?;
+        let source = &mut self.all[best];
+        source.ask = now + ASK * 2_u32.pow(source.asked.min(MAX_DOUBLINGS));
+        source.asked += 1;
+        Some(source.ssrc)
+    }
+}
+
+/// Makes of a retransmission the packet it repeats: its number stands in front of the payload (RFC 4588
+/// section 4), under the payload type that its own repairs. False if it is padding.
+fn unwrap(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool {
+    let Some(number) = packet.payload.first_chunk::<2>() else { return false };
+    packet.header.sequence_number = u16::from_be_bytes(*number);
+    packet.header.ssrc = primary;
+    packet.header.payload_type = payload_type;
+    packet.payload = packet.payload.slice(2..);
+    true
+}
+
+/// The sources of all sections.
+#[derive(Debug)]
+pub(super) struct Sections {
+    all: Vec<Sources>,
+    /// Mids of the sections that are refused.
+    refused: Vec<String>,
+    /// Sources that were heard for the first time, until somebody takes them.
+    pub found: VecDeque<u32>,
+}
+
+impl Sections {
+    /// The sections that are recorded, of those with these mids.
+    pub fn new<'a>(chosen: &[Chosen], mids: impl Iterator<Item = &'a str>) -> Self {
+        let refused = mids.filter(|mid| chosen.iter().all(|chosen| chosen.mid != **mid));
+        let refused = refused.map(str::to_owned).collect();
+        Self { all: chosen.iter().cloned().map(Sources::new).collect(), refused, found: VecDeque::new() }
+    }
+
+    /// A re-offer of the same sections: their sources stay.
+    pub fn renew(&mut self, chosen: &[Chosen]) {
+        for (sources, chosen) in self.all.iter_mut().zip(chosen) {
+            sources.chosen = chosen.clone();
+        }
+    }
+
+    /// What becomes of an authentic packet, and in which track.
+    pub fn take(&mut self, packet: &mut rtp::Packet, now: Instant) -> Option<(usize, Verdict)> {
+        let track = self.track_of(&packet.header)?;
+        let sources = &mut self.all[track];
+        let (ssrc, known) = (packet.header.ssrc, sources.knows(packet.header.ssrc));
+        let verdict = sources.take(packet, now);
+        if !known && sources.knows(ssrc) {
+            tracing::debug!(ssrc, track, "a source is heard for the first time");
+            self.found.push_back(ssrc);
+        }
+        Some((track, verdict))
+    }
+
+    /// The track of a packet's source, of its section by its mark, or of its payload type.
+    fn track_of(&self, header: &rtp::Header) -> Option<usize> {
+        let position = |is_it: &dyn Fn(&Sources) -> bool| self.all.iter().position(is_it);
+        if let Some(track) = position(&|sources| sources.knows(header.ssrc)) {
+            return Some(track);
+        }
+        let mid = self.all.iter().find_map(|sources| header.get_extension(sources.chosen.marks.mid?));
+        let named = |name: &String| mid.as_ref().is_some_and(|mid| mid[..] == *name.as_bytes());
+        if self.refused.iter().any(named) {
+            return None;
+        }
+        position(&|sources| named(&sources.chosen.mid))
+            .or_else(|| position(&|sources| sources.chosen.ssrcs.contains(&header.ssrc)))
+            .or_else(|| position(&|sources| sources.chosen.carries(header.payload_type).is_some()))
+    }
+
+    /// The source of a track that is recorded.
+    pub fn recorded(&self, track: usize) -> Option<u32> {
+        self.all.get(track)?.recorded()
+    }
+
+    /// What a track's source has sent before it was recorded, if that belongs to it, and when it came.
+    pub fn take_kept(&mut self, track: usize) -> VecDeque<(rtp::Packet, Instant)> {
+        self.all.get_mut(track).map(|sources| std::mem::take(&mut sources.kept)).unwrap_or_default()
+    }
+
+    /// The newest report of a track's recorded source.
+    pub fn report(&self, track: usize) -> Option<Report> {
+        self.all.get(track)?.report()
+    }
+
+    /// A source that should be asked for a keyframe now, though it isn't recorded.
+    pub fn wanted(&mut self, track: usize, now: Instant) -> Option<u32> {
+        self.all.get_mut(track)?.wanted(now)
+    }
+
+    /// A source reports; gives its track if it is recorded.
+    pub fn reported(&mut self, ssrc: u32, report: Report) -> Option<usize> {
+        let mut all = self.all.iter_mut().enumerate();
+        let (track, at, sources) = all.find_map(|(track, sources)| {
+            let at = sources.all.iter().position(|source| source.ssrc == ssrc)?;
+            Some((track, at, sources))
+        })?;
+        sources.all[at].report = Some(report);
+        (sources.recorded == Some(at)).then_some(track)
+    }
+
+    /// A source says goodbye.
+    pub fn left(&mut self, ssrc: u32) {
+        let all = self.all.iter_mut().flat_map(|sources| &mut sources.all);
+        all.filter(|source| source.ssrc == ssrc).for_each(|source| source.left = true);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! Packets in, what is recorded out.
+
+use super::*;
+use crate::media::{Codec, Track};
+use crate::webrtc::offer::Format;
+use crate::webrtc::simulcast::Marks;
+
+const RID: u8 = 10;
+const REPAIRED: u8 = 11;
+
+fn video(marks: Marks) -> Chosen {
+    let track = Track::video(Codec::Vp8);
+    let mid = "v".to_owned();
+    let formats = vec![
+        Format::plain(96, Carries::Media),
+        Format::plain(97, Carries::Repair(96)),
+        Format::plain(120, Carries::Media),
+        Format::plain(121, Carries::Repair(120)),
+    ];
+    Chosen { index: 0, mid, track, ssrcs: vec![], formats, marks }
+}
+
+fn audio() -> Chosen {
+    let (mid, track) = ("a".to_owned(), Track::opus(2));
+    let formats = vec![Format::plain(63, Carries::Redundancy), Format::plain(111, Carries::Media)];
+    Chosen { index: 1, mid, track, ssrcs: vec![], formats, marks: Marks::default() }
+}
+
+/// A section on its own clock.
+struct Scene {
+    sections: Sections,
+    start: Instant,
+    ms: u64,
+    timestamp: u32,
+}
+
+impl Scene {
+    fn new(chosen: &[Chosen]) -> Self {
+        let mids = ["v", "a", "refused"].into_iter();
+        Self { sections: Sections::new(chosen, mids), start: Instant::now(), ms: 0, timestamp: 0 }
+    }
+
+    fn simulcast() -> Self {
+        let marks = Marks { rid: Some(RID), repaired: Some(REPAIRED), ..Marks::default() };
+        Self::new(&[video(marks)])
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.ms)
+    }
+
+    fn packet(&self, ssrc: u32, payload_type: u8, payload: &[u8]) -> rtp::Packet {
+        let header =
+            rtp::Header { ssrc, payload_type, timestamp: self.timestamp, version: 2, ..Default::default() };
+        rtp::Packet { header, payload: Bytes::copy_from_slice(payload) }
+    }
+
+    fn take(&mut self, mut packet: rtp::Packet) -> Option<(usize, Verdict)> {
+        let now = self.now();
+        self.sections.take(&mut packet, now)
+    }
+
+    /// A picture of an encoding: a keyframe of this width, or one that refers to others.
+    fn picture(&mut self, ssrc: u32, width: Option<u16>) -> Verdict {
+        let [low, high] = width.unwrap_or_default().to_le_bytes();
+        let key = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, low, high, 0x10, 0];
+        let packet = self.packet(ssrc, 96, if width.is_some() { &key } else { &[0x10, 0x11, 1, 2] });
+        self.take(packet).unwrap().1
+    }
+
+    fn sound(&mut self, ssrc: u32) -> Verdict {
+        let packet = self.packet(ssrc, 111, &[0xfc, 1]);
+        self.take(packet).unwrap().1
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.ms += ms;
+        self.timestamp += ms as u32 * 90;
+    }
+
+    fn wanted(&mut self) -> Option<u32> {
+        let now = self.now();
+        self.sections.wanted(0, now)
+    }
+}
+
+const WHOLE: Verdict = Verdict::Replaces { hole: false };
+const AFTER_A_HOLE: Verdict = Verdict::Replaces { hole: true };
+
+#[test]
+fn the_largest_encoding_is_recorded_in_whatever_order_they_come() {
+    for order in [[160, 320, 640], [640, 320, 160], [320, 640, 160]] {
+        let mut scene = Scene::simulcast();
+        for width in order {
+            scene.picture(u32::from(width), Some(width));
+        }
+        assert_eq!(scene.sections.recorded(0), Some(640), "{order:?}");
+        scene.pass(33);
+        let taken = order.map(|width| scene.picture(u32::from(width), None));
+        assert_eq!(taken.iter().filter(|verdict| **verdict == Verdict::Media).count(), 1);
+        assert_eq!(scene.wanted(), None, "all are measured");
+    }
+}
+
+#[test]
+fn an_encoding_that_nobody_has_measured_is_asked_with_growing_pauses_and_taken_at_its_keyframe() {
+    let mut scene = Scene::simulcast();
+    scene.picture(160, Some(160));
+    let mut asked = Vec::new();
+    for _ in 0..200 {
+        scene.pass(20);
+        scene.picture(160, None);
+        assert_eq!(scene.picture(640, None), Verdict::Drop);
+        asked.extend(scene.wanted().map(|ssrc| (scene.ms, ssrc)));
+    }
+    assert_eq!(asked, [(120, 640), (620, 640), (1620, 640), (3620, 640)]);
+    assert_eq!(scene.picture(640, Some(640)), WHOLE);
+}
+
+#[test]
+fn the_next_largest_takes_over_at_its_keyframe_where_the_recorded_one_ends_and_gives_way_when_it_is_back() {
+    let mut scene = Scene::simulcast();
+    for width in [160, 320, 640] {
+        scene.picture(u32::from(width), Some(width));
+    }
+    let mut asked = None;
+    while asked.is_none() {
+        scene.pass(33);
+        scene.picture(160, None);
+        assert_eq!(scene.picture(320, None), Verdict::Drop);
+        asked = scene.wanted();
+    }
+    assert_eq!((asked, scene.ms), (Some(320), 528));
+    assert_eq!(scene.picture(320, None), Verdict::Drop, "not before its keyframe");
+    assert_eq!(scene.picture(320, Some(320)), AFTER_A_HOLE);
+    scene.pass(3000);
+    assert_eq!(scene.picture(640, None), Verdict::Drop);
+    assert_eq!(scene.wanted(), Some(640), "the larger is back");
+    assert_eq!(scene.picture(640, Some(640)), WHOLE);
+}
+
+#[test]
+fn slow_pictures_of_all_encodings_end_none() {
+    let mut scene = Scene::simulcast();
+    for width in [160, 640] {
+        scene.picture(u32::from(width), Some(width));
+    }
+    for _ in 0..20 {
+        scene.pass(1000);
+        scene.picture(160, None);
+        assert_eq!((scene.wanted(), scene.picture(640, None)), (None, Verdict::Media));
+    }
+}
+
+#[test]
+fn an_encoder_that_begins_anew_is_taken_at_once_and_the_old_one_does_not_come_between() {
+    let mut scene = Scene::new(&[video(Marks::default())]);
+    scene.picture(1, Some(640));
+    scene.pass(33);
+    assert_eq!(scene.picture(2, Some(640)), WHOLE);
+    scene.pass(33);
+    assert_eq!((scene.picture(1, Some(640)), scene.picture(2, None)), (Verdict::Drop, Verdict::Media));
+}
+
+#[test]
+fn sound_from_a_new_source_is_taken_once_the_old_one_is_silent() {
+    let mut scene = Scene::new(&[video(Marks::default()), audio()]);
+    scene.sound(1);
+    for _ in 0..50 {
+        scene.pass(20);
+        assert_eq!((scene.sound(1), scene.sound(2)), (Verdict::Media, Verdict::Drop));
+    }
+    let mut taken = Vec::new();
+    while !matches!(taken.last(), Some(Verdict::Replaces { .. })) {
+        scene.pass(20);
+        taken.push(scene.sound(2));
+    }
+    assert_eq!((taken.len(), taken.last()), (5, Some(&WHOLE)), "{taken:?}");
+    let kept = scene.sections.take_kept(1);
+    assert!(kept.iter().all(|(packet, _)| packet.header.ssrc == 2));
+    assert_eq!(kept.len(), 5, "what it has sent since the old one was heard");
+    assert_eq!((scene.sound(2), scene.sections.take_kept(1).len()), (Verdict::Media, 0));
+    scene.pass(1_000);
+    let taken: Vec<Verdict> = (0..6)
+        .map(|_| {
+            scene.pass(20);
+            scene.sound(4)
+        })
+        .collect();
+    assert!(taken.contains(&AFTER_A_HOLE), "nothing was sent for a second: {taken:?}");
+    scene.sections.left(4);
+    scene.pass(20);
+    assert_eq!(scene.sound(2), WHOLE, "the one before has said goodbye");
+}
+
+#[test]
+fn a_retransmission_is_the_recorded_sources_packet_or_nothing() {
+    let marks = Marks { rid: Some(RID), repaired: Some(REPAIRED), pairs: vec![(2, 12)], ..Marks::default() };
+    let mut scene = Scene::new(&[video(marks)]);
+    scene.picture(1, Some(160));
+    scene.picture(2, Some(640));
+    for (repair, payload_type, padding, expected) in
+        [(12, 97, false, Some(96)), (12, 121, false, Some(120)), (11, 97, false, None), (12, 97, true, None)]
+    {
+        let payload: &[u8] = if padding { &[0] } else { &[0x12, 0x34, 0x10, 0x11, 1] };
+        let mut packet = scene.packet(repair, payload_type, payload);
+        let now = scene.now();
+        let (_, verdict) = scene.sections.take(&mut packet, now).unwrap();
+        assert_eq!(verdict == Verdict::Media, expected.is_some(), "{payload_type} of {repair}");
+        if let Some(payload_type) = expected {
+            let header = &packet.header;
+            assert_eq!((header.ssrc, header.payload_type, header.sequence_number), (2, payload_type, 0x1234));
+            assert_eq!(&packet.payload[..], [0x10, 0x11, 1]);
+        }
+    }
+}
+
+#[test]
+fn a_packet_belongs_to_its_source_its_section_or_its_payload_type() {
+    let marks = Marks { mid: Some(4), ..Marks::default() };
+    let mut scene = Scene::new(&[video(marks), audio()]);
+    let marked = |scene: &Scene, ssrc, payload_type, mid: &'static str| {
+        let mut packet = scene.packet(ssrc, payload_type, &[0xfc, 1]);
+        packet.header.set_extension(4, Bytes::from_static(mid.as_bytes())).unwrap();
+        packet
+    };
+    for (payload_type, mid, track) in [
+        (96, "v", Some(0)),
+        (120, "unheard of", Some(0)),
+        (121, "unheard of", Some(0)),
+        (111, "a", Some(1)),
+        (63, "unheard of", Some(1)),
+        (96, "unheard of", Some(0)),
+        (96, "refused", None),
+        (35, "a", Some(1)),
+        (35, "unheard of", None),
+    ] {
+        let packet = marked(&scene, u32::from(payload_type) + 1000 * mid.len() as u32, payload_type, mid);
+        assert_eq!(scene.take(packet).map(|(track, _)| track), track, "{payload_type} of {mid}");
+    }
+}
+
+#[test]
+fn sources_without_end_are_not_all_looked_into_and_the_offers_own_always_are() {
+    let mut seen = Seen::default();
+    let offered = || [5].into_iter();
+    assert!(seen.admits(100, offered()));
+    let forged = (1000..1_000_000).filter(|source| seen.admits(*source, offered())).count();
+    assert_eq!((forged, seen.0.len()), (MAX_SEEN - 1, MAX_SEEN));
+    assert!(seen.admits(5, offered()), "the offer names it");
+    assert!(seen.admits(100, offered()), "it was there before");
+    let mut scene = Scene::new(&[video(Marks::default())]);
+    for ssrc in 0..1000 {
+        scene.picture(ssrc, None);
+    }
+    assert_eq!(scene.sections.all[0].all.len(), MAX_SOURCES);
+}
+
+#[test]
+fn sound_of_others_is_kept_only_while_the_recorded_one_is_silent_and_not_without_end() {
+    let mut scene = Scene::new(&[video(Marks::default()), audio()]);
+    scene.sound(1);
+    for other in 0..10_000 {
+        scene.sound(2 + other % 10);
+        assert!(scene.sections.all[1].kept.len() <= MAX_KEPT);
+    }
+    scene.sound(1);
+    assert!(scene.sections.all[1].kept.is_empty());
+}

@@ -1,0 +1,160 @@
+//! What the engine counts in its own memory and adds to the metrics each second: nothing a packet does
+//! takes a lock.
+
+use crate::base::metrics::{Counter, metrics};
+use crate::base::pulse::{BEAT, Pulse};
+use crate::media;
+use crate::rtp::{Counts, KeyframeReason};
+use crate::webrtc::route::Kind;
+use crate::webrtc::session::Session;
+use std::time::{Duration, Instant};
+
+/// Since the last beat.
+pub(super) struct Tally {
+    pulse: Pulse,
+    /// The next beat, for which the loop wakes even if nothing happens.
+    pub beat: Instant,
+    lag: Duration,
+    turn: Duration,
+    datagrams: u64,
+    bytes: u64,
+    /// In the order of [`Kind`].
+    unknown: [u64; 4],
+    unproven: u64,
+    rtp: [Rtp; 2],
+}
+
+impl Tally {
+    pub fn new(pulse: Pulse) -> Self {
+        Self {
+            pulse,
+            beat: Instant::now() + BEAT,
+            lag: Duration::ZERO,
+            turn: Duration::ZERO,
+            datagrams: 0,
+            bytes: 0,
+            unknown: [0; 4],
+            unproven: 0,
+            rtp: [Rtp::of("video"), Rtp::of("audio")],
+        }
+    }
+
+    /// A turn that was to begin at `due`, if not by a packet before, began and ended.
+    pub fn turned(&mut self, due: Instant, began: Instant, ended: Instant) {
+        self.lag = self.lag.max(began.saturating_duration_since(due));
+        self.turn = self.turn.max(ended.saturating_duration_since(began));
+    }
+
+    /// A datagram came.
+    pub fn datagram(&mut self, bytes: usize) {
+        self.datagrams += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// It is nobody's.
+    pub fn unknown(&mut self, kind: &Kind<'_>) {
+        self.unknown[match kind {
+            Kind::Request(_) => 0,
+            Kind::Response(_) => 1,
+            Kind::Media(_) => 2,
+            Kind::Other => 3,
+        }] += 1;
+    }
+
+    /// It names somebody's source, but comes from an address that nobody has proven to be his.
+    pub fn unproven(&mut self) {
+        self.unproven += 1;
+    }
+
+    /// What a session's packets became.
+    pub fn add(&self, session: &mut Session) {
+        for (kind, counts) in session.take_counts() {
+            self.rtp[usize::from(kind == media::Kind::Audio)].add(&counts);
+        }
+        let (asked, forged) = (session.take_asked(), session.take_forged());
+        if asked > 0 {
+            metrics().rtp.keyframe_requests.add(["encoding"], asked);
+        }
+        if forged > 0 {
+            metrics().port.dropped.add(["forged_stun"], forged);
+        }
+    }
+
+    /// Shows that the loop turns and hands over what came together; true once each [`BEAT`].
+    pub fn beats(&mut self, now: Instant) -> bool {
+        if now < self.beat {
+            return false;
+        }
+        self.beat = now + BEAT;
+        self.pulse.beat(now);
+        let (loops, port) = (&metrics().loops, &metrics().port);
+        loops.media_lag.note(std::mem::take(&mut self.lag));
+        loops.media_turn.note(std::mem::take(&mut self.turn));
+        port.datagrams.inc_by(std::mem::take(&mut self.datagrams));
+        port.bytes.inc_by(std::mem::take(&mut self.bytes));
+        let [requests, responses, media, other] = std::mem::take(&mut self.unknown);
+        for (why, dropped) in [
+            ("unknown_stun_request", requests),
+            ("unknown_stun_response", responses),
+            ("unknown_media", media),
+            ("unknown_other", other),
+            ("unproven_media", std::mem::take(&mut self.unproven)),
+        ] {
+            if dropped > 0 {
+                port.dropped.add([why], dropped);
+            }
+        }
+        true
+    }
+}
+
+/// The counts of one kind of track.
+struct Rtp {
+    received: Counter,
+    lost: Counter,
+    retransmitted: Counter,
+    copied: Counter,
+    reordered: Counter,
+    late: Counter,
+    asked: Counter,
+}
+
+impl Rtp {
+    fn of(kind: &'static str) -> Self {
+        let rtp = &metrics().rtp;
+        // Copies of pictures are nothing anybody sends.
+        let copied = if kind == "audio" { rtp.repaired.of([kind, "red"]) } else { Counter::default() };
+        Self {
+            received: rtp.received.of([kind]),
+            lost: rtp.lost.of([kind]),
+            retransmitted: rtp.repaired.of([kind, "retransmission"]),
+            copied,
+            reordered: rtp.reordered.of([kind]),
+            late: rtp.late.of([kind]),
+            asked: rtp.asked.of([kind]),
+        }
+    }
+
+    fn add(&self, counts: &Counts) {
+        self.received.inc_by(counts.received);
+        self.lost.inc_by(counts.lost);
+        self.retransmitted.inc_by(counts.retransmitted);
+        self.copied.inc_by(counts.copied);
+        self.reordered.inc_by(counts.reordered);
+        self.late.inc_by(counts.late);
+        self.asked.inc_by(counts.asked);
+        let rtp = &metrics().rtp;
+        rtp.withheld.inc_by(counts.withheld);
+        for (reason, asked) in [
+            (KeyframeReason::Start, "start"),
+            (KeyframeReason::Loss, "loss"),
+            (KeyframeReason::Interval, "interval"),
+            (KeyframeReason::Viewer, "viewer"),
+        ] {
+            let requests = counts.keyframe_requests[reason as usize];
+            if requests > 0 {
+                rtp.keyframe_requests.add([asked], requests);
+            }
+        }
+    }
+}
