@@ -1,4 +1,4 @@
-//! L6: builds and runs the server: every step of start and stop, in one place and in the right
+//! Builds and runs the server: every step of start and stop, in one place and in the right
 //! order, with the reasons.
 //!
 //! Start: the folder's lock → recordings → hooks (with what the last run left) → repair of unfinished recordings → media →

@@ -1,4 +1,4 @@
-//! L2: who may do what.
+//! Who may do what.
 //!
 //! A *credential* is what a caller shows: a token of `auth.tokens`, a signed token, whatever `auth.url`
 //! knows. It is traded for a [`Grant`]: permissions, for streams of some names, until some time.

@@ -1,4 +1,4 @@
-//! L0: what every layer may use. Nothing here knows of media, files or sockets.
+//! What every layer may use. Nothing here knows of media, files or sockets.
 
 pub mod clock;
 pub mod id;

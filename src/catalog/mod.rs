@@ -1,4 +1,4 @@
-//! L2: the recordings there are, as their manifests say (S4).
+//! The recordings there are, as their manifests say (S4).
 //!
 //! [`files`] keeps the manifests beside the recordings of one folder; [`manifest`] is what each says, [`names`]
 //! what they are called, [`changes`] what onlookers are told once it is durable.

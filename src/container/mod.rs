@@ -1,3 +1,3 @@
-//! L1: files of media, as bytes: what is written, read and repaired.
+//! Files of media, as bytes: what is written, read and repaired.
 
 pub mod webm;

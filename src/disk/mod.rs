@@ -1,4 +1,4 @@
-//! L2: what all who keep files need: replacing them at once and durably, space and what is kept back of it, and
+//! What all who keep files need: replacing them at once and durably, space and what is kept back of it, and
 //! threads that may wait for a disk.
 
 pub mod space;

@@ -1,4 +1,4 @@
-//! L2: runs the operator's script for every sealed recording.
+//! Runs the operator's script for every sealed recording.
 //!
 //! [`Queue`] holds jobs in memory and gives each its attempts, [`Update`] by [`Update`]; whoever owns
 //! the manifests writes those down, so that a job outlives the process. `schedule` decides who runs

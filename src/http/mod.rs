@@ -1,4 +1,4 @@
-//! L5: axum handlers: parse, authorise, call, map the error. No media, no WebRTC types.
+//! Axum handlers: parse, authorise, call, map the error. No media, no WebRTC types.
 //!
 //! [`table`] is the whole route table, each with what it needs. Before all stands [`guard`], before each
 //! handler [`access`]; every error is an [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
@@ -30,7 +30,7 @@ use listen::tls::{self, Tls};
 use listen::{connection, in_flight};
 use pages::assets;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use publish::{chunks, signal, whip};
+use publish::{chunks, signal, upload, whip};
 use route::Needs::{Admin, Any, Login, Nothing, Probe, Publish, Recordings, View};
 use route::{Route, Table, delete, get, options, patch, post};
 use serde::Deserialize;
@@ -117,8 +117,8 @@ fn table() -> Table {
             "/whip/{name}/{session}",
             patch(Publish, whip::patch).delete(Publish, whip::stop).options(Nothing, whip::session_options),
         )
-        .route("/upload", post(Publish, mjpeg::upload_default).delete(Publish, mjpeg::end_default))
-        .route("/upload/{name}", post(Publish, mjpeg::upload).delete(Publish, mjpeg::end))
+        .route("/upload", post(Publish, upload::upload_default).delete(Publish, upload::end_default))
+        .route("/upload/{name}", post(Publish, upload::upload).delete(Publish, upload::end))
         .route("/stream", get(View, mjpeg::stream_default))
         .route("/stream/{name}", get(View, mjpeg::stream))
         .route("/snapshot/{file}", get(View, mjpeg::snapshot))

@@ -1,4 +1,4 @@
-//! L4: who pushes frames in.
+//! Who pushes frames in.
 
 pub mod chunks;
 pub mod mjpeg;

@@ -1,4 +1,4 @@
-//! L1: facts about media. The vocabulary that every way in and every way out shares.
+//! Facts about media. The vocabulary that every way in and every way out shares.
 //!
 //! Pure: no tokio, no files, no sockets, no clock of its own.
 

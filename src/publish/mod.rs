@@ -1,4 +1,4 @@
-//! L4: who has which name, and what becomes of a publication.
+//! Who has which name, and what becomes of a publication.
 
 mod limits;
 pub mod publication;

@@ -1,4 +1,4 @@
-//! L3: frames → files → catalogue. Emits events, knows no hook.
+//! Frames → files → catalogue. Emits events, knows no hook.
 //!
 //! ```text
 //!  live::Tap ─▶ recorder ─▶ interleave ─▶ take ─▶ file (.part ─▶ sealed)

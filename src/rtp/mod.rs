@@ -1,4 +1,4 @@
-//! L1: RTP packets in, frames out.
+//! RTP packets in, frames out.
 //!
 //! ```text
 //! packet ─▶ red ─▶ reorder (holes wait, are asked for) ─▶ lane, vp8 (frames that can be decoded) ─▶ sync ─▶ Event

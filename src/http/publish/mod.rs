@@ -1,5 +1,6 @@
-//! Ways in: signalling, WHIP, chunks.
+//! Ways in: signalling, WHIP, chunks, JPEG images.
 
 pub(crate) mod chunks;
 pub mod signal;
+pub(super) mod upload;
 pub(super) mod whip;
