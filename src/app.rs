@@ -25,20 +25,20 @@ pub use retention::retention;
 pub use token::{NewArgs, SignArgs, new_token, sign_token};
 
 use crate::auth::{self, Auth};
-use crate::base::pulse::{self, Pulse};
+use crate::base::critical::CriticalTasks;
+use crate::base::heartbeat::{self, Heartbeat};
 use crate::base::tasks::Tasks;
-use crate::base::vitals::Vitals;
 use crate::catalog::RecordingError;
 use crate::config::Config;
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Inside;
+use crate::http::api::ops::Diagnostics;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::listen::tls::Tls;
 use crate::http::pages::assets::Assets;
 use crate::http::publish::signal::Timing;
 use crate::http::state::{Sockets, State, connections};
-use crate::http::watch::live::Viewers;
+use crate::http::watch::live::ViewerLimits;
 use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
@@ -174,10 +174,10 @@ fn inside(
     recordings: &Recordings,
     hooks: Option<&Hooks>,
     tasks: &Tasks,
-) -> Inside {
-    let runtime = Pulse::new("runtime");
-    tasks.spawn("runtime probe", pulse::probe(runtime.clone(), tasks.stop_token()));
-    let mut inside = Inside { pulses: vec![webrtc.pulse().clone(), runtime], ..Inside::default() };
+) -> Diagnostics {
+    let runtime = Heartbeat::new("runtime");
+    tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
+    let mut inside = Diagnostics { pulses: vec![webrtc.pulse().clone(), runtime], ..Diagnostics::default() };
     let (publications, recordings) = (publications.clone(), recordings.clone());
     inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
     inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
@@ -222,7 +222,7 @@ fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
 /// The running server.
 struct Server {
     grace: Duration,
-    vitals: Vitals,
+    vitals: CriticalTasks,
     ready: Arc<AtomicBool>,
     webrtc: WebRtc,
     recordings: Recordings,
@@ -240,7 +240,7 @@ impl Server {
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
         let limits = files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
-        let vitals = Vitals::default();
+        let vitals = CriticalTasks::default();
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
         let tls = Tls::open(&config.server, &dir).map_err(Error::Tls)?;
@@ -281,7 +281,7 @@ impl Server {
             connections: connections(&limits),
             requests: connections(&limits),
             sockets,
-            viewers: Viewers::new(&limits, config.live.cache),
+            viewers: ViewerLimits::new(&limits, config.live.cache),
             inside,
             feed,
         };

@@ -9,7 +9,7 @@ use crate::http::publish::chunks::{self, Client as ChunksClient};
 use crate::http::publish::signal::wire::Client as SignalClient;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
-use crate::ingest::chunks::{Config, Fault};
+use crate::ingest::chunks::{Config, UploadError};
 use crate::media::{Frame, Track, mp4};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl Upload {
             return;
         }
         let fed = self.feed(bytes);
-        if matches!(fed, Err(Fault::BadBlob(_) | Fault::UnsupportedCodec(_))) {
+        if matches!(fed, Err(UploadError::BadBlob(_) | UploadError::UnsupportedCodec(_))) {
             self.over = true;
             return;
         }
@@ -107,7 +107,7 @@ impl Upload {
         assert_eq!(self.protocol.offset(), self.taken);
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let at = self.now - self.began;
         let Some(demuxer) = &mut self.webm else {
             self.mp4.push(bytes);

@@ -3,14 +3,14 @@
 //! The manifest is the queue's memory: a job is `queued` in it before anybody hears of the
 //! recording, and every step is written there before the next one.
 
+use crate::base::critical::CriticalTasks;
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
-use crate::base::vitals::Vitals;
 use crate::catalog::Change as RecordingChange;
 use crate::catalog::RecordingError;
 use crate::catalog::{HookAttempt, HookRecord, HookRunning, HookState, Manifest, What};
 use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
-use crate::http::state::{NoReplay, Replay};
+use crate::http::state::{Replay, ReplayError};
 use crate::record::{Event, Recordings};
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ impl Hooks {
         recordings: &Recordings,
         sealed: mpsc::Receiver<Event>,
         tasks: &Tasks,
-        vitals: &Vitals,
+        vitals: &CriticalTasks,
     ) -> Option<Self> {
         let Some(script) = script else {
             ignore(sealed, tasks);
@@ -101,9 +101,9 @@ async fn submit_all(
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     // Nothing is started before this: who is there now was left by the last server.
-    let census = if due.is_empty() { HashMap::new() } else { census().await };
+    let scan = if due.is_empty() { HashMap::new() } else { scan().await };
     for manifest in due {
-        let unfinished = unfinished(&manifest, &census);
+        let unfinished = unfinished(&manifest, &scan);
         queue.submit(Job { unfinished, ..job(catalogue, &manifest) }).await;
     }
     loop {
@@ -149,14 +149,14 @@ pub(super) fn replayer(recordings: &Recordings, queue: Option<Queue>) -> Replay 
     Arc::new(move |id: RecordingId| {
         let (recordings, queue) = (recordings.clone(), queue.clone());
         Box::pin(async move {
-            let queue = queue.ok_or(NoReplay::NoHook)?;
+            let queue = queue.ok_or(ReplayError::NoHook)?;
             let state =
                 recordings.get(&id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?.hook.state;
             if waits(state) {
-                queue.hurry(id).await;
+                queue.retry_now(id).await;
                 return Ok(());
             }
-            let place = queue.place().map_err(|_| NoReplay::QueueFull)?;
+            let place = queue.place().map_err(|_| ReplayError::QueueFull)?;
             // Of two who ask at the same time, one finds it waiting.
             let (told, mine) = oneshot::channel();
             let change = move |hook: &mut HookRecord| {
@@ -179,17 +179,17 @@ fn waits(state: HookState) -> bool {
 }
 
 /// The recordings that processes run for, with the highest attempt of each.
-pub(super) async fn census() -> HashMap<RecordingId, u32> {
+pub(super) async fn scan() -> HashMap<RecordingId, u32> {
     // An error would mean that it panicked; the manifests still say what was running.
-    tokio::task::spawn_blocking(hook::census).await.unwrap_or_default()
+    tokio::task::spawn_blocking(hook::scan).await.unwrap_or_default()
 }
 
 /// The attempt that the last server died in: what its manifest says, or, if it could not be written any
 /// more, what is still running.
-pub(super) fn unfinished(manifest: &Manifest, census: &HashMap<RecordingId, u32>) -> Option<Running> {
+pub(super) fn unfinished(manifest: &Manifest, scan: &HashMap<RecordingId, u32>) -> Option<Running> {
     let hook = &manifest.hook;
     let over = hook.attempts.last().map_or(0, |attempt| attempt.n);
-    let seen = census.get(&manifest.id).copied().filter(|n| *n > over);
+    let seen = scan.get(&manifest.id).copied().filter(|n| *n > over);
     let process =
         |noted: &HookRunning| Some(Process { group: noted.process_group?, born: noted.process_born.clone() });
     let running = hook.running.as_ref().filter(|_| hook.state == HookState::Running);

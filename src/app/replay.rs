@@ -230,7 +230,7 @@ async fn run(
     script: PathBuf,
     halt: &CancellationToken,
 ) -> Result<String, String> {
-    let unfinished = hooks::unfinished(manifest, &hooks::census().await);
+    let unfinished = hooks::unfinished(manifest, &hooks::scan().await);
     let job = Job { unfinished, ..hooks::job(recordings, manifest) };
     let (updates, noted) = mpsc::channel(UPDATES);
     let tasks = Tasks::new();

@@ -2,7 +2,7 @@
 //! memory for longer than its request.
 
 use crate::auth::grant::Grant;
-use crate::auth::{Asked, Denied};
+use crate::auth::{AccessRequest, AuthError};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) type Slot = Arc<OnceCell<Answer>>;
 /// An answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    pub found: Result<Grant, Denied>,
+    pub found: Result<Grant, AuthError>,
     /// It says what the credential is good for, beyond the question.
     pub wide: bool,
     pub until: Instant,
@@ -35,7 +35,7 @@ pub(super) struct Keys {
 }
 
 /// The hashes for a question.
-pub(super) fn keys(credential: &str, asked: Asked<'_>) -> Keys {
+pub(super) fn keys(credential: &str, asked: AccessRequest<'_>) -> Keys {
     let holder: Key = Sha256::digest(credential).into();
     let hash = Sha256::new().chain_update(holder).chain_update([asked.permission as u8]);
     // A name is never empty, so nothing is no name.
@@ -54,7 +54,7 @@ pub(super) struct Cache {
 
 impl Cache {
     /// The grant that covers this question, or the slot for its answer.
-    pub fn find(&mut self, keys: &Keys, asked: Asked<'_>, now: Instant) -> Result<Grant, Slot> {
+    pub fn find(&mut self, keys: &Keys, asked: AccessRequest<'_>, now: Instant) -> Result<Grant, Slot> {
         let answer = |key| self.slots.get(key).and_then(|(_, slot)| slot.get()).filter(|a| a.until > now);
         if let Some(Ok(grant)) = answer(&keys.holder).map(|answer| &answer.found)
             && grant.allows(asked.permission, asked.stream)
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn questions_differ_by_all_but_the_address_and_the_oldest_answer_is_dropped() {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let asked = |permission, stream, last| Asked {
+        let asked = |permission, stream, last| AccessRequest {
             credential: None,
             permission,
             stream,

@@ -10,7 +10,7 @@ use crate::auth::cache::{self, Answer, Cache};
 use crate::auth::config::{Config, clean_name, fits};
 use crate::auth::grant::Grant;
 use crate::auth::permission::Permission;
-use crate::auth::{Asked, Denied};
+use crate::auth::{AccessRequest, AuthError};
 use crate::base::clock::Anchor;
 use crate::base::id::StreamName;
 use crate::base::pattern::Pattern;
@@ -109,10 +109,10 @@ impl External {
     pub async fn ask(
         &self,
         credential: &str,
-        asked: Asked<'_>,
+        asked: AccessRequest<'_>,
         now: Anchor,
         limited: impl Fn() -> bool,
-    ) -> Result<Grant, Denied> {
+    ) -> Result<Grant, AuthError> {
         let keys = cache::keys(credential, asked);
         let slot = match self.cache().find(&keys, asked, now.instant) {
             Ok(grant) => return Ok(grant),
@@ -124,8 +124,8 @@ impl External {
         // If the one who asks goes away, the next of those who wait asks anew.
         let asking = slot.get_or_try_init(|| self.question(credential, asked, now, &limited));
         let answer = match timeout(2 * self.limit, asking).await {
-            Err(_) => return Err(Denied::Unavailable),
-            Ok(Err(Limited)) => return Err(Denied::Unknown),
+            Err(_) => return Err(AuthError::Unavailable),
+            Ok(Err(Limited)) => return Err(AuthError::Unknown),
             Ok(Ok(answer)) => answer,
         };
         if answer.wide {
@@ -137,7 +137,7 @@ impl External {
     async fn question(
         &self,
         credential: &str,
-        asked: Asked<'_>,
+        asked: AccessRequest<'_>,
         now: Anchor,
         limited: impl Fn() -> bool,
     ) -> Result<Answer, Limited> {
@@ -152,9 +152,9 @@ impl External {
             Err(_) => Err(self.silent("no answer within auth.url_timeout")),
         };
         let (found, wide) = match said {
-            Ok((grant, _)) if grant.expired(now.wall) => (Err(Denied::Expired), false),
+            Ok((grant, _)) if grant.expired(now.wall) => (Err(AuthError::Expired), false),
             Ok((grant, true)) if !grant.allows(asked.permission, asked.stream) => {
-                (Err(Denied::Forbidden), true)
+                (Err(AuthError::Forbidden), true)
             }
             Ok((grant, wide)) => (Ok(grant), wide),
             Err(denied) => (Err(denied), false),
@@ -163,22 +163,22 @@ impl External {
             Ok(grant) => grant.expires.map_or(self.keep, |expires| {
                 self.keep.min(expires.duration_since(now.wall).try_into().unwrap_or_default())
             }),
-            Err(Denied::Unavailable) => SILENCE_KEPT.min(self.keep),
+            Err(AuthError::Unavailable) => SILENCE_KEPT.min(self.keep),
             Err(_) => NO_KEPT.min(self.keep),
         };
         Ok(Answer { wide: wide && found.is_ok(), found, until: now.instant + keep })
     }
 
     /// Asks; whether the answer says more than yes.
-    async fn post(&self, credential: &str, asked: Asked<'_>) -> Result<(Grant, bool), Denied> {
-        let Asked { permission, stream, from, .. } = asked;
+    async fn post(&self, credential: &str, asked: AccessRequest<'_>) -> Result<(Grant, bool), AuthError> {
+        let AccessRequest { permission, stream, from, .. } = asked;
         let question = Question { credential, permission, stream, address: from.to_canonical() };
         let response = self.client.post(self.url.clone()).json(&question).send().await;
         let response = response.map_err(|error| self.silent(error.without_url()))?;
         match response.status() {
             status if status.is_success() => {}
-            StatusCode::UNAUTHORIZED => return Err(Denied::Unknown),
-            StatusCode::FORBIDDEN => return Err(Denied::Forbidden),
+            StatusCode::UNAUTHORIZED => return Err(AuthError::Unknown),
+            StatusCode::FORBIDDEN => return Err(AuthError::Forbidden),
             status => return Err(self.silent(format_args!("it answers {status}"))),
         }
         let Yes { who, permissions, streams, expires } =
@@ -194,13 +194,13 @@ impl External {
     }
 
     /// For an answer that is none: the log says so, but not for each of a flood.
-    fn silent(&self, reason: impl fmt::Display) -> Denied {
+    fn silent(&self, reason: impl fmt::Display) -> AuthError {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
             tracing::warn!(%reason, "auth.url can't be asked: who shows what only it knows is refused");
         }
-        Denied::Unavailable
+        AuthError::Unavailable
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

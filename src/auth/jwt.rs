@@ -8,7 +8,7 @@
 //! secret verifies HS256, HS384 and HS512 only, a public key what its own kind signs. So nobody signs
 //! with our public key as if it were the secret (RFC 8725 section 2.1), and `none` isn't known at all.
 
-use crate::auth::Denied;
+use crate::auth::AuthError;
 use crate::auth::config::{Jwt, clean_name, fits};
 use crate::auth::grant::Grant;
 use crate::auth::keys::KeySet;
@@ -70,7 +70,7 @@ struct Issued<'a> {
 /// Why a token is refused: for the log, since whoever signs tokens has to find out what is wrong with
 /// them, and only the first word of it for the caller.
 #[derive(Debug, PartialEq)]
-enum Refused {
+enum JwtError {
     Expired,
     Unknown(&'static str),
 }
@@ -102,31 +102,31 @@ impl Signed {
     }
 
     /// What a token is good for.
-    pub async fn verify(&self, token: &str, now: Anchor) -> Result<Grant, Denied> {
+    pub async fn verify(&self, token: &str, now: Anchor) -> Result<Grant, AuthError> {
         if let Some(set) = &self.set {
             set.refresh(now.instant).await;
         }
         self.judge(token, now.wall).map_err(|refused| match refused {
-            Refused::Expired => Denied::Expired,
-            Refused::Unknown(reason) => {
+            JwtError::Expired => AuthError::Expired,
+            JwtError::Unknown(reason) => {
                 tracing::debug!(reason, "a signed token is refused");
-                Denied::Unknown
+                AuthError::Unknown
             }
         })
     }
 
-    fn judge(&self, token: &str, now: Timestamp) -> Result<Grant, Refused> {
-        let unreadable = Refused::Unknown("it has no header we can read, or an algorithm that isn't taken");
+    fn judge(&self, token: &str, now: Timestamp) -> Result<Grant, JwtError> {
+        let unreadable = JwtError::Unknown("it has no header we can read, or an algorithm that isn't taken");
         let header = jsonwebtoken::decode_header(token).map_err(|_| unreadable)?;
         if header.crit.is_some() {
-            return Err(Refused::Unknown("it wants something understood that isn't (crit)"));
+            return Err(JwtError::Unknown("it wants something understood that isn't (crit)"));
         }
         let key = match (header.alg.family(), &self.set) {
             (AlgorithmFamily::Hmac, _) => self.secret.clone(),
             (_, Some(set)) => set.find(header.kid.as_deref(), header.alg),
             (_, None) => None,
         };
-        let key = key.ok_or(Refused::Unknown("no key here verifies its algorithm and kid"))?;
+        let key = key.ok_or(JwtError::Unknown("no key here verifies its algorithm and kid"))?;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key, &self.rules(header.alg));
         self.grant(decoded.map_err(|error| refused(error.kind()))?.claims, now)
     }
@@ -149,23 +149,23 @@ impl Signed {
         rules
     }
 
-    fn grant(&self, claims: Claims, now: Timestamp) -> Result<Grant, Refused> {
+    fn grant(&self, claims: Claims, now: Timestamp) -> Result<Grant, JwtError> {
         let at = |seconds: f64| Timestamp::from_second(seconds as i64).ok();
-        let expires = claims.exp.and_then(at).ok_or(Refused::Unknown("it has no exp we can read"))?;
+        let expires = claims.exp.and_then(at).ok_or(JwtError::Unknown("it has no exp we can read"))?;
         let now_s = now.as_second();
         if expires.as_second().saturating_add(LEEWAY) <= now_s {
-            return Err(Refused::Expired);
+            return Err(JwtError::Expired);
         }
         if claims.nbf.is_some_and(|nbf| nbf as i64 > now_s.saturating_add(LEEWAY)) {
-            return Err(Refused::Unknown("it isn't good yet (nbf)"));
+            return Err(JwtError::Unknown("it isn't good yet (nbf)"));
         }
         let left = expires.as_second().saturating_sub(now_s).saturating_sub(LEEWAY);
         if !self.max_lifetime.is_zero() && left > self.max_lifetime.as_secs() as i64 {
-            return Err(Refused::Unknown("it is good for longer than auth.jwt.max_lifetime"));
+            return Err(JwtError::Unknown("it is good for longer than auth.jwt.max_lifetime"));
         }
         let streams = claims.streams.unwrap_or_else(|| vec![Pattern::any()]);
         if !fits(&streams) {
-            return Err(Refused::Unknown("its streams are too many"));
+            return Err(JwtError::Unknown("its streams are too many"));
         }
         Ok(Grant {
             who: clean_name(claims.sub.as_deref().unwrap_or("a signed token")).into(),
@@ -176,8 +176,8 @@ impl Signed {
     }
 }
 
-fn refused(error: &ErrorKind) -> Refused {
-    Refused::Unknown(match error {
+fn refused(error: &ErrorKind) -> JwtError {
+    JwtError::Unknown(match error {
         ErrorKind::InvalidSignature => "its signature is not by the key that should have signed it",
         ErrorKind::InvalidAudience => "its audience (aud) is not auth.jwt.audience",
         ErrorKind::InvalidIssuer => "its issuer (iss) is not auth.jwt.issuer",
@@ -273,7 +273,7 @@ mod tests {
         }
     }
 
-    fn judge(config: &Jwt, token: &str) -> Result<Grant, Refused> {
+    fn judge(config: &Jwt, token: &str) -> Result<Grant, JwtError> {
         let signed = Signed::new(config).unwrap().unwrap();
         signed.judge(token, Timestamp::from_second(NOW).unwrap())
     }
@@ -314,7 +314,7 @@ mod tests {
         // A secret that is public somewhere else must not make the key set's symmetric key usable.
         for (what, token) in hostile {
             let judged = judge(&config(), token.as_str().unwrap());
-            assert!(matches!(judged, Err(Refused::Unknown(_))), "{what}: {judged:?}");
+            assert!(matches!(judged, Err(JwtError::Unknown(_))), "{what}: {judged:?}");
         }
         println!("{} hostile tokens", hostile.len());
         let good = fixtures["HS256"].as_str().unwrap();
@@ -339,7 +339,7 @@ mod tests {
         for name in ["exp as a fraction", "just expired", "in a moment", "several audiences", "a long time"] {
             assert!(judged(name).is_ok(), "{name}: {:?}", judged(name));
         }
-        assert_eq!(judged("expired"), Err(Refused::Expired));
+        assert_eq!(judged("expired"), Err(JwtError::Expired));
         for (name, reason) in [
             ("no exp", "no exp"),
             ("exp is text", "claims can't be read"),
@@ -354,7 +354,7 @@ mod tests {
             ("permissions as text", "claims can't be read"),
             ("a path for a stream", "claims can't be read"),
         ] {
-            let Err(Refused::Unknown(why)) = judged(name) else { panic!("{name}: {:?}", judged(name)) };
+            let Err(JwtError::Unknown(why)) = judged(name) else { panic!("{name}: {:?}", judged(name)) };
             assert!(why.contains(reason), "{name}: {why}");
         }
         let any = "anything".parse().unwrap();
@@ -368,7 +368,7 @@ mod tests {
         assert!(judge(&told_of_nobody, token("another audience")).is_err(), "it is for somebody else");
         let short = Jwt { max_lifetime: Duration::from_secs(600), ..config() };
         assert!(judge(&short, fixtures["HS256"].as_str().unwrap()).is_ok());
-        assert!(matches!(judge(&short, token("a long time")), Err(Refused::Unknown(_))));
+        assert!(matches!(judge(&short, token("a long time")), Err(JwtError::Unknown(_))));
     }
 
     #[test]

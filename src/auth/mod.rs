@@ -44,7 +44,7 @@ const CREDENTIAL_MAX: usize = 4096;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct AccessRequest<'a> {
     /// What it shows, if anything.
     pub credential: Option<&'a str>,
     /// What it wants.
@@ -57,7 +57,7 @@ pub struct Asked<'a> {
 
 /// Why somebody may not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AuthError {
     /// It shows nothing.
     #[error("show a token: in the header Authorization: Bearer, or log in at /login")]
     Missing,
@@ -78,7 +78,7 @@ pub enum Denied {
     Unavailable,
 }
 
-impl Denied {
+impl AuthError {
     /// In a word, for the count.
     fn reason(&self) -> &'static str {
         match self {
@@ -147,7 +147,7 @@ impl Auth {
 
     /// What this caller may do, if it may do what it asks. A grant may be good for no more than that:
     /// who asks for something else, or for a stream whose name it didn't know before, asks again.
-    pub async fn authorise(&self, asked: Asked<'_>) -> Result<Grant, Denied> {
+    pub async fn authorise(&self, asked: AccessRequest<'_>) -> Result<Grant, AuthError> {
         let decided = self.decide(asked, Anchor::now()).await;
         if let Err(denied) = &decided {
             metrics().auth.failures.inc([denied.reason()]);
@@ -157,7 +157,7 @@ impl Auth {
 
     /// What a credential allows, whatever that is; it is no failure that it doesn't allow all. A service that
     /// is asked tells of one permission at a time: those go together that are for the same streams.
-    pub async fn identify(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, Denied> {
+    pub async fn identify(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, AuthError> {
         let found = self.all_of(credential, from).await;
         if let Err(denied) = &found {
             metrics().auth.failures.inc([denied.reason()]);
@@ -165,11 +165,11 @@ impl Auth {
         found
     }
 
-    async fn all_of(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, Denied> {
+    async fn all_of(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, AuthError> {
         use Permission::{Admin, Publish, Recordings, View};
         let mut all: Option<Grant> = None;
         for permission in [View, Publish, Recordings, Admin] {
-            let asked = Asked { credential, permission, stream: None, from };
+            let asked = AccessRequest { credential, permission, stream: None, from };
             match (self.decide(asked, Anchor::now()).await, &mut all) {
                 (Ok(grant), None) => all = Some(grant),
                 (Ok(grant), Some(all)) if grant.streams == all.streams && grant.who == all.who => {
@@ -177,49 +177,49 @@ impl Auth {
                     all.permissions.extend(more.collect::<Vec<_>>());
                     all.expires = [all.expires, grant.expires].into_iter().flatten().min();
                 }
-                (Ok(_) | Err(Denied::Forbidden), _) | (Err(_), Some(_)) => {}
+                (Ok(_) | Err(AuthError::Forbidden), _) | (Err(_), Some(_)) => {}
                 (Err(denied), None) => return Err(denied),
             }
         }
-        all.ok_or(Denied::Forbidden)
+        all.ok_or(AuthError::Forbidden)
     }
 
-    async fn decide(&self, asked: Asked<'_>, now: Anchor) -> Result<Grant, Denied> {
-        let credential = asked.credential.ok_or(Denied::Missing)?;
+    async fn decide(&self, asked: AccessRequest<'_>, now: Anchor) -> Result<Grant, AuthError> {
+        let credential = asked.credential.ok_or(AuthError::Missing)?;
         let wait = || self.failures().wait(asked.from, now.instant);
         let found = match self.known(credential, now).await {
             Ok(grant) if grant.allows(asked.permission, asked.stream) => Ok(grant),
-            Ok(_) => Err(Denied::Forbidden),
-            Err(Denied::Unknown) => match &self.0.external {
+            Ok(_) => Err(AuthError::Forbidden),
+            Err(AuthError::Unknown) => match &self.0.external {
                 Some(external) if credential.len() <= CREDENTIAL_MAX => {
                     external.ask(credential, asked, now, || wait().is_some()).await
                 }
-                _ => Err(Denied::Unknown),
+                _ => Err(AuthError::Unknown),
             },
             Err(denied) => Err(denied),
         };
         // Whoever shows something good is served, whoever else fails behind the same address.
-        if found != Err(Denied::Unknown) {
+        if found != Err(AuthError::Unknown) {
             return found;
         }
         if let Some(seconds) = wait() {
             metrics().refused("auth.max_failures");
-            return Err(Denied::TooMany(seconds));
+            return Err(AuthError::TooMany(seconds));
         }
         self.failures().note(asked.from, now.instant);
         found
     }
 
     /// What is known here of a credential, without asking anybody.
-    async fn known(&self, credential: &str, now: Anchor) -> Result<Grant, Denied> {
+    async fn known(&self, credential: &str, now: Anchor) -> Result<Grant, AuthError> {
         if credential.len() > CREDENTIAL_MAX {
-            return Err(Denied::Unknown);
+            return Err(AuthError::Unknown);
         }
         match (self.0.tokens.find(credential), &self.0.signed) {
-            (Some(grant), _) if grant.expired(now.wall) => Err(Denied::Expired),
+            (Some(grant), _) if grant.expired(now.wall) => Err(AuthError::Expired),
             (Some(grant), _) => Ok(grant.clone()),
             (None, Some(signed)) if looks_signed(credential) => signed.verify(credential, now).await,
-            (None, _) => Err(Denied::Unknown),
+            (None, _) => Err(AuthError::Unknown),
         }
     }
 
@@ -244,9 +244,9 @@ impl Auth {
         self.0.signer.seal_session(grant, until)
     }
 
-    /// The grant of a session: [`Denied::Expired`] if its time is over, [`Denied::Unknown`] if it isn't
+    /// The grant of a session: [`AuthError::Expired`] if its time is over, [`AuthError::Unknown`] if it isn't
     /// one of ours. What it allows is for [`Grant::allows`] to say.
-    pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, Denied> {
+    pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, AuthError> {
         self.0.signer.open_session(session, now)
     }
 }

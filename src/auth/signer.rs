@@ -4,7 +4,7 @@
 //! nothing made for one purpose is anything for another. What they say can be read by who holds them,
 //! but holds no credential.
 
-use crate::auth::Denied;
+use crate::auth::AuthError;
 use crate::auth::grant::Grant;
 use crate::auth::permission::Permission;
 use crate::base::pattern::Pattern;
@@ -111,19 +111,19 @@ impl Signer {
     }
 
     /// The grant of a session.
-    pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, Denied> {
+    pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, AuthError> {
         if session.len() > SESSION_MAX {
-            return Err(Denied::Unknown);
+            return Err(AuthError::Unknown);
         }
         let mut rules = Validation::new(Algorithm::HS256);
         // Time is an argument here, and judged below.
         rules.validate_exp = false;
         let key = DecodingKey::from_secret(&self.sessions);
         let opened = jsonwebtoken::decode::<Session>(session, &key, &rules);
-        let Session { who, permissions, streams, exp } = opened.map_err(|_| Denied::Unknown)?.claims;
-        let expires = Timestamp::from_second(exp).map_err(|_| Denied::Unknown)?;
+        let Session { who, permissions, streams, exp } = opened.map_err(|_| AuthError::Unknown)?.claims;
+        let expires = Timestamp::from_second(exp).map_err(|_| AuthError::Unknown)?;
         let grant = Grant { who: who.into(), permissions, streams, expires: Some(expires) };
-        if grant.expired(now) { Err(Denied::Expired) } else { Ok(grant) }
+        if grant.expired(now) { Err(AuthError::Expired) } else { Ok(grant) }
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
         let sealed = signer.seal_session(&grant(), at(NOW + 60));
         let opened = signer.open_session(&sealed, at(NOW + 59)).unwrap();
         assert_eq!(opened, Grant { expires: Some(at(NOW + 60)), ..grant() });
-        assert_eq!(signer.open_session(&sealed, at(NOW + 60)), Err(Denied::Expired));
+        assert_eq!(signer.open_session(&sealed, at(NOW + 60)), Err(AuthError::Expired));
         let short = Grant { expires: Some(at(NOW + 10)), ..grant() };
         let sealed_short = signer.seal_session(&short, at(NOW + 60));
         assert_eq!(signer.open_session(&sealed_short, at(NOW)), Ok(short), "longer than its credential");
@@ -262,7 +262,7 @@ mod tests {
             &other.seal_session(&grant(), at(NOW + 60)),
         ] {
             let opened = signer.open_session(bad, at(NOW));
-            assert_eq!(opened, Err(Denied::Unknown), "{:?}", bad.get(..80).unwrap_or(bad));
+            assert_eq!(opened, Err(AuthError::Unknown), "{:?}", bad.get(..80).unwrap_or(bad));
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
         assert!(again.opens_file("a.webm", &token, at(NOW)), "not after a restart");
         assert!(!format!("{again:?}").contains(|c: char| c.is_ascii_digit()), "{again:?}");
         let session = Signer::of(dir.path(), b"a").seal_session(&grant(), at(NOW + 60));
-        assert_eq!(again.open_session(&session, at(NOW)), Err(Denied::Unknown), "other settings");
+        assert_eq!(again.open_session(&session, at(NOW)), Err(AuthError::Unknown), "other settings");
         assert!(Signer::of(dir.path(), b"a").open_session(&session, at(NOW)).is_ok());
 
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();

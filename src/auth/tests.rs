@@ -17,10 +17,10 @@ async fn ask(
     credential: Option<&str>,
     permission: Permission,
     stream: Option<&str>,
-) -> Result<Grant, Denied> {
+) -> Result<Grant, AuthError> {
     let stream = stream.map(|name| name.parse().unwrap());
     let from = Ipv4Addr::new(192, 0, 2, 1).into();
-    auth.authorise(Asked { credential, permission, stream: stream.as_ref(), from }).await
+    auth.authorise(AccessRequest { credential, permission, stream: stream.as_ref(), from }).await
 }
 
 #[tokio::test]
@@ -35,18 +35,18 @@ async fn a_token_is_good_for_what_it_says_and_nothing_else() {
     assert!(auth.asks());
     let (publish, view) = (Permission::Publish, Permission::View);
     let huge = "x".repeat(1 << 20);
-    type Case<'a> = (Option<&'a str>, Permission, Option<&'a str>, Result<&'a str, Denied>);
+    type Case<'a> = (Option<&'a str>, Permission, Option<&'a str>, Result<&'a str, AuthError>);
     let table: &[Case<'_>] = &[
-        (None, publish, Some("door"), Err(Denied::Missing)),
-        (Some(""), publish, Some("door"), Err(Denied::Unknown)),
-        (Some("onr_"), publish, Some("door"), Err(Denied::Unknown)),
-        (Some(&huge), publish, Some("door"), Err(Denied::Unknown)),
+        (None, publish, Some("door"), Err(AuthError::Missing)),
+        (Some(""), publish, Some("door"), Err(AuthError::Unknown)),
+        (Some("onr_"), publish, Some("door"), Err(AuthError::Unknown)),
+        (Some(&huge), publish, Some("door"), Err(AuthError::Unknown)),
         (Some(studio.reveal()), publish, Some("door"), Ok("studio")),
         (Some(studio.reveal()), publish, Some("interview-7"), Ok("studio")),
         (Some(studio.reveal()), publish, None, Ok("studio")),
-        (Some(studio.reveal()), publish, Some("other"), Err(Denied::Forbidden)),
-        (Some(studio.reveal()), view, Some("door"), Err(Denied::Forbidden)),
-        (Some(old.reveal()), publish, Some("door"), Err(Denied::Expired)),
+        (Some(studio.reveal()), publish, Some("other"), Err(AuthError::Forbidden)),
+        (Some(studio.reveal()), view, Some("door"), Err(AuthError::Forbidden)),
+        (Some(old.reveal()), publish, Some("door"), Err(AuthError::Expired)),
         (Some(root.reveal()), Permission::Recordings, None, Ok("root")),
         (Some(root.reveal()), view, Some("anything"), Ok("root")),
     ];
@@ -138,23 +138,30 @@ async fn who_shows_something_good_is_served_whoever_else_fails_behind_the_addres
     let view = Permission::View;
     let expired = signed(10);
     for _ in 0..5 {
-        assert_eq!(ask(&auth, None, view, None).await, Err(Denied::Missing));
-        assert_eq!(ask(&auth, Some(&expired), view, None).await, Err(Denied::Expired));
-        assert_eq!(ask(&auth, Some(good.reveal()), Permission::Publish, None).await, Err(Denied::Forbidden));
+        assert_eq!(ask(&auth, None, view, None).await, Err(AuthError::Missing));
+        assert_eq!(ask(&auth, Some(&expired), view, None).await, Err(AuthError::Expired));
+        assert_eq!(
+            ask(&auth, Some(good.reveal()), Permission::Publish, None).await,
+            Err(AuthError::Forbidden)
+        );
     }
     for _ in 0..3 {
-        assert_eq!(ask(&auth, Some("wrong"), view, None).await, Err(Denied::Unknown));
+        assert_eq!(ask(&auth, Some("wrong"), view, None).await, Err(AuthError::Unknown));
     }
     for wrong in ["wrong", "a.b.c", &"x".repeat(1 << 20)] {
         let denied = ask(&auth, Some(wrong), view, None).await.unwrap_err();
-        let Denied::TooMany(seconds) = denied else { panic!("{denied:?}") };
+        let AuthError::TooMany(seconds) = denied else { panic!("{denied:?}") };
         assert!((1..=60).contains(&seconds), "{seconds} s");
     }
     assert_eq!(&*ask(&auth, Some(good.reveal()), view, None).await.unwrap().who, "studio");
     assert_eq!(&*ask(&auth, Some(&signed(120)), view, None).await.unwrap().who, "pupil");
-    let elsewhere =
-        Asked { credential: Some("wrong"), permission: view, stream: None, from: Ipv4Addr::LOCALHOST.into() };
-    assert_eq!(auth.authorise(elsewhere).await, Err(Denied::Unknown));
+    let elsewhere = AccessRequest {
+        credential: Some("wrong"),
+        permission: view,
+        stream: None,
+        from: Ipv4Addr::LOCALHOST.into(),
+    };
+    assert_eq!(auth.authorise(elsewhere).await, Err(AuthError::Unknown));
     let shown = format!("{auth:?}");
     assert!(!shown.contains(SECRET) && !shown.contains(&good.hash()[7..]), "{shown}");
 }
@@ -178,13 +185,13 @@ async fn an_address_that_has_to_wait_does_not_reach_the_service_and_huge_credent
     let auth = Auth::new(Config { url, url_timeout, max_failures: 3, ..Config::default() }).unwrap();
     let view = Permission::View;
     assert!(ask(&auth, Some("good"), view, None).await.is_ok());
-    assert_eq!(ask(&auth, Some(&"x".repeat(CREDENTIAL_MAX + 1)), view, None).await, Err(Denied::Unknown));
+    assert_eq!(ask(&auth, Some(&"x".repeat(CREDENTIAL_MAX + 1)), view, None).await, Err(AuthError::Unknown));
     for n in 0..20 {
         assert!(ask(&auth, Some(&format!("wrong {n}")), view, None).await.is_err());
     }
     assert_eq!(*counted.borrow(), 3, "1 good, 2 wrong, since the huge one was the first of 3");
     assert!(ask(&auth, Some("good"), view, None).await.is_ok(), "it is known");
-    assert!(matches!(ask(&auth, Some("good"), view, Some("a")).await, Err(Denied::TooMany(_))));
+    assert!(matches!(ask(&auth, Some("good"), view, Some("a")).await, Err(AuthError::TooMany(_))));
 }
 
 #[tokio::test]
@@ -206,13 +213,13 @@ async fn sessions_end_with_what_they_were_made_from() {
         Config { url: "https://example.org".to_owned(), ..config.clone() },
     ] {
         let auth = open(&changed);
-        assert_eq!(auth.open_session(&session, now), Err(Denied::Unknown), "{changed:?}");
+        assert_eq!(auth.open_session(&session, now), Err(AuthError::Unknown), "{changed:?}");
         assert!(auth.opens_file("a.webm", &link, now), "a link is to a file, whoever made it");
     }
     // Nothing made for one purpose is anything for another.
     let auth = open(&config);
     for value in [&session, &link] {
-        assert_eq!(ask(&auth, Some(value), Permission::View, None).await, Err(Denied::Unknown), "{value}");
+        assert_eq!(ask(&auth, Some(value), Permission::View, None).await, Err(AuthError::Unknown), "{value}");
     }
 }
 

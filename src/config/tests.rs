@@ -6,12 +6,12 @@ use std::time::Duration;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// A folder of its own with `config/`, and a hook where the default expects it.
-struct Place {
+struct Spot {
     folder: tempfile::TempDir,
     sources: Sources,
 }
 
-impl Place {
+impl Spot {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["config", "hooks"] {
@@ -60,8 +60,8 @@ impl Place {
 
 #[test]
 fn the_documented_defaults_are_the_built_in_ones_and_name_every_key() {
-    let place = Place::new().file("config/default.toml", DEFAULTS);
-    let (from_file, built_in) = (place.loaded(), Place::new().loaded());
+    let place = Spot::new().file("config/default.toml", DEFAULTS);
+    let (from_file, built_in) = (place.loaded(), Spot::new().loaded());
     assert_eq!(Config { hook_script: None, ..from_file }, Config { hook_script: None, ..built_in });
 
     let mut section = String::new();
@@ -85,7 +85,7 @@ fn the_documented_defaults_are_the_built_in_ones_and_name_every_key() {
 
 #[test]
 fn without_any_file_the_built_in_defaults_hold() {
-    let config = Place::new().loaded();
+    let config = Spot::new().loaded();
     let resolved = Config {
         record: record::Config { dir: "records".into(), ..config.record.clone() },
         hook_script: None,
@@ -96,8 +96,8 @@ fn without_any_file_the_built_in_defaults_hold() {
 
 #[test]
 fn each_layer_is_stronger_than_the_one_before() {
-    let levels = |place: &Place| place.loaded().limits.max_streams;
-    let place = Place::new().file("config/default.toml", "limits.max_streams = 1");
+    let levels = |place: &Spot| place.loaded().limits.max_streams;
+    let place = Spot::new().file("config/default.toml", "limits.max_streams = 1");
     assert_eq!(levels(&place), 1);
     let place = place.file("config/local.toml", "[limits]\nmax_streams = 2");
     assert_eq!(levels(&place), 2);
@@ -110,7 +110,7 @@ fn each_layer_is_stronger_than_the_one_before() {
 
 #[test]
 fn a_file_named_on_the_command_line_is_read_in_place_of_the_folders_files() {
-    let mut place = Place::new()
+    let mut place = Spot::new()
         .file("config/local.toml", "limits.max_streams = 2")
         .file("mine.toml", "log.level = \"warn\"");
     place.sources.file = Some(place.folder.path().join("mine.toml"));
@@ -122,7 +122,7 @@ fn a_file_named_on_the_command_line_is_read_in_place_of_the_folders_files() {
 
 #[test]
 fn text_from_the_environment_and_the_command_line_fits_every_type() {
-    let place = Place::new()
+    let place = Spot::new()
         .env("ONRECORD__SERVER__BIND", "[::1]:9000")
         .env("ONRECORD__SERVER__CORS_ORIGINS", "https://a.example.org, b.example.org")
         .env("ONRECORD__WEBRTC__ADVERTISE", "203.0.113.7")
@@ -144,7 +144,7 @@ fn text_from_the_environment_and_the_command_line_fits_every_type() {
     assert_eq!(config.webrtc.reorder_window, Duration::from_millis(500));
     assert_eq!(config.hook_script, None);
 
-    let place = Place::new().set(&[
+    let place = Spot::new().set(&[
         "server.cors_origins=[\"https://a.example.org\"]",
         "webrtc.advertise=",
         "webrtc.ice_servers=[{ urls = [\"stun:stun.example.org\"] }]",
@@ -260,7 +260,7 @@ fn every_bad_setting_of_auth_says_what_is_expected() {
 /// Each of these by `--set` says this and nothing else.
 fn each_says(table: &[(&str, &str)]) {
     for (setting, expected) in table {
-        let problems = Place::new().set(&[setting]).problems();
+        let problems = Spot::new().set(&[setting]).problems();
         assert!(problems.contains(expected), "--set {setting} says\n{problems}\nand not\n  {expected}");
         assert_eq!(problems.lines().count(), 2, "--set {setting} says more than one thing:\n{problems}");
     }
@@ -279,14 +279,14 @@ fn files_want_the_right_type_and_are_named() {
         ("[server]\nbind = ", "config/local.toml: expected TOML: TOML parse error at line 2, column 8"),
     ];
     for (text, expected) in table {
-        let problems = Place::new().file("config/local.toml", text).problems();
+        let problems = Spot::new().file("config/local.toml", text).problems();
         assert!(problems.contains(expected), "{text} says\n{problems}");
     }
 }
 
 #[test]
 fn all_problems_are_reported_at_once_each_with_its_origin() {
-    let place = Place::new()
+    let place = Spot::new()
         .file("config/default.toml", "[broken")
         .file(
             "config/local.toml",
@@ -316,7 +316,7 @@ fn all_problems_are_reported_at_once_each_with_its_origin() {
 
 #[test]
 fn a_secret_is_not_repeated_on_the_terminal() {
-    let place = Place::new().env("ONRECORD__WEBRTC__ICE_SERVERS", "hunter2");
+    let place = Spot::new().env("ONRECORD__WEBRTC__ICE_SERVERS", "hunter2");
     let problems = place.problems();
     assert!(problems.contains("expected a list") && !problems.contains("hunter2"), "{problems}");
 }
@@ -334,17 +334,17 @@ fn other_machines_are_served_only_by_the_operators_word() {
         ("[::]:1", "auth.mode=open", true),
         ("[::]:1", &token, true),
     ] {
-        let loaded = Place::new().set(&[&format!("server.bind={bind}"), word]).load();
+        let loaded = Spot::new().set(&[&format!("server.bind={bind}"), word]).load();
         assert_eq!(loaded.is_ok(), taken, "{bind} {word}: {loaded:?}");
         let lines = loaded.map_or_else(|problems| problems.0.len(), |_| 1);
         assert_eq!(lines, 1, "{bind} {word} is told more than once");
     }
-    let problems = Place::new().set(&["server.bind=0.0.0.0:80"]).problems();
+    let problems = Spot::new().set(&["server.bind=0.0.0.0:80"]).problems();
     for way_out in ["bind \"127.0.0.1:80\"", "`onrecord token new --name me --admin`", "auth.mode = \"open\""]
     {
         assert!(problems.contains(way_out), "{way_out} is not in {problems}");
     }
-    let config = Place::new().set(&[&token, "auth.mode=open"]).loaded();
+    let config = Spot::new().set(&[&token, "auth.mode=open"]).loaded();
     assert!(
         config.warnings.iter().any(|warning| warning.contains("nobody is asked")),
         "{:?}",
@@ -361,7 +361,7 @@ fn tokens_are_read_from_files_and_never_shown() {
              streams = [\"interview-*\"]\nexpires = \"2090-01-31T00:00:00Z\"\n"
         )
     };
-    let place = Place::new().file("config/local.toml", &[entry("studio"), entry("stage")].concat());
+    let place = Spot::new().file("config/local.toml", &[entry("studio"), entry("stage")].concat());
     let config = place.loaded();
     assert_eq!(config.auth.tokens.len(), 2);
     let token = &config.auth.tokens[0];
@@ -381,18 +381,18 @@ fn tokens_are_read_from_files_and_never_shown() {
         ("AUTH__URL", "hunter2"),
         ("AUTH__URL", "https://example.org/#hunter2"),
     ] {
-        let place = Place::new().env(&format!("ONRECORD__{key}"), value).set(&["server.bind=0.0.0.0:1"]);
+        let place = Spot::new().env(&format!("ONRECORD__{key}"), value).set(&["server.bind=0.0.0.0:1"]);
         let problems = place.problems();
         assert!(problems.contains("auth.") && !problems.contains("hunter2"), "{problems}");
     }
-    let place = Place::new()
+    let place = Spot::new()
         .env("ONRECORD__AUTH__JWT__SECRET", &"hunter2 ".repeat(5))
         .set(&["auth.url=http://192.0.2.1/?key=hunter2"]);
     let config = place.loaded();
     assert!(config.auth.asks() && !format!("{config:?}").contains("hunter2"), "{config:?}");
     assert!(config.warnings.iter().any(|warning| warning.contains("plain HTTP")), "{:?}", config.warnings);
     for broken in ["secret = \"hunter2", "secret = 'hunter2' 'x'"] {
-        let place = Place::new().file("config/local.toml", &format!("[auth.jwt]\n{broken}\n"));
+        let place = Spot::new().file("config/local.toml", &format!("[auth.jwt]\n{broken}\n"));
         let problems = place.problems();
         assert!(problems.contains("line 2") && !problems.contains("hunter2"), "{problems}");
     }
@@ -401,38 +401,38 @@ fn tokens_are_read_from_files_and_never_shown() {
 #[test]
 fn files_of_keys_begin_at_the_configurations_folder() {
     let keys = include_str!("../auth/fixtures/jwks.json");
-    let place = Place::new().file("config/keys.json", keys).file("config/secret", &"s".repeat(32));
+    let place = Spot::new().file("config/keys.json", keys).file("config/secret", &"s".repeat(32));
     let place = place.set(&["auth.jwt.jwks=keys.json", "auth.jwt.secret_file=secret"]);
     assert!(place.loaded().auth.asks());
 }
 
 #[test]
 fn a_relative_hook_begins_at_the_configurations_folder() {
-    let root = |place: &Place| fs::canonicalize(place.folder.path()).unwrap();
-    let place = Place::new();
+    let root = |place: &Spot| fs::canonicalize(place.folder.path()).unwrap();
+    let place = Spot::new();
     let shipped = root(&place).join("hooks/on_record_hook.sh");
     assert_eq!(place.loaded().hook_script, Some(shipped.clone()));
 
-    let place = Place::new().file("config/own.sh", "#!/bin/sh\n").set(&["hooks.on_record=own.sh"]);
+    let place = Spot::new().file("config/own.sh", "#!/bin/sh\n").set(&["hooks.on_record=own.sh"]);
     let config = place.loaded();
     assert_eq!(config.hook_script, Some(root(&place).join("config/own.sh")));
     assert!(config.warnings[0].contains("chmod +x"), "{:?}", config.warnings);
 
-    let mut place = Place::new().file("own.sh", "").file("own.toml", "hooks.on_record = \"own.sh\"");
+    let mut place = Spot::new().file("own.sh", "").file("own.toml", "hooks.on_record = \"own.sh\"");
     place.sources.file = Some(place.folder.path().join("own.toml"));
     assert_eq!(place.loaded().hook_script, Some(root(&place).join("own.sh")));
 }
 
 #[test]
 fn the_shipped_hook_may_be_missing_but_one_that_was_asked_for_may_not() {
-    let remove = |place: Place| {
+    let remove = |place: Spot| {
         fs::remove_file(place.folder.path().join("hooks/on_record_hook.sh")).unwrap();
         place
     };
-    let config = remove(Place::new().file("config/default.toml", DEFAULTS)).loaded();
+    let config = remove(Spot::new().file("config/default.toml", DEFAULTS)).loaded();
     assert_eq!(config.hook_script, None);
     assert!(config.warnings[0].contains("no hook will run"), "{:?}", config.warnings);
-    let asked = Place::new().file("config/local.toml", "hooks.on_record = \"../hooks/on_record_hook.sh\"");
+    let asked = Spot::new().file("config/local.toml", "hooks.on_record = \"../hooks/on_record_hook.sh\"");
     let problems = remove(asked).problems();
     assert!(problems.contains("hooks.on_record (config/local.toml): expected a program"), "{problems}");
 }
@@ -440,7 +440,7 @@ fn the_shipped_hook_may_be_missing_but_one_that_was_asked_for_may_not() {
 #[test]
 fn certificates_begin_at_the_configurations_folder_and_one_source_is_enough() {
     let place =
-        Place::new().file("config/local.toml", "[server.tls]\ncert = \"../tls/a.pem\"\nkey = \"/b.pem\"");
+        Spot::new().file("config/local.toml", "[server.tls]\ncert = \"../tls/a.pem\"\nkey = \"/b.pem\"");
     let root = fs::canonicalize(place.folder.path()).unwrap();
     let tls = place.loaded().server.tls;
     assert_eq!((tls.cert, tls.key), (root.join("tls/a.pem"), "/b.pem".into()));
@@ -455,7 +455,7 @@ fn certificates_begin_at_the_configurations_folder_and_one_source_is_enough() {
 
 #[test]
 fn the_banner_says_where_to_go() {
-    let mut config = Place::new().loaded();
+    let mut config = Spot::new().loaded();
     let bound = "127.0.0.1:4711".parse().unwrap();
     let banner = config.banner(bound);
     for part in

@@ -77,7 +77,7 @@ impl Space {
 
     /// Whether there is space for one more recording. Blocking: a local file system answers from memory, one
     /// that stalls answers nobody.
-    pub fn room(&self) -> io::Result<bool> {
+    pub fn has_space(&self) -> io::Result<bool> {
         let room = self.look()?;
         *self.full() = (!room).then(Instant::now);
         Ok(room)

@@ -18,13 +18,13 @@ const SYNCS: usize = 32;
 /// Where blocking work goes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    writes: Places,
-    syncs: Places,
+    writes: Pool,
+    syncs: Pool,
 }
 
 /// Where one sort of work is done.
 #[derive(Clone, Debug)]
-struct Places {
+struct Pool {
     name: &'static str,
     all: usize,
     free: Arc<Semaphore>,
@@ -41,7 +41,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Places {
+impl Pool {
     fn new(name: &'static str, all: usize) -> Self {
         Self { name, all, free: Arc::new(Semaphore::new(all)), waiting: Arc::default() }
     }
@@ -75,16 +75,16 @@ fn timed<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
 impl Disk {
     /// With all its places free.
     pub fn new() -> Self {
-        Self { writes: Places::new("write", WRITES), syncs: Places::new("sync", SYNCS) }
+        Self { writes: Pool::new("write", WRITES), syncs: Pool::new("sync", SYNCS) }
     }
 
     /// What there is at present.
     pub fn gauges(&self, scrape: &mut Scrape) {
         let Self { writes, syncs } = self;
-        let waiting = |places: &Places| (places.name, places.waiting.load(Ordering::Relaxed));
+        let waiting = |places: &Pool| (places.name, places.waiting.load(Ordering::Relaxed));
         let help = "Work on files that waits for a thread";
         scrape.gauges("disk_work_waiting", help, "work", [waiting(writes), waiting(syncs)]);
-        let running = |places: &Places| (places.name, places.running());
+        let running = |places: &Pool| (places.name, places.running());
         let help = "Work on files that is being done";
         scrape.gauges("disk_work_running", help, "work", [running(writes), running(syncs)]);
     }

@@ -1,9 +1,9 @@
 //! One attempt, step by step: what the last one left is ended, the manifest says `running`, the script
 //! runs, the manifest says how it went. Each step is written down before the next.
 
+use super::orphans::{self, Traces};
 use super::process::{self, Limits, Verdict};
 use super::schedule::Entry;
-use super::survivors::{self, Traces};
 use super::{Attempt, Config, Job, Running, Script, State, Stdin, Update, Written};
 use crate::base::metrics::metrics;
 use jiff::Timestamp;
@@ -116,7 +116,7 @@ pub async fn run_once(
 ) -> Option<State> {
     let mut context = Context::new(config, script, updates, process::to_terminal);
     context.halt = halt.clone();
-    let mut entry = Entry::anew(job, 1, None);
+    let mut entry = Entry::replayed(job, 1, None);
     match steps(&context, &mut entry).await {
         Some((attempt, state, _)) => {
             context.tell(&entry, Step::over(state, Some(attempt))).await;
@@ -202,7 +202,7 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
     let noted = unfinished.process.clone();
     let from = entry.job.attempts_so_far.saturating_add(1);
     let traces = Traces { id: entry.job.id.clone(), from, noted };
-    let (survivors, left) = survivors::end(&traces, context.limits.kill_after).await;
+    let (survivors, left) = orphans::end(&traces, context.limits.kill_after).await;
     if !left.is_empty() {
         tracing::error!(
             processes = ?left,

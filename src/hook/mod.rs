@@ -3,23 +3,23 @@
 //! [`Queue`] holds jobs in memory and gives each its attempts, [`Update`] by [`Update`]; whoever owns
 //! the manifests writes those down, so that a job outlives the process. `schedule` decides who runs
 //! next (pure, time is an argument), `attempt` takes one attempt through its steps, `process` runs it,
-//! `output` keeps what it printed, `survivors` ends what a server that died left running.
+//! `output` keeps what it printed, `orphans` ends what a server that died left running.
 //!
 //! Rules: first attempts keep their order per stream; a retry holds nobody up; one recording's
 //! script never runs twice at the same time, also when the server died while it ran.
 
 mod attempt;
+mod orphans;
 mod output;
 mod process;
 mod queue;
 mod schedule;
 mod script;
-mod survivors;
 #[cfg(test)]
 mod tests;
 
 pub use attempt::run_once;
-pub use queue::{Full, Place, Queue};
+pub use queue::{Queue, QueueFull, Slot};
 pub use script::Script;
 
 use crate::base::id::{RecordingId, StreamName};
@@ -137,8 +137,8 @@ pub struct Process {
 /// The recordings that scripts of this user run for now, with the highest attempt of each. Asked before
 /// anything is started, it tells what a server left that could not write its manifests any more.
 /// Blocking, a walk through `/proc`.
-pub fn census() -> HashMap<RecordingId, u32> {
-    survivors::census()
+pub fn scan() -> HashMap<RecordingId, u32> {
+    orphans::scan()
 }
 
 /// Where a job stands.

@@ -1,7 +1,7 @@
 //! One attempt: the script in a process group of its own, its input, its output, its end.
 
+use super::orphans::born;
 use super::output::Output;
-use super::survivors::born;
 use super::{Attempt, Job, Process, Script, Stdin};
 use futures_util::FutureExt;
 use futures_util::future::{Either, FusedFuture, join, select};

@@ -26,7 +26,7 @@ const DRAIN_TRAIL: Duration = Duration::from_secs(3);
 /// The queue holds as many jobs as it may; try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many hooks are waiting: try again later")]
-pub struct Full;
+pub struct QueueFull;
 
 /// The handle to the hook queue. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct Queue {
 #[derive(Debug)]
 enum Command {
     Add(Box<Entry>),
-    Hurry(RecordingId),
+    RetryNow(RecordingId),
     Forget(RecordingId),
     Drain { until: Instant, drained: oneshot::Sender<()> },
 }
@@ -101,14 +101,14 @@ impl Queue {
     }
 
     /// A place for one more job, to be had before its manifest says `queued`.
-    pub fn place(&self) -> Result<Place, Full> {
-        let room = self.room.clone().try_acquire_owned().map_err(|_| Full)?;
-        Ok(Place { queue: self.clone(), room })
+    pub fn place(&self) -> Result<Slot, QueueFull> {
+        let room = self.room.clone().try_acquire_owned().map_err(|_| QueueFull)?;
+        Ok(Slot { queue: self.clone(), room })
     }
 
     /// Has a job that waits for a retry run at once; one that is queued or runs stays as it is.
-    pub async fn hurry(&self, id: RecordingId) {
-        let _ = self.commands.send(Command::Hurry(id)).await;
+    pub async fn retry_now(&self, id: RecordingId) {
+        let _ = self.commands.send(Command::RetryNow(id)).await;
     }
 
     /// Withdraws a job, whose recording is gone. What runs goes on, and is not tried again.
@@ -135,18 +135,18 @@ impl Queue {
 
 /// A place in the queue.
 #[derive(Debug)]
-pub struct Place {
+pub struct Slot {
     queue: Queue,
     room: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl Slot {
     /// Runs a job again that had come to its end, at once and with all of its attempts anew; numbers go
     /// on from `attempts_so_far`. Should its last attempt only now be putting its things away, it is
     /// run after that. After a drain the job stays in its manifest.
     pub async fn replay(self, job: Job) {
         let Self { queue, room } = self;
-        let entry = Entry::anew(job, queue.max_attempts, Some(room));
+        let entry = Entry::replayed(job, queue.max_attempts, Some(room));
         let _ = queue.commands.send(Command::Add(Box::new(entry))).await;
     }
 }
@@ -180,7 +180,7 @@ impl Dispatcher {
                 ended = endings.recv() => if let Some((entry, next)) = ended { self.end(entry, next) },
                 command = commands.recv(), if open => match command {
                     Some(Command::Add(entry)) => self.add(*entry),
-                    Some(Command::Hurry(id)) => self.schedule.hurry(&id, std::time::Instant::now()),
+                    Some(Command::RetryNow(id)) => self.schedule.retry_now(&id, std::time::Instant::now()),
                     Some(Command::Forget(id)) => self.schedule.withdraw(&id),
                     Some(Command::Drain { until, drained: done }) => {
                         drained.push(done);

@@ -64,7 +64,7 @@ impl Entry {
     }
 
     /// A job with all of its attempts.
-    pub(super) fn anew(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn replayed(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
         let entry = Self::new(job, 0, room);
         let last = entry.n.saturating_add(max_attempts - 1);
         Self { last, failures: 0, first: false, anew: true, gives_up: false, stops_count: false, ..entry }
@@ -72,7 +72,7 @@ impl Entry {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct StreamQueue {
     busy: bool,
     /// Each with when it came.
     entries: VecDeque<(Instant, Entry)>,
@@ -96,7 +96,7 @@ pub(super) struct Schedule {
     slots: usize,
     running: usize,
     retries_running: usize,
-    lanes: HashMap<StreamName, Lane>,
+    lanes: HashMap<StreamName, StreamQueue>,
     /// Lanes with somebody to run, in turn.
     ready: VecDeque<StreamName>,
     /// Retries by when they are due; the counter tells equal instants apart.
@@ -148,7 +148,7 @@ impl Schedule {
     }
 
     /// One that waits for its retry is due now.
-    pub(super) fn hurry(&mut self, id: &RecordingId, now: Instant) {
+    pub(super) fn retry_now(&mut self, id: &RecordingId, now: Instant) {
         let waits = self.waiting.iter().find(|(_, waiting)| waiting.job.id == *id);
         if let Some(key) = waits.map(|(key, _)| *key)
             && let Some(waiting) = self.waiting.remove(&key)
@@ -361,13 +361,13 @@ mod tests {
         schedule.add(same(), now);
         let running = schedule.next(now).unwrap();
         schedule.add(same(), now);
-        schedule.hurry(&id, now);
+        schedule.retry_now(&id, now);
         assert!(schedule.next(now).is_none(), "the same recording ran twice at once");
         schedule.ended(&running);
         schedule.retry(Entry { n: 2, ..running }, now + Duration::from_secs(60));
         schedule.add(same(), now);
         assert!(schedule.next(now).is_none());
-        schedule.hurry(&id, now);
+        schedule.retry_now(&id, now);
         let hurried = schedule.next(now).unwrap();
         assert_eq!((hurried.n, hurried.last), (2, 3));
         assert!(schedule.next(now).is_none());
@@ -407,7 +407,7 @@ mod tests {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
         let job = |attempts_so_far| Job { attempts_so_far, ..Job::clone(&entry("a", true).job) };
         let first = Entry::new(job(0), 3, None);
-        let again = Entry::anew(Job { id: first.job.id.clone(), ..job(1) }, 3, None);
+        let again = Entry::replayed(Job { id: first.job.id.clone(), ..job(1) }, 3, None);
         schedule.add(first, now);
         let running = schedule.next(now).unwrap();
         schedule.add(again, now);
@@ -444,7 +444,7 @@ mod tests {
         );
         let unfinished = Some(Running { n: 3, at: jiff::Timestamp::now(), process: None });
         let job = Job { attempts_so_far: 2, failures: 2, unfinished, ..job("a") };
-        assert!(!Entry::anew(job, 3, None).gives_up, "whoever asks for it gets it");
+        assert!(!Entry::replayed(job, 3, None).gives_up, "whoever asks for it gets it");
     }
 
     #[test]

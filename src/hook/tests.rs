@@ -244,7 +244,7 @@ async fn a_job_that_is_withdrawn_is_not_tried_again() {
     bench.queue.submit(gone.clone()).await;
     bench.until(|update| update.state == State::Queued).await;
     bench.queue.forget(gone.id.clone()).await;
-    bench.queue.hurry(gone.id).await;
+    bench.queue.retry_now(gone.id).await;
     bench.queue.submit(job("next")).await;
     bench.until(|update| update.state == State::Queued).await;
     bench.queue.drain(DEADLINE).await;
@@ -257,7 +257,7 @@ async fn a_replay_hurries_a_job_that_waits_for_its_retry() {
     let job = job("a");
     bench.queue.submit(job.clone()).await;
     bench.until(|update| update.state == State::Queued).await;
-    bench.queue.hurry(job.id).await;
+    bench.queue.retry_now(job.id).await;
     let (state, attempts) = bench.over().await;
     assert_eq!((state, attempts[0].n), (State::Done, 2));
 }

@@ -3,14 +3,14 @@
 //! The tables below are the only place where the errors of lower layers become codes and statuses.
 //! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
 
-use crate::auth::Denied;
+use crate::auth::AuthError;
 use crate::base::id::BadName;
-use crate::base::places::Full;
+use crate::base::quota::LimitExceeded;
 use crate::catalog::RecordingError;
-use crate::http::state::NoReplay;
-use crate::ingest::chunks::Fault;
-use crate::publish::Refusal;
-use crate::publish::publication::NoControl;
+use crate::http::state::ReplayError;
+use crate::ingest::chunks::UploadError;
+use crate::publish::PublishError;
+use crate::publish::publication::ControlError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -96,50 +96,52 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<PublishError> for ApiError {
+    fn from(refusal: PublishError) -> Self {
         let status = match &refusal {
-            Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
-            Refusal::UnsupportedCodec => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::StreamBusy(_) => StatusCode::CONFLICT,
-            Refusal::ResumeExpired => StatusCode::GONE,
-            Refusal::SessionNotFound => StatusCode::NOT_FOUND,
-            Refusal::StaleEtag => StatusCode::PRECONDITION_FAILED,
-            Refusal::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::LimitReached(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            PublishError::BadSdp(_) => StatusCode::BAD_REQUEST,
+            PublishError::UnsupportedCodec => StatusCode::UNPROCESSABLE_ENTITY,
+            PublishError::StreamBusy(_) => StatusCode::CONFLICT,
+            PublishError::ResumeExpired => StatusCode::GONE,
+            PublishError::SessionNotFound => StatusCode::NOT_FOUND,
+            PublishError::StaleEtag => StatusCode::PRECONDITION_FAILED,
+            PublishError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            PublishError::LimitReached(_) | PublishError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            PublishError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, refusal.code(), refusal.to_string())
     }
 }
 
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> Self {
+impl From<AuthError> for ApiError {
+    fn from(denied: AuthError) -> Self {
         let (status, code) = match &denied {
-            Denied::Missing | Denied::Unknown | Denied::Expired => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Denied::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-            Denied::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            AuthError::Missing | AuthError::Unknown | AuthError::Expired => {
+                (StatusCode::UNAUTHORIZED, "unauthorized")
+            }
+            AuthError::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            AuthError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             // The credential may be good, so a client had better keep it and try again.
-            Denied::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "limit_reached"),
+            AuthError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "limit_reached"),
         };
-        let retry_after = if let Denied::TooMany(seconds) = denied { Some(seconds) } else { None };
+        let retry_after = if let AuthError::TooMany(seconds) = denied { Some(seconds) } else { None };
         Self { retry_after, ..Self::new(status, code, denied.to_string()) }
     }
 }
 
-impl From<Full> for ApiError {
-    fn from(full: Full) -> Self {
-        Refusal::from(full).into()
+impl From<LimitExceeded> for ApiError {
+    fn from(full: LimitExceeded) -> Self {
+        PublishError::from(full).into()
     }
 }
 
-impl From<Fault> for ApiError {
-    fn from(fault: Fault) -> Self {
+impl From<UploadError> for ApiError {
+    fn from(fault: UploadError) -> Self {
         let status = match &fault {
-            Fault::BadRequest(_) | Fault::BadBlob(_) => StatusCode::BAD_REQUEST,
-            Fault::UnsupportedCodec(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Fault::OffsetMismatch { .. } | Fault::Replaced => StatusCode::CONFLICT,
-            Fault::Refused(refusal) => return refusal.clone().into(),
+            UploadError::BadRequest(_) | UploadError::BadBlob(_) => StatusCode::BAD_REQUEST,
+            UploadError::UnsupportedCodec(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            UploadError::OffsetMismatch { .. } | UploadError::Replaced => StatusCode::CONFLICT,
+            UploadError::Refused(refusal) => return refusal.clone().into(),
         };
         Self::new(status, fault.code(), fault.to_string())
     }
@@ -157,25 +159,25 @@ impl From<RecordingError> for ApiError {
     }
 }
 
-impl From<NoReplay> for ApiError {
-    fn from(error: NoReplay) -> Self {
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
         match error {
-            NoReplay::NoHook => Self::bad_request(error.to_string()),
-            NoReplay::QueueFull => {
+            ReplayError::NoHook => Self::bad_request(error.to_string()),
+            ReplayError::QueueFull => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", error.to_string())
             }
-            NoReplay::Record(error) => error.into(),
+            ReplayError::Record(error) => error.into(),
         }
     }
 }
 
-impl From<NoControl> for ApiError {
-    fn from(error: NoControl) -> Self {
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
         let (status, code) = match error {
-            NoControl::NotLive => (StatusCode::NOT_FOUND, "stream_not_found"),
-            NoControl::NotRecorded => (StatusCode::NOT_FOUND, "recording_not_found"),
-            NoControl::Whole => (StatusCode::UNPROCESSABLE_ENTITY, "unsupported_codec"),
-            NoControl::Record(error) => return error.into(),
+            ControlError::NotLive => (StatusCode::NOT_FOUND, "stream_not_found"),
+            ControlError::NotRecorded => (StatusCode::NOT_FOUND, "recording_not_found"),
+            ControlError::Whole => (StatusCode::UNPROCESSABLE_ENTITY, "unsupported_codec"),
+            ControlError::Record(error) => return error.into(),
         };
         Self::new(status, code, error.to_string())
     }
@@ -215,42 +217,42 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_status_and_code_of_the_contract() {
-        let busy = Refusal::StreamBusy("a".parse().unwrap());
+        let busy = PublishError::StreamBusy("a".parse().unwrap());
         let table: Vec<(ApiError, u16, &str)> = vec![
-            (Refusal::BadSdp("no media".into()).into(), 400, "bad_sdp"),
-            (Refusal::UnsupportedCodec.into(), 422, "unsupported_codec"),
+            (PublishError::BadSdp("no media".into()).into(), 400, "bad_sdp"),
+            (PublishError::UnsupportedCodec.into(), 422, "unsupported_codec"),
             (busy.into(), 409, "stream_busy"),
-            (Refusal::ResumeExpired.into(), 410, "resume_expired"),
-            (Refusal::SessionNotFound.into(), 404, "session_not_found"),
-            (Refusal::StaleEtag.into(), 412, "bad_request"),
-            (Refusal::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
-            (Refusal::RateLimited("limits.max_streams_per_address").into(), 429, "rate_limited"),
-            (Full::All("limits.max_viewers").into(), 503, "limit_reached"),
-            (Full::Own("limits.max_viewers_per_address").into(), 429, "rate_limited"),
-            (Refusal::Stopping.into(), 503, "limit_reached"),
-            (Refusal::DiskFull.into(), 507, "disk_full"),
-            (Fault::BadRequest("this is out of turn").into(), 400, "bad_request"),
-            (Fault::BadBlob("no WebM".into()).into(), 400, "bad_blob"),
-            (Fault::UnsupportedCodec("A_VORBIS".into()).into(), 422, "unsupported_codec"),
-            (Fault::OffsetMismatch { said: 1, arrived: 2 }.into(), 409, "offset_mismatch"),
-            (Fault::Replaced.into(), 409, "stream_busy"),
-            (Fault::Refused(Refusal::ResumeExpired).into(), 410, "resume_expired"),
+            (PublishError::ResumeExpired.into(), 410, "resume_expired"),
+            (PublishError::SessionNotFound.into(), 404, "session_not_found"),
+            (PublishError::StaleEtag.into(), 412, "bad_request"),
+            (PublishError::LimitReached("limits.max_streams").into(), 503, "limit_reached"),
+            (PublishError::RateLimited("limits.max_streams_per_address").into(), 429, "rate_limited"),
+            (LimitExceeded::All("limits.max_viewers").into(), 503, "limit_reached"),
+            (LimitExceeded::Own("limits.max_viewers_per_address").into(), 429, "rate_limited"),
+            (PublishError::Stopping.into(), 503, "limit_reached"),
+            (PublishError::DiskFull.into(), 507, "disk_full"),
+            (UploadError::BadRequest("this is out of turn").into(), 400, "bad_request"),
+            (UploadError::BadBlob("no WebM".into()).into(), 400, "bad_blob"),
+            (UploadError::UnsupportedCodec("A_VORBIS".into()).into(), 422, "unsupported_codec"),
+            (UploadError::OffsetMismatch { said: 1, arrived: 2 }.into(), 409, "offset_mismatch"),
+            (UploadError::Replaced.into(), 409, "stream_busy"),
+            (UploadError::Refused(PublishError::ResumeExpired).into(), 410, "resume_expired"),
             (RecordingError::DiskFull.into(), 507, "disk_full"),
             (RecordingError::NotFound("x".into()).into(), 404, "recording_not_found"),
             (std::io::Error::other("/secret/path").into_api(), 500, "internal"),
-            (NoReplay::NoHook.into(), 400, "bad_request"),
-            (NoReplay::QueueFull.into(), 503, "limit_reached"),
-            (NoControl::NotLive.into(), 404, "stream_not_found"),
-            (NoControl::NotRecorded.into(), 404, "recording_not_found"),
-            (NoControl::Whole.into(), 422, "unsupported_codec"),
-            (NoControl::Record(RecordingError::DiskFull).into(), 507, "disk_full"),
+            (ReplayError::NoHook.into(), 400, "bad_request"),
+            (ReplayError::QueueFull.into(), 503, "limit_reached"),
+            (ControlError::NotLive.into(), 404, "stream_not_found"),
+            (ControlError::NotRecorded.into(), 404, "recording_not_found"),
+            (ControlError::Whole.into(), 422, "unsupported_codec"),
+            (ControlError::Record(RecordingError::DiskFull).into(), 507, "disk_full"),
             (BadName::Length(0).into(), 400, "bad_name"),
-            (Denied::Missing.into(), 401, "unauthorized"),
-            (Denied::Unknown.into(), 401, "unauthorized"),
-            (Denied::Expired.into(), 401, "unauthorized"),
-            (Denied::Forbidden.into(), 403, "forbidden"),
-            (Denied::TooMany(7).into(), 429, "rate_limited"),
-            (Denied::Unavailable.into(), 503, "limit_reached"),
+            (AuthError::Missing.into(), 401, "unauthorized"),
+            (AuthError::Unknown.into(), 401, "unauthorized"),
+            (AuthError::Expired.into(), 401, "unauthorized"),
+            (AuthError::Forbidden.into(), 403, "forbidden"),
+            (AuthError::TooMany(7).into(), 429, "rate_limited"),
+            (AuthError::Unavailable.into(), 503, "limit_reached"),
         ];
         for (error, status, code) in table {
             assert_eq!((error.status.as_u16(), error.code), (status, code), "{error:?}");

@@ -1,7 +1,7 @@
 //! A WebSocket with deadlines: what `/signal`, `/chunks` and `/live` have in common.
 
 use crate::http::error::ApiError;
-use crate::http::listen::accept::Unfinished;
+use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::state::Sockets;
 use axum::Extension;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
@@ -50,11 +50,15 @@ pub(super) struct Socket {
     ping: Interval,
     silence: Duration,
     heard: Instant,
-    unfinished: Unfinished,
+    unfinished: ReassemblyBudget,
 }
 
 impl Socket {
-    pub fn new(socket: WebSocket, sockets: &Sockets, Extension(unfinished): Extension<Unfinished>) -> Self {
+    pub fn new(
+        socket: WebSocket,
+        sockets: &Sockets,
+        Extension(unfinished): Extension<ReassemblyBudget>,
+    ) -> Self {
         unfinished.count();
         let timing = sockets.timing;
         let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);

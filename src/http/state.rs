@@ -5,24 +5,24 @@
 use crate::auth::Auth;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::Scrape;
-use crate::base::places::{Bound, Party, Place, Places};
+use crate::base::quota::{ClientKey, Limit, Permit, Quota};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::catalog::Manifest;
 use crate::catalog::RecordingError;
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Inside;
+use crate::http::api::ops::Diagnostics;
 use crate::http::error::ApiError;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::pages::assets::Assets;
 use crate::http::publish::signal::Timing;
-use crate::http::watch::live::Viewers;
+use crate::http::watch::live::ViewerLimits;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::live::Stream;
-use crate::publish::publication::{NoControl, StreamInfo};
-use crate::publish::{Limits, Refusal, SessionId};
+use crate::publish::publication::{ControlError, StreamInfo};
+use crate::publish::{Limits, PublishError, SessionId};
 use crate::record::{Begun, Condition, Recordings};
 use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
 use futures_util::future::BoxFuture;
@@ -53,25 +53,25 @@ pub struct State {
     /// Whether `/readyz` says yes: true once everything runs, false from the first word of a stop.
     pub ready: Arc<AtomicBool>,
     /// How many connections there may be.
-    pub connections: Places,
+    pub connections: Quota,
     /// How many requests may be under way, on whatever connections.
-    pub requests: Places,
+    pub requests: Quota,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Who watches.
-    pub viewers: Viewers,
+    pub viewers: ViewerLimits,
     /// What the operator is told.
-    pub inside: Inside,
+    pub inside: Diagnostics,
     /// What happens, for `/api/events`.
     pub feed: Feed,
 }
 
 /// Notes durably that a recording's hook is to run, and queues it.
-pub type Replay = Arc<dyn Fn(RecordingId) -> BoxFuture<'static, Result<(), NoReplay>> + Send + Sync>;
+pub type Replay = Arc<dyn Fn(RecordingId) -> BoxFuture<'static, Result<(), ReplayError>> + Send + Sync>;
 
 /// Why a hook can't run again.
 #[derive(Debug, thiserror::Error)]
-pub enum NoReplay {
+pub enum ReplayError {
     /// There is none.
     #[error("no hook is configured: set hooks.on_record")]
     NoHook,
@@ -84,9 +84,9 @@ pub enum NoReplay {
 }
 
 /// The places for connections, and as many for requests.
-pub fn connections(limits: &Limits) -> Places {
-    let all = Bound("limits.max_connections", limits.max_connections);
-    Places::new(all, Bound("limits.max_connections_per_address", limits.max_connections_per_address))
+pub fn connections(limits: &Limits) -> Quota {
+    let all = Limit("limits.max_connections", limits.max_connections);
+    Quota::new(all, Limit("limits.max_connections_per_address", limits.max_connections_per_address))
 }
 
 /// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
@@ -95,15 +95,15 @@ pub struct Sockets {
     pub tasks: Tasks,
     /// Their deadlines.
     pub timing: Timing,
-    places: Places,
+    places: Quota,
 }
 
 impl Sockets {
     /// None yet.
     pub fn new(timing: Timing, limits: &Limits) -> Self {
-        let all = Bound("limits.max_sockets", limits.max_sockets);
-        let each = Bound("limits.max_sockets_per_address", limits.max_sockets_per_address);
-        Self { tasks: Tasks::new(), timing, places: Places::new(all, each) }
+        let all = Limit("limits.max_sockets", limits.max_sockets);
+        let each = Limit("limits.max_sockets_per_address", limits.max_sockets_per_address);
+        Self { tasks: Tasks::new(), timing, places: Quota::new(all, each) }
     }
 
     /// What there is at present.
@@ -113,7 +113,7 @@ impl Sockets {
 
     /// A place for one more socket, free again when dropped; a client over its bound is told before
     /// its upgrade.
-    pub fn enter(&self, client: Option<Party>) -> Result<Place, ApiError> {
+    pub fn enter(&self, client: Option<ClientKey>) -> Result<Permit, ApiError> {
         Ok(self.places.enter(client)?)
     }
 }
@@ -121,23 +121,31 @@ impl Sockets {
 /// What the routes ask of ingest; see [`WebRtc`] for the promises.
 pub trait Ingest: Send + Sync {
     /// Answers an offer.
-    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>>;
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, PublishError>>;
     /// Adds a candidate of the peer.
     fn candidate<'a>(
         &'a self,
         session: &'a SessionId,
         candidate: Candidate,
-    ) -> BoxFuture<'a, Result<(), Refusal>>;
+    ) -> BoxFuture<'a, Result<(), PublishError>>;
     /// WHIP PATCH.
-    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>>;
+    fn patch<'a>(
+        &'a self,
+        session: &'a SessionId,
+        patch: Patch,
+    ) -> BoxFuture<'a, Result<Patched, PublishError>>;
     /// Ends a session's publication.
-    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>>;
+    fn stop<'a>(
+        &'a self,
+        session: &'a SessionId,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<(), PublishError>>;
     /// Ends a publication by name.
-    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>>;
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), PublishError>>;
     /// A stream's media goes to a new file from now on.
-    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl>;
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, ControlError>;
     /// A stream is recorded no longer, and goes on; gives the file that was written.
-    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl>;
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, ControlError>;
     /// All publications.
     fn streams(&self) -> Vec<StreamInfo>;
     /// The media of one of them, for viewers.
@@ -147,7 +155,7 @@ pub trait Ingest: Send + Sync {
 }
 
 impl Ingest for WebRtc {
-    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, PublishError>> {
         Box::pin(self.accept(offer))
     }
 
@@ -155,27 +163,35 @@ impl Ingest for WebRtc {
         &'a self,
         session: &'a SessionId,
         candidate: Candidate,
-    ) -> BoxFuture<'a, Result<(), Refusal>> {
+    ) -> BoxFuture<'a, Result<(), PublishError>> {
         Box::pin(self.candidate(session, candidate))
     }
 
-    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
+    fn patch<'a>(
+        &'a self,
+        session: &'a SessionId,
+        patch: Patch,
+    ) -> BoxFuture<'a, Result<Patched, PublishError>> {
         Box::pin(self.patch(session, patch))
     }
 
-    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn stop<'a>(
+        &'a self,
+        session: &'a SessionId,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<(), PublishError>> {
         Box::pin(self.stop(session, reason))
     }
 
-    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), PublishError>> {
         Box::pin(std::future::ready(self.kick(stream)))
     }
 
-    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, ControlError> {
         self.begin_file(stream)
     }
 
-    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, ControlError> {
         self.stop_recording(stream)
     }
 

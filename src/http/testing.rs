@@ -7,21 +7,21 @@ use crate::base::tasks::Tasks;
 use crate::catalog::RecordingError;
 use crate::catalog::{HookRecord, HookState, Manifest, RecordingState};
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Inside;
+use crate::http::api::ops::Diagnostics;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::pages::assets::Assets;
 use crate::http::publish::signal::Timing;
-use crate::http::state::{Catalogue, Ingest, NoReplay, Sockets, State, connections};
-use crate::http::watch::live::Viewers;
+use crate::http::state::{Catalogue, Ingest, ReplayError, Sockets, State, connections};
+use crate::http::watch::live::ViewerLimits;
 use crate::http::{Config, Doors};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::live::Stream;
-use crate::publish::publication::{NoControl, Picture, StreamInfo};
+use crate::publish::publication::{ControlError, Picture, StreamInfo};
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
-use crate::publish::{Limits, Refusal, SessionId, Way};
+use crate::publish::{Limits, PublishError, SessionId, Transport};
 use crate::record::{self, Begun, Condition, Recordings};
 use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
 use axum::http::StatusCode;
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub struct FakeIngest {
     pub calls: Mutex<Vec<String>>,
-    pub refuse: Mutex<Option<Refusal>>,
+    pub refuse: Mutex<Option<PublishError>>,
     pub statuses: Mutex<HashMap<String, watch::Sender<Status>>>,
     pub ice_servers: Vec<IceServer>,
     pub lives: Mutex<HashMap<StreamName, Stream>>,
@@ -56,7 +56,7 @@ impl FakeIngest {
         self.statuses.lock().unwrap()[stream].send_replace(status);
     }
 
-    fn note<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, Refusal>> {
+    fn note<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, PublishError>> {
         self.calls.lock().unwrap().push(call);
         let refusal = self.refuse.lock().unwrap().clone();
         async move { refusal.map_or(Ok(answer), Err) }.boxed()
@@ -64,7 +64,7 @@ impl FakeIngest {
 }
 
 impl Ingest for FakeIngest {
-    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, Refusal>> {
+    fn accept(&self, offer: Offer) -> BoxFuture<'_, Result<Accepted, PublishError>> {
         let call = format!(
             "accept {} sdp={} record={} resume={} bearer={} session={}",
             offer.stream,
@@ -94,46 +94,54 @@ impl Ingest for FakeIngest {
         &'a self,
         session: &'a SessionId,
         candidate: Candidate,
-    ) -> BoxFuture<'a, Result<(), Refusal>> {
+    ) -> BoxFuture<'a, Result<(), PublishError>> {
         self.note(format!("candidate {} {:?}", session.as_str(), candidate.candidate), ())
     }
 
-    fn patch<'a>(&'a self, session: &'a SessionId, patch: Patch) -> BoxFuture<'a, Result<Patched, Refusal>> {
+    fn patch<'a>(
+        &'a self,
+        session: &'a SessionId,
+        patch: Patch,
+    ) -> BoxFuture<'a, Result<Patched, PublishError>> {
         let call = format!("patch {} {} {}", session.as_str(), patch.if_match.join(","), patch.fragment);
         match patch.if_match.join(",").as_str() {
             "*" => self
                 .note(call, Patched::Restarted { fragment: "a=ice-ufrag:new".into(), etag: "gen-2".into() }),
             "gen-1" => self.note(call, Patched::Trickled),
-            _ => async { Err(Refusal::StaleEtag) }.boxed(),
+            _ => async { Err(PublishError::StaleEtag) }.boxed(),
         }
     }
 
-    fn stop<'a>(&'a self, session: &'a SessionId, reason: EndReason) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn stop<'a>(
+        &'a self,
+        session: &'a SessionId,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<(), PublishError>> {
         self.note(format!("stop {} {}", session.as_str(), reason.as_str()), ())
     }
 
-    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), PublishError>> {
         self.note(format!("kick {stream}"), ())
     }
 
-    fn begin_file(&self, stream: &StreamName) -> Result<Begun, NoControl> {
+    fn begin_file(&self, stream: &StreamName) -> Result<Begun, ControlError> {
         self.calls.lock().unwrap().push(format!("begin file {stream}"));
         let id = |ms| RecordingId::new(Timestamp::from_millisecond(ms).unwrap());
         match stream.as_str() {
             "cam" => Ok(Begun { recording: id(1), continues: None, waits: false }),
             "taped" => Ok(Begun { recording: id(2), continues: Some(id(1)), waits: true }),
-            "mp4" => Err(NoControl::Whole),
-            "full" => Err(NoControl::Record(RecordingError::DiskFull)),
-            _ => Err(NoControl::NotLive),
+            "mp4" => Err(ControlError::Whole),
+            "full" => Err(ControlError::Record(RecordingError::DiskFull)),
+            _ => Err(ControlError::NotLive),
         }
     }
 
-    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, NoControl> {
+    fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, ControlError> {
         self.calls.lock().unwrap().push(format!("stop recording {stream}"));
         match stream.as_str() {
             "taped" => Ok(RecordingId::new(Timestamp::UNIX_EPOCH)),
-            "cam" => Err(NoControl::NotRecorded),
-            _ => Err(NoControl::NotLive),
+            "cam" => Err(ControlError::NotRecorded),
+            _ => Err(ControlError::NotLive),
         }
     }
 
@@ -156,7 +164,7 @@ pub fn cam() -> StreamInfo {
     StreamInfo {
         stream: "cam".parse().unwrap(),
         status: Status::publishing().word(),
-        via: Some(Way::Webrtc),
+        via: Some(Transport::Webrtc),
         started_at: Timestamp::UNIX_EPOCH,
         recording: None,
         tracks: vec![codec],
@@ -252,7 +260,7 @@ pub struct Setup {
     pub assets: Option<PathBuf>,
     pub hook: bool,
     pub limits: Limits,
-    pub inside: Inside,
+    pub inside: Diagnostics,
     pub base_path: &'static str,
     pub trusted_proxies: Vec<String>,
 }
@@ -268,7 +276,7 @@ impl Default for Setup {
             assets: None,
             hook: true,
             limits: Limits::default(),
-            inside: Inside::default(),
+            inside: Diagnostics::default(),
             base_path: "",
             trusted_proxies: Vec::new(),
         }
@@ -328,7 +336,7 @@ impl Server {
             auth: Auth::new(setup.auth).unwrap(),
             replay: Arc::new(move |id| {
                 noted.lock().unwrap().push(id);
-                async move { hook.then_some(()).ok_or(NoReplay::NoHook) }.boxed()
+                async move { hook.then_some(()).ok_or(ReplayError::NoHook) }.boxed()
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
             ready: Arc::new(AtomicBool::new(true)),
@@ -336,7 +344,7 @@ impl Server {
             requests: connections(&setup.limits),
             feed: Feed::start(streams, recordings, &sockets.tasks),
             sockets,
-            viewers: Viewers::new(&setup.limits, 1 << 20),
+            viewers: ViewerLimits::new(&setup.limits, 1 << 20),
             inside: setup.inside,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,7 +10,7 @@
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -19,7 +19,7 @@ use crate::media::{Codec, Event, Frame, Size, Track};
 use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
-use crate::publish::{Refusal, SessionId, Way};
+use crate::publish::{PublishError, SessionId, Transport};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,8 +114,8 @@ impl Mjpeg {
         name: &StreamName,
         token: Option<&Secret>,
         images: &[Image],
-        client: Option<Party>,
-    ) -> Result<Option<Secret>, Refusal> {
+        client: Option<ClientKey>,
+    ) -> Result<Option<Secret>, PublishError> {
         if self.take(name, token, images)? {
             return Ok(None);
         }
@@ -131,7 +131,12 @@ impl Mjpeg {
     }
 
     /// Whether there was a stream that took them.
-    fn take(&self, name: &StreamName, token: Option<&Secret>, images: &[Image]) -> Result<bool, Refusal> {
+    fn take(
+        &self,
+        name: &StreamName,
+        token: Option<&Secret>,
+        images: &[Image],
+    ) -> Result<bool, PublishError> {
         let Some(source) = self.inner.live(name) else { return Ok(false) };
         source.admit(token)?;
         Ok(source.take(images))
@@ -143,7 +148,7 @@ impl Mjpeg {
         &self,
         name: &StreamName,
         token: Option<&Secret>,
-    ) -> Result<Option<watch::Receiver<Status>>, Refusal> {
+    ) -> Result<Option<watch::Receiver<Status>>, PublishError> {
         let publication = match self.inner.live(name) {
             Some(source) => {
                 source.admit(token)?;
@@ -211,17 +216,17 @@ impl Inner {
         name: &StreamName,
         token: Option<&Secret>,
         images: &[Image],
-        client: Option<Party>,
-    ) -> Result<Secret, Refusal> {
+        client: Option<ClientKey>,
+    ) -> Result<Secret, PublishError> {
         let publication = match self.publications.reserve(name, self.config.record, token, None, client) {
             // The name lives, so the secret is somebody else's rather than old.
-            Err(Refusal::ResumeExpired) if self.publications.stream(name).is_some() => {
-                return Err(Refusal::StreamBusy(name.clone()));
+            Err(PublishError::ResumeExpired) if self.publications.stream(name).is_some() => {
+                return Err(PublishError::StreamBusy(name.clone()));
             }
             reserved => reserved?,
         };
         let (session, now) = (SessionId(Secret::new()), Instant::now());
-        publication.connected(&session, Way::Mjpeg, &TRACKS, now)?;
+        publication.connected(&session, Transport::Mjpeg, &TRACKS, now)?;
         let secret = publication.resume().clone();
         let pictures = Pictures::new(images[0].0.clone());
         let newest = Mutex::new(Newest { came: now, time: None });
@@ -254,10 +259,10 @@ impl Source {
     }
 
     /// Whether an image with this secret, or with none, is the publisher's.
-    fn admit(&self, token: Option<&Secret>) -> Result<(), Refusal> {
+    fn admit(&self, token: Option<&Secret>) -> Result<(), PublishError> {
         let name = self.publication.name();
         let may = token.map_or(name.as_str() == DEFAULT, |token| token == self.publication.resume());
-        if may { Ok(()) } else { Err(Refusal::StreamBusy(name.clone())) }
+        if may { Ok(()) } else { Err(PublishError::StreamBusy(name.clone())) }
     }
 
     /// Hands images to every reader; false if the stream has ended by now.

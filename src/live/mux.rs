@@ -82,7 +82,7 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     /// In the stream's tracks.
     index: usize,
     track: Track,
@@ -111,8 +111,8 @@ enum Pictures {
 
 #[derive(Debug)]
 pub(super) struct Mux {
-    video: Option<Lane>,
-    audio: Option<Lane>,
+    video: Option<TrackState>,
+    audio: Option<TrackState>,
     pictures: Pictures,
     /// Up to where there is sound.
     heard: u64,
@@ -136,7 +136,7 @@ impl Mux {
     pub fn new(tracks: &[Track]) -> Self {
         let first = |kind: Kind| tracks.iter().position(|track| track.codec.kind() == kind);
         // Sound is number 1, so that it keeps it when it is alone.
-        let lane = |index: usize, number: u64| Lane {
+        let lane = |index: usize, number: u64| TrackState {
             index,
             track: tracks[index].clone(),
             number,
@@ -166,7 +166,7 @@ impl Mux {
 
     /// Takes a frame.
     pub fn push(&mut self, frame: &Frame, now: Instant) {
-        let of = |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.index == frame.track);
+        let of = |lane: &Option<TrackState>| lane.as_ref().is_some_and(|lane| lane.index == frame.track);
         let (video, audio) = (of(&self.video), of(&self.audio));
         if video || audio {
             let tick = self.place(frame.time);
@@ -332,7 +332,8 @@ impl Mux {
 
     /// Cuts off all clusters that end by then; a picture without a successor is said to last so long.
     fn cut_until(&mut self, certain: u64, lasts: u64) {
-        while let Some(start) = [&self.video, &self.audio].into_iter().flatten().filter_map(Lane::first).min()
+        while let Some(start) =
+            [&self.video, &self.audio].into_iter().flatten().filter_map(TrackState::first).min()
         {
             let keyframe = self.video.as_ref().and_then(|lane| lane.keyframe_after(start));
             let end = keyframe.map_or(start + SPAN, |tick| tick.min(start + SPAN));
@@ -383,7 +384,7 @@ impl Waiting {
     }
 }
 
-impl Lane {
+impl TrackState {
     /// Adds a frame; gives its time, which is later than those before.
     fn push(&mut self, tick: u64, frame: &Frame, at: Instant) -> u64 {
         let tick = self.newest.map_or(tick, |newest| tick.max(newest + 1));

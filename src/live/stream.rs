@@ -3,7 +3,7 @@
 use crate::base::id::StreamName;
 use crate::base::reason::EndReason;
 use crate::live::tap::{Item, Queue, Tap};
-use crate::live::viewer::{Audience, Viewer};
+use crate::live::viewer::{Viewer, Viewers};
 use crate::media::{Event, Kind, Track};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub struct Stream {
 
 /// The viewers; when the last clone of a stream goes without a word, they learn that nothing comes.
 #[derive(Debug)]
-struct Seats(Arc<Audience>);
+struct Seats(Arc<Viewers>);
 
 impl Drop for Seats {
     fn drop(&mut self) {
@@ -32,7 +32,7 @@ impl Stream {
     /// A stream with all the tracks its publisher has negotiated.
     pub fn new(name: StreamName, tracks: Vec<Track>) -> Self {
         let tracks: Arc<[Track]> = tracks.into();
-        let seats = Arc::new(Seats(Arc::new(Audience::new(tracks.clone()))));
+        let seats = Arc::new(Seats(Arc::new(Viewers::new(tracks.clone()))));
         Self { name, tracks, taps: Arc::default(), seats }
     }
 
@@ -107,7 +107,7 @@ impl Stream {
         self.seats.0.viewers()
     }
 
-    pub(super) fn audience(&self) -> &Arc<Audience> {
+    pub(super) fn audience(&self) -> &Arc<Viewers> {
         &self.seats.0
     }
 

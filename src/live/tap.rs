@@ -124,14 +124,14 @@ struct State {
     seen_any: bool,
     /// The reader can do nothing with pictures before the next keyframe.
     wants_keyframe: bool,
-    tracks: BTreeMap<usize, Lane>,
+    tracks: BTreeMap<usize, TrackState>,
     /// Packets of each track that never came, of which there was no room to tell.
     lost: BTreeMap<usize, u32>,
 }
 
 /// What is known of a track.
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     /// Time of the last frame taken, or of the first that came.
     last: Duration,
     /// Time of the newest one refused since.
@@ -209,8 +209,8 @@ impl State {
         self.unread || self.bytes + self.held < BOUND / 4
     }
 
-    fn lane(&mut self, track: usize, time: Duration) -> &mut Lane {
-        self.tracks.entry(track).or_insert(Lane { last: time, refused: None })
+    fn lane(&mut self, track: usize, time: Duration) -> &mut TrackState {
+        self.tracks.entry(track).or_insert(TrackState { last: time, refused: None })
     }
 
     fn frame(&mut self, frame: Frame, now: Instant) {
@@ -262,7 +262,7 @@ impl State {
 
     /// Takes the holes that no frame has ended.
     fn refused(&mut self) -> Vec<Gap> {
-        let hole = |(track, lane): (&usize, &mut Lane)| {
+        let hole = |(track, lane): (&usize, &mut TrackState)| {
             let to = lane.refused.take()?.max(lane.last + MOMENT);
             Some(Gap { track: *track, from: lane.last, to, reason: GapReason::Overrun })
         };

@@ -41,7 +41,7 @@ pub enum View {
 /// A lossy reader of a stream.
 #[derive(Debug)]
 pub struct Viewer {
-    audience: Arc<Audience>,
+    audience: Arc<Viewers>,
     changed: watch::Receiver<()>,
     /// The next cluster in the log to be read.
     next: Next,
@@ -63,7 +63,7 @@ enum Next {
 }
 
 #[derive(Debug)]
-pub(super) struct Audience {
+pub(super) struct Viewers {
     tracks: Arc<[Track]>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
@@ -71,7 +71,7 @@ pub(super) struct Audience {
 
 #[derive(Debug, Default)]
 struct State {
-    show: Option<Show>,
+    show: Option<LiveLog>,
     viewers: usize,
     /// When the last viewer left.
     left: Option<Instant>,
@@ -83,7 +83,7 @@ struct State {
 
 /// What there is while somebody watches.
 #[derive(Debug)]
-struct Show {
+struct LiveLog {
     mux: Mux,
     log: VecDeque<Cluster>,
     /// The number of the log's first cluster.
@@ -97,7 +97,7 @@ struct Show {
     awaited: bool,
 }
 
-impl Audience {
+impl Viewers {
     pub fn new(tracks: Arc<[Track]>) -> Self {
         Self { tracks, state: Mutex::default(), changed: watch::Sender::new(()) }
     }
@@ -144,7 +144,7 @@ impl Audience {
         let mut state = self.lock();
         let State { show, viewers, still, .. } = &mut *state;
         *viewers += 1;
-        let show = show.get_or_insert_with(|| Show::new(&self.tracks, bound, still.as_ref(), now));
+        let show = show.get_or_insert_with(|| LiveLog::new(&self.tracks, bound, still.as_ref(), now));
         let next = show.entry_for_newcomer(now);
         show.awaited |= matches!(next, Next::Entry(_));
         drop(state);
@@ -167,7 +167,7 @@ impl Audience {
     /// Gives what waits for a successor that does not come.
     fn quiet(&self, now: Instant) {
         let mut state = self.lock();
-        let quiet = |show: &Show| now.saturating_duration_since(show.last_push) >= QUIET;
+        let quiet = |show: &LiveLog| now.saturating_duration_since(show.last_push) >= QUIET;
         if state.show.as_ref().is_some_and(quiet) && state.flush(now) {
             drop(state);
             self.changed.send_replace(());
@@ -187,7 +187,7 @@ impl State {
     }
 }
 
-impl Show {
+impl LiveLog {
     fn new(tracks: &[Track], bound: usize, still: Option<&Frame>, now: Instant) -> Self {
         let (mut mux, log) = (Mux::new(tracks), VecDeque::new());
         if let Some(frame) = still {
@@ -334,14 +334,14 @@ mod tests {
     const STEP: u64 = 40;
 
     struct Play {
-        audience: Arc<Audience>,
+        audience: Arc<Viewers>,
         start: Instant,
         bound: usize,
     }
 
     impl Play {
         fn new(bound: usize) -> Self {
-            let audience = Arc::new(Audience::new([Track::video(Codec::Vp8)].into()));
+            let audience = Arc::new(Viewers::new([Track::video(Codec::Vp8)].into()));
             Self { audience, start: Instant::now(), bound }
         }
 
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_picture_that_stands_for_itself_is_seen_at_once_however_large_and_old() {
-        let audience = Arc::new(Audience::new([Track::video(Codec::Mjpeg)].into()));
+        let audience = Arc::new(Viewers::new([Track::video(Codec::Mjpeg)].into()));
         let (start, time) = (Instant::now(), Duration::ZERO);
         let data = Bytes::from(vec![0xff; 5000]);
         audience.push(&Frame { time, keyframe: true, ..Frame::of(0, data) }, start);

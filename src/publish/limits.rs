@@ -1,6 +1,6 @@
 //! What the server takes on: section `limits` of the configuration, and what one publication may send.
 
-use crate::base::places::Bound;
+use crate::base::quota::Limit;
 use crate::base::units;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -61,17 +61,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(super) fn streams(&self) -> (Bound, Bound) {
-        (Bound("limits.max_streams", self.max_streams), self.per_address())
+    pub(super) fn streams(&self) -> (Limit, Limit) {
+        (Limit("limits.max_streams", self.max_streams), self.per_address())
     }
 
     /// What never connects is one client's stream all the same.
-    pub(super) fn handshakes(&self) -> (Bound, Bound) {
-        (Bound("limits.max_handshakes", self.max_handshakes), self.per_address())
+    pub(super) fn handshakes(&self) -> (Limit, Limit) {
+        (Limit("limits.max_handshakes", self.max_handshakes), self.per_address())
     }
 
-    fn per_address(&self) -> Bound {
-        Bound("limits.max_streams_per_address", self.max_streams_per_address)
+    fn per_address(&self) -> Limit {
+        Limit("limits.max_streams_per_address", self.max_streams_per_address)
     }
 }
 

@@ -9,14 +9,14 @@ mod timeline;
 pub use limits::Limits;
 
 use crate::base::id::{Secret, StreamName};
-use crate::base::places::Full;
+use crate::base::quota::LimitExceeded;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 /// How media comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum Transport {
     /// RTP, negotiated over `/signal` or WHIP.
     Webrtc,
     /// MediaRecorder's output, over `/chunks`.
@@ -25,7 +25,7 @@ pub enum Way {
     Mjpeg,
 }
 
-impl Way {
+impl Transport {
     /// The API's word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl SessionId {
 
 /// Why a publisher is refused. Each has a code of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum PublishError {
     /// The SDP can't be used.
     #[error("{0}")]
     BadSdp(String),
@@ -87,7 +87,7 @@ pub enum Refusal {
     Stopping,
 }
 
-impl Refusal {
+impl PublishError {
     /// The contract's error code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -104,11 +104,11 @@ impl Refusal {
     }
 }
 
-impl From<Full> for Refusal {
-    fn from(full: Full) -> Self {
+impl From<LimitExceeded> for PublishError {
+    fn from(full: LimitExceeded) -> Self {
         match full {
-            Full::Own(limit) => Self::RateLimited(limit),
-            Full::All(limit) => Self::LimitReached(limit),
+            LimitExceeded::Own(limit) => Self::RateLimited(limit),
+            LimitExceeded::All(limit) => Self::LimitReached(limit),
         }
     }
 }

@@ -9,13 +9,13 @@ mod control;
 mod end;
 mod info;
 
-pub use control::NoControl;
+pub use control::ControlError;
 pub use info::{Change, Picture, StreamInfo, What};
 
 use crate::base::clock::Anchor;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::{Counter, metrics};
-use crate::base::places::Place;
+use crate::base::quota::Permit;
 use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
 use crate::catalog::RecordingError;
@@ -25,9 +25,9 @@ use crate::publish::limits::{KEPT, Meter};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
 use crate::publish::timeline::Timeline;
-use crate::publish::{Refusal, SessionId, Way};
+use crate::publish::{PublishError, SessionId, Transport};
 use crate::record::{ByteSink, Progress, Recording};
-use info::Tally;
+use info::StreamCounters;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ struct State {
     pending: Vec<SessionId>,
     /// The session that connected last: its media counts.
     session: Option<SessionId>,
-    way: Option<Way>,
+    way: Option<Transport>,
     /// It has not been lost.
     up: bool,
     stream: Option<Stream>,
@@ -75,13 +75,13 @@ struct State {
     last: Option<Progress>,
     /// Why it is over.
     reason: Option<EndReason>,
-    tally: Tally,
+    tally: StreamCounters,
     /// A new file waits for a keyframe.
     wants_keyframe: bool,
     timeline: Timeline,
     last_media: Option<Instant>,
     /// Its place among the streams, until it is over.
-    place: Option<Place>,
+    place: Option<Permit>,
     meter: Meter,
     flow: Flow,
     /// Counts connections, so that a grace that ran out knows whether anybody came.
@@ -111,7 +111,7 @@ impl Publication {
         record: bool,
         bearer: Option<String>,
         owner: Weak<Inner>,
-        (place, meter): (Place, Meter),
+        (place, meter): (Permit, Meter),
     ) -> Self {
         Self {
             name,
@@ -195,14 +195,14 @@ impl Publication {
     pub fn connected(
         self: &Arc<Self>,
         session: &SessionId,
-        way: Way,
+        way: Transport,
         tracks: &[Track],
         now: Instant,
-    ) -> Result<Option<SessionId>, Refusal> {
+    ) -> Result<Option<SessionId>, PublishError> {
         let owner = self.claimed()?;
         let mut guard = self.lock();
         if self.is_over() {
-            return Err(Refusal::SessionNotFound);
+            return Err(PublishError::SessionNotFound);
         }
         let state = &mut *guard;
         state.pending.retain(|pending| pending != session);
@@ -212,7 +212,7 @@ impl Publication {
         let fits = state.stream.as_ref().is_some_and(|stream| state.timeline.resume(stream.tracks(), tracks));
         if !fits && let Err(failed) = self.begin(&owner, state, session, tracks, now) {
             self.fail_to_begin(guard, failed);
-            return Err(Refusal::DiskFull);
+            return Err(PublishError::DiskFull);
         }
         Ok(state.connect(session, way, now))
     }
@@ -225,13 +225,13 @@ impl Publication {
     pub fn connected_bytes(
         self: &Arc<Self>,
         session: &SessionId,
-        way: Way,
+        way: Transport,
         now: Instant,
-    ) -> Result<ByteSink, Refusal> {
+    ) -> Result<ByteSink, PublishError> {
         let owner = self.claimed()?;
         let mut guard = self.lock();
         if self.is_over() {
-            return Err(Refusal::SessionNotFound);
+            return Err(PublishError::SessionNotFound);
         }
         let state = &mut *guard;
         state.end_file(session, now);
@@ -240,7 +240,7 @@ impl Publication {
             Err(error) => {
                 let failed = self.cannot_start(&error);
                 self.fail_to_begin(guard, failed);
-                return Err(Refusal::DiskFull);
+                return Err(PublishError::DiskFull);
             }
         };
         self.watch(&owner, state, recording);
@@ -254,15 +254,15 @@ impl Publication {
     /// # Errors
     ///
     /// Somebody else was quicker; the publication is over then.
-    pub(crate) fn claim(self: &Arc<Self>) -> Result<(), Refusal> {
+    pub(crate) fn claim(self: &Arc<Self>) -> Result<(), PublishError> {
         self.claimed().map(drop)
     }
 
-    fn claimed(self: &Arc<Self>) -> Result<Arc<Inner>, Refusal> {
-        let owner = self.owner.upgrade().ok_or(Refusal::Stopping)?;
+    fn claimed(self: &Arc<Self>) -> Result<Arc<Inner>, PublishError> {
+        let owner = self.owner.upgrade().ok_or(PublishError::Stopping)?;
         match owner.claim(self) {
             // Whoever ended it has the last word.
-            Ok(()) | Err(Refusal::SessionNotFound) => Ok(owner),
+            Ok(()) | Err(PublishError::SessionNotFound) => Ok(owner),
             Err(refusal) => {
                 self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
                 Err(refusal)
@@ -382,7 +382,7 @@ impl Publication {
     }
 
     /// How its media comes in, once it has; `None` once it is over.
-    pub(super) fn way(&self) -> Option<Option<Way>> {
+    pub(super) fn way(&self) -> Option<Option<Transport>> {
         (!self.is_over()).then(|| self.lock().way)
     }
 
@@ -396,7 +396,7 @@ impl Publication {
 }
 
 impl State {
-    fn new(record: bool, place: Place, meter: Meter) -> Self {
+    fn new(record: bool, place: Permit, meter: Meter) -> Self {
         Self {
             pending: Vec::new(),
             session: None,
@@ -410,7 +410,7 @@ impl State {
             kept: None,
             last: None,
             reason: None,
-            tally: Tally::default(),
+            tally: StreamCounters::default(),
             wants_keyframe: false,
             timeline: Timeline::default(),
             last_media: None,
@@ -423,12 +423,12 @@ impl State {
 
     /// Counts media; the limit that it exceeds.
     fn measure(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
-        let kept = if self.way == Some(Way::Chunks) { KEPT } else { Duration::ZERO };
+        let kept = if self.way == Some(Transport::Chunks) { KEPT } else { Duration::ZERO };
         self.meter.take(bytes, kept, now)
     }
 
     /// A session is up; returns the one it replaces.
-    fn connect(&mut self, session: &SessionId, way: Way, now: Instant) -> Option<SessionId> {
+    fn connect(&mut self, session: &SessionId, way: Transport, now: Instant) -> Option<SessionId> {
         let counts = &metrics().publications;
         if self.generation == 0 {
             counts.connected.inc([way.as_str()]);

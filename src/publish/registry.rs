@@ -2,14 +2,14 @@
 
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::metrics::{Scrape, metrics};
-use crate::base::places::{Party, Place, Places};
+use crate::base::quota::{ClientKey, Permit, Quota};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::catalog::RecordingError;
 use crate::live::Stream;
 use crate::publish::limits::Meter;
-use crate::publish::publication::{Change, NoControl, Publication, StreamInfo, What};
-use crate::publish::{Limits, Refusal, SessionId, Way};
+use crate::publish::publication::{Change, ControlError, Publication, StreamInfo, What};
+use crate::publish::{Limits, PublishError, SessionId, Transport};
 use crate::record::{Begun, Recordings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,8 +40,8 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     pub(super) grace: Duration,
     pub(super) limits: Limits,
-    streams: Places,
-    handshakes: Places,
+    streams: Quota,
+    handshakes: Quota,
     /// One for each secret that is remembered after the end.
     memory: Arc<Semaphore>,
     maps: Mutex<Maps>,
@@ -60,7 +60,7 @@ struct Maps {
 impl Publications {
     /// No publications yet.
     pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, limits: &Limits) -> Self {
-        let places = |(all, each)| Places::new(all, each);
+        let places = |(all, each)| Quota::new(all, each);
         let (streams, handshakes) = (places(limits.streams()), places(limits.handshakes()));
         let (limits, memory, maps) = (limits.clone(), Arc::new(Semaphore::new(MEMORY)), Mutex::default());
         let changes = broadcast::Sender::new(CHANGES);
@@ -69,7 +69,7 @@ impl Publications {
     }
 
     /// A place for a WebRTC session that has yet to connect.
-    pub(crate) fn handshake(&self, client: Option<Party>) -> Result<Place, Refusal> {
+    pub(crate) fn handshake(&self, client: Option<ClientKey>) -> Result<Permit, PublishError> {
         Ok(self.inner.handshakes.enter(client)?)
     }
 
@@ -80,25 +80,25 @@ impl Publications {
         record: bool,
         resume: Option<&Secret>,
         bearer: Option<String>,
-        client: Option<Party>,
-    ) -> Result<Arc<Publication>, Refusal> {
+        client: Option<ClientKey>,
+    ) -> Result<Arc<Publication>, PublishError> {
         // A call to the operating system, so before the lock.
-        let room = if record { self.inner.recordings.room() } else { Ok(()) };
+        let room = if record { self.inner.recordings.has_space() } else { Ok(()) };
         let mut maps = self.inner.lock();
         if maps.stopping {
-            return Err(Refusal::Stopping);
+            return Err(PublishError::Stopping);
         }
         if let Some(resume) = resume {
             let held = maps.secrets.get(resume).filter(|held| held.name() == name && !held.is_over());
-            return held.cloned().ok_or(Refusal::ResumeExpired);
+            return held.cloned().ok_or(PublishError::ResumeExpired);
         }
         if let Some(held) = maps.names.get(name).filter(|held| held.needs_name()) {
             let may = held.may_be_taken_over(bearer.as_deref());
-            return if may { Ok(held.clone()) } else { Err(Refusal::StreamBusy(name.clone())) };
+            return if may { Ok(held.clone()) } else { Err(PublishError::StreamBusy(name.clone())) };
         }
         let place = self.inner.streams.enter(client)?;
         if matches!(room, Err(RecordingError::DiskFull)) {
-            return Err(Refusal::DiskFull);
+            return Err(PublishError::DiskFull);
         }
         let owner = Arc::downgrade(&self.inner);
         let meter = Meter::new(&self.inner.limits, Instant::now());
@@ -134,9 +134,9 @@ impl Publications {
     }
 
     /// Ends one stream.
-    pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
+    pub fn kick(&self, name: &StreamName) -> Result<(), PublishError> {
         let held = self.inner.lock().names.get(name).filter(|held| !held.is_over()).cloned();
-        held.ok_or(Refusal::SessionNotFound)?.end(EndReason::Kicked, Instant::now());
+        held.ok_or(PublishError::SessionNotFound)?.end(EndReason::Kicked, Instant::now());
         Ok(())
     }
 
@@ -144,11 +144,11 @@ impl Publications {
     pub fn gauges(&self, scrape: &mut Scrape) {
         let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
         let ways: Vec<_> = all.iter().filter_map(|publication| publication.way()).collect();
-        let of = |way: Option<Way>| ways.iter().filter(|other| **other == way).count() as u64;
+        let of = |way: Option<Transport>| ways.iter().filter(|other| **other == way).count() as u64;
         let values = [
-            (Way::Webrtc.as_str(), of(Some(Way::Webrtc))),
-            (Way::Chunks.as_str(), of(Some(Way::Chunks))),
-            (Way::Mjpeg.as_str(), of(Some(Way::Mjpeg))),
+            (Transport::Webrtc.as_str(), of(Some(Transport::Webrtc))),
+            (Transport::Chunks.as_str(), of(Some(Transport::Chunks))),
+            (Transport::Mjpeg.as_str(), of(Some(Transport::Mjpeg))),
             ("none", of(None)),
         ];
         let help = "Publications by way in; none: they have not connected yet";
@@ -164,17 +164,17 @@ impl Publications {
     }
 
     /// A stream's media goes to a new file from now on.
-    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, NoControl> {
+    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, ControlError> {
         self.live(name)?.begin_file()
     }
 
     /// A stream is recorded no longer, and goes on.
-    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, NoControl> {
+    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, ControlError> {
         self.live(name)?.stop_recording()
     }
 
-    fn live(&self, name: &StreamName) -> Result<Arc<Publication>, NoControl> {
-        self.inner.lock().names.get(name).cloned().ok_or(NoControl::NotLive)
+    fn live(&self, name: &StreamName) -> Result<Arc<Publication>, ControlError> {
+        self.inner.lock().names.get(name).cloned().ok_or(ControlError::NotLive)
     }
 
     /// Takes no more offers.
@@ -195,14 +195,14 @@ impl Publications {
 impl Inner {
     /// Gives the name to whoever connects first; one that leaves, or whose file is being sealed, needs it
     /// no more.
-    pub(crate) fn claim(&self, publication: &Arc<Publication>) -> Result<(), Refusal> {
+    pub(crate) fn claim(&self, publication: &Arc<Publication>) -> Result<(), PublishError> {
         let mut maps = self.lock();
         if publication.is_over() {
             // Under the lock that its release needs: a name taken after that would never be free again.
-            return Err(Refusal::SessionNotFound);
+            return Err(PublishError::SessionNotFound);
         }
         if maps.stopping {
-            return Err(Refusal::Stopping);
+            return Err(PublishError::Stopping);
         }
         let holder = maps.names.entry(publication.name().clone()).or_insert_with(|| publication.clone());
         if !holder.needs_name() {
@@ -211,7 +211,7 @@ impl Inner {
         if Arc::ptr_eq(holder, publication) {
             Ok(())
         } else {
-            Err(Refusal::StreamBusy(publication.name().clone()))
+            Err(PublishError::StreamBusy(publication.name().clone()))
         }
     }
 
@@ -287,10 +287,10 @@ mod tests {
         let all = publications(dir.path());
         let (ended, late) = offered(&all, true);
         ended.end(EndReason::Kicked, Instant::now());
-        assert!(ended.connected(&late, Way::Webrtc, &TRACKS, Instant::now()).is_err());
+        assert!(ended.connected(&late, Transport::Webrtc, &TRACKS, Instant::now()).is_err());
         assert!(all.list().is_empty(), "{:?}", all.list());
         let (next, session) = offered(&all, true);
-        next.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        next.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         assert_eq!(all.list().len(), 1);
     }
 
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(publication.session(), Some(second.clone()), "whom a re-offer is for");
         publication.lost(&second, Instant::now());
         assert_eq!(word(&publication), "FAILED");
-        assert!(publication.connected(&second, Way::Webrtc, &TRACKS, Instant::now()).is_err());
+        assert!(publication.connected(&second, Transport::Webrtc, &TRACKS, Instant::now()).is_err());
     }
 
     #[tokio::test]
@@ -314,18 +314,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
         let (first, session) = offered(&all, true);
-        first.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        first.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         let name = first.name().clone();
-        assert!(matches!(all.reserve(&name, true, None, None, None), Err(Refusal::StreamBusy(_))));
+        assert!(matches!(all.reserve(&name, true, None, None, None), Err(PublishError::StreamBusy(_))));
         all.kick(&name).unwrap();
-        assert_eq!(all.kick(&name), Err(Refusal::SessionNotFound), "kicked twice");
+        assert_eq!(all.kick(&name), Err(PublishError::SessionNotFound), "kicked twice");
         // Its recorder has not run yet.
         assert_eq!(word(&first), "PENDING");
         let (second, session) = offered(&all, true);
-        second.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        second.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         let _ = first.status().wait_for(Status::is_final).await.unwrap();
         let again = all.reserve(&name, true, None, None, None);
-        assert!(matches!(again, Err(Refusal::StreamBusy(_))), "it was freed");
+        assert!(matches!(again, Err(PublishError::StreamBusy(_))), "it was freed");
     }
 
     #[tokio::test]
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(word(&never), "UNPUBLISHED");
 
         let (publication, session) = offered(&all, false);
-        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        publication.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         publication.lost(&session, Instant::now());
         assert_eq!(word(&publication), "PENDING", "it is not waited for");
         all.waiting_for(&session).unwrap().end(EndReason::Stopped, Instant::now());
@@ -349,13 +349,16 @@ mod tests {
     async fn streams_are_bounded_in_all_and_for_one_client_until_they_end() {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
-        let client = Party::of("198.51.100.1".parse().unwrap());
+        let client = ClientKey::of("198.51.100.1".parse().unwrap());
         let reserve =
             |n: usize, client| all.reserve(&format!("name {n}").parse().unwrap(), false, None, None, client);
         let mut held: Vec<_> = (0..3).map(|n| reserve(n, client).unwrap()).collect();
-        assert_eq!(reserve(3, client).unwrap_err(), Refusal::RateLimited("limits.max_streams_per_address"));
+        assert_eq!(
+            reserve(3, client).unwrap_err(),
+            PublishError::RateLimited("limits.max_streams_per_address")
+        );
         held.extend((3..10).map(|n| reserve(n, None).unwrap()));
-        assert_eq!(reserve(10, None).unwrap_err(), Refusal::LimitReached("limits.max_streams"));
+        assert_eq!(reserve(10, None).unwrap_err(), PublishError::LimitReached("limits.max_streams"));
         held[0].end(EndReason::Stopped, Instant::now());
         reserve(11, client).unwrap();
     }
@@ -383,7 +386,7 @@ mod tests {
         let limits = Limits { max_bytes: 1000, ..Limits::default() };
         let all = Publications::new(recordings, Tasks::new(), Duration::ZERO, &limits);
         let (publication, session) = offered(&all, false);
-        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
+        publication.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         for _ in 0..11 {
             assert!(!publication.is_over());
             let data = vec![0; 100].into();
@@ -403,9 +406,9 @@ mod tests {
         let bytes = all.reserve(&"bytes".parse().unwrap(), true, None, None, None).unwrap();
         // Whoever asked it now would get an error.
         std::fs::remove_dir_all(&folder).unwrap();
-        assert!(all.inner.recordings.room().is_err());
-        publication.connected(&session, Way::Webrtc, &TRACKS, Instant::now()).unwrap();
-        bytes.connected_bytes(&self::session(), Way::Chunks, Instant::now()).unwrap();
+        assert!(all.inner.recordings.has_space().is_err());
+        publication.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
+        bytes.connected_bytes(&self::session(), Transport::Chunks, Instant::now()).unwrap();
     }
 
     /// A picture that stands for itself.
@@ -418,7 +421,7 @@ mod tests {
     /// On air with pictures, and what becomes of it.
     fn on_air(all: &Publications, record: bool) -> (Arc<Publication>, SessionId) {
         let (publication, session) = offered(all, record);
-        publication.connected(&session, Way::Mjpeg, &[PICTURES], Instant::now()).unwrap();
+        publication.connected(&session, Transport::Mjpeg, &[PICTURES], Instant::now()).unwrap();
         picture(&publication, &session, 0);
         (publication, session)
     }
@@ -439,16 +442,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
         let name = "name".parse().unwrap();
-        assert!(matches!(all.begin_file(&name), Err(NoControl::NotLive)));
+        assert!(matches!(all.begin_file(&name), Err(ControlError::NotLive)));
         let mut changes = all.changes();
         let (publication, session) = on_air(&all, false);
-        assert!(matches!(all.stop_recording(&name), Err(NoControl::NotRecorded)));
+        assert!(matches!(all.stop_recording(&name), Err(ControlError::NotRecorded)));
         let first = all.begin_file(&name).unwrap();
         assert_eq!((first.continues, first.waits), (None, false));
         assert_eq!(all.list()[0].recording, Some(first.recording.clone()));
         picture(&publication, &session, 100);
         assert_eq!(all.stop_recording(&name).unwrap(), first.recording);
-        assert!(matches!(all.stop_recording(&name), Err(NoControl::NotRecorded)));
+        assert!(matches!(all.stop_recording(&name), Err(ControlError::NotRecorded)));
         assert_eq!((all.list()[0].recording.clone(), word(&publication)), (None, "PUBLISHING"));
         picture(&publication, &session, 200);
         let second = all.begin_file(&name).unwrap();
@@ -458,7 +461,7 @@ mod tests {
         all.kick(&name).unwrap();
         let last = last(&publication).await;
         assert_eq!(kept(&last), Some((&second.recording, EndReason::Kicked)));
-        assert!(all.list().is_empty() && matches!(all.begin_file(&name), Err(NoControl::NotLive)));
+        assert!(all.list().is_empty() && matches!(all.begin_file(&name), Err(ControlError::NotLive)));
         let told: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok())
             .map(|change| (change.what, change.info.recording))
             .collect();

@@ -9,7 +9,7 @@ use crate::catalog::manifest::Manifest;
 use crate::disk::space::is_full;
 use crate::record::again::Again;
 use crate::record::file::is_changed;
-use crate::record::writer::{Opening, Take};
+use crate::record::writer::{FileWriter, Opening};
 use crate::record::{Event, Progress, Shared, recover};
 use futures_util::future::OptionFuture;
 use std::io;
@@ -23,7 +23,7 @@ pub(super) enum Stage {
     /// The first frame is there, the manifest is on its way to the disk, the file is not yet created.
     Opening(Opening, Option<oneshot::Receiver<io::Result<()>>>),
     /// Writing.
-    Writing(Box<Take>),
+    Writing(Box<FileWriter>),
     /// The file is in other hands: being written, or lost with a thread that died.
     Nothing,
 }
@@ -79,7 +79,7 @@ impl Closing {
         }
     }
 
-    async fn seal(&self, mut take: Take, mut end: End) -> Progress {
+    async fn seal(&self, mut take: FileWriter, mut end: End) -> Progress {
         let id = take.manifest.id.clone();
         if let Some(sync) = take.sync.take()
             && let Err(error) = sync.await.map_err(io::Error::other).flatten()

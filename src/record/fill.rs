@@ -25,7 +25,7 @@ pub struct Filled {
 #[derive(Debug)]
 pub(super) struct Holes {
     tick: Duration,
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
     left: Vec<String>,
     count: usize,
     silence: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Holes {
 
 /// A track of sound that can be filled.
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     number: u64,
     silence: Silence,
     /// Blocks so far.
@@ -77,7 +77,7 @@ impl Holes {
         let Some(mut silence) = silence else { return self.left.push(track.codec_id.clone()) };
         silence.begin(Duration::ZERO);
         let (number, newest) = (track.number, Duration::ZERO);
-        self.lanes.push(Lane { number, silence, blocks: 0, newest, rows: Vec::new() });
+        self.lanes.push(TrackState { number, silence, blocks: 0, newest, rows: Vec::new() });
     }
 
     fn block(&mut self, block: &StoredBlock<'_>) {

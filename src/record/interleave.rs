@@ -14,12 +14,12 @@ const MAX_LAST_INTERVAL: Duration = Duration::from_secs(1);
 /// tap before it is bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Interleaver {
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
     clock: Clock,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     kind: Kind,
     held: VecDeque<Held>,
     /// The newest frame: its time, and when it was pushed.
@@ -49,7 +49,7 @@ pub(super) struct Held {
 impl Interleaver {
     /// Fills holes of sound that did not come within `window` of what it belongs to; `None` leaves them.
     pub fn new(tracks: &[Track], window: Option<Duration>) -> Self {
-        let lane = |track: &Track| Lane {
+        let lane = |track: &Track| TrackState {
             kind: track.codec.kind(),
             held: VecDeque::new(),
             newest: None,
@@ -102,7 +102,7 @@ impl Interleaver {
 
     /// Takes the holes that no frame has ended: nothing comes any more.
     pub fn rest(&mut self) -> Vec<Gap> {
-        let rest = |(track, lane): (usize, &mut Lane)| {
+        let rest = |(track, lane): (usize, &mut TrackState)| {
             let loss = |(from, to)| Gap { track, from, to, reason: GapReason::Loss };
             match (lane.gap.take(), lane.dropped.take().map(loss)) {
                 (gap, Some(dropped)) => Some(union(gap, dropped)),
@@ -219,7 +219,7 @@ impl Interleaver {
 
     /// Whether pictures have come within `patience`.
     pub fn has_pictures(&self, now: Instant, patience: Duration) -> bool {
-        let fresh = |lane: &Lane| lane.newest.is_some_and(|(_, at)| at + patience > now);
+        let fresh = |lane: &TrackState| lane.newest.is_some_and(|(_, at)| at + patience > now);
         self.lanes.iter().any(|lane| lane.kind == Kind::Video && fresh(lane))
     }
 
@@ -252,7 +252,7 @@ impl Interleaver {
     }
 }
 
-impl Lane {
+impl TrackState {
     /// Leaves out what comes before the first keyframe that waits, or what waits, if there is none.
     fn begin_anew(&mut self, track: usize) {
         let keyframe = self.held.iter().position(|held| held.frame.keyframe);

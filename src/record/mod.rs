@@ -272,8 +272,8 @@ impl Recordings {
     }
 
     /// Whether there is space to record. Blocking; what starts afterwards goes by the answer.
-    pub fn room(&self) -> Result<(), RecordingError> {
-        if self.shared.space.room()? { Ok(()) } else { Err(RecordingError::DiskFull) }
+    pub fn has_space(&self) -> Result<(), RecordingError> {
+        if self.shared.space.has_space()? { Ok(()) } else { Err(RecordingError::DiskFull) }
     }
 
     /// Repairs what the last run left unfinished (S3), beside everything else, and announces each file
@@ -390,7 +390,7 @@ impl Recordings {
         let deleted = self.shared.catalog.delete(id).await?;
         // What begins goes by what was seen last, and there may be space again.
         let space = self.shared.space.clone();
-        let _ = self.shared.disk.write(move || space.room()).await;
+        let _ = self.shared.disk.write(move || space.has_space()).await;
         Ok(deleted)
     }
 

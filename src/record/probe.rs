@@ -90,7 +90,7 @@ fn look(dir: &Path, space: &Space, told: bool) -> Condition {
     }
     Condition {
         writable: tried.is_ok(),
-        room: space.room().unwrap_or(false),
+        room: space.has_space().unwrap_or(false),
         space: space_of(dir).ok().flatten(),
     }
 }

@@ -14,7 +14,7 @@ use crate::media::{Event as MediaEvent, Frame, Kind, Track};
 use crate::record::close::{Closing, End, Stage};
 use crate::record::control::Files;
 use crate::record::interleave::{Held, Interleaver};
-use crate::record::writer::{Opening, Take};
+use crate::record::writer::{FileWriter, Opening};
 use crate::record::{Progress, Shared};
 use go_on::Failures;
 use std::collections::VecDeque;
@@ -337,14 +337,14 @@ impl Recorder {
         Ok(())
     }
 
-    async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<Take>> {
+    async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<FileWriter>> {
         let Some(first) = self.queue.peek(limit) else { return Ok(None) };
         let first = Held { at: first.at, frame: first.frame.clone(), gap: None, silent: false };
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
             let space = shared.space.clone();
-            Take::create(&config.dir, shared.mode, &opening, &first, config.flush_interval, space)
+            FileWriter::create(&config.dir, shared.mode, &opening, &first, config.flush_interval, space)
         };
         self.shared.disk.write(work).await?.map(Some)
     }

@@ -8,7 +8,7 @@ mod copy;
 mod source;
 
 use crate::catalog::names::PART;
-use crate::container::webm::{self, Hole, Lack, Mended, Own, Patch, Plan, ReadError, Refused, Seal};
+use crate::container::webm::{self, Hole, Lack, Mended, OwnHead, Patch, Plan, ReadError, RemuxError, Seal};
 use crate::disk::space::Space;
 use crate::disk::sync_dir;
 use crate::media::{Codec, Kind};
@@ -50,8 +50,8 @@ impl From<ReadError> for RepairError {
     }
 }
 
-impl From<Refused> for RepairError {
-    fn from(error: Refused) -> Self {
+impl From<RemuxError> for RepairError {
+    fn from(error: RemuxError) -> Self {
         Self::Beyond(error.to_string())
     }
 }
@@ -155,7 +155,7 @@ fn repair_foreign_part(source: &Source, part: &Path, watch: &mut Watch<'_>) -> R
     let strange =
         plan.tick != Duration::from_millis(1) || repaired.tracks.iter().any(|track| track.codec().is_none());
     if plan.ours && strange {
-        return Err(Refused::Tracks.into());
+        return Err(RemuxError::Tracks.into());
     }
     if plan.is_whole() {
         source.file.sync_all()?;
@@ -261,7 +261,7 @@ fn cover(file: &File, patches: &[Patch]) -> io::Result<()> {
     if patches.is_empty() { Ok(()) } else { file.sync_data() }
 }
 
-fn sealed(own: &Own, mended: &Mended, seal: &Seal, done: Done, before: u64) -> Repaired {
+fn sealed(own: &OwnHead, mended: &Mended, seal: &Seal, done: Done, before: u64) -> Repaired {
     let track = |(index, track): (usize, &webm::TrackIndex)| RepairedTrack {
         number: own.layout.tracks[index].number,
         kind: Some(track.kind),

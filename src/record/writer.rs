@@ -26,7 +26,7 @@ const MAX_GAPS: usize = 1_000;
 
 /// One file being written.
 #[derive(Debug)]
-pub(super) struct Take {
+pub(super) struct FileWriter {
     /// What its manifest says so far.
     pub manifest: Manifest,
     /// A sync that runs beside the writing.
@@ -102,7 +102,7 @@ impl Opening {
     }
 }
 
-impl Take {
+impl FileWriter {
     /// Creates the file; its time 0 is the stream's `first`. Blocking.
     pub fn create(
         dir: &Path,
@@ -355,7 +355,8 @@ mod tests {
         let ms = Duration::from_millis;
         let frame = Frame { time: ms(500), keyframe: true, ..Frame::of(0, Bytes::new()) };
         let first = Held { at: Instant::now(), frame, gap: None, silent: false };
-        let mut take = Take::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
+        let mut take =
+            FileWriter::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
         take.note_gap(gap(100, 400));
         assert!(take.gaps.is_empty(), "a hole before the file");
@@ -396,7 +397,7 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         let mut take =
-            Take::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
+            FileWriter::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
         for second in 0..3600 {
             for step in 0..50 {
                 take.push(held(1, second * 1000 + step * 20, true));

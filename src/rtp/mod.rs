@@ -12,7 +12,6 @@
 
 mod codec;
 mod keyframe;
-mod lane;
 mod red;
 mod reorder;
 mod sequence;
@@ -20,12 +19,13 @@ mod silence;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod track;
 
 use crate::media::{self, Event, Frame, Gap, GapReason, Track};
 pub use crate::rtp::codec::vp8::keyframe_size;
 pub use crate::rtp::keyframe::Reason as KeyframeReason;
-use crate::rtp::lane::{Kind, Lane, Untimed};
 use crate::rtp::sync::Timeline;
+use crate::rtp::track::{Kind, TrackState, Untimed};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Pipeline {
     origin: Instant,
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
     timeline: Timeline,
     events: VecDeque<Event>,
     feedback: VecDeque<Feedback>,
@@ -127,7 +127,7 @@ impl Pipeline {
         let leader = tracks.iter().position(is_video).unwrap_or(0);
         Self {
             origin,
-            lanes: tracks.iter().map(|setup| Lane::new(setup, &config)).collect(),
+            lanes: tracks.iter().map(|setup| TrackState::new(setup, &config)).collect(),
             timeline: Timeline::new(tracks.len(), leader),
             events: VecDeque::new(),
             feedback: VecDeque::new(),
@@ -186,7 +186,7 @@ impl Pipeline {
 
     /// When `handle_timeout` is next needed.
     pub fn deadline(&self) -> Option<Instant> {
-        let of = |lane: &Lane| {
+        let of = |lane: &TrackState| {
             let keyframe = match &lane.kind {
                 // One that passed while the track fell silent waits for its next packet.
                 Kind::Video { keyframes, .. } => keyframes

@@ -9,17 +9,17 @@
 //! What peers send reaches code of others (ICE, DTLS, SRTP, SDP). A panic in there must be the end of that
 //! peer's session and not of everybody's, so the loop takes every step of a session through [`contained`].
 
+use crate::base::heartbeat::Heartbeat;
 use crate::base::metrics::metrics;
-use crate::base::places::Place;
-use crate::base::pulse::Pulse;
+use crate::base::quota::Permit;
 use crate::base::reason::EndReason;
 use crate::media::GapReason;
 use crate::publish::publication::Publication;
-use crate::publish::{Refusal, SessionId, Way};
+use crate::publish::{PublishError, SessionId, Transport};
 use crate::webrtc::route::{Kind, Transaction};
 use crate::webrtc::session::{Answer, Event, Gone, Session};
 use crate::webrtc::socket::Socket;
-use crate::webrtc::tally::Tally;
+use crate::webrtc::stats::LoopStats;
 use crate::webrtc::{Candidate, Patch, Patched};
 use bytes::BytesMut;
 use std::cmp::Reverse;
@@ -46,7 +46,7 @@ const TRANSACTIONS: usize = 32;
 /// Addresses, or media sources, of one session that are kept; the oldest is forgotten.
 const ROUTES: usize = 16;
 
-type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+type Reply<T> = oneshot::Sender<Result<T, PublishError>>;
 
 /// What the rest of the server asks of the loop.
 pub(super) enum Command {
@@ -54,7 +54,7 @@ pub(super) enum Command {
         id: SessionId,
         session: Box<Session>,
         publication: Arc<Publication>,
-        handshake: Place,
+        handshake: Permit,
     },
     Candidate {
         id: SessionId,
@@ -88,7 +88,7 @@ struct Entry {
     session: Box<Session>,
     publication: Arc<Publication>,
     /// Its place among those that have yet to connect.
-    handshake: Option<Place>,
+    handshake: Option<Permit>,
     /// ICE user fragments, addresses and media sources routed here.
     ufrags: VecDeque<String>,
     addresses: VecDeque<SocketAddr>,
@@ -127,8 +127,10 @@ fn contained<T>(entry: &mut Entry, step: impl FnOnce(&mut Entry) -> T) -> Option
 }
 
 /// What an offer or a candidate is answered that made its session panic.
-pub(super) fn unusable() -> Refusal {
-    Refusal::BadSdp("this can't be dealt with, which is a fault of the server: its log says more".to_owned())
+pub(super) fn unusable() -> PublishError {
+    PublishError::BadSdp(
+        "this can't be dealt with, which is a fault of the server: its log says more".to_owned(),
+    )
 }
 
 /// The loop's state.
@@ -143,11 +145,11 @@ pub(super) struct Engine {
     by_transaction: HashMap<Transaction, Key>,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
-    tally: Tally,
+    tally: LoopStats,
 }
 
 impl Engine {
-    pub fn new(socket: Socket, pulse: Pulse) -> Self {
+    pub fn new(socket: Socket, pulse: Heartbeat) -> Self {
         Self {
             socket,
             sessions: HashMap::new(),
@@ -159,7 +161,7 @@ impl Engine {
             by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
-            tally: Tally::new(pulse),
+            tally: LoopStats::new(pulse),
         }
     }
 
@@ -312,7 +314,7 @@ impl Engine {
                         entry.span.in_scope(|| info!("connected"));
                         entry.handshake = None;
                         let tracks = entry.session.tracks();
-                        match entry.publication.connected(&entry.id, Way::Webrtc, &tracks, now) {
+                        match entry.publication.connected(&entry.id, Transport::Webrtc, &tracks, now) {
                             Ok(old) => replaced = old,
                             Err(_) => over = Some(Over::Refused),
                         }
@@ -430,7 +432,13 @@ impl Engine {
         }
     }
 
-    fn add(&mut self, id: SessionId, session: Box<Session>, publication: Arc<Publication>, handshake: Place) {
+    fn add(
+        &mut self,
+        id: SessionId,
+        session: Box<Session>,
+        publication: Arc<Publication>,
+        handshake: Permit,
+    ) {
         let key = self.next_key;
         self.next_key += 1;
         let ufrag = session.ufrag().to_owned();
@@ -460,10 +468,10 @@ impl Engine {
     fn with<T>(
         &mut self,
         id: &SessionId,
-        act: impl FnOnce(&mut Entry) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let key = *self.by_id.get(id).ok_or(Refusal::SessionNotFound)?;
-        let entry = self.sessions.get_mut(&key).ok_or(Refusal::SessionNotFound)?;
+        act: impl FnOnce(&mut Entry) -> Result<T, PublishError>,
+    ) -> Result<T, PublishError> {
+        let key = *self.by_id.get(id).ok_or(PublishError::SessionNotFound)?;
+        let entry = self.sessions.get_mut(&key).ok_or(PublishError::SessionNotFound)?;
         let result = contained(entry, act).unwrap_or_else(|| Err(unusable()));
         let ufrag = entry.session.ufrag().to_owned();
         if !entry.ufrags.contains(&ufrag) {
@@ -503,13 +511,13 @@ enum Over {
     Refused,
 }
 
-fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, Refusal> {
+fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, PublishError> {
     if patch.if_match == ["*"] {
         let (fragment, etag) = session.restart(&patch.fragment, now)?;
         return Ok(Patched::Restarted { fragment, etag });
     }
     if !patch.if_match.contains(&session.etag()) {
-        return Err(Refusal::StaleEtag);
+        return Err(PublishError::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {
         session.add_candidate(&candidate)?;
@@ -547,7 +555,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (webrtc, mut commands) = held(dir.path(), 2);
         let config = Config { udp_bind: "127.0.0.1:0".to_owned(), ..Config::default() };
-        let mut engine = Engine::new(Socket::bind(&config, true).unwrap(), Pulse::new("test"));
+        let mut engine = Engine::new(Socket::bind(&config, true).unwrap(), Heartbeat::new("test"));
         let now = Instant::now();
         let mut accepted = Vec::new();
         for name in ["breaks", "other"] {
@@ -559,7 +567,7 @@ mod tests {
         assert_eq!(broken, Err(unusable()));
         engine.settle(now);
         let is_there = |entry: &mut Entry| Ok(entry.broken);
-        assert_eq!(engine.with(&accepted[0].session, is_there), Err(Refusal::SessionNotFound));
+        assert_eq!(engine.with(&accepted[0].session, is_there), Err(PublishError::SessionNotFound));
         assert_eq!(engine.with(&accepted[1].session, is_there), Ok(false), "the other one goes on");
         assert_eq!((engine.by_ufrag.len(), engine.sessions.len()), (1, 1), "routes and sessions");
         assert!(matches!(*accepted[0].status.borrow(), Status::Failed { .. }), "{:?}", accepted[0].status);

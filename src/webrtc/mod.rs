@@ -12,22 +12,22 @@ pub mod session;
 mod simulcast;
 mod socket;
 mod sources;
-mod tally;
+mod stats;
 #[cfg(test)]
 mod tests;
 
+use crate::base::critical::CriticalTask;
+use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::metrics::metrics;
-use crate::base::places::Party;
-use crate::base::pulse::Pulse;
+use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::base::vitals::Vital;
 use crate::live::Stream;
-use crate::publish::publication::{NoControl, Publication, StreamInfo};
+use crate::publish::publication::{ControlError, Publication, StreamInfo};
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
-use crate::publish::{Refusal, SessionId};
+use crate::publish::{PublishError, SessionId};
 use crate::record::Begun;
 use crate::webrtc::engine::{Command, Engine};
 use crate::webrtc::offer::Refused;
@@ -129,7 +129,7 @@ pub struct Offer {
     /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
     pub session: Option<SessionId>,
     /// Whose share of the limits it takes.
-    pub client: Option<Party>,
+    pub client: Option<ClientKey>,
 }
 
 /// The publication is accepted.
@@ -180,7 +180,7 @@ pub struct WebRtc {
     config: Arc<Config>,
     candidates: Arc<[SocketAddr]>,
     local_addr: SocketAddr,
-    pulse: Pulse,
+    pulse: Heartbeat,
 }
 
 impl WebRtc {
@@ -192,7 +192,7 @@ impl WebRtc {
         config: Config,
         local_only: bool,
         publications: Publications,
-        alive: Vital,
+        alive: CriticalTask,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let socket = {
@@ -202,7 +202,7 @@ impl WebRtc {
         let local_addr = socket.local_addr()?;
         let candidates = socket.addresses.told().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
-        let pulse = Pulse::new("media engine");
+        let pulse = Heartbeat::new("media engine");
         let engine = Engine::new(socket, pulse.clone());
         std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
@@ -212,7 +212,7 @@ impl WebRtc {
     }
 
     /// Whether the engine turns.
-    pub fn pulse(&self) -> &Pulse {
+    pub fn pulse(&self) -> &Heartbeat {
         &self.pulse
     }
 
@@ -227,7 +227,7 @@ impl WebRtc {
     }
 
     /// Answers an offer.
-    pub async fn accept(&self, offer: Offer) -> Result<Accepted, Refusal> {
+    pub async fn accept(&self, offer: Offer) -> Result<Accepted, PublishError> {
         let answered = self.answer(offer).await;
         if let Err(refusal) = &answered {
             metrics().publications.refused.inc([refusal.code()]);
@@ -235,7 +235,7 @@ impl WebRtc {
         answered
     }
 
-    async fn answer(&self, offer: Offer) -> Result<Accepted, Refusal> {
+    async fn answer(&self, offer: Offer) -> Result<Accepted, PublishError> {
         let mut known = offer.session;
         if let Some(held) =
             offer.resume.as_ref().and_then(|resume| self.publications.find(&offer.stream, resume))
@@ -253,14 +253,14 @@ impl WebRtc {
             match self.ask(reoffer).await {
                 Ok(Some((answer, publication))) => return Ok(accepted(id, answer, &publication)),
                 Ok(None) => {}
-                Err(Refusal::SessionNotFound) if offer.resume.is_some() => {}
+                Err(PublishError::SessionNotFound) if offer.resume.is_some() => {}
                 Err(refusal) => return Err(refusal),
             }
         }
         let handshake = self.publications.handshake(offer.client)?;
         // The one wait comes before anything is reserved: a caller that leaves meanwhile has taken nothing
         // that only the engine would give back.
-        let permit = self.commands.reserve().await.map_err(|_| Refusal::Stopping)?;
+        let permit = self.commands.reserve().await.map_err(|_| PublishError::Stopping)?;
         let Offer { record, resume, bearer, client, .. } = offer;
         let publication =
             self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
@@ -292,28 +292,28 @@ impl WebRtc {
         let (held, session) = (publication.clone(), Box::new(session));
         permit.send(Command::Add { id: id.clone(), session, publication, handshake });
         if self.commands.is_closed() {
-            held.refused(&id, &Refusal::Stopping);
-            return Err(Refusal::Stopping);
+            held.refused(&id, &PublishError::Stopping);
+            return Err(PublishError::Stopping);
         }
         Ok(accepted)
     }
 
     /// Adds a candidate of the peer (an empty one ends them).
-    pub async fn candidate(&self, session: &SessionId, candidate: Candidate) -> Result<(), Refusal> {
+    pub async fn candidate(&self, session: &SessionId, candidate: Candidate) -> Result<(), PublishError> {
         self.ask(|reply| Command::Candidate { id: session.clone(), candidate, reply }).await
     }
 
     /// WHIP PATCH.
-    pub async fn patch(&self, session: &SessionId, patch: Patch) -> Result<Patched, Refusal> {
+    pub async fn patch(&self, session: &SessionId, patch: Patch) -> Result<Patched, PublishError> {
         self.ask(|reply| Command::Patch { id: session.clone(), patch, reply }).await
     }
 
     /// Ends the session's publication; its status tells when the file is sealed.
     /// A session that was lost can be stopped as long as it is waited for.
-    pub async fn stop(&self, session: &SessionId, reason: EndReason) -> Result<(), Refusal> {
+    pub async fn stop(&self, session: &SessionId, reason: EndReason) -> Result<(), PublishError> {
         match self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await {
-            Err(Refusal::SessionNotFound) => {
-                let waiting = self.publications.waiting_for(session).ok_or(Refusal::SessionNotFound)?;
+            Err(PublishError::SessionNotFound) => {
+                let waiting = self.publications.waiting_for(session).ok_or(PublishError::SessionNotFound)?;
                 waiting.end(reason, Instant::now());
                 Ok(())
             }
@@ -332,17 +332,17 @@ impl WebRtc {
     }
 
     /// A stream's media goes to a new file from now on.
-    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, NoControl> {
+    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, ControlError> {
         self.publications.begin_file(name)
     }
 
     /// A stream is recorded no longer, and goes on.
-    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, NoControl> {
+    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, ControlError> {
         self.publications.stop_recording(name)
     }
 
-    /// Ends a stream on the operator's word; [`Refusal::SessionNotFound`] if there is none of this name.
-    pub fn kick(&self, name: &StreamName) -> Result<(), Refusal> {
+    /// Ends a stream on the operator's word; [`PublishError::SessionNotFound`] if there is none of this name.
+    pub fn kick(&self, name: &StreamName) -> Result<(), PublishError> {
         self.publications.kick(name)
     }
 
@@ -368,11 +368,11 @@ impl WebRtc {
 
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
-    ) -> Result<T, Refusal> {
+        command: impl FnOnce(oneshot::Sender<Result<T, PublishError>>) -> Command,
+    ) -> Result<T, PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)?
+        self.commands.send(command(reply)).await.map_err(|_| PublishError::Stopping)?;
+        answer.await.map_err(|_| PublishError::Stopping)?
     }
 }
 

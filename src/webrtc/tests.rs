@@ -16,7 +16,7 @@ pub(super) fn held(dir: &std::path::Path, max_streams: usize) -> (WebRtc, mpsc::
     let (commands, receiver) = mpsc::channel(1);
     let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
     let (config, candidates) = (Arc::new(Config::default()), [local_addr].into());
-    let pulse = Pulse::new("held");
+    let pulse = Heartbeat::new("held");
     (WebRtc { commands, publications, config, candidates, local_addr, pulse }, receiver)
 }
 
@@ -51,7 +51,7 @@ async fn an_offer_that_no_engine_is_left_for_leaves_nothing_taken() {
     let dir = tempfile::tempdir().unwrap();
     let (webrtc, engine) = held(dir.path(), 1);
     drop(engine);
-    assert_eq!(webrtc.accept(offer("first")).await.map(drop), Err(Refusal::Stopping));
+    assert_eq!(webrtc.accept(offer("first")).await.map(drop), Err(PublishError::Stopping));
     let next = webrtc.publications.reserve(&"second".parse().unwrap(), false, None, None, None);
     assert!(next.is_ok(), "the only place is still taken: {next:?}");
 }

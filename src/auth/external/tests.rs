@@ -62,10 +62,14 @@ fn external(url: &str, url_timeout: Duration) -> External {
     External::new(&config).unwrap().unwrap()
 }
 
-async fn ask(external: &External, credential: &str, stream: &str, now: Anchor) -> Result<Grant, Denied> {
+async fn ask(external: &External, credential: &str, stream: &str, now: Anchor) -> Result<Grant, AuthError> {
     let (stream, from) = (stream.parse().unwrap(), Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().into());
-    let asked =
-        Asked { credential: Some(credential), permission: Permission::Publish, stream: Some(&stream), from };
+    let asked = AccessRequest {
+        credential: Some(credential),
+        permission: Permission::Publish,
+        stream: Some(&stream),
+        from,
+    };
     external.ask(credential, asked, now, || false).await
 }
 
@@ -97,26 +101,26 @@ async fn the_service_hears_the_question_and_its_answer_holds_for_a_while() {
 
 #[tokio::test]
 async fn only_a_clear_yes_is_a_yes() {
-    let cases: &[(u16, &str, &str, Result<(), Denied>)] = &[
+    let cases: &[(u16, &str, &str, Result<(), AuthError>)] = &[
         (200, "", "", Ok(())),
         (204, "", "", Ok(())),
         (200, "text/plain", "no", Ok(())),
         (200, "application/json", "", Ok(())),
         (200, "application/json", "{\"ok\": true}", Ok(())),
         (200, "application/json; charset=utf-8", "{\"permissions\": [\"publish\"]}", Ok(())),
-        (200, "application/json", "{\"permissions\": [\"view\"]}", Err(Denied::Forbidden)),
-        (200, "application/json", "{\"permissions\": []}", Err(Denied::Forbidden)),
-        (200, "application/json", "{\"streams\": [\"b*\"]}", Err(Denied::Forbidden)),
-        (200, "application/json", "{\"expires\": \"2001-01-01T00:00:00Z\"}", Err(Denied::Expired)),
-        (200, "application/json", "{\"permissions\": [\"dance\"]}", Err(Denied::Unavailable)),
-        (200, "application/json", "{\"streams\": \"a\"}", Err(Denied::Unavailable)),
-        (200, "application/json", "<html>", Err(Denied::Unavailable)),
-        (401, "application/json", "{}", Err(Denied::Unknown)),
-        (403, "", "", Err(Denied::Forbidden)),
-        (302, "", "", Err(Denied::Unavailable)),
-        (404, "", "", Err(Denied::Unavailable)),
-        (429, "", "", Err(Denied::Unavailable)),
-        (500, "", "", Err(Denied::Unavailable)),
+        (200, "application/json", "{\"permissions\": [\"view\"]}", Err(AuthError::Forbidden)),
+        (200, "application/json", "{\"permissions\": []}", Err(AuthError::Forbidden)),
+        (200, "application/json", "{\"streams\": [\"b*\"]}", Err(AuthError::Forbidden)),
+        (200, "application/json", "{\"expires\": \"2001-01-01T00:00:00Z\"}", Err(AuthError::Expired)),
+        (200, "application/json", "{\"permissions\": [\"dance\"]}", Err(AuthError::Unavailable)),
+        (200, "application/json", "{\"streams\": \"a\"}", Err(AuthError::Unavailable)),
+        (200, "application/json", "<html>", Err(AuthError::Unavailable)),
+        (401, "application/json", "{}", Err(AuthError::Unknown)),
+        (403, "", "", Err(AuthError::Forbidden)),
+        (302, "", "", Err(AuthError::Unavailable)),
+        (404, "", "", Err(AuthError::Unavailable)),
+        (429, "", "", Err(AuthError::Unavailable)),
+        (500, "", "", Err(AuthError::Unavailable)),
     ];
     let answers: Vec<_> = cases.iter().map(|(status, kind, body, _)| (*status, *kind, *body)).collect();
     let mut service = Service::start(move |question| {
@@ -150,7 +154,7 @@ async fn a_service_that_is_slow_down_or_talks_without_end_lets_nobody_in() {
         let (external, start) = (external(&url, limit), Instant::now());
         let denied = ask(&external, "pupil", "a", Anchor::now()).await;
         println!("{what}: {:?} after {:?}", denied, start.elapsed());
-        assert_eq!(denied, Err(Denied::Unavailable), "{what}");
+        assert_eq!(denied, Err(AuthError::Unavailable), "{what}");
     }
 }
 
@@ -162,7 +166,9 @@ async fn a_no_and_a_silence_hold_shorter_than_a_yes() {
     })
     .await;
     let (external, now) = (service.external(), Anchor::now());
-    for (credential, denied, seconds) in [("wrong", Denied::Unknown, 5), ("odd", Denied::Unavailable, 1)] {
+    for (credential, denied, seconds) in
+        [("wrong", AuthError::Unknown, 5), ("odd", AuthError::Unavailable, 1)]
+    {
         for (after, questions) in [(0, 1), (seconds - 1, 0), (seconds, 1)] {
             let answer = ask(&external, credential, "a", later(now, after)).await;
             assert_eq!((answer, service.asked()), (Err(denied.clone()), questions), "{credential} {after} s");
@@ -189,11 +195,11 @@ async fn a_wide_yes_covers_what_it_says_until_it_expires() {
     assert_eq!((&*grant.who, grant.expires.map(|at| at.to_string())), ("class7", Some(expires)));
     assert!(ask(&external, "class", "a2", now).await.is_ok());
     assert_eq!(service.asked(), 1, "it had said so");
-    assert_eq!(ask(&external, "class", "b", now).await, Err(Denied::Forbidden));
+    assert_eq!(ask(&external, "class", "b", now).await, Err(AuthError::Forbidden));
     assert!(ask(&external, "class", "a3", later(now, 9)).await.is_ok());
     assert_eq!(service.asked(), 1, "of b");
     let over = ask(&external, "class", "a3", later(now, 11)).await;
-    assert_eq!((over, service.asked()), (Err(Denied::Expired), 1));
+    assert_eq!((over, service.asked()), (Err(AuthError::Expired), 1));
 }
 
 #[tokio::test]
@@ -230,9 +236,10 @@ async fn who_has_to_wait_hears_only_what_is_known() {
     let (external, now) = (service.external(), Anchor::now());
     assert!(ask(&external, "good", "a", now).await.is_ok());
     let (stream, from) = ("a".parse().unwrap(), Ipv4Addr::LOCALHOST.into());
-    let asked = Asked { credential: None, permission: Permission::Publish, stream: Some(&stream), from };
+    let asked =
+        AccessRequest { credential: None, permission: Permission::Publish, stream: Some(&stream), from };
     assert!(external.ask("good", asked, now, || true).await.is_ok());
-    assert_eq!(external.ask("new", asked, now, || true).await, Err(Denied::Unknown));
+    assert_eq!(external.ask("new", asked, now, || true).await, Err(AuthError::Unknown));
     assert_eq!(service.asked(), 1);
     assert!(external.ask("new", asked, now, || false).await.is_ok(), "what wasn't asked was kept");
     assert!(!format!("{external:?}").contains(&service.url));

@@ -76,7 +76,7 @@ pub struct Cluster {
     /// Where it lies in [`Clusters::bytes`].
     pub range: Range<usize>,
     /// What it holds.
-    pub tally: Tally,
+    pub tally: ClusterStats,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Open {
     at: usize,
     start: u64,
     newest: u64,
-    tally: Tally,
+    tally: ClusterStats,
 }
 
 impl Clusters {
@@ -178,7 +178,7 @@ impl Open {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&[id::TIMESTAMP as u8, 0x88]);
         bytes.extend_from_slice(&start.to_be_bytes());
-        Self { at, start, newest: start, tally: Tally::new(tracks, Duration::from_millis(1)) }
+        Self { at, start, newest: start, tally: ClusterStats::new(tracks, Duration::from_millis(1)) }
     }
 }
 
@@ -215,7 +215,7 @@ pub(super) fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, dis
 
 /// What a cluster holds, as far as the index must know it.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct ClusterStats {
     pub(super) tracks: Vec<TrackTally>,
     pub(super) cues: Vec<Cue>,
     /// [`PAUSE`] in ticks.
@@ -249,7 +249,7 @@ pub(super) struct Cue {
     pub relative: u64,
 }
 
-impl Tally {
+impl ClusterStats {
     /// Nothing yet of `tracks` tracks, in a file whose ticks are so long.
     pub fn new(tracks: usize, tick: Duration) -> Self {
         let pause = in_ticks(PAUSE, tick);

@@ -1,7 +1,7 @@
 //! Where to begin reading: a file's front, and its index (RFC 9559 section 22).
 
 use crate::container::webm::ebml::id;
-use crate::container::webm::foreign::{self, ForeignTrack};
+use crate::container::webm::tracks::{self, ForeignTrack};
 use crate::container::webm::walk::{Head, child, children, head, uint};
 use crate::container::webm::{Item, Reader};
 use std::time::Duration;
@@ -33,9 +33,9 @@ impl Front {
             match reader.read().ok()?? {
                 Item::Segment { payload_at, size } => segment = Some((payload_at, size)),
                 Item::Element { id: id::SEEK_HEAD, payload, .. } => cues_at = cues_in(payload).or(cues_at),
-                Item::Element { id: id::INFO, payload, .. } => tick = foreign::tick(payload)?,
+                Item::Element { id: id::INFO, payload, .. } => tick = tracks::tick(payload)?,
                 Item::Element { id: id::TRACKS, payload, at } => {
-                    let tracks = foreign::tracks(payload)?;
+                    let tracks = tracks::tracks(payload)?;
                     let (segment_at, size) = segment?;
                     let end = size.map(|size| segment_at.saturating_add(size));
                     return Some(Self { segment_at, end, cues_at, tick, tracks, len: at.end });

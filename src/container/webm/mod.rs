@@ -5,18 +5,17 @@
 //! front. [`Index`] is what sealing needs to know of the clusters that reached the disk.
 //!
 //! It is read by [`Reader`], in pieces and from anywhere. Two readers of what it tells make files whole:
-//! [`Mend`] for our own, in the room they have, and [`Remux`] for all others, into a new file.
+//! [`InPlaceRepair`] for our own, in the room they have, and [`Remux`] for all others, into a new file.
 
 mod block;
 mod cluster;
 mod cues;
 mod ebml;
 mod entry;
-mod foreign;
+mod in_place;
 mod live;
-mod mend;
 mod origin;
-mod own;
+mod own_head;
 mod pace;
 mod read;
 mod remux;
@@ -24,23 +23,24 @@ mod seal;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod tracks;
 mod walk;
 mod write;
 
 pub use block::StoredBlock;
-pub use cluster::{Block, Cluster, Clusters, Tally};
+pub use cluster::{Block, Cluster, ClusterStats, Clusters};
 pub use cues::{Front, cluster_before, cues_len};
 pub use ebml::id::{INFO, TRACKS};
 pub use entry::{for_live, is_shown_alike};
-pub use foreign::{ForeignTrack, tick as tick_of, tracks as tracks_of};
+pub use in_place::{Hole, InPlaceRepair, Mended};
 pub use live::{LiveBlock, TIMESTAMP_AT, live_cluster, mime_with_codecs};
-pub use mend::{Hole, Mend, Mended};
 pub use origin::Origin;
-pub use own::{MAX_HEAD, Own};
+pub use own_head::{MAX_HEAD, OwnHead};
 pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
-pub use remux::{Lack, Piece, Plan, Refused, Remux, Row};
+pub use remux::{Lack, Piece, Plan, Remux, RemuxError, Row};
 pub use seal::{CuePoint, Index, Patch, Seal, TrackIndex, seal};
 pub use tags::{MAX_TAGS, Stamp};
+pub use tracks::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use write::{Head, Layout, TrackLayout, head};
 
 use crate::media::{Codec, Kind, Track};

@@ -50,7 +50,7 @@ mod tests {
             });
             let origin = Origin { ours: true, unix_nanos: Some(unix_nanos), title: Some(title.to_owned()) };
             assert_eq!(Origin::find(&bytes), Some(origin));
-            assert!(super::super::Own::find(&bytes).is_some(), "a title makes it no foreign file");
+            assert!(super::super::OwnHead::find(&bytes).is_some(), "a title makes it no foreign file");
         }
         assert_eq!(Origin::find(b"\x1a\x45\xdf\xa3\xff"), None);
     }

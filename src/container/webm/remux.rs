@@ -12,12 +12,12 @@ mod front;
 pub use fill::Row;
 
 use crate::container::webm::StoredBlock;
-use crate::container::webm::cluster::{Block, Tally};
+use crate::container::webm::cluster::{Block, ClusterStats};
 use crate::container::webm::ebml::id;
-use crate::container::webm::foreign::{self, ForeignTrack, Info};
 use crate::container::webm::read::Item;
 use crate::container::webm::seal::{Index, cues, ticks};
 use crate::container::webm::tags;
+use crate::container::webm::tracks::{self, ForeignTrack, Info};
 use crate::container::webm::walk::{self, child, children};
 use crate::container::webm::write::MAKER;
 use crate::media::{opus, vp8};
@@ -41,7 +41,7 @@ const TIME_LEN: u64 = 10;
 
 /// Why a file can't be copied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum RemuxError {
     /// Nothing says what is in it.
     #[error("its description of tracks is missing or damaged")]
     Tracks,
@@ -124,12 +124,12 @@ struct Open {
     time: Option<u64>,
     first_piece: usize,
     len: u64,
-    tally: Tally,
+    tally: ClusterStats,
     blocks: u64,
 }
 
 impl Open {
-    fn begin(original: u64, first_piece: usize, tally: Tally) -> Self {
+    fn begin(original: u64, first_piece: usize, tally: ClusterStats) -> Self {
         Self { original, time: None, first_piece, len: TIME_LEN, tally, blocks: 0 }
     }
 }
@@ -194,15 +194,15 @@ pub struct Plan {
 
 impl Remux {
     /// Takes the next item.
-    pub fn take(&mut self, item: &Item<'_>) -> Result<(), Refused> {
+    pub fn take(&mut self, item: &Item<'_>) -> Result<(), RemuxError> {
         match item {
-            Item::Header { at, .. } if self.doc.is_some() => return Err(Refused::SecondFile(*at)),
+            Item::Header { at, .. } if self.doc.is_some() => return Err(RemuxError::SecondFile(*at)),
             Item::Header { doc_type, version, read_version, .. } => {
                 self.doc = Some(((*doc_type).to_owned(), *version, *read_version));
             }
             Item::Segment { payload_at, size } => {
                 if self.segment.is_some() {
-                    return Err(Refused::SecondFile(*payload_at));
+                    return Err(RemuxError::SecondFile(*payload_at));
                 }
                 self.segment = Some((*payload_at, *size));
             }
@@ -213,7 +213,7 @@ impl Remux {
             Item::Time(time) => {
                 if let Some(open) = &mut self.open {
                     if open.blocks > 0 {
-                        return Err(Refused::LateTime);
+                        return Err(RemuxError::LateTime);
                     }
                     open.time = Some(*time);
                     self.fill_up_to(*time)?;
@@ -235,11 +235,13 @@ impl Remux {
         Ok(())
     }
 
-    fn element(&mut self, id: u64, at: &Range<u64>, payload: &[u8]) -> Result<(), Refused> {
+    fn element(&mut self, id: u64, at: &Range<u64>, payload: &[u8]) -> Result<(), RemuxError> {
         match id {
-            id::INFO if self.info.is_none() => self.info = Some(foreign::info(payload).ok_or(Refused::Info)?),
+            id::INFO if self.info.is_none() => {
+                self.info = Some(tracks::info(payload).ok_or(RemuxError::Info)?)
+            }
             id::TRACKS if self.tracks.is_empty() => {
-                self.tracks = foreign::tracks(payload).ok_or(Refused::Tracks)?;
+                self.tracks = tracks::tracks(payload).ok_or(RemuxError::Tracks)?;
                 self.rows.keep(|number| self.tracks.iter().any(|track| track.number == number));
                 self.entries = payload.to_vec();
             }
@@ -262,10 +264,10 @@ impl Remux {
         }
     }
 
-    fn begin(&mut self, at: u64, size: Option<u64>) -> Result<(), Refused> {
+    fn begin(&mut self, at: u64, size: Option<u64>) -> Result<(), RemuxError> {
         if self.index.is_none() {
             if self.tracks.is_empty() {
-                return Err(Refused::Tracks);
+                return Err(RemuxError::Tracks);
             }
             let kinds: Vec<_> = self.tracks.iter().filter_map(|track| track.kind).collect();
             self.index = Some(Index::of(&kinds, self.tick()));
@@ -275,7 +277,7 @@ impl Remux {
             self.additions = vec![false; self.tracks.len()];
         }
         self.unknown_sizes |= size.is_none();
-        let tally = Tally::new(self.tracks.len(), self.tick());
+        let tally = ClusterStats::new(self.tracks.len(), self.tick());
         let first_piece = self.pieces.len();
         self.open = Some(Open::begin(at, first_piece, tally));
         Ok(())
@@ -286,7 +288,7 @@ impl Remux {
     }
 
     /// Has bytes of the original in the open cluster of the copy.
-    fn keep(&mut self, at: &Range<u64>) -> Result<(), Refused> {
+    fn keep(&mut self, at: &Range<u64>) -> Result<(), RemuxError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.len += at.end - at.start;
         match self.pieces[open.first_piece..].last_mut() {
@@ -296,14 +298,18 @@ impl Remux {
         self.check_pieces()
     }
 
-    fn check_pieces(&self) -> Result<(), Refused> {
-        if self.pieces.len() > MAX_PIECES { Err(Refused::TooManyPieces) } else { Ok(()) }
+    fn check_pieces(&self) -> Result<(), RemuxError> {
+        if self.pieces.len() > MAX_PIECES { Err(RemuxError::TooManyPieces) } else { Ok(()) }
     }
 
-    fn block(&mut self, block: &StoredBlock<'_>) -> Result<(), Refused> {
+    fn block(&mut self, block: &StoredBlock<'_>) -> Result<(), RemuxError> {
         let Some(track) = self.tracks.iter().position(|track| track.number == block.track) else {
             // Behind damage it is noise that looks like a block; players pass over both.
-            return if self.damaged.is_empty() { Err(Refused::UndeclaredTrack(block.track)) } else { Ok(()) };
+            return if self.damaged.is_empty() {
+                Err(RemuxError::UndeclaredTrack(block.track))
+            } else {
+                Ok(())
+            };
         };
         let time = u64::try_from(block.time).unwrap_or(0);
         self.fill_before(block.track, time)?;
@@ -364,13 +370,13 @@ impl Remux {
     }
 
     /// The plan, once all items of a file of `len` bytes are taken.
-    pub fn finish(mut self, len: u64) -> Result<Plan, Refused> {
+    pub fn finish(mut self, len: u64) -> Result<Plan, RemuxError> {
         self.end_cluster();
         if self.clusters.is_empty() {
-            return Err(Refused::NoMedia);
+            return Err(RemuxError::NoMedia);
         }
         self.fill_up_to(u64::MAX)?;
-        let index = self.index.take().ok_or(Refused::NoMedia)?;
+        let index = self.index.take().ok_or(RemuxError::NoMedia)?;
         let (lacks, tick) = (self.lacks(len), self.tick());
         let damaged = self.damage(len);
         let muxer = self.info.as_ref().and_then(|info| child(&info.kept, id::MUXING_APP));

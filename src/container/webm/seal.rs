@@ -1,6 +1,6 @@
 //! Sealing: the index at the end, and the patches at the front.
 
-use crate::container::webm::cluster::{Cue, Tally};
+use crate::container::webm::cluster::{ClusterStats, Cue};
 use crate::container::webm::ebml::{element, id, master, uint, void};
 use crate::container::webm::entry::ALPHA;
 use crate::container::webm::pace::{PAUSE, Pace, in_ticks};
@@ -116,7 +116,7 @@ impl Index {
     }
 
     /// Adds a cluster that is in the file, `position` bytes into the Segment's payload.
-    pub fn commit(&mut self, tally: &Tally, position: u64) {
+    pub fn commit(&mut self, tally: &ClusterStats, position: u64) {
         let pause = in_ticks(PAUSE, self.tick);
         for (track, seen) in self.tracks.iter_mut().zip(&tally.tracks) {
             if seen.frames == 0 {

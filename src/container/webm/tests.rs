@@ -2,8 +2,8 @@
 
 use crate::container::webm::ebml::{element, id, master, uint};
 use crate::container::webm::{
-    self, Block, Clusters, Head, Index, Item, Lack, Mend, Mended, Own, Piece, Plan, Reader, Refused, Remux,
-    Row,
+    self, Block, Clusters, Head, InPlaceRepair, Index, Item, Lack, Mended, OwnHead, Piece, Plan, Reader,
+    Remux, RemuxError, Row,
 };
 use crate::media::{Codec, Size, Track};
 use bytes::Bytes;
@@ -109,18 +109,18 @@ fn read(
     None
 }
 
-fn mend(bytes: &[u8]) -> Option<(Own, Mended)> {
-    let own = Own::find(bytes)?;
-    let mut mend = Mend::new(own.clone());
+fn mend(bytes: &[u8]) -> Option<(OwnHead, Mended)> {
+    let own = OwnHead::find(bytes)?;
+    let mut mend = InPlaceRepair::new(own.clone());
     read(bytes, 4096, Some(bytes.len() as u64), |item| mend.take(item));
     Some((own, mend.finish()?))
 }
 
-fn plan(bytes: &[u8]) -> Result<Plan, Refused> {
+fn plan(bytes: &[u8]) -> Result<Plan, RemuxError> {
     plan_with(bytes, Vec::new())
 }
 
-fn plan_with(bytes: &[u8], rows: Vec<Row>) -> Result<Plan, Refused> {
+fn plan_with(bytes: &[u8], rows: Vec<Row>) -> Result<Plan, RemuxError> {
     let (mut remux, mut refused) = (Remux::with(rows), None);
     read(bytes, 1000, Some(bytes.len() as u64), |item| {
         if refused.is_none() {
@@ -179,7 +179,7 @@ fn packets_put_into_a_copy_stand_in_order_of_time_however_far_the_clusters_are_a
 }
 
 /// Writes what mending and sealing say.
-fn apply(bytes: &mut Vec<u8>, own: &Own, mended: &Mended) {
+fn apply(bytes: &mut Vec<u8>, own: &OwnHead, mended: &Mended) {
     let seal = webm::seal(&own.layout, &mended.index, mended.end);
     bytes.truncate(mended.end as usize);
     bytes.extend_from_slice(&seal.append);
@@ -325,11 +325,11 @@ fn a_cut_file_keeps_every_whole_frame() {
 fn what_is_not_understood_is_refused() {
     let bytes = recorder(1_000_000);
     let twice = [&bytes[..], &bytes].concat();
-    assert_eq!(plan(&twice).unwrap_err(), Refused::SecondFile(bytes.len() as u64));
+    assert_eq!(plan(&twice).unwrap_err(), RemuxError::SecondFile(bytes.len() as u64));
     let late = [&bytes[..], &[id::TIMESTAMP as u8, 0x81, 5]].concat();
-    assert_eq!(plan(&late).unwrap_err(), Refused::LateTime);
+    assert_eq!(plan(&late).unwrap_err(), RemuxError::LateTime);
     let (head, _) = webm::head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0, title: "" });
-    assert_eq!(plan(&head).unwrap_err(), Refused::NoMedia);
+    assert_eq!(plan(&head).unwrap_err(), RemuxError::NoMedia);
     for noise in [&b""[..], b"\0\0\0\x20ftypisom", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3]] {
         assert_eq!(read(noise, 100, None, |_| {}), Some(webm::ReadError::NotWebm), "{noise:?}");
     }

@@ -96,14 +96,14 @@ impl TrackLayout {
 /// Where in a TrackEntry's payload there is room for DefaultDuration, where the values of its picture
 /// size are, and AlphaMode.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub(super) struct Offsets {
     pub default_duration: usize,
     pub width: usize,
     pub height: usize,
     pub alpha: Option<usize>,
 }
 
-impl Places {
+impl Offsets {
     /// The layout of an entry whose payload begins at `at`.
     pub fn layout(
         places: Option<Self>,
@@ -214,7 +214,7 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         let (entry, places) = track_entry(track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
-        layouts.push(Places::layout(places, (number, uid), start..payload.len() as u64, entry_at));
+        layouts.push(Offsets::layout(places, (number, uid), start..payload.len() as u64, entry_at));
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
@@ -237,7 +237,7 @@ pub(super) fn random_bits(track: &Track) -> u64 {
 }
 
 /// A TrackEntry's payload, and the places in it of a video track.
-pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<Places>) {
+pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<Offsets>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);
@@ -272,5 +272,5 @@ pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (
     });
     // It stands last.
     let alpha = entry::has_alpha(track).then(|| out.len() - entry::ALPHA.len());
-    (out, Some(Places { default_duration, width: at + width, height: at + height, alpha }))
+    (out, Some(Offsets { default_duration, width: at + width, height: at + height, alpha }))
 }

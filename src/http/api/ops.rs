@@ -2,8 +2,8 @@
 //!
 //! Everybody may ask the first two, so they name what is wrong and never where.
 
+use crate::base::heartbeat::Heartbeat;
 use crate::base::metrics::{Answered, Format, Scrape, metrics as counts};
-use crate::base::pulse::Pulse;
 use crate::http::api::process;
 use crate::http::error::ApiError;
 use crate::http::state::State;
@@ -23,9 +23,9 @@ pub type Owner = Box<dyn Fn(&mut Scrape) + Send + Sync>;
 
 /// What the operator is told, from places that HTTP doesn't know; `app` fills it in.
 #[derive(Default)]
-pub struct Inside {
+pub struct Diagnostics {
     /// The loops that must turn.
-    pub pulses: Vec<Pulse>,
+    pub pulses: Vec<Heartbeat>,
     /// Whether no hook is taken any more.
     pub hooks_full: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Who has present values. They answer from memory.

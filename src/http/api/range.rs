@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 
 /// What a request asks of a file with some length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestedRange {
     /// All of it.
     Whole,
     /// From the first byte to the last, both counted in; the last is in the file.
@@ -19,11 +19,12 @@ enum Asked {
 pub(in crate::http) fn normalise(method: &Method, headers: &mut HeaderMap, len: u64) {
     let mut lines = headers.get_all(header::RANGE).iter();
     let line = lines.next().filter(|_| *method == Method::GET && lines.next().is_none());
-    let asked = line.and_then(|line| line.to_str().ok()).map_or(Asked::Whole, |line| asked(line, len));
+    let asked =
+        line.and_then(|line| line.to_str().ok()).map_or(RequestedRange::Whole, |line| asked(line, len));
     let plain = match asked {
-        Asked::Whole => None,
-        Asked::Part(first, last) => Some(format!("bytes={first}-{last}")),
-        Asked::Nothing => Some(format!("bytes={len}-")),
+        RequestedRange::Whole => None,
+        RequestedRange::Part(first, last) => Some(format!("bytes={first}-{last}")),
+        RequestedRange::Nothing => Some(format!("bytes={len}-")),
     };
     headers.remove(header::RANGE);
     if let Some(value) = plain.and_then(|plain| HeaderValue::try_from(plain).ok()) {
@@ -31,31 +32,33 @@ pub(in crate::http) fn normalise(method: &Method, headers: &mut HeaderMap, len: 
     }
 }
 
-fn asked(line: &str, len: u64) -> Asked {
-    let Some((unit, set)) = line.split_once('=') else { return Asked::Whole };
+fn asked(line: &str, len: u64) -> RequestedRange {
+    let Some((unit, set)) = line.split_once('=') else { return RequestedRange::Whole };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
     // A list may have empty elements (section 5.6.1).
     let mut ranges = set.split(',').map(|one| one.trim_matches([' ', '\t'])).filter(|one| !one.is_empty());
     match (ranges.next(), ranges.next()) {
         (Some(one), None) => range(one, len),
-        _ => Asked::Whole,
+        _ => RequestedRange::Whole,
     }
 }
 
 /// `first-last`, `first-` or `-length` (section 14.1.2).
-fn range(one: &str, len: u64) -> Asked {
-    let Some((first, last)) = one.split_once('-') else { return Asked::Whole };
+fn range(one: &str, len: u64) -> RequestedRange {
+    let Some((first, last)) = one.split_once('-') else { return RequestedRange::Whole };
     match (number(first), number(last)) {
-        (Some(first), Some(last)) if first > last => Asked::Whole,
-        (Some(first), _) if first >= len && (last.is_empty() || number(last).is_some()) => Asked::Nothing,
-        (Some(first), Some(last)) => Asked::Part(first, last.min(len - 1)),
-        (Some(first), None) if last.is_empty() => Asked::Part(first, len - 1),
-        (None, Some(0)) if first.is_empty() => Asked::Nothing,
-        (None, Some(_)) if first.is_empty() && len == 0 => Asked::Nothing,
-        (None, Some(length)) if first.is_empty() => Asked::Part(len.saturating_sub(length), len - 1),
-        _ => Asked::Whole,
+        (Some(first), Some(last)) if first > last => RequestedRange::Whole,
+        (Some(first), _) if first >= len && (last.is_empty() || number(last).is_some()) => {
+            RequestedRange::Nothing
+        }
+        (Some(first), Some(last)) => RequestedRange::Part(first, last.min(len - 1)),
+        (Some(first), None) if last.is_empty() => RequestedRange::Part(first, len - 1),
+        (None, Some(0)) if first.is_empty() => RequestedRange::Nothing,
+        (None, Some(_)) if first.is_empty() && len == 0 => RequestedRange::Nothing,
+        (None, Some(length)) if first.is_empty() => RequestedRange::Part(len.saturating_sub(length), len - 1),
+        _ => RequestedRange::Whole,
     }
 }
 
@@ -72,36 +75,36 @@ mod tests {
     #[test]
     fn ranges_are_read_as_the_rfc_says() {
         let table = [
-            ("bytes=0-9", Asked::Part(0, 9)),
-            ("bytes=90-", Asked::Part(90, 99)),
-            ("bytes=-10", Asked::Part(90, 99)),
-            ("bytes=-1000", Asked::Part(0, 99)),
-            ("bytes=50-1000", Asked::Part(50, 99)),
-            ("bytes=0-99999999999999999999999", Asked::Part(0, 99)),
-            ("Bytes=0-9", Asked::Part(0, 9)),
-            ("BYTES=0-9,", Asked::Part(0, 9)),
-            ("bytes=, 0-9 ,\t,", Asked::Part(0, 9)),
-            ("bytes=100-", Asked::Nothing),
-            ("bytes=100-200", Asked::Nothing),
-            ("bytes=99999999999999999999999-", Asked::Nothing),
-            ("bytes=-0", Asked::Nothing),
-            ("bytes=0-9,20-29", Asked::Whole),
-            ("bytes=9-0", Asked::Whole),
-            ("bytes=", Asked::Whole),
-            ("bytes=,", Asked::Whole),
-            ("bytes=-", Asked::Whole),
-            ("bytes=a-b", Asked::Whole),
-            ("bytes=100-x", Asked::Whole),
-            ("bytes=+1-2", Asked::Whole),
-            ("bytes", Asked::Whole),
-            ("items=0-5", Asked::Whole),
-            ("", Asked::Whole),
+            ("bytes=0-9", RequestedRange::Part(0, 9)),
+            ("bytes=90-", RequestedRange::Part(90, 99)),
+            ("bytes=-10", RequestedRange::Part(90, 99)),
+            ("bytes=-1000", RequestedRange::Part(0, 99)),
+            ("bytes=50-1000", RequestedRange::Part(50, 99)),
+            ("bytes=0-99999999999999999999999", RequestedRange::Part(0, 99)),
+            ("Bytes=0-9", RequestedRange::Part(0, 9)),
+            ("BYTES=0-9,", RequestedRange::Part(0, 9)),
+            ("bytes=, 0-9 ,\t,", RequestedRange::Part(0, 9)),
+            ("bytes=100-", RequestedRange::Nothing),
+            ("bytes=100-200", RequestedRange::Nothing),
+            ("bytes=99999999999999999999999-", RequestedRange::Nothing),
+            ("bytes=-0", RequestedRange::Nothing),
+            ("bytes=0-9,20-29", RequestedRange::Whole),
+            ("bytes=9-0", RequestedRange::Whole),
+            ("bytes=", RequestedRange::Whole),
+            ("bytes=,", RequestedRange::Whole),
+            ("bytes=-", RequestedRange::Whole),
+            ("bytes=a-b", RequestedRange::Whole),
+            ("bytes=100-x", RequestedRange::Whole),
+            ("bytes=+1-2", RequestedRange::Whole),
+            ("bytes", RequestedRange::Whole),
+            ("items=0-5", RequestedRange::Whole),
+            ("", RequestedRange::Whole),
         ];
         for (line, expected) in table {
             assert_eq!(asked(line, 100), expected, "{line:?}");
         }
         for line in ["bytes=0-", "bytes=0-0", "bytes=-5"] {
-            assert_eq!(asked(line, 0), Asked::Nothing, "{line:?} of an empty file");
+            assert_eq!(asked(line, 0), RequestedRange::Nothing, "{line:?} of an empty file");
         }
     }
 

@@ -6,7 +6,7 @@ use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
 use crate::http::state::State;
 use crate::publish::publication::StreamInfo;
-use crate::publish::{Refusal, Way};
+use crate::publish::{PublishError, Transport};
 use crate::record::Begun;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 pub async fn list(Extract(state): Extract<Arc<State>>, access: Extension<Access>) -> Json<Vec<StreamInfo>> {
     let mut streams = state.ingest.streams();
     streams.retain(|info| access.may(Permission::View, &info.stream));
-    for stream in streams.iter_mut().filter(|stream| stream.via == Some(Way::Mjpeg)) {
+    for stream in streams.iter_mut().filter(|stream| stream.via == Some(Transport::Mjpeg)) {
         stream.viewers += state.mjpeg.viewers(&stream.stream);
     }
     Json(streams)
@@ -34,7 +34,7 @@ pub async fn kick(
     let name = stream_name(name)?;
     match state.ingest.kick(&name).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(Refusal::SessionNotFound) => {
+        Err(PublishError::SessionNotFound) => {
             let message = format!("nobody is publishing {name}");
             Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message))
         }

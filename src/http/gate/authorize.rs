@@ -5,7 +5,7 @@
 //! old libraries, live pictures, pages) as `?token=`. People who logged in have a cookie. It speaks for
 //! them only from pages of ours: to a page of another origin, listed or not, it is no credential.
 
-use crate::auth::{Asked, Auth, Denied, Grant, Permission};
+use crate::auth::{AccessRequest, Auth, AuthError, Grant, Permission};
 use crate::base::id::{Secret, StreamName};
 use crate::http::error::ApiError;
 use crate::http::gate::forwarded::ClientAddress;
@@ -42,7 +42,7 @@ pub(in crate::http) const QUERY: &str = "token";
 #[derive(Clone)]
 pub struct Access {
     auth: Auth,
-    shown: Shown,
+    shown: Credential,
     from: IpAddr,
     /// What its credential was asked for when the request came: a permission, with the stream that the path
     /// names; or whatever it allows.
@@ -52,7 +52,7 @@ pub struct Access {
 
 /// A credential, and what kind it is.
 #[derive(Clone)]
-pub(in crate::http) enum Shown {
+pub(in crate::http) enum Credential {
     Nothing,
     /// For [`Auth::authorise`].
     Token(String),
@@ -72,7 +72,7 @@ impl Access {
     /// the credential turns out to be good no more, or for something else.
     pub async fn over(&self) {
         let mut grant = self.grant.clone();
-        while self.auth.asks() && !matches!(self.shown, Shown::Link) {
+        while self.auth.asks() && !matches!(self.shown, Credential::Link) {
             let left = grant.expires.map(|expires| expires.duration_since(Timestamp::now()));
             let left = left.map_or(RECHECK, |left| Duration::try_from(left).unwrap_or_default());
             tokio::time::sleep(left.min(RECHECK)).await;
@@ -90,7 +90,7 @@ impl Access {
                     grant = now;
                 }
                 // Whoever was let in isn't put out because nobody can be asked.
-                Err(Denied::Unavailable | Denied::TooMany(_)) => {}
+                Err(AuthError::Unavailable | AuthError::TooMany(_)) => {}
                 Ok(_) | Err(_) => return,
             }
         }
@@ -107,28 +107,28 @@ impl Access {
     }
 }
 
-impl Shown {
+impl Credential {
     async fn authorise(
         &self,
         auth: &Auth,
         permission: Permission,
         stream: Option<&StreamName>,
         from: IpAddr,
-    ) -> Result<Grant, Denied> {
+    ) -> Result<Grant, AuthError> {
         let credential = match self {
             Self::Nothing => None,
             Self::Link => return Ok(Grant::everything("a link")),
             Self::Token(token) => Some(token.as_str()),
             Self::Session(session) => {
                 let grant = auth.open_session(session, Timestamp::now())?;
-                return if grant.allows(permission, stream) { Ok(grant) } else { Err(Denied::Forbidden) };
+                return if grant.allows(permission, stream) { Ok(grant) } else { Err(AuthError::Forbidden) };
             }
         };
-        auth.authorise(Asked { credential, permission, stream, from }).await
+        auth.authorise(AccessRequest { credential, permission, stream, from }).await
     }
 
     /// The grant, whatever it allows.
-    pub async fn identify(&self, auth: &Auth, from: IpAddr) -> Result<Grant, Denied> {
+    pub async fn identify(&self, auth: &Auth, from: IpAddr) -> Result<Grant, AuthError> {
         match self {
             Self::Session(session) => auth.open_session(session, Timestamp::now()),
             Self::Token(token) => auth.identify(Some(token), from).await,
@@ -169,7 +169,7 @@ pub(in crate::http) async fn admit(
     let admitted = enter(&state, &route, params.ok().as_ref(), &request, from).await;
     let access = match admitted {
         Ok(admitted) => admitted,
-        Err(denied @ (Denied::Missing | Denied::Unknown | Denied::Expired))
+        Err(denied @ (AuthError::Missing | AuthError::Unknown | AuthError::Expired))
             if route.needs == Needs::Login =>
         {
             tracing::debug!(%from, path = route.path, %denied, "sent to log in");
@@ -202,13 +202,13 @@ async fn enter(
     params: Option<&RawPathParams>,
     request: &Parts,
     from: IpAddr,
-) -> Result<Access, Denied> {
+) -> Result<Access, AuthError> {
     let auth = &state.auth;
     let access = |shown, asked, grant| Access { auth: auth.clone(), shown, from, asked, grant };
     if !auth.asks() {
-        return Ok(access(Shown::Nothing, None, Grant::everything("anybody")));
+        return Ok(access(Credential::Nothing, None, Grant::everything("anybody")));
     }
-    let shown = Shown::by(state, route.needs, request);
+    let shown = Credential::by(state, route.needs, request);
     let Some(permission) = route.needs.permission() else {
         let grant = match route.needs {
             Needs::Login | Needs::Any => shown.identify(auth, from).await?,
@@ -226,10 +226,10 @@ async fn enter(
         && let Some(token) = query(request)
     {
         if auth.opens_file(file, &token, Timestamp::now()) {
-            return Ok(access(Shown::Link, None, nothing()));
+            return Ok(access(Credential::Link, None, nothing()));
         }
-        if matches!(shown, Shown::Nothing) {
-            return Err(Denied::Unknown);
+        if matches!(shown, Credential::Nothing) {
+            return Err(AuthError::Unknown);
         }
     }
     let grant = shown.authorise(auth, permission, stream.as_ref(), from).await?;

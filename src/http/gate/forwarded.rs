@@ -4,7 +4,7 @@
 //! a peer in `server.trusted_proxies`, and no other, is believed what it says in `X-Forwarded-For`,
 //! `X-Forwarded-Proto` and `X-Forwarded-Host`, or in `Forwarded` (RFC 7239) if it says none of them.
 
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::http::Config;
 use crate::http::error::{self, ApiError};
 use crate::http::gate::origin;
@@ -56,19 +56,19 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
 
 /// The client a request takes its share of the limits from; nobody if it comes from this machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller(pub Option<Party>);
+pub struct Caller(pub Option<ClientKey>);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(Party::of(ClientAddress::of(&parts.extensions).0)))
+        Ok(Self(ClientKey::of(ClientAddress::of(&parts.extensions).0)))
     }
 }
 
 /// What a request asks for, as its client wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Requested {
     /// `https` or `http`; `None` if only a proxy knows it that is not trusted.
     pub scheme: Option<&'static str>,
     /// The host, with its port if one was written; `None` if none was asked for, or two.
@@ -77,7 +77,7 @@ pub struct Asked {
     pub proxied: bool,
 }
 
-impl Asked {
+impl Requested {
     /// Of a request that came through [`enter`]; of any other what it says itself.
     pub fn of(request: &Request) -> Self {
         Self::found(request.extensions(), request.uri(), request.headers())
@@ -163,10 +163,10 @@ impl Site {
     }
 
     /// Whose request this is, and what it asks for.
-    fn told(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Asked) {
+    fn told(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Requested) {
         let (mut address, headers) = (peer.to_canonical(), request.headers());
         let proxied = self.trusts(address);
-        let said = if proxied { Said::by(headers) } else { Said::default() };
+        let said = if proxied { ForwardedHops::by(headers) } else { ForwardedHops::default() };
         let mut last = 0;
         for (index, hop) in said.clients.iter().enumerate() {
             let Some(next) = hop.filter(|_| self.trusts(address)) else { break };
@@ -179,7 +179,7 @@ impl Site {
             _ => None,
         });
         let host = said.at(&said.hosts, last).or_else(|| host(request.uri(), headers)).map(str::to_owned);
-        (ClientAddress(address), Asked { scheme, host, proxied })
+        (ClientAddress(address), Requested { scheme, host, proxied })
     }
 
     /// The same address by `https`, on this port if neither `server.public_url` nor the client knows
@@ -224,14 +224,14 @@ impl Site {
 
 /// What a proxy says, from the nearest hop to the farthest.
 #[derive(Default)]
-struct Said<'a> {
+struct ForwardedHops<'a> {
     /// Each hop's client; `None` if it is hidden.
     clients: Vec<Option<IpAddr>>,
     schemes: Vec<&'a str>,
     hosts: Vec<&'a str>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ForwardedHops<'a> {
     fn by(headers: &'a HeaderMap) -> Self {
         let clients: Vec<_> = list(headers, &FORWARDED_FOR);
         let (schemes, hosts) = (list(headers, &FORWARDED_PROTO), list(headers, &FORWARDED_HOST));

@@ -4,10 +4,10 @@
 //! it, or after [`SESSION`]. Scripts can't read it, other sites' requests don't carry it (`SameSite`), and
 //! where they might, it doesn't count: see [`Guard::is_ours`](crate::http::gate::same_origin::Guard::is_ours).
 
-use crate::auth::{Denied, Grant};
+use crate::auth::{AuthError, Grant};
 use crate::http::body;
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::{QUERY, Shown};
+use crate::http::gate::authorize::{Credential, QUERY};
 use crate::http::gate::forwarded::ClientAddress;
 use crate::http::route::Needs;
 use crate::http::state::State;
@@ -161,7 +161,7 @@ pub async fn enter(Extract(state): Extract<Arc<State>>, request: Request) -> Res
         return Err(ApiError::bad_request("nobody has to log in here: auth is off"));
     }
     let token = entry.token.trim().to_owned();
-    let shown = if token.is_empty() { Shown::Nothing } else { Shown::Token(token) };
+    let shown = if token.is_empty() { Credential::Nothing } else { Credential::Token(token) };
     let grant = shown.identify(&state.auth, ClientAddress::of(&request.extensions).0).await?;
     if grant.streams.is_empty() {
         let message = "auth.url knows this token, but doesn't say for which streams, and a log-in has to last \
@@ -205,11 +205,11 @@ pub async fn session(Extract(state): Extract<Arc<State>>, request: Parts) -> Res
     if !state.auth.asks() {
         return Ok(Session::of(false, None).into_response());
     }
-    let shown = Shown::by(&state, Needs::Nothing, &request);
+    let shown = Credential::by(&state, Needs::Nothing, &request);
     let grant = match shown.identify(&state.auth, ClientAddress::of(&request.extensions).0).await {
         Ok(grant) => Some(grant),
-        Err(Denied::Missing) => None,
-        Err(_) if matches!(shown, Shown::Session(_)) => None,
+        Err(AuthError::Missing) => None,
+        Err(_) if matches!(shown, Credential::Session(_)) => None,
         Err(denied) => return Err(denied.into()),
     };
     Ok(Session::of(true, grant).into_response())

@@ -8,7 +8,7 @@
 
 use crate::auth;
 use crate::http::error::ApiError;
-use crate::http::gate::forwarded::Asked;
+use crate::http::gate::forwarded::Requested;
 use crate::http::gate::headers::Policy;
 use crate::http::gate::origin::{self, Origins};
 use crate::http::route::Needs;
@@ -78,7 +78,7 @@ impl Guard {
 
     fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
-        let asked = Asked::of(request);
+        let asked = Requested::of(request);
         if self.local_only && !is_local(peer, &asked, request) && !self.is_probe(request.uri()) {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
@@ -112,7 +112,7 @@ impl Guard {
     /// (RFC 6265bis section 5.2), such as another port or a sibling domain.
     pub(in crate::http) fn is_ours(&self, request: &Parts) -> bool {
         let headers = &request.headers;
-        if headers.contains_key(header::ORIGIN) && !self.is_own(&Asked::of_parts(request), headers) {
+        if headers.contains_key(header::ORIGIN) && !self.is_own(&Requested::of_parts(request), headers) {
             return false;
         }
         let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
@@ -135,12 +135,12 @@ impl Guard {
     /// Whether browsers reach the server over TLS.
     pub(in crate::http) fn is_https(&self, request: &Parts) -> bool {
         let public = matches!(&self.public, Some(Origin::Tuple(scheme, ..)) if scheme == "https");
-        public || Asked::of_parts(request).is_encrypted()
+        public || Requested::of_parts(request).is_encrypted()
     }
 
     /// Whether the page that asks was served from here. Behind a TLS proxy that is not trusted only
     /// `server.public_url` knows the scheme; without it HTTP and HTTPS of the same host and port both count.
-    fn is_own(&self, asked: &Asked, headers: &HeaderMap) -> bool {
+    fn is_own(&self, asked: &Requested, headers: &HeaderMap) -> bool {
         let Some(origin @ Origin::Tuple(scheme, ..)) = &foreign_origin(headers) else { return false };
         let host = asked.host.as_deref();
         let scheme = asked.scheme.unwrap_or(scheme);
@@ -196,7 +196,7 @@ pub async fn check(
 
 /// Whether somebody at this machine asks, as far as can be told: a proxy that says nothing of itself, asks by
 /// the server's own name and keeps to HTTP/1.1 can't be told from a browser here.
-fn is_local(peer: SocketAddr, asked: &Asked, request: &Request) -> bool {
+fn is_local(peer: SocketAddr, asked: &Requested, request: &Request) -> bool {
     let headers = request.headers();
     let named = headers
         .keys()

@@ -2,7 +2,7 @@
 //! much of what it says it may leave unfinished.
 
 use crate::base::metrics::metrics;
-use crate::base::places::{Party, Place, Places};
+use crate::base::quota::{ClientKey, Permit, Quota};
 use crate::http::gate::forwarded::Site;
 use axum::Extension;
 use axum::middleware::AddExtension;
@@ -43,50 +43,50 @@ const FAIR: usize = 2 << 20;
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Door<A> {
     inner: A,
-    places: Places,
+    places: Quota,
     site: Site,
     /// Bytes of unfinished messages, of all connections.
     all: Arc<AtomicUsize>,
 }
 
 impl<A> Door<A> {
-    pub fn new(inner: A, places: Places, site: Site) -> Self {
+    pub fn new(inner: A, places: Quota, site: Site) -> Self {
         Self { inner, places, site, all: Arc::default() }
     }
 }
 
 impl<A, S> Accept<TcpStream, S> for Door<A>
 where
-    A: Accept<TcpStream, AddExtension<S, Unfinished>>,
+    A: Accept<TcpStream, AddExtension<S, ReassemblyBudget>>,
     A::Future: Send + 'static,
     A::Stream: Unpin,
 {
-    type Stream = Guest<A::Stream>;
+    type Stream = AcceptedStream<A::Stream>;
     type Service = A::Service;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
         // A trusted proxy brings many clients; it has no share of its own.
         let peer = socket.peer_addr().ok().map(|peer| peer.ip().to_canonical());
-        let client = peer.filter(|peer| !self.site.trusts(*peer)).and_then(Party::of);
+        let client = peer.filter(|peer| !self.site.trusts(*peer)).and_then(ClientKey::of);
         let Ok(place) = self.places.enter(client) else {
             // Takes no time: the kernel's buffer is empty, and who doesn't read doesn't matter.
             let _ = SockRef::from(&socket).send(FULL);
             return Box::pin(async { Err(io::ErrorKind::QuotaExceeded.into()) });
         };
-        let unfinished = Unfinished::new(self.all.clone());
+        let unfinished = ReassemblyBudget::new(self.all.clone());
         let inner = self.inner.accept(socket, Extension(unfinished.clone()).layer(service));
         Box::pin(async move {
             let (stream, service) = inner.await?;
             let first = Some(Box::pin(tokio::time::sleep(FIRST_WORD)));
-            Ok((Guest { stream, first, said: 0, unfinished, _place: place }, service))
+            Ok((AcceptedStream { stream, first, said: 0, unfinished, _place: place }, service))
         })
     }
 }
 
 /// What of a WebSocket's message has arrived and is waiting for the rest.
 #[derive(Clone, Debug)]
-pub struct Unfinished(Arc<Share>);
+pub struct ReassemblyBudget(Arc<Share>);
 
 #[derive(Debug)]
 struct Share {
@@ -95,7 +95,7 @@ struct Share {
     bytes: AtomicUsize,
 }
 
-impl Unfinished {
+impl ReassemblyBudget {
     fn new(all: Arc<AtomicUsize>) -> Self {
         Self(Arc::new(Share { all, counts: AtomicBool::new(false), bytes: AtomicUsize::new(0) }))
     }
@@ -136,17 +136,17 @@ impl Drop for Share {
 
 /// A connection that was let in.
 #[derive(Debug)]
-pub(in crate::http) struct Guest<S> {
+pub(in crate::http) struct AcceptedStream<S> {
     stream: S,
     /// Until its first word is said.
     first: Option<Pin<Box<Sleep>>>,
     /// Bytes that could begin HTTP/2.
     said: usize,
-    unfinished: Unfinished,
-    _place: Place,
+    unfinished: ReassemblyBudget,
+    _place: Permit,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guest<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AcceptedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -177,7 +177,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guest<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guest<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AcceptedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn who_leaves_too_much_unfinished_is_cut_when_all_do_and_not_before() {
         let all = Arc::new(AtomicUsize::new(0));
-        let new = || Unfinished::new(all.clone());
+        let new = || ReassemblyBudget::new(all.clone());
         let (page, greedy, honest) = (new(), new(), new());
         assert!(page.keeps(2 * UNFINISHED), "an upload is no message");
         greedy.count();
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_no_message_takes_no_room() {
         let all = Arc::new(AtomicUsize::new(0));
-        let pinging = Unfinished::new(all.clone());
+        let pinging = ReassemblyBudget::new(all.clone());
         pinging.count();
         for _ in 0..2 * UNFINISHED / FAIR {
             assert!(pinging.keeps(FAIR + 1));

@@ -1,7 +1,7 @@
 //! Requests under way: a connection of HTTP/2 brings a hundred at a time, and each of them may hold memory,
 //! or a file, for as long as its client takes nothing. So each counts as a connection does.
 
-use crate::base::places::Place;
+use crate::base::quota::Permit;
 use crate::http::error::ApiError;
 use crate::http::gate::forwarded::Caller;
 use crate::http::state::State;
@@ -30,7 +30,7 @@ pub(in crate::http) async fn hold(
 /// An answer's body, and its place.
 struct Held {
     body: Body,
-    _place: Place,
+    _place: Permit,
 }
 
 impl HttpBody for Held {

@@ -7,16 +7,16 @@
 use crate::auth::Permission;
 use crate::base::id::{Secret, StreamName, random_suffix};
 use crate::base::metrics::metrics;
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::{Access, SUBPROTOCOL};
 use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::Unfinished;
+use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::publish::signal::wire::Recording;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
-use crate::ingest::chunks::{Fault, Register, Upload};
-use crate::publish::Refusal;
+use crate::ingest::chunks::{Register, Upload, UploadError};
+use crate::publish::PublishError;
 use crate::publish::status::Status;
 use axum::Extension;
 use axum::extract::State as Extract;
@@ -100,7 +100,7 @@ pub async fn open(
     Extract(state): Extract<Arc<State>>,
     Extension(access): Extension<Access>,
     Caller(client): Caller,
-    unfinished: Extension<Unfinished>,
+    unfinished: Extension<ReassemblyBudget>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
@@ -132,7 +132,7 @@ struct Connection {
     socket: Socket,
     state: Arc<State>,
     access: Access,
-    client: Option<Party>,
+    client: Option<ClientKey>,
     upload: Option<Upload>,
     /// Why the upload's file can't be finished, as the client was told.
     fault: Option<String>,
@@ -161,7 +161,7 @@ impl Connection {
                 biased;
                 came = watched(&mut self.upload, self.fault.as_deref()) => match came {
                     Some(status) => self.tell(&status).await?,
-                    None => return Err(ApiError::from(Fault::Replaced).into()),
+                    None => return Err(ApiError::from(UploadError::Replaced).into()),
                 },
                 message = self.socket.next() => {
                     self.received(message?).await?;
@@ -273,7 +273,9 @@ impl Connection {
     async fn attach(&mut self, register: Register) -> Result<Upload, Bad> {
         match timeout(CALL_TIME, self.state.chunks.register(register, self.client)).await {
             Ok(Ok(upload)) => Ok(upload),
-            Ok(Err(fault @ Fault::Refused(Refusal::ResumeExpired))) => Err(Bad::Stream(fault.into())),
+            Ok(Err(fault @ UploadError::Refused(PublishError::ResumeExpired))) => {
+                Err(Bad::Stream(fault.into()))
+            }
             Ok(Err(fault)) => Err(Bad::Message(fault.into())),
             Err(_) => Err(Bad::Stream(ApiError::internal("an upload did not answer in time"))),
         }
@@ -281,7 +283,7 @@ impl Connection {
 
     /// The same under a name that begins so and is nobody else's; the caller must be allowed that one.
     async fn attach_with(&mut self, prefix: &str) -> Result<Upload, Bad> {
-        let mut tried = Err(Bad::Message(Refusal::LimitReached("all names of this prefix").into()));
+        let mut tried = Err(Bad::Message(PublishError::LimitReached("all names of this prefix").into()));
         for _ in 0..TRIES {
             let name = format!("{prefix}-{}", random_suffix()).parse::<StreamName>();
             let name = name.map_err(|error| Bad::Message(error.into()))?;
@@ -340,14 +342,16 @@ impl Connection {
     }
 }
 
-impl From<Fault> for Bad {
-    fn from(fault: Fault) -> Self {
+impl From<UploadError> for Bad {
+    fn from(fault: UploadError) -> Self {
         let error = ApiError::from(fault.clone());
         match fault {
-            Fault::BadRequest(_) => Self::Message(error),
-            Fault::OffsetMismatch { .. } => Self::Message(error),
-            Fault::Replaced => Self::Stream(error),
-            Fault::BadBlob(_) | Fault::UnsupportedCodec(_) | Fault::Refused(_) => Self::Upload(error),
+            UploadError::BadRequest(_) => Self::Message(error),
+            UploadError::OffsetMismatch { .. } => Self::Message(error),
+            UploadError::Replaced => Self::Stream(error),
+            UploadError::BadBlob(_) | UploadError::UnsupportedCodec(_) | UploadError::Refused(_) => {
+                Self::Upload(error)
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `/upload`: JPEG images, one or some a POST.
 
 use crate::base::id::{Secret, StreamName};
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::http::api::streams::stream_name;
 use crate::http::body::{self, expect_type};
 use crate::http::error::ApiError;
@@ -57,7 +57,7 @@ pub async fn upload(
 async fn upload_to(
     state: &State,
     name: &StreamName,
-    client: Option<Party>,
+    client: Option<ClientKey>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {

@@ -3,12 +3,12 @@
 mod limits;
 
 use crate::auth;
-use crate::base::pulse::{self, Pulse};
+use crate::base::heartbeat::{self, Heartbeat};
 use crate::catalog::RecordingState;
 use crate::http::END_TIME;
-use crate::http::api::ops::Inside;
+use crate::http::api::ops::Diagnostics;
 use crate::http::testing::{Server, Setup, error_of, manifest};
-use crate::publish::Refusal;
+use crate::publish::PublishError;
 use crate::record::Condition;
 use crate::webrtc::IceServer;
 use reqwest::header;
@@ -135,11 +135,11 @@ async fn whip_refuses_in_the_words_of_the_contract() {
     assert!(head(&allow, "allow").contains("POST"), "{allow:?}");
 
     let refusals = [
-        (Refusal::BadSdp("the offer has no media".into()), 400, "bad_sdp"),
-        (Refusal::UnsupportedCodec, 422, "unsupported_codec"),
-        (Refusal::StreamBusy("cam".parse().unwrap()), 409, "stream_busy"),
-        (Refusal::Stopping, 503, "limit_reached"),
-        (Refusal::DiskFull, 507, "disk_full"),
+        (PublishError::BadSdp("the offer has no media".into()), 400, "bad_sdp"),
+        (PublishError::UnsupportedCodec, 422, "unsupported_codec"),
+        (PublishError::StreamBusy("cam".parse().unwrap()), 409, "stream_busy"),
+        (PublishError::Stopping, 503, "limit_reached"),
+        (PublishError::DiskFull, 507, "disk_full"),
     ];
     for (refusal, status, code) in refusals {
         *server.ingest.refuse.lock().unwrap() = Some(refusal);
@@ -147,7 +147,7 @@ async fn whip_refuses_in_the_words_of_the_contract() {
         assert_eq!(head(&answer, "retry-after").is_empty(), status != 503, "{answer:?}");
         assert_eq!(error_of(answer).await, (status, code.to_owned()));
     }
-    *server.ingest.refuse.lock().unwrap() = Some(Refusal::SessionNotFound);
+    *server.ingest.refuse.lock().unwrap() = Some(PublishError::SessionNotFound);
     let gone = error_of(ask(&server, "DELETE /whip/cam/s", &[], "").await).await;
     assert_eq!(gone, (404, "session_not_found".to_owned()));
 }
@@ -472,7 +472,7 @@ async fn streams_are_listed_and_kicked() {
     );
     assert_eq!(ask(&server, "DELETE /api/streams/cam", &[], "").await.status(), 204);
     assert_eq!(server.ingest.calls(), ["kick cam"]);
-    *server.ingest.refuse.lock().unwrap() = Some(Refusal::SessionNotFound);
+    *server.ingest.refuse.lock().unwrap() = Some(PublishError::SessionNotFound);
     let gone = error_of(ask(&server, "DELETE /api/streams/cam", &[], "").await).await;
     assert_eq!(gone, (404, "stream_not_found".to_owned()));
 }
@@ -493,13 +493,13 @@ async fn a_stopping_server_is_alive_but_not_ready() {
 
 #[tokio::test]
 async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_readyz() {
-    let hung = Instant::now().checked_sub(pulse::STUCK).unwrap();
-    let pulses = vec![Pulse::since("media engine", hung), Pulse::new("runtime")];
+    let hung = Instant::now().checked_sub(heartbeat::STUCK).unwrap();
+    let pulses = vec![Heartbeat::since("media engine", hung), Heartbeat::new("runtime")];
     let (engine, full) = (pulses[0].clone(), Arc::new(AtomicBool::new(true)));
     let hooks_full = full.clone();
     let hooks_full: Box<dyn Fn() -> bool + Send + Sync> =
         Box::new(move || hooks_full.load(Ordering::Relaxed));
-    let inside = Inside { pulses, hooks_full: Some(hooks_full), ..Inside::default() };
+    let inside = Diagnostics { pulses, hooks_full: Some(hooks_full), ..Diagnostics::default() };
     let server = Server::start(Setup { inside, ..Setup::default() }).await;
     let answer = ask(&server, "GET /healthz", &[], "").await;
     assert_eq!(answer.status(), 503);

@@ -7,12 +7,12 @@
 use crate::auth::Permission;
 use crate::base::id::StreamName;
 use crate::base::metrics::Scrape;
-use crate::base::places::{Bound, Full, Party, Place, Places};
+use crate::base::quota::{ClientKey, Limit, LimitExceeded, Permit, Quota};
 use crate::http::api::streams::stream_name;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::{Access, SUBPROTOCOL};
 use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::Unfinished;
+use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::listen::connection::Connection;
 use crate::http::socket::{self, End, Socket};
 use crate::http::state::State;
@@ -45,9 +45,9 @@ const MAX_MESSAGE: usize = 4 << 10;
 const HTTP_QUEUE: usize = 2;
 
 /// Who watches, and what they share.
-pub struct Viewers {
-    places: Places,
-    streams: Places<StreamName>,
+pub struct ViewerLimits {
+    places: Quota,
+    streams: Quota<StreamName>,
     cache: usize,
     /// In the order of [`Kind`].
     seated: [Arc<AtomicU64>; 3],
@@ -63,27 +63,27 @@ pub(in crate::http) enum Kind {
 
 /// A viewer's seat, free again when dropped.
 #[derive(Debug)]
-pub(in crate::http) struct Seat {
-    _place: Place,
-    _at_stream: Place<StreamName>,
+pub(in crate::http) struct ViewerPermit {
+    _place: Permit,
+    _at_stream: Permit<StreamName>,
     seated: Arc<AtomicU64>,
 }
 
-impl Drop for Seat {
+impl Drop for ViewerPermit {
     fn drop(&mut self) {
         self.seated.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Viewers {
+impl ViewerLimits {
     /// Nobody yet; streams have so many bytes of cache.
     pub fn new(limits: &Limits, cache: u64) -> Self {
-        let all = Bound("limits.max_viewers", limits.max_viewers);
-        let each = Bound("limits.max_viewers_per_address", limits.max_viewers_per_address);
-        let stream = Bound("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
+        let all = Limit("limits.max_viewers", limits.max_viewers);
+        let each = Limit("limits.max_viewers_per_address", limits.max_viewers_per_address);
+        let stream = Limit("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
         Self {
-            places: Places::new(all, each),
-            streams: Places::new(all, stream),
+            places: Quota::new(all, each),
+            streams: Quota::new(all, stream),
             cache: usize::try_from(cache).unwrap_or(usize::MAX),
             seated: Default::default(),
         }
@@ -93,16 +93,18 @@ impl Viewers {
     pub(in crate::http) fn enter(
         &self,
         kind: Kind,
-        client: Option<Party>,
+        client: Option<ClientKey>,
         stream: &StreamName,
-    ) -> Result<Seat, ApiError> {
+    ) -> Result<ViewerPermit, ApiError> {
         let place = self.places.enter(client)?;
         // A stream has many clients: that it has all the viewers it may have is nobody's own doing.
-        let full = |(Full::Own(limit) | Full::All(limit)): Full| Full::All(limit);
+        let full = |(LimitExceeded::Own(limit) | LimitExceeded::All(limit)): LimitExceeded| {
+            LimitExceeded::All(limit)
+        };
         let at_stream = self.streams.enter(Some(stream.clone())).map_err(full)?;
         let seated = self.seated[kind as usize].clone();
         seated.fetch_add(1, Ordering::Relaxed);
-        Ok(Seat { _place: place, _at_stream: at_stream, seated })
+        Ok(ViewerPermit { _place: place, _at_stream: at_stream, seated })
     }
 
     /// What there is at present.
@@ -119,7 +121,7 @@ pub(in crate::http) async fn watch(
     Extract(state): Extract<Arc<State>>,
     name: Result<Path<String>, PathRejection>,
     (Caller(client), Extension(access)): (Caller, Extension<Access>),
-    (connection, unfinished): (Extension<Connection>, Extension<Unfinished>),
+    (connection, unfinished): (Extension<Connection>, Extension<ReassemblyBudget>),
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -132,7 +134,7 @@ pub(in crate::http) async fn watch(
             Ok(upgrade.on_upgrade(async move |opened| {
                 state.clone().sockets.tasks.spawn("viewer", async move {
                     let socket = Socket::new(opened, &state.sockets, unfinished);
-                    Screen { socket, state, name, client, access }.run().await;
+                    LiveSocket { socket, state, name, client, access }.run().await;
                     drop(place);
                 });
             }))
@@ -170,7 +172,7 @@ fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
 async fn file(
     state: Arc<State>,
     name: StreamName,
-    client: Option<Party>,
+    client: Option<ClientKey>,
     connection: &Connection,
 ) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
@@ -220,15 +222,15 @@ async fn fill(clusters: &mpsc::Sender<Bytes>, viewer: &mut Viewer, segment: Arc<
 }
 
 /// A viewer's socket.
-struct Screen {
+struct LiveSocket {
     socket: Socket,
     state: Arc<State>,
     name: StreamName,
-    client: Option<Party>,
+    client: Option<ClientKey>,
     access: Access,
 }
 
-impl Screen {
+impl LiveSocket {
     async fn run(mut self) {
         let Err(end) = self.serve().await;
         self.socket.close(end).await;

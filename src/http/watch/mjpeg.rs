@@ -8,7 +8,7 @@ use crate::http::gate::authorize::Access;
 use crate::http::gate::forwarded::Caller;
 use crate::http::listen::connection::Connection;
 use crate::http::state::State;
-use crate::http::watch::live::{Kind, Seat};
+use crate::http::watch::live::{Kind, ViewerPermit};
 use crate::http::{PATH_SEGMENT, percent_encode};
 use crate::ingest::mjpeg::DEFAULT;
 use crate::live::mjpeg;
@@ -64,7 +64,7 @@ fn stream_of(
     let seat = state.viewers.enter(Kind::Mjpeg, client, &name)?;
     connection.cut_if_stuck(STUCK);
     let viewer = state.mjpeg.view(&name);
-    Ok(parts(Screen { state: state.clone(), name, access, viewer, _seat: seat }, Screen::next))
+    Ok(parts(JpegViewer { state: state.clone(), name, access, viewer, _seat: seat }, JpegViewer::next))
 }
 
 /// An answer of pictures, each shown in place of the one before.
@@ -86,15 +86,15 @@ pub(in crate::http) fn parts<S: Send + 'static, F: Future<Output = Option<(Bytes
 }
 
 /// Somebody who looks on, or waits to.
-struct Screen {
+struct JpegViewer {
     state: Arc<State>,
     name: StreamName,
     access: Access,
     viewer: Option<mjpeg::Viewer>,
-    _seat: Seat,
+    _seat: ViewerPermit,
 }
 
-impl Screen {
+impl JpegViewer {
     async fn next(mut self) -> Option<(Bytes, Self)> {
         if self.viewer.is_none() {
             let stop = self.state.sockets.tasks.stop_token();

@@ -7,7 +7,7 @@ use crate::http::gate::authorize::Access;
 use crate::http::gate::forwarded::Caller;
 use crate::http::listen::connection::Connection;
 use crate::http::state::State;
-use crate::http::watch::live::{Kind, Seat};
+use crate::http::watch::live::{Kind, ViewerPermit};
 use crate::http::watch::mjpeg::{STUCK, parts};
 use crate::live::mjpeg::{CLOSING, OPENING, Picture, REPEAT, last_words};
 use crate::record::{self, Pictures};
@@ -84,7 +84,7 @@ struct Player {
     /// The last part.
     shown: Option<Bytes>,
     stop: CancellationToken,
-    _seat: Seat,
+    _seat: ViewerPermit,
 }
 
 impl Player {

@@ -50,7 +50,7 @@ pub(super) struct Placed {
 
 /// One of the recorder's tracks.
 #[derive(Debug, Default)]
-struct Lane {
+struct TrackState {
     /// Stream time of the recorder's time 0, in nanoseconds.
     base: Option<i128>,
     /// Stream time of the newest frame.
@@ -61,7 +61,7 @@ struct Lane {
 
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
     /// What the newest lane goes by.
     base: Option<i128>,
     /// The newest frame's stream time, and how long it lasts.
@@ -105,7 +105,7 @@ impl Clock {
     /// Places a frame that arrived at `at`; `None` if it lies beyond any recording.
     pub fn place(&mut self, frame: Stamp, at: Duration) -> Option<Placed> {
         if self.lanes.len() <= frame.lane {
-            self.lanes.resize_with(frame.lane + 1, Lane::default);
+            self.lanes.resize_with(frame.lane + 1, TrackState::default);
         }
         let lane = &self.lanes[frame.lane];
         let (before, newest) = (lane.base, lane.newest);
@@ -164,7 +164,7 @@ impl Clock {
     }
 }
 
-impl Lane {
+impl TrackState {
     /// Whether a frame is shown before one that was sent before it.
     fn is_early(&self, frame: Stamp) -> bool {
         let (Some(first), Some(last)) = (self.shown.first(), self.shown.last()) else { return false };

@@ -4,7 +4,7 @@
 //! one, as the [`Clock`] places them. Pure: arrival is an argument.
 
 use crate::container::webm::{self, ForeignTrack, Item, MAX_PENDING, ReadError, Reader, StoredBlock};
-use crate::ingest::chunks::Fault;
+use crate::ingest::chunks::UploadError;
 use crate::ingest::chunks::clock::{Clock, Stamp};
 use crate::media::{Codec, Frame, Gap, GapReason, Kind, Size, Track, h264, opus};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub(crate) enum Out {
 
 /// A track of the input, and where it goes.
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     declared: ForeignTrack,
     codec: Codec,
     /// Index in the tracks given out.
@@ -59,7 +59,7 @@ struct Local {
 pub(crate) struct Demuxer {
     reader: Reader,
     tick: Duration,
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
     /// H.264 without a description: its tracks are told with the first keyframe.
     undescribed: bool,
     tracks: Vec<Track>,
@@ -88,19 +88,21 @@ impl Demuxer {
     }
 
     /// Takes bytes that arrived at `at` (stream time). What comes out before an error counts.
-    pub fn push(&mut self, bytes: &[u8], at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+    pub fn push(&mut self, bytes: &[u8], at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         self.reader.push(bytes);
         let read = self.read(at, out);
         let placed = self.place(at, out);
         self.clock.is_done(at);
         read.and(placed)?;
         if self.reader.is_astray() {
-            return Err(Fault::BadBlob("these bytes are no WebM that goes on from what came before".into()));
+            return Err(UploadError::BadBlob(
+                "these bytes are no WebM that goes on from what came before".into(),
+            ));
         }
         Ok(())
     }
 
-    fn read(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+    fn read(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         let mut reader = std::mem::replace(&mut self.reader, Reader::new(None));
         let read = loop {
             match reader.read() {
@@ -110,15 +112,15 @@ impl Demuxer {
                     }
                 }
                 Ok(None) => break Ok(()),
-                Err(ReadError::NotWebm) => break Err(Fault::BadBlob("these bytes are no WebM".into())),
-                Err(error) => break Err(Fault::BadBlob(error.to_string())),
+                Err(ReadError::NotWebm) => break Err(UploadError::BadBlob("these bytes are no WebM".into())),
+                Err(error) => break Err(UploadError::BadBlob(error.to_string())),
             }
         };
         self.reader = reader;
         read
     }
 
-    fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+    fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         match item {
             Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => self.strange += 1,
             Item::Aside { .. } | Item::Passed { .. } => {}
@@ -153,20 +155,20 @@ impl Demuxer {
         Ok(())
     }
 
-    fn declare(&mut self, tracks: Vec<ForeignTrack>) -> Result<(), Fault> {
+    fn declare(&mut self, tracks: Vec<ForeignTrack>) -> Result<(), UploadError> {
         let mut unknown = Vec::new();
         for declared in tracks.into_iter().filter(|track| track.kind.is_some()) {
             match webm::codec_of(&declared.codec_id).filter(|codec| *codec != Codec::Aac && declared.plain) {
                 Some(codec) => {
                     self.undescribed |= codec == Codec::H264 && !is_avcc(&declared.private);
                     let (track, before_keyframes) = (self.lanes.len(), Bytes::new());
-                    self.lanes.push(Lane { track, declared, codec, before_keyframes, reorders: false });
+                    self.lanes.push(TrackState { track, declared, codec, before_keyframes, reorders: false });
                 }
                 None => unknown.push(declared.codec_id),
             }
         }
         if !unknown.is_empty() {
-            return Err(Fault::UnsupportedCodec(unknown.join(", ")));
+            return Err(UploadError::UnsupportedCodec(unknown.join(", ")));
         }
         if self.lanes.is_empty() {
             return Err(broken("it has neither sound nor pictures"));
@@ -198,7 +200,7 @@ impl Demuxer {
         }
     }
 
-    fn block(&mut self, block: &StoredBlock<'_>, out: &mut Vec<Out>) -> Result<(), Fault> {
+    fn block(&mut self, block: &StoredBlock<'_>, out: &mut Vec<Out>) -> Result<(), UploadError> {
         let Some(index) = self.lanes.iter().position(|lane| lane.declared.number == block.track) else {
             return Ok(());
         };
@@ -242,7 +244,7 @@ impl Demuxer {
     }
 
     /// Gives out what was read, on the stream's clock.
-    fn place(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), Fault> {
+    fn place(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         if self.undescribed {
             return Ok(());
         }
@@ -270,7 +272,7 @@ impl Demuxer {
     }
 }
 
-impl Lane {
+impl TrackState {
     /// The track that its entry describes.
     fn describe(&self, config: Option<&Bytes>) -> Track {
         let private = match self.codec {
@@ -333,8 +335,8 @@ fn needed(track: &Track, next: &Track) -> Bytes {
     }
 }
 
-fn broken(why: &str) -> Fault {
-    Fault::BadBlob(format!("the WebM is broken: {why}"))
+fn broken(why: &str) -> UploadError {
+    UploadError::BadBlob(format!("the WebM is broken: {why}"))
 }
 
 #[cfg(test)]
@@ -422,7 +424,7 @@ mod tests {
             let refused = sent.chunks(piece).find_map(|piece| demuxer.push(piece, SECOND, &mut out).err());
             let held = demuxer.local.len().max(out.len());
             println!("{codec:?}: {held} frames of {} bytes, {refused:?}", sent.len());
-            assert!(matches!(refused, Some(Fault::BadBlob(_))), "{codec:?}: {refused:?}");
+            assert!(matches!(refused, Some(UploadError::BadBlob(_))), "{codec:?}: {refused:?}");
             assert!(held <= most / Frame::OVERHEAD, "{codec:?}: {held} frames in memory");
             let list = demuxer.local.capacity() * size_of::<Local>();
             assert!(list <= most, "{codec:?}: {list} bytes beside their own");

@@ -16,10 +16,10 @@ mod task;
 
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::base::tasks::Tasks;
 use crate::base::units;
-use crate::publish::Refusal;
+use crate::publish::PublishError;
 use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
@@ -63,7 +63,7 @@ impl Default for Config {
 
 /// Why something a client sent is not taken. Each has a code of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum UploadError {
     /// A message out of turn.
     #[error("{0}")]
     BadRequest(&'static str),
@@ -88,10 +88,10 @@ pub enum Fault {
     Replaced,
     /// As for any publisher.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] PublishError),
 }
 
-impl Fault {
+impl UploadError {
     /// The contract's error code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ pub struct Upload {
     _here: oneshot::Sender<Infallible>,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, Fault>>;
+type Reply<T> = oneshot::Sender<Result<T, UploadError>>;
 
 #[derive(Debug)]
 enum Command {
@@ -183,19 +183,23 @@ impl Chunks {
     /// # Errors
     ///
     /// The name is taken, the secret's time is over, or the server takes no more.
-    pub async fn register(&self, register: Register, client: Option<Party>) -> Result<Upload, Fault> {
+    pub async fn register(
+        &self,
+        register: Register,
+        client: Option<ClientKey>,
+    ) -> Result<Upload, UploadError> {
         let registered = self.attach(register, client).await;
-        if let Err(Fault::Refused(refusal)) = &registered {
+        if let Err(UploadError::Refused(refusal)) = &registered {
             metrics().publications.refused.inc([refusal.code()]);
         }
         registered
     }
 
-    async fn attach(&self, register: Register, client: Option<Party>) -> Result<Upload, Fault> {
+    async fn attach(&self, register: Register, client: Option<ClientKey>) -> Result<Upload, UploadError> {
         let commands = match register {
             Register::Again(uid) => {
                 let known = self.inner.lock().get(&uid).cloned();
-                known.ok_or(Refusal::ResumeExpired)?
+                known.ok_or(PublishError::ResumeExpired)?
             }
             Register::Name(name, resume) => {
                 self.begin(self.inner.publications.reserve(&name, true, resume.as_ref(), None, client)?)
@@ -222,7 +226,7 @@ impl Upload {
     /// # Errors
     ///
     /// It has begun already, or somebody else took the name.
-    pub async fn start(&self) -> Result<(), Fault> {
+    pub async fn start(&self) -> Result<(), UploadError> {
         ask(&self.commands, |reply| Command::Start { hold: self.hold, reply }).await
     }
 
@@ -231,7 +235,7 @@ impl Upload {
     /// # Errors
     ///
     /// They are no recording, or not expected; nothing of the upload is lost by that.
-    pub async fn bytes(&self, bytes: Bytes) -> Result<u64, Fault> {
+    pub async fn bytes(&self, bytes: Bytes) -> Result<u64, UploadError> {
         ask(&self.commands, |reply| Command::Bytes { hold: self.hold, bytes, reply }).await
     }
 
@@ -240,7 +244,7 @@ impl Upload {
     /// # Errors
     ///
     /// More than `bytes` have arrived, or nothing has begun.
-    pub async fn stop(&self, bytes: Option<u64>) -> Result<(), Fault> {
+    pub async fn stop(&self, bytes: Option<u64>) -> Result<(), UploadError> {
         ask(&self.commands, |reply| Command::Stop { hold: self.hold, bytes, reply }).await
     }
 
@@ -255,8 +259,8 @@ impl Upload {
 async fn ask<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(Reply<T>) -> Command,
-) -> Result<T, Fault> {
+) -> Result<T, UploadError> {
     let (reply, answer) = oneshot::channel();
-    commands.send(command(reply)).await.map_err(|_| Refusal::ResumeExpired)?;
-    answer.await.map_err(|_| Refusal::ResumeExpired)?
+    commands.send(command(reply)).await.map_err(|_| PublishError::ResumeExpired)?;
+    answer.await.map_err(|_| PublishError::ResumeExpired)?
 }

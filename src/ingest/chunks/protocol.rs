@@ -3,7 +3,7 @@
 //! Pure: time is an argument.
 
 use crate::base::reason::EndReason;
-use crate::ingest::chunks::{Config, Fault};
+use crate::ingest::chunks::{Config, UploadError};
 use std::time::{Duration, Instant};
 
 /// A Blob may trail the stop by this much, counted from the last message.
@@ -42,20 +42,20 @@ impl Protocol {
     }
 
     /// START_REC_BLOB.
-    pub fn start(&mut self, now: Instant) -> Result<(), Fault> {
+    pub fn start(&mut self, now: Instant) -> Result<(), UploadError> {
         if self.phase != Phase::Registered {
-            return Err(Fault::BadRequest("this upload has begun already: go on with its bytes"));
+            return Err(UploadError::BadRequest("this upload has begun already: go on with its bytes"));
         }
         (self.phase, self.heard) = (Phase::Receiving, now);
         Ok(())
     }
 
     /// Whether so many bytes may come now.
-    pub fn expects(&self, len: u64) -> Result<(), Fault> {
+    pub fn expects(&self, len: u64) -> Result<(), UploadError> {
         match self.phase {
-            Phase::Registered => Err(Fault::BadRequest("send START_REC_BLOB before any bytes")),
+            Phase::Registered => Err(UploadError::BadRequest("send START_REC_BLOB before any bytes")),
             Phase::Stopping { bytes: Some(bytes) } if self.offset + len > bytes => {
-                Err(Fault::OffsetMismatch { said: bytes, arrived: self.offset + len })
+                Err(UploadError::OffsetMismatch { said: bytes, arrived: self.offset + len })
             }
             _ => Ok(()),
         }
@@ -67,12 +67,12 @@ impl Protocol {
     }
 
     /// STOP_REC_BLOB. A second one may say otherwise.
-    pub fn stop(&mut self, bytes: Option<u64>, now: Instant) -> Result<(), Fault> {
+    pub fn stop(&mut self, bytes: Option<u64>, now: Instant) -> Result<(), UploadError> {
         if self.phase == Phase::Registered {
-            return Err(Fault::BadRequest("there is nothing to stop: send START_REC_BLOB first"));
+            return Err(UploadError::BadRequest("there is nothing to stop: send START_REC_BLOB first"));
         }
         if let Some(said) = bytes.filter(|bytes| *bytes < self.offset) {
-            return Err(Fault::OffsetMismatch { said, arrived: self.offset });
+            return Err(UploadError::OffsetMismatch { said, arrived: self.offset });
         }
         (self.phase, self.heard) = (Phase::Stopping { bytes }, now);
         Ok(())
@@ -107,7 +107,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn code<T: std::fmt::Debug>(result: Result<T, Fault>) -> &'static str {
+    fn code<T: std::fmt::Debug>(result: Result<T, UploadError>) -> &'static str {
         result.unwrap_err().code()
     }
 

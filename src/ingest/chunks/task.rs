@@ -4,11 +4,11 @@ use crate::base::id::Secret;
 use crate::base::reason::EndReason;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
-use crate::ingest::chunks::{Command, Fault, Inner, Upload};
+use crate::ingest::chunks::{Command, Inner, Upload, UploadError};
 use crate::media::{Event, mp4};
 use crate::publish::publication::Publication;
 use crate::publish::status::Status;
-use crate::publish::{Refusal, SessionId, Way};
+use crate::publish::{PublishError, SessionId, Transport};
 use crate::record::ByteSink;
 use bytes::{Bytes, BytesMut};
 use std::convert::Infallible;
@@ -159,22 +159,22 @@ impl Task {
         }
     }
 
-    fn check(&self, hold: u64) -> Result<(), Fault> {
+    fn check(&self, hold: u64) -> Result<(), UploadError> {
         if *self.hold.borrow() != hold || (self.connected && self.publication.has_left(&self.session)) {
-            return Err(Fault::Replaced);
+            return Err(UploadError::Replaced);
         }
         if self.publication.is_over() {
-            return Err(Refusal::SessionNotFound.into());
+            return Err(PublishError::SessionNotFound.into());
         }
         Ok(())
     }
 
     /// Takes a message's bytes; what is wrong with them ends the publication, with what came before.
-    async fn take(&mut self, bytes: Bytes) -> Result<(), Fault> {
+    async fn take(&mut self, bytes: Bytes) -> Result<(), UploadError> {
         let len = bytes.len() as u64;
         self.protocol.expects(len)?;
         let fed = self.feed(bytes).await;
-        if let Err(Fault::BadBlob(_) | Fault::UnsupportedCodec(_)) = &fed {
+        if let Err(UploadError::BadBlob(_) | UploadError::UnsupportedCodec(_)) = &fed {
             self.publication.end(EndReason::BadMedia, Instant::now());
         }
         fed?;
@@ -182,7 +182,7 @@ impl Task {
         Ok(())
     }
 
-    async fn feed(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+    async fn feed(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         if let Sink::Unknown(first) = &mut self.sink {
             first.extend_from_slice(&bytes);
             if first.len() < MAGIC {
@@ -197,9 +197,9 @@ impl Task {
             let written = sink.write(bytes).await;
             self.publication.kept_bytes(&self.session, length, Instant::now());
             return match written {
-                _ if walker.is_broken() => Err(Fault::BadBlob("these bytes are no MP4".into())),
+                _ if walker.is_broken() => Err(UploadError::BadBlob("these bytes are no MP4".into())),
                 true => Ok(()),
-                false => Err(Refusal::SessionNotFound.into()),
+                false => Err(PublishError::SessionNotFound.into()),
             };
         }
         while !bytes.is_empty() {
@@ -212,15 +212,15 @@ impl Task {
 
     /// What the bytes are. A MediaRecorder that starts again, with another container or with MP4, which
     /// can't go on in the same file, begins with a Blob.
-    fn choose(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    fn choose(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let is_mp4 = mp4::begins(bytes);
         match &self.sink {
             Sink::Unknown(_) if !is_mp4 && !bytes.starts_with(&EBML) => {
                 let message = "these bytes are neither WebM nor MP4: a recording begins with its header";
-                return Err(Fault::BadBlob(message.into()));
+                return Err(UploadError::BadBlob(message.into()));
             }
             _ if is_mp4 => {
-                let (now, way) = (Instant::now(), Way::Chunks);
+                let (now, way) = (Instant::now(), Transport::Chunks);
                 let sink = self.publication.connected_bytes(&self.session, way, now)?;
                 self.sink = Sink::Mp4(sink, Box::default());
                 self.connected = true;
@@ -234,10 +234,10 @@ impl Task {
     }
 
     /// Waits while the recorder is behind.
-    async fn keep_pace(&self) -> Result<(), Fault> {
+    async fn keep_pace(&self) -> Result<(), UploadError> {
         loop {
             if self.publication.is_over() {
-                return Err(Refusal::SessionNotFound.into());
+                return Err(PublishError::SessionNotFound.into());
             }
             let Some(stream) = self.publication.stream() else { return Ok(()) };
             if tokio::time::timeout(LOOK, stream.room()).await.is_ok() {
@@ -246,7 +246,7 @@ impl Task {
         }
     }
 
-    fn demux(&mut self, slice: &[u8]) -> Result<(), Fault> {
+    fn demux(&mut self, slice: &[u8]) -> Result<(), UploadError> {
         let Sink::Webm(demuxer) = &mut self.sink else { return Ok(()) };
         let now = Instant::now();
         let at = now.saturating_duration_since(self.publication.origin());
@@ -255,7 +255,7 @@ impl Task {
         for out in out {
             match out {
                 Out::Tracks(tracks) => {
-                    self.publication.connected(&self.session, Way::Chunks, &tracks, now)?;
+                    self.publication.connected(&self.session, Transport::Chunks, &tracks, now)?;
                     self.connected = true;
                 }
                 // A viewer who needs a keyframe waits for the next: MediaRecorder takes no requests.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 /// Why a stream can't be recorded, cut or stopped as wished.
 #[derive(Debug, thiserror::Error)]
-pub enum NoControl {
+pub enum ControlError {
     /// No such stream, or no media of it yet.
     #[error("nobody is publishing this stream: see /api/streams")]
     NotLive,
@@ -31,22 +31,22 @@ pub enum NoControl {
 impl Publication {
     /// From now on its media goes to a new file: begins a recording, or cuts the one there is at the next
     /// keyframe, which is asked for at once.
-    pub(crate) fn begin_file(self: &Arc<Self>) -> Result<Begun, NoControl> {
-        let owner = self.owner.upgrade().ok_or(NoControl::NotLive)?;
+    pub(crate) fn begin_file(self: &Arc<Self>) -> Result<Begun, ControlError> {
+        let owner = self.owner.upgrade().ok_or(ControlError::NotLive)?;
         // A call to the operating system, so before the lock.
-        owner.recordings.room()?;
+        owner.recordings.has_space()?;
         let mut guard = self.lock();
         if self.is_over() {
-            return Err(NoControl::NotLive);
+            return Err(ControlError::NotLive);
         }
         let state = &mut *guard;
         if state.bytes.is_some() {
-            return Err(NoControl::Whole);
+            return Err(ControlError::Whole);
         }
-        let stream = state.stream.clone().ok_or(NoControl::NotLive)?;
+        let stream = state.stream.clone().ok_or(ControlError::NotLive)?;
         state.wants_keyframe = true;
         if let Some(open) = &state.recording {
-            return open.cut(Instant::now()).ok_or(NoControl::Whole);
+            return open.cut(Instant::now()).ok_or(ControlError::Whole);
         }
         let recording = owner.recordings.join(&stream)?;
         let id = recording.id.clone();
@@ -56,15 +56,15 @@ impl Publication {
     }
 
     /// What came up to now is sealed; what comes is not recorded. Gives the file.
-    pub(crate) fn stop_recording(&self) -> Result<RecordingId, NoControl> {
+    pub(crate) fn stop_recording(&self) -> Result<RecordingId, ControlError> {
         let mut state = self.lock();
         if self.is_over() {
-            return Err(NoControl::NotLive);
+            return Err(ControlError::NotLive);
         }
         if state.bytes.is_some() {
-            return Err(NoControl::Whole);
+            return Err(ControlError::Whole);
         }
-        let open = state.recording.take().ok_or(NoControl::NotRecorded)?;
+        let open = state.recording.take().ok_or(ControlError::NotRecorded)?;
         state.record = false;
         open.stop(EndReason::Stopped, Instant::now());
         Ok(open.current())

@@ -7,7 +7,7 @@ use crate::base::reason::EndReason;
 use crate::publish::publication::{Publication, State, What};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
-use crate::publish::{Refusal, SessionId};
+use crate::publish::{PublishError, SessionId};
 use crate::record::{Progress, Recording};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -88,7 +88,7 @@ impl Publication {
     }
 
     /// A session was refused before it could try.
-    pub(crate) fn refused(&self, session: &SessionId, refusal: &Refusal) {
+    pub(crate) fn refused(&self, session: &SessionId, refusal: &PublishError) {
         self.gave_up(session, refusal.code(), &refusal.to_string());
     }
 

@@ -3,7 +3,7 @@
 use crate::base::clock::as_millis;
 use crate::base::id::{RecordingId, StreamName};
 use crate::media::{Codec, Event, Kind, Size, Track};
-use crate::publish::Way;
+use crate::publish::Transport;
 use crate::publish::publication::{Publication, State};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub struct StreamInfo {
     pub recording: Option<RecordingId>,
     /// How it comes in; `null` before it has.
     #[schema(required)]
-    pub via: Option<Way>,
+    pub via: Option<Transport>,
     /// What it carries.
     pub tracks: Vec<Codec>,
     /// Its pictures; `null` if it has none, or is kept byte for byte.
@@ -82,7 +82,7 @@ pub struct Change {
 
 /// What has come. Counted under the lock that media takes anyway.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct StreamCounters {
     pub bytes: u64,
     frames: u64,
     pictures: u64,
@@ -90,7 +90,7 @@ pub(super) struct Tally {
     size: Option<Size>,
 }
 
-impl Tally {
+impl StreamCounters {
     /// Counts an event of a stream with these tracks; whether it is a picture to begin with.
     pub fn count(&mut self, event: &Event, tracks: &[Track]) -> bool {
         match event {

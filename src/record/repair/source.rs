@@ -1,7 +1,9 @@
 //! A file that is to be made whole, and what there is to do about it.
 
 use super::{CHUNK, RepairError, Watch};
-use crate::container::webm::{Item, MAX_HEAD, Mend, Mended, Own, Patch, Plan, Reader, Refused, Remux, Seal};
+use crate::container::webm::{
+    InPlaceRepair, Item, MAX_HEAD, Mended, OwnHead, Patch, Plan, Reader, Remux, RemuxError, Seal,
+};
 use crate::disk::lock;
 use crate::record::fill::{Filled, Holes};
 use std::fs::{File, OpenOptions};
@@ -14,7 +16,7 @@ use std::path::Path;
 pub(super) struct Source {
     pub file: File,
     pub len: u64,
-    pub own: Option<Own>,
+    pub own: Option<OwnHead>,
 }
 
 impl Source {
@@ -29,7 +31,7 @@ impl Source {
         }
         let mut head = Vec::new();
         (&file).take(MAX_HEAD as u64).read_to_end(&mut head)?;
-        Ok(Self { own: Own::find(&head), len: meta.len(), file })
+        Ok(Self { own: OwnHead::find(&head), len: meta.len(), file })
     }
 
     /// Reads it from front to back.
@@ -62,8 +64,8 @@ impl Source {
     }
 
     /// What there is to do about a file of ours.
-    pub fn mend(&self, own: &Own, watch: &mut Watch<'_>) -> Result<Mended, RepairError> {
-        let mut mend = Mend::new(own.clone());
+    pub fn mend(&self, own: &OwnHead, watch: &mut Watch<'_>) -> Result<Mended, RepairError> {
+        let mut mend = InPlaceRepair::new(own.clone());
         self.items(watch, |item| {
             mend.take(item);
             Ok(())
@@ -72,7 +74,7 @@ impl Source {
             .finish()
             .ok_or_else(|| RepairError::Beyond("it is damaged in too many places".to_owned()))?;
         if mended.index.tracks.iter().all(|track| track.frames == 0) {
-            return Err(Refused::NoMedia.into());
+            return Err(RemuxError::NoMedia.into());
         }
         Ok(mended)
     }

@@ -191,9 +191,9 @@ async fn inner_no_inodes() {
     push(&stream, &mixed(&[&pictures]));
     let end = ended(recording).await;
     assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
-    assert!(bench.recordings.room().is_err(), "taken without an inode");
+    assert!(bench.recordings.has_space().is_err(), "taken without an inode");
     taken.iter().for_each(|name| fs::remove_file(name).unwrap());
-    eventually("there is room again", || bench.recordings.room().ok()).await;
+    eventually("there is room again", || bench.recordings.has_space().ok()).await;
     let manifest = bench.record("again", &[VP8], &mixed(&[&pictures])).await;
     judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures);
 }
@@ -268,7 +268,7 @@ async fn inner_not_a_byte() {
         seen.assert_a_cue_for_each_keyframe_of(1);
         println!("{kept} frames of {} are in {} bytes", pictures.len(), manifest.bytes);
     }
-    let refused = |bench: &Bench| bench.recordings.room().is_err();
+    let refused = |bench: &Bench| bench.recordings.has_space().is_err();
     assert!(refused(&bench), "taken without space");
 
     // Whatever sealing gave back is taken, too.
@@ -288,7 +288,7 @@ async fn inner_not_a_byte() {
     bench.recordings.delete(&manifests[0].id).await.unwrap();
     fs::remove_file(more).unwrap();
     fs::remove_file(bench.dir.join("filling 1")).unwrap();
-    eventually("there is room again", || bench.recordings.room().ok()).await;
+    eventually("there is room again", || bench.recordings.has_space().ok()).await;
     assert!(reserve() >= 1 << 20, "{} bytes are kept back again", reserve());
     let manifest = bench.record("again", &[VP8], &mixed(&[&pictures[..90]])).await;
     judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures[..90]);

@@ -167,7 +167,8 @@ async fn inner_sealing() {
     ] {
         let fault = format!("{call} {suffix} {error} {times}");
         // What a full disk has taken of the reserve is kept back again before a recording begins.
-        eventually("there is space", || bench.recordings.shared.space.room().unwrap().then_some(())).await;
+        eventually("there is space", || bench.recordings.shared.space.has_space().unwrap().then_some(()))
+            .await;
         let (stream, mut recording) = bench.start("take", &[VP8]);
         push(&stream, &mixed(&[&pictures]));
         eventually("all is written", || (recorded(&bench) > bytes_of(&pictures)).then_some(())).await;

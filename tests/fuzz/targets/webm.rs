@@ -3,7 +3,7 @@
 use onrecord::fuzzing;
 use onrecord::media::{h264, opus, vp9};
 use onrecord::container::webm::{
-    Block, Clusters, Head, Index, MAX_HEAD, Mend, Own, Patch, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
+    Block, Clusters, Head, Index, MAX_HEAD, InPlaceRepair, OwnHead, Patch, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
     tick_of, tracks_of,
 };
 use std::time::Duration;
@@ -83,8 +83,8 @@ fn copied(file: &[u8], rows: Vec<Row>) {
 
 /// One of our own files, cut or damaged.
 fn mended(file: &[u8]) {
-    let Some(own) = Own::find(file) else { return };
-    let (mut reader, mut mend) = (Reader::new(Some(file.len() as u64)), Mend::new(own.clone()));
+    let Some(own) = OwnHead::find(file) else { return };
+    let (mut reader, mut mend) = (Reader::new(Some(file.len() as u64)), InPlaceRepair::new(own.clone()));
     reader.push(file);
     reader.finish();
     while let Ok(Some(item)) = reader.read() {
@@ -138,7 +138,7 @@ fn sealed(file: &[u8]) {
     out.extend_from_slice(&seal.append);
     patch(&mut out, &seal.patches);
     is_seekable(&out, frames.len() as u64);
-    assert!(Own::find(&out).is_some() || layout.len > MAX_HEAD as u64, "our own head isn't known again");
+    assert!(OwnHead::find(&out).is_some() || layout.len > MAX_HEAD as u64, "our own head isn't known again");
 }
 
 /// Read as a stranger's file.

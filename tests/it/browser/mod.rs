@@ -38,7 +38,7 @@ struct Studio {
 }
 
 /// A recording as the publish page saw it.
-struct Take {
+struct FileWriter {
     /// From PUBLISHING to the press on Stop, by the page's clock.
     on_page: Duration,
     file: String,
@@ -110,7 +110,7 @@ async fn publish_for(browser: &Browser, time: Duration) {
 }
 
 /// Presses Stop and waits for the link.
-async fn stop_publishing(browser: &Browser) -> Take {
+async fn stop_publishing(browser: &Browser) -> FileWriter {
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
     let take = browser
@@ -121,7 +121,7 @@ async fn stop_publishing(browser: &Browser) -> Take {
         .await;
     assert_eq!(browser.text("#status").await, "UNPUBLISHED");
     let text = |key: &str| take[key].as_str().unwrap().to_owned();
-    Take {
+    FileWriter {
         on_page: Duration::from_secs_f64(take["on_page"].as_f64().unwrap() / 1e3),
         url: text("url"),
         file: text("file"),
@@ -130,7 +130,7 @@ async fn stop_publishing(browser: &Browser) -> Take {
 }
 
 /// A whole recording of this length.
-async fn record(browser: &Browser, base: &str, name: &str, time: Duration) -> Take {
+async fn record(browser: &Browser, base: &str, name: &str, time: Duration) -> FileWriter {
     start_publishing(browser, base, name).await;
     publish_for(browser, time).await;
     stop_publishing(browser).await

@@ -26,7 +26,7 @@ const FLIPPED: usize = 200;
 const JUDGED: usize = 4;
 
 /// What a server that was killed leaves of a recording.
-pub(super) struct Unfinished {
+pub(super) struct ReassemblyBudget {
     pub part: Vec<u8>,
     manifest: serde_json::Value,
 }
@@ -49,7 +49,7 @@ fn frames() -> Vec<Frame> {
 }
 
 /// Records until all is in the `.part`, and takes a copy of that and of the manifest.
-pub(super) async fn unfinished() -> Unfinished {
+pub(super) async fn unfinished() -> ReassemblyBudget {
     let dir = tempfile::tempdir().unwrap();
     let (recordings, _events) = open(dir.path());
     let stream = Stream::new("crash".parse().unwrap(), TRACKS.to_vec());
@@ -76,10 +76,10 @@ pub(super) async fn unfinished() -> Unfinished {
     assert!(matches!(busy, Err(record::RepairError::Busy)), "a file that is being written: {busy:?}");
     stream.end(EndReason::Stopped, Instant::now());
     recordings.drained().await;
-    Unfinished { part, manifest: serde_json::from_slice(&manifest).unwrap() }
+    ReassemblyBudget { part, manifest: serde_json::from_slice(&manifest).unwrap() }
 }
 
-impl Unfinished {
+impl ReassemblyBudget {
     /// Puts a copy of it with another id into a folder; returns the file's name.
     fn leave(&self, dir: &Path, number: usize, part: &[u8]) -> String {
         let old = self.manifest["id"].as_str().unwrap();

@@ -1,7 +1,7 @@
 //! Packets that a copy has between those of the original.
 
-use super::{Open, Part, Refused, Remux};
-use crate::container::webm::cluster::{Block, Tally, write_block};
+use super::{Open, Part, Remux, RemuxError};
+use crate::container::webm::cluster::{Block, ClusterStats, write_block};
 use crate::container::webm::pace::in_ticks;
 use bytes::Bytes;
 use std::hash::Hasher;
@@ -43,11 +43,11 @@ pub(super) struct Packets {
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     rows: Vec<Row>,
-    lanes: Vec<Lane>,
+    lanes: Vec<TrackState>,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct TrackState {
     track: u64,
     /// Its blocks so far.
     seen: u64,
@@ -73,11 +73,13 @@ impl Row {
 impl Rows {
     /// Rows in the order of their time, those of a track together.
     pub fn new(rows: Vec<Row>) -> Self {
-        let mut lanes = Vec::<Lane>::new();
+        let mut lanes = Vec::<TrackState>::new();
         for (index, row) in rows.iter().enumerate() {
             match lanes.last_mut() {
                 Some(lane) if lane.track == row.track => lane.end = index + 1,
-                _ => lanes.push(Lane { track: row.track, seen: 0, row: index, end: index + 1, step: 0 }),
+                _ => {
+                    lanes.push(TrackState { track: row.track, seen: 0, row: index, end: index + 1, step: 0 })
+                }
             }
         }
         Self { rows, lanes }
@@ -89,7 +91,7 @@ impl Rows {
     }
 
     /// The time of a lane's next packet, if all that stands before it does.
-    fn next(&self, lane: &Lane, tick: Duration) -> Option<u64> {
+    fn next(&self, lane: &TrackState, tick: Duration) -> Option<u64> {
         let row = self.rows[..lane.end].get(lane.row)?;
         (row.behind <= lane.seen).then(|| row.tick(lane.step, tick))
     }
@@ -117,7 +119,7 @@ impl Remux {
 
     /// Before a block of `track` at `time`: what stands before it on its track, and on others what is heard
     /// by then.
-    pub(super) fn fill_before(&mut self, track: u64, time: u64) -> Result<(), Refused> {
+    pub(super) fn fill_before(&mut self, track: u64, time: u64) -> Result<(), RemuxError> {
         let ahead = time.saturating_add(in_ticks(AHEAD, self.tick()));
         for lane in 0..self.rows.lanes.len() {
             let of_track = self.rows.lanes[lane].track == track;
@@ -130,7 +132,7 @@ impl Remux {
     }
 
     /// Has a lane's packets up to `until` in the open cluster, as far as it reaches.
-    fn fill_open(&mut self, lane: usize, until: u64) -> Result<(), Refused> {
+    fn fill_open(&mut self, lane: usize, until: u64) -> Result<(), RemuxError> {
         let tick = self.tick();
         let Some(cluster) = self.open.as_ref().and_then(|open| open.time) else { return Ok(()) };
         let reaches = |time: u64| i16::try_from(i128::from(time) - i128::from(cluster)).is_ok();
@@ -148,8 +150,8 @@ impl Remux {
         Ok(())
     }
 
-    fn add_packet(&mut self, lane: usize, time: u64, cluster: u64) -> Result<(), Refused> {
-        let Lane { row: index, step, track: number, .. } = self.rows.lanes[lane];
+    fn add_packet(&mut self, lane: usize, time: u64, cluster: u64) -> Result<(), RemuxError> {
+        let TrackState { row: index, step, track: number, .. } = self.rows.lanes[lane];
         let (row, index) = (&self.rows.rows[index], index as u32);
         let Some(open) = &mut self.open else { return Ok(()) };
         let relative = open.len;
@@ -176,7 +178,7 @@ impl Remux {
 
     /// Has all packets before `end` in clusters of their own, where nothing else comes for long: in front of
     /// the cluster that has just begun, if one has.
-    pub(super) fn fill_up_to(&mut self, end: u64) -> Result<(), Refused> {
+    pub(super) fn fill_up_to(&mut self, end: u64) -> Result<(), RemuxError> {
         let tick = self.tick();
         let next = |rows: &Rows| rows.lanes.iter().filter_map(|lane| rows.next(lane, tick)).min();
         if next(&self.rows).is_none_or(|next| next >= end) {
@@ -187,7 +189,7 @@ impl Remux {
         let last = self.clusters.last().map_or(0, |cluster| cluster.original);
         let original = begun.as_ref().map_or(last, |open| open.original);
         while let Some(first) = next(&self.rows).filter(|next| *next < end) {
-            let tally = Tally::new(self.tracks.len(), tick);
+            let tally = ClusterStats::new(self.tracks.len(), tick);
             self.open = Some(Open { time: Some(first), ..Open::begin(original, self.pieces.len(), tally) });
             for lane in 0..self.rows.lanes.len() {
                 self.fill_open(lane, first.saturating_add(in_ticks(CLUSTER, tick)).min(end - 1))?;

@@ -2,9 +2,9 @@
 
 use super::Remux;
 use crate::container::webm::ebml::{element, id, master, uint, void};
-use crate::container::webm::foreign::Info;
 use crate::container::webm::seal::{Index, default_duration};
 use crate::container::webm::tags::{self, Stamp};
+use crate::container::webm::tracks::Info;
 use crate::container::webm::walk::children;
 use crate::container::webm::write::{SEEK_LEN, seek};
 use crate::media::Kind;

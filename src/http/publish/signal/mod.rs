@@ -9,16 +9,16 @@ pub(crate) mod wire;
 use crate::auth::Permission;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
-use crate::base::places::Party;
+use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::{Access, SUBPROTOCOL};
 use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::Unfinished;
+use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
 use crate::publish::status::Status;
-use crate::publish::{Refusal, SessionId};
+use crate::publish::{PublishError, SessionId};
 use crate::webrtc::{Accepted, Candidate, Offer};
 use axum::Extension;
 use axum::extract::State as Extract;
@@ -76,7 +76,7 @@ pub async fn open(
     Extract(state): Extract<Arc<State>>,
     Extension(access): Extension<Access>,
     Caller(client): Caller,
-    unfinished: Extension<Unfinished>,
+    unfinished: Extension<ReassemblyBudget>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
@@ -116,7 +116,7 @@ struct Connection {
     socket: Socket,
     state: Arc<State>,
     access: Access,
-    client: Option<Party>,
+    client: Option<ClientKey>,
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
     watchers: u64,
@@ -124,7 +124,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, state: Arc<State>, access: Access, client: Option<Party>) -> Self {
+    fn new(socket: Socket, state: Arc<State>, access: Access, client: Option<ClientKey>) -> Self {
         Self {
             socket,
             state,
@@ -234,7 +234,7 @@ impl Connection {
         let held = self.held.get(stream);
         if held.is_none() && self.held.len() >= MAX_PUBLICATIONS {
             metrics().refused("publications of a socket");
-            return Err(Refusal::LimitReached("the publications of one socket").into());
+            return Err(PublishError::LimitReached("the publications of one socket").into());
         }
         let session = held.map(|held| held.session.clone());
         let given = resume.filter(|resume| !resume.is_empty()).map(|resume| Secret::from_client(&resume));
@@ -357,7 +357,7 @@ impl Connection {
 }
 
 /// Waits for ingest, but not for ever.
-async fn within<T>(call: impl Future<Output = Result<T, Refusal>>) -> Result<T, ApiError> {
+async fn within<T>(call: impl Future<Output = Result<T, PublishError>>) -> Result<T, ApiError> {
     match timeout(CALL_TIME, call).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ApiError::internal("ingest did not answer in time")),

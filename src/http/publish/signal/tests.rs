@@ -3,7 +3,7 @@
 use super::{MAX_ERRORS, MAX_PUBLICATIONS, Timing};
 use crate::base::reason::EndReason;
 use crate::http::testing::{Server, Setup, manifest};
-use crate::publish::Refusal;
+use crate::publish::PublishError;
 use crate::publish::status::Status;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -202,10 +202,10 @@ async fn a_bad_message_is_answered_and_the_socket_stays() {
         assert_eq!(client.brief().await, format!("error {code}"), "{message}");
     }
     for (refusal, code) in [
-        (Refusal::BadSdp("no media".into()), "bad_sdp"),
-        (Refusal::UnsupportedCodec, "unsupported_codec"),
-        (Refusal::StreamBusy("a".parse().unwrap()), "stream_busy"),
-        (Refusal::ResumeExpired, "resume_expired"),
+        (PublishError::BadSdp("no media".into()), "bad_sdp"),
+        (PublishError::UnsupportedCodec, "unsupported_codec"),
+        (PublishError::StreamBusy("a".parse().unwrap()), "stream_busy"),
+        (PublishError::ResumeExpired, "resume_expired"),
     ] {
         *server.ingest.refuse.lock().unwrap() = Some(refusal);
         client.say(json!({ "type": "publish", "stream": "a", "sdp": "v=0" })).await;

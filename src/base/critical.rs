@@ -5,20 +5,20 @@ use tokio::sync::watch;
 
 /// Tells which part was the first to end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Vitals {
+pub struct CriticalTasks {
     ended: watch::Sender<Option<&'static str>>,
 }
 
-impl Default for Vitals {
+impl Default for CriticalTasks {
     fn default() -> Self {
         Self { ended: watch::Sender::new(None) }
     }
 }
 
-impl Vitals {
+impl CriticalTasks {
     /// What a part holds as long as it lives.
-    pub fn part(&self, name: &'static str) -> Vital {
-        Vital { name, all: self.clone() }
+    pub fn part(&self, name: &'static str) -> CriticalTask {
+        CriticalTask { name, all: self.clone() }
     }
 
     /// Waits for a part to end; gives its name.
@@ -34,12 +34,12 @@ impl Vitals {
 
 /// A part's sign of life: it goes with the part, panicking or not.
 #[derive(Debug)]
-pub struct Vital {
+pub struct CriticalTask {
     name: &'static str,
-    all: Vitals,
+    all: CriticalTasks,
 }
 
-impl Drop for Vital {
+impl Drop for CriticalTask {
     fn drop(&mut self) {
         self.all.ended.send_if_modified(|first| {
             let is_first = first.is_none();
@@ -55,7 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_part_that_ends_is_named_even_if_it_panics() {
-        let vitals = Vitals::default();
+        let vitals = CriticalTasks::default();
         let (first, second) = (vitals.part("first"), vitals.part("second"));
         let early = tokio::time::timeout(std::time::Duration::from_millis(50), vitals.ended()).await;
         assert!(early.is_err(), "both live: {early:?}");

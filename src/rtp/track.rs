@@ -32,7 +32,7 @@ pub(super) struct Untimed {
 }
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct TrackState {
     pub reorder: Reorder,
     pub timestamps: Timestamps,
     /// The last frame's time, to tell where a gap begins.
@@ -88,7 +88,7 @@ impl Sound {
     }
 }
 
-impl Lane {
+impl TrackState {
     pub fn new(setup: &TrackSetup, config: &Config) -> Self {
         // Offers are answered with VP8 and Opus only: the one payload format of each kind.
         let (kind, begins): (_, Option<Begins>) = match setup.track.codec.kind() {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Whoever shares one count: an IPv4 address, or the /64 of an IPv6 one, which is what a single customer
 /// has addresses of without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Party(IpAddr);
+pub struct ClientKey(IpAddr);
 
-impl Party {
+impl ClientKey {
     /// `None` for this machine, which has no count of its own. What comes from it is its operator, who
     /// has easier ways to do harm, or a proxy that tells nobody's address: counting that would let one
     /// visitor lock out all others.
@@ -29,11 +29,11 @@ impl Party {
 
 /// A bound, and the configuration's key that says it.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound(pub &'static str, pub usize);
+pub struct Limit(pub &'static str, pub usize);
 
 /// There is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitExceeded {
     /// Whoever asks has taken all of its own.
     Own(&'static str),
     /// Everybody together has.
@@ -42,11 +42,11 @@ pub enum Full {
 
 /// The places. Cheap to clone.
 #[derive(Debug)]
-pub struct Places<K: Eq + Hash + Clone = Party> {
+pub struct Quota<K: Eq + Hash + Clone = ClientKey> {
     inner: Arc<Inner<K>>,
 }
 
-impl<K: Eq + Hash + Clone> Clone for Places<K> {
+impl<K: Eq + Hash + Clone> Clone for Quota<K> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
@@ -54,8 +54,8 @@ impl<K: Eq + Hash + Clone> Clone for Places<K> {
 
 #[derive(Debug)]
 struct Inner<K> {
-    all: Bound,
-    each: Bound,
+    all: Limit,
+    each: Limit,
     taken: Mutex<Taken<K>>,
 }
 
@@ -68,14 +68,14 @@ struct Taken<K> {
 
 /// One place, free again when dropped.
 #[derive(Debug)]
-pub struct Place<K: Eq + Hash = Party> {
+pub struct Permit<K: Eq + Hash = ClientKey> {
     inner: Arc<Inner<K>>,
     key: Option<K>,
 }
 
-impl<K: Eq + Hash + Clone> Places<K> {
+impl<K: Eq + Hash + Clone> Quota<K> {
     /// So many in all, and so many for each; 0 for each leaves only the first bound.
-    pub fn new(all: Bound, each: Bound) -> Self {
+    pub fn new(all: Limit, each: Limit) -> Self {
         let taken = Mutex::new(Taken { all: 0, each: HashMap::new() });
         Self { inner: Arc::new(Inner { all, each, taken }) }
     }
@@ -85,16 +85,16 @@ impl<K: Eq + Hash + Clone> Places<K> {
     /// # Errors
     ///
     /// There is none; it is counted as a refusal.
-    pub fn enter(&self, key: Option<K>) -> Result<Place<K>, Full> {
+    pub fn enter(&self, key: Option<K>) -> Result<Permit<K>, LimitExceeded> {
         let Inner { all, each, .. } = *self.inner;
         let mut taken = self.inner.lock();
         let own = key.as_ref().and_then(|key| taken.each.get(key)).copied().unwrap_or(0);
         let full = match () {
-            () if key.is_some() && each.1 > 0 && own >= each.1 => Some(Full::Own(each.0)),
-            () if taken.all >= all.1 => Some(Full::All(all.0)),
+            () if key.is_some() && each.1 > 0 && own >= each.1 => Some(LimitExceeded::Own(each.0)),
+            () if taken.all >= all.1 => Some(LimitExceeded::All(all.0)),
             () => None,
         };
-        if let Some(full @ (Full::Own(limit) | Full::All(limit))) = full {
+        if let Some(full @ (LimitExceeded::Own(limit) | LimitExceeded::All(limit))) = full {
             drop(taken);
             metrics().refused(limit);
             return Err(full);
@@ -104,7 +104,7 @@ impl<K: Eq + Hash + Clone> Places<K> {
             taken.each.insert(key.clone(), own + 1);
         }
         drop(taken);
-        Ok(Place { inner: self.inner.clone(), key })
+        Ok(Permit { inner: self.inner.clone(), key })
     }
 
     /// How many are taken.
@@ -113,7 +113,7 @@ impl<K: Eq + Hash + Clone> Places<K> {
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut taken = self.inner.lock();
         taken.all -= 1;
@@ -135,8 +135,8 @@ impl<K> Inner<K> {
 mod tests {
     use super::*;
 
-    fn client(address: &str) -> Option<Party> {
-        Party::of(address.parse().unwrap())
+    fn client(address: &str) -> Option<ClientKey> {
+        ClientKey::of(address.parse().unwrap())
     }
 
     #[test]
@@ -152,20 +152,20 @@ mod tests {
 
     #[test]
     fn a_client_has_its_own_bound_all_have_one_and_a_place_left_is_free() {
-        let places = Places::new(Bound("all", 3), Bound("each", 2));
+        let places = Quota::new(Limit("all", 3), Limit("each", 2));
         let (one, other) = (client("198.51.100.1"), client("2001:db8::1"));
         let held = [places.enter(one).unwrap(), places.enter(one).unwrap()];
-        assert_eq!(places.enter(one).unwrap_err(), Full::Own("each"));
+        assert_eq!(places.enter(one).unwrap_err(), LimitExceeded::Own("each"));
         let third = places.enter(other).unwrap();
-        assert_eq!(places.enter(other).unwrap_err(), Full::All("all"));
-        assert_eq!(places.enter(None).unwrap_err(), Full::All("all"));
+        assert_eq!(places.enter(other).unwrap_err(), LimitExceeded::All("all"));
+        assert_eq!(places.enter(None).unwrap_err(), LimitExceeded::All("all"));
         drop(third);
         let local = places.enter(None).unwrap();
         drop((held, local));
         assert_eq!((places.taken(), places.inner.lock().each.len()), (0, 0), "something is kept");
 
-        let unbounded = Places::new(Bound("all", 100), Bound("each", 0));
+        let unbounded = Quota::new(Limit("all", 100), Limit("each", 0));
         let held: Vec<_> = (0..100).map(|_| unbounded.enter(one).unwrap()).collect();
-        assert_eq!(unbounded.enter(one).unwrap_err(), Full::All("all"), "{}", held.len());
+        assert_eq!(unbounded.enter(one).unwrap_err(), LimitExceeded::All("all"), "{}", held.len());
     }
 }

@@ -76,7 +76,7 @@ pub(super) async fn end(traces: &Traces, kill_after: Duration) -> (usize, Vec<i3
 }
 
 /// The recordings that some process of this user runs for, with the highest attempt of each.
-pub(super) fn census() -> HashMap<RecordingId, u32> {
+pub(super) fn scan() -> HashMap<RecordingId, u32> {
     let mut found = HashMap::new();
     for seen in processes() {
         if let Some((id, attempt)) = seen.runs_for {

@@ -2,11 +2,11 @@
 
 use crate::container::webm::ebml::{id, void};
 use crate::container::webm::entry::{self, ALPHA};
-use crate::container::webm::foreign::SIDES;
+use crate::container::webm::tracks::SIDES;
 use crate::container::webm::walk::{self, Child, Head, child, children, is_filled, text, uint};
 use crate::container::webm::write::{
-    DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Places, SEEK_LEN, TrackLayout,
-    ebml_header, random_bits, seek, track_entry, track_uid,
+    DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Offsets, SEEK_LEN,
+    TrackLayout, ebml_header, random_bits, seek, track_entry, track_uid,
 };
 use crate::container::webm::{Container, Stamp, codec_of};
 use crate::media::{Kind, Size, Track, opus};
@@ -17,14 +17,14 @@ pub const MAX_HEAD: usize = 64 << 10;
 
 /// A file that [`super::head`] began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnHead {
     /// Where what is patched lies.
     pub layout: Layout,
     /// The tracks that have an entry, in the layout's order.
     pub tracks: Vec<Track>,
 }
 
-impl Own {
+impl OwnHead {
     /// Finds the layout in the first bytes of a file (up to [`MAX_HEAD`]). Every field is compared with
     /// what would be written there, so that a head with a flipped bit is not taken for a good one.
     pub fn find(bytes: &[u8]) -> Option<Self> {
@@ -118,7 +118,7 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         file = (file.0 & file.1 | (uid ^ number) & bits & !file.1, file.1 | bits);
         tracks.push(track);
         let entry = at + child.at.start as u64..at + child.at.end as u64;
-        layouts.push(Places::layout(places, (number, uid), entry, payload_at));
+        layouts.push(Offsets::layout(places, (number, uid), entry, payload_at));
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
     (is_filled(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
@@ -126,7 +126,7 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
 
 /// Does to an entry what sealing did to it: filled the room for DefaultDuration, or covered an alpha
 /// channel that never came.
-fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Places) {
+fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Offsets) {
     let told = |at: usize, len: usize| sealed.get(at..at + len);
     let at = places.default_duration;
     if let Some(told) =
@@ -217,7 +217,7 @@ mod tests {
                 title: "",
             };
             let (mut bytes, layout) = super::super::head(&head);
-            assert_eq!(Own::find(&bytes).unwrap().tracks, std::slice::from_ref(&track));
+            assert_eq!(OwnHead::find(&bytes).unwrap().tracks, std::slice::from_ref(&track));
             for patch in seal(&layout, &Index::new(std::slice::from_ref(&track)), layout.len).patches {
                 bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
             }
@@ -229,13 +229,13 @@ mod tests {
     #[test]
     fn our_head_is_found_again_before_and_after_sealing() {
         let (mut bytes, layout) = ours();
-        let found = Own::find(&bytes).unwrap();
+        let found = OwnHead::find(&bytes).unwrap();
         assert_eq!((&found.layout, &found.tracks[..]), (&layout, &TRACKS[..]));
         let sealed = seal(&layout, &Index::new(&TRACKS), layout.len);
         for patch in sealed.patches {
             bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
-        assert_eq!(Own::find(&bytes).unwrap(), found);
+        assert_eq!(OwnHead::find(&bytes).unwrap(), found);
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         let mut old = bytes[..at].to_vec();
         super::super::ebml::element(&mut old, id::SEEK_HEAD, &seeks);
         old.extend_from_slice(&bytes[seeks_end..]);
-        let found = Own::find(&old).unwrap();
+        let found = OwnHead::find(&old).unwrap();
         assert_eq!((found.layout.seek_tags_at, found.layout.len), (None, layout.len - shift));
         assert_eq!(found.layout.duration_at, layout.duration_at - shift);
         let index = Index::new(&TRACKS);
@@ -273,7 +273,7 @@ mod tests {
                 title: "",
             };
             let (bytes, layout) = super::super::head(&head);
-            let found = Own::find(&bytes).unwrap();
+            let found = OwnHead::find(&bytes).unwrap();
             assert_eq!((&found.layout, &found.tracks[..]), (&layout, &tracks[..]));
             let webm = bytes.windows(4).any(|bytes| bytes == b"webm");
             assert_eq!(webm, matches!(codec, Codec::Vp9 | Codec::Av1), "{codec:?}");
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_a_publisher_said_is_found_again_and_so_is_an_alpha_channel_that_never_came() {
         let (mut bytes, layout) = described_head();
-        let found = Own::find(&bytes).unwrap();
+        let found = OwnHead::find(&bytes).unwrap();
         assert_eq!((&found.layout, &found.tracks[..]), (&layout, &described()[..]));
         let mut index = Index::new(&found.tracks);
         index.tracks.iter_mut().for_each(|track| track.frames = 1);
@@ -321,7 +321,7 @@ mod tests {
             bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
         assert!(!bytes.windows(4).any(|window| window == ALPHA), "an alpha channel is announced");
-        assert_eq!(Own::find(&bytes).unwrap(), found);
+        assert_eq!(OwnHead::find(&bytes).unwrap(), found);
     }
 
     #[test]
@@ -330,9 +330,9 @@ mod tests {
         let tracks = [Track::video(Codec::Vp9)];
         let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" };
         let (bytes, layout) = super::super::head(&head);
-        assert_eq!(Own::find(&bytes).map(|found| found.layout), Some(layout.clone()));
+        assert_eq!(OwnHead::find(&bytes).map(|found| found.layout), Some(layout.clone()));
         let entries = &bytes[layout.tracks[0].entry.start as usize..];
-        let read = super::super::foreign::tracks(entries);
+        let read = super::super::tracks::tracks(entries);
         assert_eq!(read.map(|tracks| tracks[0].size), Some((1 << 16, 1 << 16)));
     }
 
@@ -345,7 +345,7 @@ mod tests {
                 for bit in 0..8 {
                     let mut flipped = bytes.clone();
                     flipped[at] ^= 1 << bit;
-                    let Some(Own { layout: mut found, tracks: known }) = Own::find(&flipped) else {
+                    let Some(OwnHead { layout: mut found, tracks: known }) = OwnHead::find(&flipped) else {
                         continue;
                     };
                     found.stamp = layout.stamp.clone();
@@ -355,7 +355,10 @@ mod tests {
                 }
             }
             assert_eq!(unnoticed, []);
-            assert!((0..bytes.len()).all(|end| Own::find(&bytes[..end]).is_none()), "a head that is cut off");
+            assert!(
+                (0..bytes.len()).all(|end| OwnHead::find(&bytes[..end]).is_none()),
+                "a head that is cut off"
+            );
         }
     }
 }

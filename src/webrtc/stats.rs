@@ -1,8 +1,8 @@
 //! What the engine counts in its own memory and adds to the metrics each second: nothing a packet does
 //! takes a lock.
 
+use crate::base::heartbeat::{BEAT, Heartbeat};
 use crate::base::metrics::{Counter, metrics};
-use crate::base::pulse::{BEAT, Pulse};
 use crate::media;
 use crate::rtp::{Counts, KeyframeReason};
 use crate::webrtc::route::Kind;
@@ -10,8 +10,8 @@ use crate::webrtc::session::Session;
 use std::time::{Duration, Instant};
 
 /// Since the last beat.
-pub(super) struct Tally {
-    pulse: Pulse,
+pub(super) struct LoopStats {
+    pulse: Heartbeat,
     /// The next beat, for which the loop wakes even if nothing happens.
     pub beat: Instant,
     lag: Duration,
@@ -24,8 +24,8 @@ pub(super) struct Tally {
     rtp: [Rtp; 2],
 }
 
-impl Tally {
-    pub fn new(pulse: Pulse) -> Self {
+impl LoopStats {
+    pub fn new(pulse: Heartbeat) -> Self {
         Self {
             pulse,
             beat: Instant::now() + BEAT,

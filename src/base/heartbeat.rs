@@ -13,13 +13,13 @@ pub const STUCK: Duration = Duration::from_secs(15);
 
 /// A loop's sign of life. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct Heartbeat {
     /// Whose.
     pub name: &'static str,
     last: Arc<Mutex<Instant>>,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Of a loop that begins now.
     pub fn new(name: &'static str) -> Self {
         Self::since(name, Instant::now())
@@ -42,7 +42,7 @@ impl Pulse {
 }
 
 /// Wakes every [`BEAT`] and notes how late it was woken: what any task here has to wait at present.
-pub async fn probe(pulse: Pulse, stop: CancellationToken) {
+pub async fn probe(pulse: Heartbeat, stop: CancellationToken) {
     loop {
         let due = Instant::now() + BEAT;
         tokio::select! {
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_loop_is_stuck_when_it_has_not_turned_for_long() {
         let start = Instant::now();
-        let pulse = Pulse::since("a loop", start);
+        let pulse = Heartbeat::since("a loop", start);
         assert!(!pulse.is_stuck(start + STUCK - BEAT));
         assert!(pulse.is_stuck(start + STUCK));
         pulse.beat(start + STUCK);

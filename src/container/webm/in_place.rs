@@ -6,9 +6,9 @@
 //! covered by a second run, which then treats it in the same way: the work may be cut off anywhere.
 
 use crate::container::webm::StoredBlock;
-use crate::container::webm::cluster::{Block, Tally};
+use crate::container::webm::cluster::{Block, ClusterStats};
 use crate::container::webm::ebml::id;
-use crate::container::webm::own::Own;
+use crate::container::webm::own_head::OwnHead;
 use crate::container::webm::read::Item;
 use crate::container::webm::seal::{Index, Patch};
 use crate::media::Kind;
@@ -30,7 +30,7 @@ pub struct Hole {
     pub to: u64,
 }
 
-/// What [`Mend`] found.
+/// What [`InPlaceRepair`] found.
 #[derive(Debug)]
 pub struct Mended {
     /// What the whole clusters hold.
@@ -47,8 +47,8 @@ pub struct Mended {
 
 /// Takes the items of one of our own files.
 #[derive(Debug)]
-pub struct Mend {
-    own: Own,
+pub struct InPlaceRepair {
+    own: OwnHead,
     index: Index,
     end: u64,
     patches: Vec<Patch>,
@@ -69,16 +69,16 @@ struct Open {
     at: u64,
     payload_at: u64,
     sound: bool,
-    tally: Tally,
+    tally: ClusterStats,
     covers: Vec<Patch>,
-    /// As `Mend::holed`, should this cluster turn out to be whole.
+    /// As `InPlaceRepair::holed`, should this cluster turn out to be whole.
     holed: Vec<Option<u64>>,
     holes: Vec<Hole>,
 }
 
-impl Mend {
+impl InPlaceRepair {
     /// For a file with this head.
-    pub fn new(own: Own) -> Self {
+    pub fn new(own: OwnHead) -> Self {
         let (index, end, holed) = (Index::new(&own.tracks), own.layout.len, vec![None; own.tracks.len()]);
         Self {
             own,
@@ -109,7 +109,7 @@ impl Mend {
                     payload_at: *payload_at,
                     // We never write a cluster without its size.
                     sound: size.is_some(),
-                    tally: Tally::new(self.own.tracks.len(), Duration::from_millis(1)),
+                    tally: ClusterStats::new(self.own.tracks.len(), Duration::from_millis(1)),
                     covers: Vec::new(),
                     holed,
                     holes: Vec::new(),
