@@ -1,4 +1,4 @@
-//! L6: composes each module's own `Config`; reports every error at once.
+//! Composes each module's own `Config`; reports every error at once.
 //!
 //! Layers, each stronger than the one before: the built-in defaults, `config/default.toml`,
 //! `config/local.toml` (or in place of these two the file of `--config`), `ONRECORD__SECTION__KEY`,

@@ -96,6 +96,32 @@ fn every_import_points_down() {
     assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));
 }
 
+/// Comments cite the invariants of `src/lib.rs` by their codes: each of those is there.
+#[test]
+fn every_code_that_a_comment_cites_is_defined() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = std::fs::read_to_string(root.join("src/lib.rs")).expect("src/lib.rs");
+    let is_code = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().is_some_and(|letter| "STLD".contains(letter));
+        first && word.len() == 2 && letters.all(|digit| digit.is_ascii_digit())
+    };
+    let defined: Vec<_> = lib.lines().filter_map(|line| line.strip_prefix("//! - ")?.split_once(':')).collect();
+    let defined: Vec<_> = defined.into_iter().map(|(code, _)| code).filter(|code| is_code(code)).collect();
+    assert_eq!(defined, ["S1", "S2", "S3", "S4", "S5", "S6", "T1", "T2", "T3", "T4", "L1", "L2", "D1", "D2", "D3", "D4"]);
+    let (mut files, mut cited) = (Vec::new(), 0);
+    sources(&root.join("src"), &mut files);
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let comments = text.lines().filter_map(|line| line.split_once("//").map(|(_, comment)| comment));
+        for word in comments.flat_map(|comment| comment.split(|c: char| !c.is_alphanumeric())).filter(|word| is_code(word)) {
+            assert!(defined.contains(&word), "{}: nothing says what {word} is", path.display());
+            cited += 1;
+        }
+    }
+    assert!(cited > defined.len(), "{cited}");
+}
+
 /// The compiler forbids it; this holds who might want to change that, and what has a manifest of its own.
 #[test]
 fn no_code_of_ours_is_unsafe() {

@@ -1,4 +1,4 @@
-//! L1: WebM as bytes: RFC 9559 (Matroska) within the WebM guidelines. Knows no file, no clock.
+//! WebM as bytes: RFC 9559 (Matroska) within the WebM guidelines. Knows no file, no clock.
 //!
 //! A file is written front to back: [`head`] once, clusters from [`Clusters`], and, when all is
 //! told, [`seal`] yields what to append (the index) and what to patch in the room reserved at the

@@ -1,4 +1,4 @@
-//! `/chunks`: MediaRecorder's Blobs over a WebSocket (DESIGN section 3, "Chunks").
+//! `/chunks`: MediaRecorder's Blobs over a WebSocket (`PROTOCOL.md`, "Chunks").
 //!
 //! One task a socket. It takes messages strictly in order, each once the one before is taken: what is not
 //! yet taken waits in the socket, and then with the client. Losing the socket ends nothing for

@@ -1,5 +1,5 @@
-//! `/live/{name}`: a stream as WebM while it happens, over a WebSocket or as an endless file (DESIGN
-//! section 3, "Live WebM").
+//! `/live/{name}`: a stream as WebM while it happens, over a WebSocket or as an endless file (`PROTOCOL.md`,
+//! "Live WebM").
 //!
 //! One task a viewer. A viewer that doesn't read waits in its task; what it misses meanwhile is counted
 //! by the stream, not kept for it.

@@ -1,4 +1,4 @@
-//! MediaRecorder's output over `/chunks` (DESIGN section 3, "Chunks"): a resumable stream of bytes.
+//! MediaRecorder's output over `/chunks` (`src/http/PROTOCOL.md`, "Chunks"): a resumable stream of bytes.
 //!
 //! An [`Upload`] is one socket's hold of it. What it is given goes to the upload's one task, which knows
 //! the [`protocol`], takes the bytes apart ([`demux`]) and pushes frames to the publication; a lost

@@ -1,4 +1,4 @@
-// The words and shapes that pages and the library share. DESIGN's contract, "Signalling".
+// The words and shapes that pages and the library share. src/http/PROTOCOL.md has the messages.
 
 /** What a session can be. */
 export const SESSION_STATUS = Object.freeze({

@@ -1,4 +1,4 @@
-//! `/signal`: publishing with feedback, over a WebSocket (DESIGN section 3, "Signalling").
+//! `/signal`: publishing with feedback, over a WebSocket (`PROTOCOL.md`, "Signalling").
 //!
 //! One task a socket. It takes messages strictly in order, one at a time, so a candidate that
 //! arrives while its offer is being answered waits in the socket, after the offer. Losing the
