@@ -106,15 +106,22 @@ fn every_code_that_a_comment_cites_is_defined() {
         let first = letters.next().is_some_and(|letter| "STLD".contains(letter));
         first && word.len() == 2 && letters.all(|digit| digit.is_ascii_digit())
     };
-    let defined: Vec<_> = lib.lines().filter_map(|line| line.strip_prefix("//! - ")?.split_once(':')).collect();
+    let defined: Vec<_> =
+        lib.lines().filter_map(|line| line.strip_prefix("//! - ")?.split_once(':')).collect();
     let defined: Vec<_> = defined.into_iter().map(|(code, _)| code).filter(|code| is_code(code)).collect();
-    assert_eq!(defined, ["S1", "S2", "S3", "S4", "S5", "S6", "T1", "T2", "T3", "T4", "L1", "L2", "D1", "D2", "D3", "D4"]);
+    assert_eq!(
+        defined,
+        ["S1", "S2", "S3", "S4", "S5", "S6", "T1", "T2", "T3", "T4", "L1", "L2", "D1", "D2", "D3", "D4"]
+    );
     let (mut files, mut cited) = (Vec::new(), 0);
     sources(&root.join("src"), &mut files);
     for path in files {
         let text = std::fs::read_to_string(&path).expect("a source file");
         let comments = text.lines().filter_map(|line| line.split_once("//").map(|(_, comment)| comment));
-        for word in comments.flat_map(|comment| comment.split(|c: char| !c.is_alphanumeric())).filter(|word| is_code(word)) {
+        for word in comments
+            .flat_map(|comment| comment.split(|c: char| !c.is_alphanumeric()))
+            .filter(|word| is_code(word))
+        {
             assert!(defined.contains(&word), "{}: nothing says what {word} is", path.display());
             cited += 1;
         }

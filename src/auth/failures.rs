@@ -7,8 +7,9 @@
 //! waiting keeps from is `auth.url`, which may know credentials that can be guessed, and must not be
 //! flooded: nothing new from such an address reaches it.
 
+use crate::base::quota::network;
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long failures are counted together, from the first on, and how long the last of them waits at most.
@@ -41,7 +42,7 @@ impl Failures {
     /// Notes a failure.
     pub fn note(&mut self, from: IpAddr, now: Instant) {
         self.forget(now);
-        let from = whose(from);
+        let from = network(from);
         if let Some(count) = self.counts.get_mut(&from) {
             count.failures = count.failures.saturating_add(1);
             return;
@@ -55,7 +56,7 @@ impl Failures {
 
     /// The seconds this address has to wait, if it has.
     pub fn wait(&self, from: IpAddr, now: Instant) -> Option<u64> {
-        let count = self.counts.get(&whose(from)).filter(|count| count.failures >= self.max)?;
+        let count = self.counts.get(&network(from)).filter(|count| count.failures >= self.max)?;
         let left = WINDOW.checked_sub(now.saturating_duration_since(count.since))?;
         (!left.is_zero()).then(|| left.as_secs() + u64::from(left.subsec_nanos() > 0))
     }
@@ -71,14 +72,6 @@ impl Failures {
         if let Some(first) = self.order.pop_front() {
             self.counts.remove(&first);
         }
-    }
-}
-
-/// An IPv6 address stands for its /64: whoever has one has all of them (RFC 6177).
-fn whose(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

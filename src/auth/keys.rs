@@ -1,12 +1,12 @@
 //! The public keys of who signs tokens: a JWKS file (RFC 7517), read again when it changes, so that keys
 //! are replaced without a restart.
 
+use crate::disk::Stamp;
 use jsonwebtoken::jwk::{Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,9 +35,6 @@ struct Looked {
     at: Option<Instant>,
     found: Option<Stamp>,
 }
-
-/// What tells one state of a file from another.
-type Stamp = (i64, i64, u64, u64);
 
 #[derive(Clone, Debug)]
 struct Key {
@@ -75,7 +72,7 @@ impl KeySet {
         looked.at = Some(now);
         let (path, known) = (self.path.clone(), looked.found);
         let look = spawn_blocking(move || {
-            let stamp = std::fs::metadata(&path).map(|meta| stamp(&meta)).ok();
+            let stamp = std::fs::metadata(&path).map(|meta| Stamp::of(&meta)).ok();
             (stamp != known).then(|| (stamp, read(&path)))
         });
         let Ok(Ok(Some((found, changed)))) = timeout(LOOK_LIMIT, look).await else { return };
@@ -119,14 +116,10 @@ fn read_file(file: &File, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn stamp(meta: &Metadata) -> Stamp {
-    (meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino())
-}
-
 fn read(path: &Path) -> io::Result<(Vec<Key>, Stamp)> {
     let file = File::open(path)?;
     // Before the bytes: whoever changes them now is noticed at the next look.
-    let stamp = stamp(&file.metadata()?);
+    let stamp = Stamp::of(&file.metadata()?);
     let document: Document = serde_json::from_slice(&read_file(&file, FILE_MAX)?)?;
     let keys: Vec<_> = document.keys.into_iter().filter_map(usable).collect();
     if keys.is_empty() {

@@ -8,15 +8,16 @@ use crate::auth::AuthError;
 use crate::auth::grant::Grant;
 use crate::auth::permission::Permission;
 use crate::base::pattern::Pattern;
+use crate::disk;
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use subtle::ConstantTimeEq;
 
@@ -178,24 +179,14 @@ fn key_of(dir: &Path) -> io::Result<Key> {
 /// Whole and on the disk before anything is signed with it, or not there.
 fn make_key(dir: &Path) -> io::Result<Key> {
     let key: Key = rand::random();
-    let temporary = dir.join(format!("{KEY_FILE}.tmp"));
-    let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        // One that a crash left may have another mode.
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(&key)?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(KEY_FILE))?;
-        File::open(dir)?.sync_all()
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    disk::replace(dir, KEY_FILE, 0o600, &key)?;
     Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const NOW: i64 = 1_800_000_000;
 

@@ -18,12 +18,16 @@ impl ClientKey {
     pub fn of(address: IpAddr) -> Option<Self> {
         match address.to_canonical() {
             own if own.is_loopback() => None,
-            IpAddr::V6(address) => {
-                let network = Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
-                Some(Self(network.into()))
-            }
-            address => Some(Self(address)),
+            address => Some(Self(network(address))),
         }
+    }
+}
+
+/// What one customer is given: an IPv4 address, or the /64 of an IPv6 one (RFC 6177).
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 

@@ -472,7 +472,7 @@ mod tests {
 
     fn load(dir: &Path) -> Arc<Catalog> {
         let space = Arc::new(Space::open(dir, 0));
-        Arc::new(Catalog::load(dir, 0o640, Disk::new(), space).unwrap())
+        Arc::new(Catalog::load(dir, 0o640, Disk::default(), space).unwrap())
     }
 
     #[test]

@@ -4,9 +4,9 @@
 pub mod space;
 pub mod worker;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Replaces `dir/name` atomically and durably: whoever reads it, after a power cut too, finds the old
@@ -32,6 +32,22 @@ pub fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()
 /// The name of `name`'s replacement while it is being written: hidden, and not a manifest's.
 fn temporary_name(name: &str) -> String {
     format!(".{name}.tmp")
+}
+
+/// What changes when somebody puts another file in a file's place, or writes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    len: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    /// Of a file as it is now.
+    pub fn of(meta: &Metadata) -> Self {
+        Self { modified: (meta.mtime(), meta.mtime_nsec()), len: meta.len(), inode: meta.ino() }
+    }
 }
 
 /// Makes a folder's entries durable.

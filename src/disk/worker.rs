@@ -72,12 +72,13 @@ fn timed<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     done
 }
 
-impl Disk {
-    /// With all its places free.
-    pub fn new() -> Self {
+impl Default for Disk {
+    fn default() -> Self {
         Self { writes: Pool::new("write", WRITES), syncs: Pool::new("sync", SYNCS) }
     }
+}
 
+impl Disk {
     /// What there is at present.
     pub fn gauges(&self, scrape: &mut Scrape) {
         let Self { writes, syncs } = self;

@@ -244,7 +244,7 @@ impl Recordings {
         let dir = std::path::absolute(&config.dir)?;
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(&dir).map_err(named)?;
-        let disk = Disk::new();
+        let disk = Disk::default();
         let space = Arc::new(Space::open(&dir, config.min_free));
         let catalog = Catalog::load(&dir, mode, disk.clone(), space.clone()).map_err(named)?;
         let catalog = Arc::new(catalog);

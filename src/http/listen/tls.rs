@@ -1,5 +1,6 @@
 //! TLS of our own: two files that are read again when they change, or a certificate made here.
 
+use crate::disk::{self, Stamp};
 use crate::http::Config as Server;
 use crate::http::listen::connection::{Acceptor, HANDSHAKE, TlsAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -10,13 +11,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{InconsistentKeys, ServerConfig};
 use serde::Deserialize;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use url::{Host, Url};
 use x509_parser::extensions::GeneralName;
 
@@ -57,7 +58,7 @@ const LOOK_OWN: Duration = Duration::from_secs(3600);
 pub struct Tls {
     served: RustlsConfig,
     source: Source,
-    seen: Stamp,
+    seen: Vec<Option<Stamp>>,
     ends: Timestamp,
 }
 
@@ -66,9 +67,6 @@ enum Source {
     Files { cert: PathBuf, key: PathBuf },
     Own { file: PathBuf, names: Vec<String> },
 }
-
-/// What changes with a file: when it was written, its size, which one it is.
-type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 
 /// What a client is shown.
 struct Pair {
@@ -166,12 +164,10 @@ fn warn_of_end(cert: &Path, end: Timestamp) {
 }
 
 impl Source {
-    fn stamp(&self) -> Stamp {
-        let Self::Files { cert, key } = self else { return Stamp::new() };
+    fn stamp(&self) -> Vec<Option<Stamp>> {
+        let Self::Files { cert, key } = self else { return Vec::new() };
         // Of what a link leads to: that is how renewed certificates are put in place.
-        let look = |path| fs::metadata(path).ok().map(|about| (about.modified(), about.len(), about.ino()));
-        let stamp = |path| look(path).and_then(|(at, size, file)| Some((at.ok()?, size, file)));
-        vec![stamp(cert), stamp(key)]
+        [cert, key].map(|path| fs::metadata(path).ok().map(|meta| Stamp::of(&meta))).into()
     }
 
     fn pair(&self) -> Result<Pair, String> {
@@ -318,12 +314,10 @@ fn make(names: &[String]) -> Result<String, rcgen::Error> {
 
 /// Nobody but the server's user may read it, and whoever reads it finds all of it.
 fn keep(file: &Path, pem: &str) -> io::Result<()> {
-    let new = file.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    written.write_all(pem.as_bytes())?;
-    written.sync_all()?;
-    fs::rename(&new, file)
+    let (Some(dir), Some(name)) = (file.parent(), file.file_name().and_then(OsStr::to_str)) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    disk::replace(dir, name, 0o600, pem.as_bytes())
 }
 
 #[cfg(test)]
