@@ -42,9 +42,9 @@ use crate::http::watch::live::ViewerLimits;
 use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
+use crate::ingest::webrtc::WebRtc;
 use crate::publish::registry::Publications;
 use crate::record::{FolderLock, Held, LockError, Recordings};
-use crate::webrtc::WebRtc;
 use hooks::Hooks;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -177,7 +177,8 @@ fn inside(
 ) -> Diagnostics {
     let runtime = Heartbeat::new("runtime");
     tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
-    let mut inside = Diagnostics { pulses: vec![webrtc.pulse().clone(), runtime], ..Diagnostics::default() };
+    let mut inside =
+        Diagnostics { pulses: vec![webrtc.heartbeat().clone(), runtime], ..Diagnostics::default() };
     let (publications, recordings) = (publications.clone(), recordings.clone());
     inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
     inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("live", &["base", "media", "container"]),
     ("record", &["base", "media", "container", "disk", "catalog", "live"]),
     ("publish", &["base", "media", "container", "catalog", "live", "record"]),
-    ("webrtc", &["base", "media", "rtp", "live", "record", "publish"]),
+    ("webrtc", &["base", "media", "rtp"]),
     ("ingest", &["base", "media", "container", "live", "record", "publish", "webrtc"]),
     ("http", &["base", "disk", "auth", "media", "catalog", "live", "record", "publish", "webrtc", "ingest"]),
     ("config", &["base", "auth", "live", "hook", "record", "publish", "webrtc", "ingest", "http"]),

@@ -285,7 +285,7 @@ mod tests {
         assert!(Signer::of(dir.path(), b"a").opens_file("a.webm", &token, at(NOW)));
         assert_eq!(mode(), 0o600);
         fs::write(&path, "short").unwrap();
-        fs::write(dir.path().join(".key.tmp"), "as a crash left it").unwrap();
+        fs::write(dir.path().join("..key.tmp"), "as a crash left it").unwrap();
         assert!(!Signer::of(dir.path(), b"a").opens_file("a.webm", &token, at(NOW)));
         assert_eq!((fs::read(&path).unwrap().len(), mode()), (32, 0o600));
         let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());

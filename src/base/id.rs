@@ -190,6 +190,28 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Names one session, which is one connection that brings media; unguessable, usable in a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(Secret);
+
+impl SessionId {
+    /// A new one.
+    #[expect(clippy::new_without_default, reason = "each is another")]
+    pub fn new() -> Self {
+        Self(Secret::new())
+    }
+
+    /// The id in a URL.
+    pub fn as_str(&self) -> &str {
+        self.0.reveal()
+    }
+
+    /// An id from a URL.
+    pub fn from_client(text: &str) -> Self {
+        Self(Secret::from_client(text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

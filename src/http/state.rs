@@ -3,6 +3,7 @@
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
 use crate::auth::Auth;
+use crate::base::id::SessionId;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::Scrape;
 use crate::base::quota::{ClientKey, Limit, Permit, Quota};
@@ -20,11 +21,12 @@ use crate::http::publish::signal::Timing;
 use crate::http::watch::live::ViewerLimits;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
+use crate::ingest::webrtc::{Accepted, Offer, WebRtc};
 use crate::live::Stream;
 use crate::publish::publication::{ControlError, StreamInfo};
-use crate::publish::{Limits, PublishError, SessionId};
+use crate::publish::{Limits, PublishError};
 use crate::record::{Begun, Condition, Recordings};
-use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched, WebRtc};
+use crate::webrtc::{Candidate, IceServer, Patch, Patched};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;

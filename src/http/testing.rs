@@ -1,6 +1,7 @@
 //! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
 
 use crate::auth::{self, Auth};
+use crate::base::id::SessionId;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -17,13 +18,14 @@ use crate::http::watch::live::ViewerLimits;
 use crate::http::{Config, Doors};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
+use crate::ingest::webrtc::{Accepted, Offer};
 use crate::live::Stream;
 use crate::publish::publication::{ControlError, Picture, StreamInfo};
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
-use crate::publish::{Limits, PublishError, SessionId, Transport};
+use crate::publish::{Limits, PublishError, Transport};
 use crate::record::{self, Begun, Condition, Recordings};
-use crate::webrtc::{Accepted, Candidate, IceServer, Offer, Patch, Patched};
+use crate::webrtc::{Candidate, IceServer, Patch, Patched};
 use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -8,6 +8,7 @@
 //! A stream begins with its first image and ends by [`Mjpeg::end`], after `mjpeg.idle_timeout` without
 //! an image, or when its publisher goes on another way.
 
+use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
@@ -19,7 +20,7 @@ use crate::media::{Codec, Event, Frame, Size, Track};
 use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
-use crate::publish::{PublishError, SessionId, Transport};
+use crate::publish::{PublishError, Transport};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -225,7 +226,7 @@ impl Inner {
             }
             reserved => reserved?,
         };
-        let (session, now) = (SessionId(Secret::new()), Instant::now());
+        let (session, now) = (SessionId::new(), Instant::now());
         publication.connected(&session, Transport::Mjpeg, &TRACKS, now)?;
         let secret = publication.resume().clone();
         let pictures = Pictures::new(images[0].0.clone());

@@ -2,3 +2,4 @@
 
 pub mod chunks;
 pub mod mjpeg;
+pub mod webrtc;

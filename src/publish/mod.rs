@@ -8,7 +8,7 @@ mod timeline;
 
 pub use limits::Limits;
 
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::StreamName;
 use crate::base::quota::LimitExceeded;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -33,22 +33,6 @@ impl Transport {
             Self::Chunks => "chunks",
             Self::Mjpeg => "mjpeg",
         }
-    }
-}
-
-/// Names one session, which is one connection that brings media; unguessable, usable in a URL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId(pub(crate) Secret);
-
-impl SessionId {
-    /// The id in a URL.
-    pub fn as_str(&self) -> &str {
-        self.0.reveal()
-    }
-
-    /// An id from a URL.
-    pub fn from_client(text: &str) -> Self {
-        Self(Secret::from_client(text))
     }
 }
 

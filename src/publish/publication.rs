@@ -13,6 +13,7 @@ pub use control::ControlError;
 pub use info::{Change, Picture, StreamInfo, What};
 
 use crate::base::clock::Anchor;
+use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::{Counter, metrics};
 use crate::base::quota::Permit;
@@ -25,7 +26,7 @@ use crate::publish::limits::{KEPT, Meter};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
 use crate::publish::timeline::Timeline;
-use crate::publish::{PublishError, SessionId, Transport};
+use crate::publish::{PublishError, Transport};
 use crate::record::{ByteSink, Progress, Recording};
 use info::StreamCounters;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,6 @@
 //! All publications: who has which name, who may come back, who is refused.
 
+use crate::base::id::SessionId;
 use crate::base::id::{RecordingId, Secret, StreamName};
 use crate::base::metrics::{Scrape, metrics};
 use crate::base::quota::{ClientKey, Permit, Quota};
@@ -9,7 +10,7 @@ use crate::catalog::RecordingError;
 use crate::live::Stream;
 use crate::publish::limits::Meter;
 use crate::publish::publication::{Change, ControlError, Publication, StreamInfo, What};
-use crate::publish::{Limits, PublishError, SessionId, Transport};
+use crate::publish::{Limits, PublishError, Transport};
 use crate::record::{Begun, Recordings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -266,7 +267,7 @@ mod tests {
     }
 
     fn session() -> SessionId {
-        SessionId(Secret::new())
+        SessionId::new()
     }
 
     /// One that has made an offer, and its session.

@@ -10,17 +10,17 @@
 //! peer's session and not of everybody's, so the loop takes every step of a session through [`contained`].
 
 use crate::base::heartbeat::Heartbeat;
+use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
 use crate::base::quota::Permit;
 use crate::base::reason::EndReason;
 use crate::media::GapReason;
-use crate::publish::publication::Publication;
-use crate::publish::{PublishError, SessionId, Transport};
 use crate::webrtc::route::{Kind, Transaction};
 use crate::webrtc::session::{Answer, Event, Gone, Session};
 use crate::webrtc::socket::Socket;
 use crate::webrtc::stats::LoopStats;
 use crate::webrtc::{Candidate, Patch, Patched};
+use crate::webrtc::{PeerError, PeerOwner};
 use bytes::BytesMut;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -46,14 +46,14 @@ const TRANSACTIONS: usize = 32;
 /// Addresses, or media sources, of one session that are kept; the oldest is forgotten.
 const ROUTES: usize = 16;
 
-type Reply<T> = oneshot::Sender<Result<T, PublishError>>;
+type Reply<T> = oneshot::Sender<Result<T, PeerError>>;
 
 /// What the rest of the server asks of the loop.
-pub(super) enum Command {
+pub(crate) enum Command<O> {
     Add {
         id: SessionId,
         session: Box<Session>,
-        publication: Arc<Publication>,
+        owner: Arc<O>,
         handshake: Permit,
     },
     Candidate {
@@ -65,7 +65,7 @@ pub(super) enum Command {
     Reoffer {
         id: SessionId,
         sdp: String,
-        reply: Reply<Option<(Answer, Arc<Publication>)>>,
+        reply: Reply<Option<(Answer, Arc<O>)>>,
     },
     Patch {
         id: SessionId,
@@ -83,10 +83,10 @@ pub(super) enum Command {
     },
 }
 
-struct Entry {
+struct Entry<O> {
     id: SessionId,
     session: Box<Session>,
-    publication: Arc<Publication>,
+    owner: Arc<O>,
     /// Its place among those that have yet to connect.
     handshake: Option<Permit>,
     /// ICE user fragments, addresses and media sources routed here.
@@ -107,7 +107,7 @@ struct Entry {
 
 type Key = u64;
 
-impl Entry {
+impl<O> Entry<O> {
     /// Whoever goes after the word to stop is not waited for.
     fn is_gone(&self, gone: Gone) -> Over {
         self.ending.map_or(Over::Gone(gone), Over::Stopped)
@@ -116,7 +116,7 @@ impl Entry {
 
 /// Takes a step of a session. One that panics breaks it: it ends at the next settling, as if its peer had
 /// vanished, so its publisher may come back.
-fn contained<T>(entry: &mut Entry, step: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+fn contained<O, T>(entry: &mut Entry<O>, step: impl FnOnce(&mut Entry<O>) -> T) -> Option<T> {
     // Whatever state the session is left in, all that is still asked of it is its end.
     let done = catch_unwind(AssertUnwindSafe(|| step(entry))).ok();
     if done.is_none() {
@@ -127,16 +127,16 @@ fn contained<T>(entry: &mut Entry, step: impl FnOnce(&mut Entry) -> T) -> Option
 }
 
 /// What an offer or a candidate is answered that made its session panic.
-pub(super) fn unusable() -> PublishError {
-    PublishError::BadSdp(
+pub(super) fn unusable() -> PeerError {
+    PeerError::BadSdp(
         "this can't be dealt with, which is a fault of the server: its log says more".to_owned(),
     )
 }
 
 /// The loop's state.
-pub(super) struct Engine {
+pub(super) struct Engine<O> {
     socket: Socket,
-    sessions: HashMap<Key, Entry>,
+    sessions: HashMap<Key, Entry<O>>,
     next_key: Key,
     by_id: HashMap<SessionId, Key>,
     by_ufrag: HashMap<String, Key>,
@@ -148,7 +148,7 @@ pub(super) struct Engine {
     tally: LoopStats,
 }
 
-impl Engine {
+impl<O: PeerOwner> Engine<O> {
     pub fn new(socket: Socket, pulse: Heartbeat) -> Self {
         Self {
             socket,
@@ -168,7 +168,7 @@ impl Engine {
     /// Runs until every handle that can send commands is gone. A command, what has come from the network
     /// and what is due get their turn each time, whichever it was that woke the loop: none of them can
     /// keep the others waiting by coming without end.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command<O>>) {
         loop {
             let mut rest = false;
             let due = self.timers.peek().map_or(self.tally.beat, |Reverse((at, _))| self.tally.beat.min(*at));
@@ -296,7 +296,7 @@ impl Engine {
                 match event {
                     Event::Media(media) => {
                         // Asked while media flows: a publisher that sends nothing has no keyframe to give.
-                        if entry.publication.media(&entry.id, media, now) {
+                        if entry.owner.media(&entry.id, media, now) {
                             entry.session.want_keyframe(now);
                         }
                     }
@@ -314,9 +314,9 @@ impl Engine {
                         entry.span.in_scope(|| info!("connected"));
                         entry.handshake = None;
                         let tracks = entry.session.tracks();
-                        match entry.publication.connected(&entry.id, Transport::Webrtc, &tracks, now) {
-                            Ok(old) => replaced = old,
-                            Err(_) => over = Some(Over::Refused),
+                        match entry.owner.connected(&entry.id, &tracks, now) {
+                            Some(old) => replaced = old,
+                            None => over = Some(Over::Refused),
                         }
                     }
                     Event::Gone(gone) => over = Some(entry.is_gone(gone)),
@@ -336,7 +336,7 @@ impl Engine {
                 }
                 self.socket.send(transmit.from, transmit.to, &transmit.data);
             }
-            if over.is_none() && (entry.publication.is_over() || entry.publication.has_left(&entry.id)) {
+            if over.is_none() && entry.owner.has_left(&entry.id) {
                 over = Some(Over::Refused);
             }
             let deadline = entry.session.deadline();
@@ -364,7 +364,7 @@ impl Engine {
             entry.session.close(now);
             while let Some(event) = entry.session.poll_event(now) {
                 if let Event::Media(media) = event {
-                    entry.publication.media(&entry.id, media, now);
+                    entry.owner.media(&entry.id, media, now);
                 }
             }
             while let Some(transmit) = entry.session.poll_transmit(now) {
@@ -387,17 +387,17 @@ impl Engine {
             unmap(&mut self.by_source, source, key);
         }
         match over {
-            Over::Stopped(reason) => entry.publication.end(reason, now),
-            Over::Gone(Gone::Idle) => entry.publication.end(EndReason::PublisherLost, now),
-            Over::Gone(_) => entry.publication.lost(&entry.id, now),
+            Over::Stopped(reason) => entry.owner.end(reason, now),
+            Over::Gone(Gone::Idle) => entry.owner.end(EndReason::PublisherLost, now),
+            Over::Gone(_) => entry.owner.lost(&entry.id, now),
             Over::Refused => {}
         }
     }
 
-    fn command(&mut self, command: Command, now: Instant) {
+    fn command(&mut self, command: Command<O>, now: Instant) {
         match command {
-            Command::Add { id, session, publication, handshake } => {
-                self.add(id, session, publication, handshake);
+            Command::Add { id, session, owner, handshake } => {
+                self.add(id, session, owner, handshake);
             }
             Command::Candidate { id, candidate, reply } => {
                 let result = self.with(&id, |entry| entry.session.add_candidate(&candidate.candidate));
@@ -406,7 +406,7 @@ impl Engine {
             Command::Reoffer { id, sdp, reply } => {
                 let result = self.with(&id, |entry| {
                     let answer = entry.session.reoffer(&sdp, now)?;
-                    Ok(answer.map(|answer| (answer, entry.publication.clone())))
+                    Ok(answer.map(|answer| (answer, entry.owner.clone())))
                 });
                 let _ = reply.send(result);
             }
@@ -416,7 +416,7 @@ impl Engine {
             Command::Stop { id, reason, reply } => {
                 let result = self.with(&id, |entry| {
                     entry.ending.get_or_insert(reason);
-                    entry.publication.leaves();
+                    entry.owner.leaves();
                     entry.session.stop(now);
                     Ok(())
                 });
@@ -432,23 +432,17 @@ impl Engine {
         }
     }
 
-    fn add(
-        &mut self,
-        id: SessionId,
-        session: Box<Session>,
-        publication: Arc<Publication>,
-        handshake: Permit,
-    ) {
+    fn add(&mut self, id: SessionId, session: Box<Session>, owner: Arc<O>, handshake: Permit) {
         let key = self.next_key;
         self.next_key += 1;
         let ufrag = session.ufrag().to_owned();
-        let span = info_span!("session", stream = %publication.name(), key);
+        let span = info_span!("session", stream = %owner.name(), key);
         self.by_ufrag.insert(ufrag.clone(), key);
         self.by_id.insert(id.clone(), key);
         let entry = Entry {
             id,
             session,
-            publication,
+            owner,
             handshake: Some(handshake),
             ufrags: VecDeque::from([ufrag]),
             addresses: VecDeque::new(),
@@ -468,10 +462,10 @@ impl Engine {
     fn with<T>(
         &mut self,
         id: &SessionId,
-        act: impl FnOnce(&mut Entry) -> Result<T, PublishError>,
-    ) -> Result<T, PublishError> {
-        let key = *self.by_id.get(id).ok_or(PublishError::SessionNotFound)?;
-        let entry = self.sessions.get_mut(&key).ok_or(PublishError::SessionNotFound)?;
+        act: impl FnOnce(&mut Entry<O>) -> Result<T, PeerError>,
+    ) -> Result<T, PeerError> {
+        let key = *self.by_id.get(id).ok_or(PeerError::SessionNotFound)?;
+        let entry = self.sessions.get_mut(&key).ok_or(PeerError::SessionNotFound)?;
         let result = contained(entry, act).unwrap_or_else(|| Err(unusable()));
         let ufrag = entry.session.ufrag().to_owned();
         if !entry.ufrags.contains(&ufrag) {
@@ -486,7 +480,7 @@ impl Engine {
 }
 
 /// A track brings nothing, or does so again: whoever can mend it should know.
-fn tell_trouble(entry: &Entry, track: usize, reason: Option<GapReason>) {
+fn tell_trouble<O: PeerOwner>(entry: &Entry<O>, track: usize, reason: Option<GapReason>) {
     let Some(kind) = entry.session.tracks().get(track).map(|track| track.codec.kind()) else { return };
     let name = kind.as_str();
     entry.span.in_scope(|| match reason {
@@ -497,7 +491,7 @@ fn tell_trouble(entry: &Entry, track: usize, reason: Option<GapReason>) {
     if let Some(reason) = reason {
         metrics().rtp.trouble.inc([name, reason.as_str()]);
     }
-    entry.publication.trouble(&entry.id, kind, reason);
+    entry.owner.trouble(&entry.id, kind, reason);
 }
 
 /// How a session's end bears on its publication.
@@ -511,13 +505,13 @@ enum Over {
     Refused,
 }
 
-fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, PublishError> {
+fn patched(session: &mut Session, patch: &Patch, now: Instant) -> Result<Patched, PeerError> {
     if patch.if_match == ["*"] {
         let (fragment, etag) = session.restart(&patch.fragment, now)?;
         return Ok(Patched::Restarted { fragment, etag });
     }
     if !patch.if_match.contains(&session.etag()) {
-        return Err(PublishError::StaleEtag);
+        return Err(PeerError::StaleEtag);
     }
     for candidate in super::offer::candidates(&patch.fragment) {
         session.add_candidate(&candidate)?;
@@ -546,9 +540,10 @@ fn unmap<T: std::hash::Hash + Eq>(map: &mut HashMap<T, Key>, route: T, key: Key)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::webrtc::tests::{held, offer};
+    use crate::publish::publication::Publication;
     use crate::publish::status::Status;
     use crate::webrtc::Config;
-    use crate::webrtc::tests::{held, offer};
 
     #[tokio::test]
     async fn a_session_that_panics_ends_alone_and_leaves_nothing_taken() {
@@ -566,8 +561,8 @@ mod tests {
         let broken: Result<(), _> = engine.with(&accepted[0].session, |_| panic!("this test means it"));
         assert_eq!(broken, Err(unusable()));
         engine.settle(now);
-        let is_there = |entry: &mut Entry| Ok(entry.broken);
-        assert_eq!(engine.with(&accepted[0].session, is_there), Err(PublishError::SessionNotFound));
+        let is_there = |entry: &mut Entry<Publication>| Ok(entry.broken);
+        assert_eq!(engine.with(&accepted[0].session, is_there), Err(PeerError::SessionNotFound));
         assert_eq!(engine.with(&accepted[1].session, is_there), Ok(false), "the other one goes on");
         assert_eq!((engine.by_ufrag.len(), engine.sessions.len()), (1, 1), "routes and sessions");
         assert!(matches!(*accepted[0].status.borrow(), Status::Failed { .. }), "{:?}", accepted[0].status);

@@ -1,7 +1,8 @@
-//! WebRTC ingest: one `accept(offer)` core for `/signal` and WHIP.
+//! One engine for the peers of all sessions: offers and answers, one UDP socket, one event loop. What a session
+//! brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
 
 mod dtls;
-mod engine;
+pub(crate) mod engine;
 mod offer;
 mod paths;
 mod peer;
@@ -13,37 +14,26 @@ mod simulcast;
 mod socket;
 mod sources;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 use crate::base::critical::CriticalTask;
 use crate::base::heartbeat::Heartbeat;
-use crate::base::id::{RecordingId, Secret, StreamName};
-use crate::base::metrics::metrics;
-use crate::base::quota::ClientKey;
+use crate::base::id::{SessionId, StreamName};
+use crate::base::quota::Permit;
 use crate::base::reason::EndReason;
 use crate::base::units;
-use crate::live::Stream;
-use crate::publish::publication::{ControlError, Publication, StreamInfo};
-use crate::publish::registry::Publications;
-use crate::publish::status::Status;
-use crate::publish::{PublishError, SessionId};
-use crate::record::Begun;
-use crate::webrtc::engine::{Command, Engine};
-use crate::webrtc::offer::Refused;
-use crate::webrtc::session::{Answer, Session, SessionConfig};
-use crate::webrtc::socket::Socket;
+use crate::media::{Event, GapReason, Kind, Track};
+use engine::{Command, Engine};
+use offer::Refused;
 use serde::{Deserialize, Serialize};
+use session::{Answer, Session, SessionConfig};
+use socket::Socket;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
-
-/// How long the engine, and then each publication, may take to end when the server stops. A turn of the
-/// engine takes milliseconds.
-const STOPPED: Duration = Duration::from_secs(3);
+use tokio::sync::{mpsc, oneshot};
 
 /// Section `webrtc` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -112,43 +102,6 @@ pub struct Candidate {
     pub sdp_m_line_index: Option<u16>,
 }
 
-/// Somebody asks to publish.
-#[derive(Debug)]
-pub struct Offer {
-    /// Under which name.
-    pub stream: StreamName,
-    /// The SDP offer.
-    pub sdp: String,
-    /// Whether to record.
-    pub record: bool,
-    /// Proof of an earlier publication under this name.
-    pub resume: Option<Secret>,
-    /// WHIP: the non-empty bearer token, which may take over a silent session (RFC 9725 has no
-    /// resume of its own).
-    pub bearer: Option<String>,
-    /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
-    pub session: Option<SessionId>,
-    /// Whose share of the limits it takes.
-    pub client: Option<ClientKey>,
-}
-
-/// The publication is accepted.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The session.
-    pub session: SessionId,
-    /// The SDP answer, with all of the server's candidates in it.
-    pub answer: String,
-    /// The same candidates, for clients that want them trickled.
-    pub candidates: Vec<Candidate>,
-    /// Changes with every ICE generation: WHIP's ETag (without the quotes).
-    pub etag: String,
-    /// The publication's secret.
-    pub resume: Secret,
-    /// What becomes of it.
-    pub status: watch::Receiver<Status>,
-}
-
 /// WHIP PATCH: a trickle fragment or an ICE restart (RFC 9725 section 4.3).
 #[derive(Debug)]
 pub struct Patch {
@@ -172,28 +125,91 @@ pub enum Patched {
     },
 }
 
-/// The handle to the WebRTC engine. Cheap to clone; the engine ends with its last handle.
-#[derive(Clone, Debug)]
-pub struct WebRtc {
-    commands: mpsc::Sender<Command>,
-    publications: Publications,
+/// What a session is had for: it gets the session's media, and hears of its end.
+pub trait PeerOwner: fmt::Debug + Send + Sync {
+    /// The stream's name, for the log.
+    fn name(&self) -> &StreamName;
+
+    /// The session is connected, with these tracks. Gives the session that it takes over from, if there is one;
+    /// `None` if it is not wanted any more.
+    fn connected(
+        self: &Arc<Self>,
+        session: &SessionId,
+        tracks: &[Track],
+        now: Instant,
+    ) -> Option<Option<SessionId>>;
+
+    /// Takes what the session brings; returns whether a keyframe should be asked for.
+    fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool;
+
+    /// A track brings nothing, for this reason, or does so again.
+    fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>);
+
+    /// The peer has said that it leaves: the session goes on until what is under way has come.
+    fn leaves(&self);
+
+    /// Whether it is through with the session: it is over, or goes on in another one.
+    fn has_left(&self, session: &SessionId) -> bool;
+
+    /// The session is gone, and its peer may come back.
+    fn lost(self: &Arc<Self>, session: &SessionId, now: Instant);
+
+    /// It ends, with the session.
+    fn end(&self, reason: EndReason, now: Instant);
+}
+
+/// Why an offer or a word about a session is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The SDP can't be used.
+    #[error("{0}")]
+    BadSdp(String),
+    /// No codec of the offer can be recorded.
+    #[error("none of the offered codecs is known")]
+    UnsupportedCodec,
+    /// No such session.
+    #[error("there is no such session")]
+    SessionNotFound,
+    /// The ETag is another generation's.
+    #[error("the session has another ETag by now")]
+    StaleEtag,
+    /// More of something than one session may have.
+    #[error("too many: {0}")]
+    RateLimited(&'static str),
+    /// The engine is gone.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// The handle to the engine. Cheap to clone; the engine ends with its last handle.
+#[derive(Debug)]
+pub struct Peers<O> {
+    commands: mpsc::Sender<Command<O>>,
     config: Arc<Config>,
     candidates: Arc<[SocketAddr]>,
     local_addr: SocketAddr,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
 }
 
-impl WebRtc {
+impl<O> Clone for Peers<O> {
+    fn clone(&self) -> Self {
+        let Self { commands, config, candidates, local_addr, heartbeat } = self;
+        Self {
+            commands: commands.clone(),
+            config: config.clone(),
+            candidates: candidates.clone(),
+            local_addr: *local_addr,
+            heartbeat: heartbeat.clone(),
+        }
+    }
+}
+
+impl<O: PeerOwner + 'static> Peers<O> {
     /// Binds the media socket and starts the engine on a thread of its own: one busy publisher must
     /// not wait for an HTTP request, nor the other way round.
     ///
     /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the engine.
-    pub fn start(
-        config: Config,
-        local_only: bool,
-        publications: Publications,
-        alive: CriticalTask,
-    ) -> io::Result<Self> {
+    pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let socket = {
             let _entered = runtime.enter();
@@ -202,18 +218,18 @@ impl WebRtc {
         let local_addr = socket.local_addr()?;
         let candidates = socket.addresses.told().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
-        let pulse = Heartbeat::new("media engine");
-        let engine = Engine::new(socket, pulse.clone());
+        let heartbeat = Heartbeat::new("media engine");
+        let engine = Engine::new(socket, heartbeat.clone());
         std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(engine.run(receiver));
         })?;
-        Ok(Self { commands, publications, config: Arc::new(config), candidates, local_addr, pulse })
+        Ok(Self { commands, config: Arc::new(config), candidates, local_addr, heartbeat })
     }
 
     /// Whether the engine turns.
-    pub fn pulse(&self) -> &Heartbeat {
-        &self.pulse
+    pub fn heartbeat(&self) -> &Heartbeat {
+        &self.heartbeat
     }
 
     /// The media socket's address.
@@ -221,144 +237,9 @@ impl WebRtc {
         self.local_addr
     }
 
-    /// The addresses publishers are told.
+    /// The addresses peers are told.
     pub fn candidates(&self) -> &[SocketAddr] {
         &self.candidates
-    }
-
-    /// Answers an offer.
-    pub async fn accept(&self, offer: Offer) -> Result<Accepted, PublishError> {
-        let answered = self.answer(offer).await;
-        if let Err(refusal) = &answered {
-            metrics().publications.refused.inc([refusal.code()]);
-        }
-        answered
-    }
-
-    async fn answer(&self, offer: Offer) -> Result<Accepted, PublishError> {
-        let mut known = offer.session;
-        if let Some(held) =
-            offer.resume.as_ref().and_then(|resume| self.publications.find(&offer.stream, resume))
-        {
-            if held.is_over() {
-                // Nothing to connect to any more: only what became of it.
-                let answer = Answer { sdp: String::new(), candidates: Vec::new(), etag: String::new() };
-                return Ok(accepted(Session::new_id(), answer, &held));
-            }
-            known = known.or_else(|| held.session());
-        }
-        if let Some(id) = known {
-            // The same peer connection restarts ICE and keeps its keys; another one needs a session of its own.
-            let reoffer = |reply| Command::Reoffer { id: id.clone(), sdp: offer.sdp.clone(), reply };
-            match self.ask(reoffer).await {
-                Ok(Some((answer, publication))) => return Ok(accepted(id, answer, &publication)),
-                Ok(None) => {}
-                Err(PublishError::SessionNotFound) if offer.resume.is_some() => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        let handshake = self.publications.handshake(offer.client)?;
-        // The one wait comes before anything is reserved: a caller that leaves meanwhile has taken nothing
-        // that only the engine would give back.
-        let permit = self.commands.reserve().await.map_err(|_| PublishError::Stopping)?;
-        let Offer { record, resume, bearer, client, .. } = offer;
-        let publication =
-            self.publications.reserve(&offer.stream, record, resume.as_ref(), bearer, client)?;
-        let config = SessionConfig {
-            candidates: self.candidates.to_vec(),
-            pipeline: crate::rtp::Config {
-                reorder_window: self.config.reorder_window,
-                keyframe_interval: self.config.keyframe_interval,
-            },
-            origin: publication.origin(),
-            idle_timeout: self.config.idle_timeout,
-            start_bitrate: self.config.start_bitrate,
-        };
-        let id = Session::new_id();
-        publication.offered(&id);
-        // An offer that makes the code below panic must leave nothing taken.
-        let parse = AssertUnwindSafe(|| Session::accept(&offer.sdp, &config, Instant::now()));
-        let (session, answer) = match catch_unwind(parse).unwrap_or_else(|_| Err(engine::unusable())) {
-            Ok(accepted) => accepted,
-            Err(refusal) => {
-                publication.refused(&id, &refusal);
-                return Err(refusal);
-            }
-        };
-        for Refused { mid, reason } in session.refused() {
-            tracing::warn!(stream = %offer.stream, session = id.as_str(), mid, reason, "a section is not recorded");
-        }
-        let accepted = accepted(id.clone(), answer, &publication);
-        let (held, session) = (publication.clone(), Box::new(session));
-        permit.send(Command::Add { id: id.clone(), session, publication, handshake });
-        if self.commands.is_closed() {
-            held.refused(&id, &PublishError::Stopping);
-            return Err(PublishError::Stopping);
-        }
-        Ok(accepted)
-    }
-
-    /// Adds a candidate of the peer (an empty one ends them).
-    pub async fn candidate(&self, session: &SessionId, candidate: Candidate) -> Result<(), PublishError> {
-        self.ask(|reply| Command::Candidate { id: session.clone(), candidate, reply }).await
-    }
-
-    /// WHIP PATCH.
-    pub async fn patch(&self, session: &SessionId, patch: Patch) -> Result<Patched, PublishError> {
-        self.ask(|reply| Command::Patch { id: session.clone(), patch, reply }).await
-    }
-
-    /// Ends the session's publication; its status tells when the file is sealed.
-    /// A session that was lost can be stopped as long as it is waited for.
-    pub async fn stop(&self, session: &SessionId, reason: EndReason) -> Result<(), PublishError> {
-        match self.ask(|reply| Command::Stop { id: session.clone(), reason, reply }).await {
-            Err(PublishError::SessionNotFound) => {
-                let waiting = self.publications.waiting_for(session).ok_or(PublishError::SessionNotFound)?;
-                waiting.end(reason, Instant::now());
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
-    /// All live streams, by name.
-    pub fn streams(&self) -> Vec<StreamInfo> {
-        self.publications.list()
-    }
-
-    /// The media of one of them, for viewers.
-    pub fn stream(&self, name: &StreamName) -> Option<Stream> {
-        self.publications.stream(name)
-    }
-
-    /// A stream's media goes to a new file from now on.
-    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, ControlError> {
-        self.publications.begin_file(name)
-    }
-
-    /// A stream is recorded no longer, and goes on.
-    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, ControlError> {
-        self.publications.stop_recording(name)
-    }
-
-    /// Ends a stream on the operator's word; [`PublishError::SessionNotFound`] if there is none of this name.
-    pub fn kick(&self, name: &StreamName) -> Result<(), PublishError> {
-        self.publications.kick(name)
-    }
-
-    /// Ends every publication in order, and takes no more. An engine that hangs, be it with a
-    /// publication in its hands, keeps nobody: the others end.
-    pub async fn stop_all(&self) {
-        self.publications.refuse();
-        let asked = self.ask(|reply| Command::StopAll { reply });
-        if tokio::time::timeout(STOPPED, asked).await.is_err() {
-            tracing::error!("the media engine hangs: publications end without it");
-        }
-        let publications = self.publications.clone();
-        let left = tokio::task::spawn_blocking(move || publications.stop());
-        if tokio::time::timeout(STOPPED, left).await.is_err() {
-            tracing::error!("a publication is held by what hangs: the next start repairs its recording");
-        }
     }
 
     /// What clients should use (`webrtc.ice_servers`).
@@ -366,23 +247,98 @@ impl WebRtc {
         &self.config.ice_servers
     }
 
+    /// A place in the engine's queue for a session: the one wait, before anything is taken that only the engine
+    /// would give back.
+    pub async fn reserve(&self) -> Result<Reserved<'_, O>, PeerError> {
+        let permit = self.commands.reserve().await.map_err(|_| PeerError::Stopping)?;
+        Ok(Reserved { peers: self, permit })
+    }
+
+    /// Another offer of a session's peer, for an ICE restart; `None` if it is another peer connection's.
+    pub async fn reoffer(&self, id: &SessionId, sdp: &str) -> Result<Option<(Answer, Arc<O>)>, PeerError> {
+        self.ask(|reply| Command::Reoffer { id: id.clone(), sdp: sdp.to_owned(), reply }).await
+    }
+
+    /// Adds a candidate of the peer (an empty one ends them).
+    pub async fn candidate(&self, id: &SessionId, candidate: Candidate) -> Result<(), PeerError> {
+        self.ask(|reply| Command::Candidate { id: id.clone(), candidate, reply }).await
+    }
+
+    /// WHIP PATCH.
+    pub async fn patch(&self, id: &SessionId, patch: Patch) -> Result<Patched, PeerError> {
+        self.ask(|reply| Command::Patch { id: id.clone(), patch, reply }).await
+    }
+
+    /// Ends a session, and what it is had for.
+    pub async fn stop(&self, id: &SessionId, reason: EndReason) -> Result<(), PeerError> {
+        self.ask(|reply| Command::Stop { id: id.clone(), reason, reply }).await
+    }
+
+    /// Ends all of them.
+    pub async fn stop_all(&self) -> Result<(), PeerError> {
+        self.ask(|reply| Command::StopAll { reply }).await
+    }
+
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, PublishError>>) -> Command,
-    ) -> Result<T, PublishError> {
+        command: impl FnOnce(oneshot::Sender<Result<T, PeerError>>) -> Command<O>,
+    ) -> Result<T, PeerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| PublishError::Stopping)?;
-        answer.await.map_err(|_| PublishError::Stopping)?
+        self.commands.send(command(reply)).await.map_err(|_| PeerError::Stopping)?;
+        answer.await.map_err(|_| PeerError::Stopping)?
     }
 }
 
-fn accepted(session: SessionId, answer: Answer, publication: &Publication) -> Accepted {
-    Accepted {
-        session,
-        answer: answer.sdp,
-        candidates: answer.candidates,
-        etag: answer.etag,
-        resume: publication.resume().clone(),
-        status: publication.status(),
+/// A place in the engine's queue.
+#[derive(Debug)]
+pub struct Reserved<'a, O> {
+    peers: &'a Peers<O>,
+    permit: mpsc::Permit<'a, Command<O>>,
+}
+
+impl<O: PeerOwner + 'static> Reserved<'_, O> {
+    /// Answers an offer, and hands the session to the engine. `origin` is when the stream's time began.
+    pub fn accept(
+        self,
+        id: &SessionId,
+        sdp: &str,
+        origin: Instant,
+        owner: &Arc<O>,
+        handshake: Permit,
+    ) -> Result<Answer, PeerError> {
+        let Config { reorder_window, keyframe_interval, idle_timeout, start_bitrate, .. } =
+            *self.peers.config;
+        let config = SessionConfig {
+            candidates: self.peers.candidates.to_vec(),
+            pipeline: crate::rtp::Config { reorder_window, keyframe_interval },
+            origin,
+            idle_timeout,
+            start_bitrate,
+        };
+        // An offer that makes the code below panic must leave nothing taken.
+        let parse = AssertUnwindSafe(|| Session::accept(sdp, &config, Instant::now()));
+        let (session, answer) = catch_unwind(parse).unwrap_or_else(|_| Err(engine::unusable()))?;
+        for Refused { mid, reason } in session.refused() {
+            tracing::warn!(stream = %owner.name(), session = id.as_str(), mid, reason, "a section is not recorded");
+        }
+        let session = Box::new(session);
+        self.permit.send(Command::Add { id: id.clone(), session, owner: owner.clone(), handshake });
+        if self.peers.commands.is_closed() { Err(PeerError::Stopping) } else { Ok(answer) }
+    }
+}
+
+#[cfg(test)]
+impl<O> Peers<O> {
+    /// An engine that is this receiver: it takes nothing by itself.
+    pub(crate) fn held() -> (Self, mpsc::Receiver<Command<O>>) {
+        let (commands, receiver) = mpsc::channel(1);
+        let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
+        let (config, candidates) = (Arc::new(Config::default()), [local_addr].into());
+        (Self { commands, config, candidates, local_addr, heartbeat: Heartbeat::new("held") }, receiver)
+    }
+
+    /// Takes the queue's only place.
+    pub(crate) fn fill(&self, command: Command<O>) {
+        assert!(self.commands.try_send(command).is_ok());
     }
 }

@@ -10,7 +10,6 @@ mod watch;
 use negotiation::Restarts;
 use watch::Watch;
 
-use crate::base::id::Secret;
 use crate::media::{self, GapReason, Kind, Track};
 use crate::rtp::{self, Pipeline};
 use crate::webrtc::dtls::Repeats;
@@ -426,10 +425,5 @@ impl Session {
                 return Some(Transmit { from, to, data });
             }
         }
-    }
-
-    /// A name for URLs.
-    pub fn new_id() -> super::SessionId {
-        super::SessionId(Secret::new())
     }
 }

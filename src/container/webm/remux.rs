@@ -372,7 +372,8 @@ impl Remux {
     /// The plan, once all items of a file of `len` bytes are taken.
     pub fn finish(mut self, len: u64) -> Result<Plan, RemuxError> {
         self.end_cluster();
-        if self.clusters.is_empty() {
+        // Clusters there may be that hold nothing but silence of ours.
+        if self.frames.iter().all(|frames| *frames == 0) {
             return Err(RemuxError::NoMedia);
         }
         self.fill_up_to(u64::MAX)?;

@@ -5,6 +5,7 @@
 //! publish the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients learn the recording
 //! from `/api/recordings`.
 
+use crate::base::id::SessionId;
 use crate::base::reason::EndReason;
 use crate::http::api::streams::stream_name;
 use crate::http::body::{self, expect_type};
@@ -13,8 +14,8 @@ use crate::http::gate::authorize::bearer;
 use crate::http::gate::forwarded::Caller;
 use crate::http::state::State;
 use crate::http::{PATH_SEGMENT, percent_encode};
-use crate::publish::SessionId;
-use crate::webrtc::{IceServer, Offer, Patch, Patched};
+use crate::ingest::webrtc::Offer;
+use crate::webrtc::{IceServer, Patch, Patched};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};

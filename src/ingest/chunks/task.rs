@@ -1,6 +1,6 @@
 //! One upload's task: obeys its sockets, keeps its time, feeds its publication.
 
-use crate::base::id::Secret;
+use crate::base::id::SessionId;
 use crate::base::reason::EndReason;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
@@ -8,7 +8,7 @@ use crate::ingest::chunks::{Command, Inner, Upload, UploadError};
 use crate::media::{Event, mp4};
 use crate::publish::publication::Publication;
 use crate::publish::status::Status;
-use crate::publish::{PublishError, SessionId, Transport};
+use crate::publish::{PublishError, Transport};
 use crate::record::ByteSink;
 use bytes::{Bytes, BytesMut};
 use std::convert::Infallible;
@@ -58,7 +58,7 @@ impl Task {
             inner,
             status: publication.status(),
             publication,
-            session: SessionId(Secret::new()),
+            session: SessionId::new(),
             protocol: Protocol::new(Instant::now()),
             sink: Sink::Unknown(BytesMut::new()),
             connected: false,

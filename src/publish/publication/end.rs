@@ -2,12 +2,13 @@
 //! of its recorders, once all of them have said it.
 
 use crate::base::id::RecordingId;
+use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
+use crate::publish::PublishError;
 use crate::publish::publication::{Publication, State, What};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
-use crate::publish::{PublishError, SessionId};
 use crate::record::{Progress, Recording};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};

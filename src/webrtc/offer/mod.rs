@@ -19,7 +19,7 @@ pub(super) use section::lines;
 pub(super) use transport::{Credentials, Identity};
 
 use crate::media::{Codec, Kind, Track};
-use crate::publish::PublishError;
+use crate::webrtc::PeerError;
 use crate::webrtc::simulcast::Marks;
 use answer::Offered;
 use section::{mid, sends, split};
@@ -149,12 +149,12 @@ pub(super) fn candidates(sdp: &str) -> Vec<String> {
         .collect()
 }
 
-fn bad(message: &str) -> PublishError {
-    PublishError::BadSdp(format!("the SDP offer can't be used: {message}"))
+fn bad(message: &str) -> PeerError {
+    PeerError::BadSdp(format!("the SDP offer can't be used: {message}"))
 }
 
 /// Reads an offer.
-pub(super) fn plan(sdp: &str) -> Result<Plan, PublishError> {
+pub(super) fn plan(sdp: &str) -> Result<Plan, PeerError> {
     if sdp.len() > MAX_BYTES {
         return Err(bad("it is larger than 256 KiB"));
     }
@@ -184,7 +184,7 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, PublishError> {
 }
 
 /// Takes the first sending section of each kind that has a codec we record.
-fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PublishError> {
+fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PeerError> {
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut offered = 0;
     for (kind, media, encoding, codec, channels) in RECORDED {
@@ -199,7 +199,7 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, Publi
             let formats = formats::find(section, kind, encoding);
             (!formats.is_empty()).then(|| choose_section(session, (index, section), formats, &track))
         });
-        chosen.push(found.ok_or(PublishError::UnsupportedCodec)?);
+        chosen.push(found.ok_or(PeerError::UnsupportedCodec)?);
     }
     if offered == 0 {
         return Err(bad("no audio or video section sends anything: add a camera or a microphone track"));

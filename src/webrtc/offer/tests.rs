@@ -65,8 +65,8 @@ fn a_section_that_sends_what_is_not_recorded_is_named_with_the_reason() {
 #[test]
 fn an_offer_that_cannot_be_recorded_says_why() {
     let because = |sdp: &str| plan(sdp).map(|_| ()).unwrap_err();
-    assert_eq!(because(&format!("{SESSION}{AUDIO}{H264}")), PublishError::UnsupportedCodec);
-    assert_eq!(because(&format!("{SESSION}{H264}")), PublishError::UnsupportedCodec);
+    assert_eq!(because(&format!("{SESSION}{AUDIO}{H264}")), PeerError::UnsupportedCodec);
+    assert_eq!(because(&format!("{SESSION}{H264}")), PeerError::UnsupportedCodec);
     for (sdp, word) in [
         (String::new(), "v=0"),
         ("rubbish".to_owned(), "v=0"),
@@ -207,7 +207,7 @@ fn payload_types_are_answered_once_each_with_what_belongs_to_them() {
         ]
     );
     let unlisted = format!("{SESSION}{AUDIO}{}", VIDEO.replace("SAVPF 96 97", "SAVPF 97 98"));
-    assert_eq!(plan(&unlisted).map(drop), Err(PublishError::UnsupportedCodec));
+    assert_eq!(plan(&unlisted).map(drop), Err(PeerError::UnsupportedCodec));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::section::{is_refused, lines, mid, value};
 use super::{Chosen, MAX_SECTIONS, bad};
-use crate::publish::PublishError;
+use crate::webrtc::PeerError;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fmt::Write as _;
 
@@ -134,7 +134,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub fn of(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Result<Self, PublishError> {
+    pub fn of(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Result<Self, PeerError> {
         let (group, tag) = bundle(session, sections, chosen)?;
         // What the tagged section says holds for the group (RFC 9143 section 7.1.3); what it leaves out,
         // the session may say, and what that leaves out, clients have said in the others.
@@ -170,7 +170,7 @@ fn bundle(
     session: &[&str],
     sections: &[Vec<&str>],
     chosen: &[Chosen],
-) -> Result<(Option<Vec<String>>, usize), PublishError> {
+) -> Result<(Option<Vec<String>>, usize), PeerError> {
     let mids: Vec<Option<&str>> = sections.iter().map(|section| mid(section)).collect();
     let groups = session.iter().filter_map(|line| line.strip_prefix("a=group:BUNDLE "));
     let group = groups

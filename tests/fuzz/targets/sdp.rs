@@ -1,6 +1,6 @@
 //! A client's offer: it is answered section by section, or refused in words; never more.
 
-use onrecord::publish::PublishError;
+use onrecord::webrtc::PeerError;
 use onrecord::webrtc::session::{Session, SessionConfig};
 use onrecord::rtp;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub fn run(data: &[u8]) {
     let (mut session, answer) = match Session::accept(offer, &config, now) {
         Ok(accepted) => accepted,
         Err(refusal) => {
-            assert!(matches!(refusal, PublishError::BadSdp(_) | PublishError::UnsupportedCodec), "{refusal:?}");
+            assert!(matches!(refusal, PeerError::BadSdp(_) | PeerError::UnsupportedCodec), "{refusal:?}");
             assert!(refusal.to_string().len() < 4096, "a refusal of {} bytes", refusal.to_string().len());
             return;
         }

@@ -3,7 +3,7 @@
 use super::sources::without_sources;
 use super::*;
 use crate::support::sdp;
-use onrecord::publish::PublishError;
+use onrecord::webrtc::PeerError;
 use onrecord::webrtc::session::{Gone, Session};
 
 fn assert_records(name: &str, mut network: Net, kinds: &[MediaKind]) {
@@ -264,5 +264,5 @@ fn offers_of_all_kinds_get_an_answer_that_fits_them() {
     let unlisted = include_str!("../fixtures/offers/vp8-not-in-mline.sdp");
     let now = Instant::now();
     let refused = Session::accept(unlisted, &session::config(server(), now), now).map(drop);
-    assert_eq!(refused, Err(PublishError::UnsupportedCodec));
+    assert_eq!(refused, Err(PeerError::UnsupportedCodec));
 }

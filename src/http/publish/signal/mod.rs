@@ -7,6 +7,7 @@
 pub(crate) mod wire;
 
 use crate::auth::Permission;
+use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
@@ -17,9 +18,10 @@ use crate::http::gate::forwarded::Caller;
 use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
+use crate::ingest::webrtc::{Accepted, Offer};
+use crate::publish::PublishError;
 use crate::publish::status::Status;
-use crate::publish::{PublishError, SessionId};
-use crate::webrtc::{Accepted, Candidate, Offer};
+use crate::webrtc::Candidate;
 use axum::Extension;
 use axum::extract::State as Extract;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;

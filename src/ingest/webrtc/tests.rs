@@ -4,23 +4,25 @@ use super::*;
 use crate::base::tasks::Tasks;
 use crate::publish::Limits;
 use crate::record::{self, Recordings};
+use crate::webrtc::engine::Command;
 use str0m::media::{Direction, MediaKind};
+use tokio::sync::{mpsc, oneshot};
 
 /// Room for so many streams, and an engine that is this receiver: it takes nothing by itself.
-pub(super) fn held(dir: &std::path::Path, max_streams: usize) -> (WebRtc, mpsc::Receiver<Command>) {
+pub(crate) fn held(
+    dir: &std::path::Path,
+    max_streams: usize,
+) -> (WebRtc, mpsc::Receiver<Command<Publication>>) {
     let config = record::Config { dir: dir.to_owned(), min_free: 0, ..Default::default() };
     let (recordings, events) = Recordings::open(config, false, Tasks::new()).unwrap();
     drop(events);
     let limits = Limits { max_streams, ..Limits::default() };
     let publications = Publications::new(recordings, Tasks::new(), Duration::ZERO, &limits);
-    let (commands, receiver) = mpsc::channel(1);
-    let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
-    let (config, candidates) = (Arc::new(Config::default()), [local_addr].into());
-    let pulse = Heartbeat::new("held");
-    (WebRtc { commands, publications, config, candidates, local_addr, pulse }, receiver)
+    let (peers, receiver) = Peers::held();
+    (WebRtc { peers, publications }, receiver)
 }
 
-pub(super) fn offer(stream: &str) -> Offer {
+pub(crate) fn offer(stream: &str) -> Offer {
     let mut rtc = str0m::Rtc::builder().build(Instant::now());
     let mut change = rtc.sdp_api();
     change.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
@@ -29,7 +31,7 @@ pub(super) fn offer(stream: &str) -> Offer {
     Offer { stream, sdp, record: false, resume: None, bearer: None, session: None, client: None }
 }
 
-fn filling() -> Command {
+fn filling() -> Command<Publication> {
     Command::StopAll { reply: oneshot::channel().0 }
 }
 
@@ -37,7 +39,7 @@ fn filling() -> Command {
 async fn a_caller_that_leaves_before_the_engine_takes_its_offer_leaves_nothing_taken() {
     let dir = tempfile::tempdir().unwrap();
     let (webrtc, mut engine) = held(dir.path(), 1);
-    webrtc.commands.try_send(filling()).unwrap();
+    webrtc.peers.fill(filling());
     let gave_up = tokio::time::timeout(Duration::from_millis(50), webrtc.accept(offer("first"))).await;
     assert!(gave_up.is_err(), "{gave_up:?}");
     engine.recv().await.unwrap();
