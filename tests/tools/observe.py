@@ -102,13 +102,18 @@ def listened(frames, placed):
     pieces, start, length = [], None, 0
     for frame in frames:
         start = frame.time if start is None else start
+        early = 0
         if placed:
             hole = round((frame.time - start) * scene.RATE) - length
             if hole > scene.RATE // 100:
                 pieces.append(np.zeros(hole, np.float32))
                 length += hole
+            # What a frame has of the time of the one before it, if that is more than a player would let pass.
+            early = -hole if hole < -scene.RATE // 100 else 0
         for piece in resampler.resample(frame):
-            pieces.append(piece.to_ndarray()[0])
+            samples = piece.to_ndarray()[0]
+            pieces.append(samples[early:])
+            early -= min(early, len(samples))
             length += len(pieces[-1])
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), start
 
