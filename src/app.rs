@@ -178,7 +178,7 @@ fn inside(
     let runtime = Heartbeat::new("runtime");
     tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
     let mut inside =
-        Diagnostics { pulses: vec![webrtc.heartbeat().clone(), runtime], ..Diagnostics::default() };
+        Diagnostics { heartbeats: vec![webrtc.heartbeat().clone(), runtime], ..Diagnostics::default() };
     let (publications, recordings) = (publications.clone(), recordings.clone());
     inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
     inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));

@@ -42,7 +42,7 @@ impl Heartbeat {
 }
 
 /// Wakes every [`BEAT`] and notes how late it was woken: what any task here has to wait at present.
-pub async fn probe(pulse: Heartbeat, stop: CancellationToken) {
+pub async fn probe(heartbeat: Heartbeat, stop: CancellationToken) {
     loop {
         let due = Instant::now() + BEAT;
         tokio::select! {
@@ -51,7 +51,7 @@ pub async fn probe(pulse: Heartbeat, stop: CancellationToken) {
         }
         let now = Instant::now();
         metrics().loops.runtime_lag.note(now.saturating_duration_since(due));
-        pulse.beat(now);
+        heartbeat.beat(now);
     }
 }
 
@@ -62,10 +62,10 @@ mod tests {
     #[test]
     fn a_loop_is_stuck_when_it_has_not_turned_for_long() {
         let start = Instant::now();
-        let pulse = Heartbeat::since("a loop", start);
-        assert!(!pulse.is_stuck(start + STUCK - BEAT));
-        assert!(pulse.is_stuck(start + STUCK));
-        pulse.beat(start + STUCK);
-        assert!(!pulse.is_stuck(start + STUCK + BEAT));
+        let heartbeat = Heartbeat::since("a loop", start);
+        assert!(!heartbeat.is_stuck(start + STUCK - BEAT));
+        assert!(heartbeat.is_stuck(start + STUCK));
+        heartbeat.beat(start + STUCK);
+        assert!(!heartbeat.is_stuck(start + STUCK + BEAT));
     }
 }

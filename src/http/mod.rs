@@ -1,7 +1,7 @@
 //! Axum handlers: parse, authorise, call, map the error. No media, no WebRTC types.
 //!
-//! [`table`] is the whole route table, each with what it needs. Before all stands [`guard`], before each
-//! handler [`access`]; every error is an [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
+//! [`table`] is the whole route table, each with what it needs. Before all stands
+//! [`gate::same_origin`], before each handler [`gate::authorize`]; every error is an [`error::ApiError`]. What lies below is reached by the two traits of [`state`].
 
 pub mod api;
 mod body;

@@ -58,7 +58,7 @@ struct State {
     pending: Vec<SessionId>,
     /// The session that connected last: its media counts.
     session: Option<SessionId>,
-    way: Option<Transport>,
+    transport: Option<Transport>,
     /// It has not been lost.
     up: bool,
     stream: Option<Stream>,
@@ -196,7 +196,7 @@ impl Publication {
     pub fn connected(
         self: &Arc<Self>,
         session: &SessionId,
-        way: Transport,
+        transport: Transport,
         tracks: &[Track],
         now: Instant,
     ) -> Result<Option<SessionId>, PublishError> {
@@ -215,7 +215,7 @@ impl Publication {
             self.fail_to_begin(guard, failed);
             return Err(PublishError::DiskFull);
         }
-        Ok(state.connect(session, way, now))
+        Ok(state.connect(session, transport, now))
     }
 
     /// The same for one whose bytes are kept as they come. A file before this one is sealed.
@@ -226,7 +226,7 @@ impl Publication {
     pub fn connected_bytes(
         self: &Arc<Self>,
         session: &SessionId,
-        way: Transport,
+        transport: Transport,
         now: Instant,
     ) -> Result<ByteSink, PublishError> {
         let owner = self.claimed()?;
@@ -246,7 +246,7 @@ impl Publication {
         };
         self.watch(&owner, state, recording);
         state.bytes = Some(sink.clone());
-        state.connect(session, way, now);
+        state.connect(session, transport, now);
         Ok(sink)
     }
 
@@ -383,8 +383,8 @@ impl Publication {
     }
 
     /// How its media comes in, once it has; `None` once it is over.
-    pub(super) fn way(&self) -> Option<Option<Transport>> {
-        (!self.is_over()).then(|| self.lock().way)
+    pub(super) fn transport(&self) -> Option<Option<Transport>> {
+        (!self.is_over()).then(|| self.lock().transport)
     }
 
     pub(super) fn info(&self) -> StreamInfo {
@@ -401,7 +401,7 @@ impl State {
         Self {
             pending: Vec::new(),
             session: None,
-            way: None,
+            transport: None,
             up: false,
             stream: None,
             bytes: None,
@@ -424,21 +424,21 @@ impl State {
 
     /// Counts media; the limit that it exceeds.
     fn measure(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
-        let kept = if self.way == Some(Transport::Chunks) { KEPT } else { Duration::ZERO };
+        let kept = if self.transport == Some(Transport::Chunks) { KEPT } else { Duration::ZERO };
         self.meter.take(bytes, kept, now)
     }
 
     /// A session is up; returns the one it replaces.
-    fn connect(&mut self, session: &SessionId, way: Transport, now: Instant) -> Option<SessionId> {
+    fn connect(&mut self, session: &SessionId, transport: Transport, now: Instant) -> Option<SessionId> {
         let counts = &metrics().publications;
         if self.generation == 0 {
-            counts.connected.inc([way.as_str()]);
+            counts.connected.inc([transport.as_str()]);
         } else if self.session.as_ref() != Some(session) {
-            counts.reconnected.inc([way.as_str()]);
+            counts.reconnected.inc([transport.as_str()]);
         }
-        self.flow.bytes = metrics().media.bytes.of([way.as_str()]);
+        self.flow.bytes = metrics().media.bytes.of([transport.as_str()]);
         (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
-        self.way = Some(way);
+        self.transport = Some(transport);
         self.session.replace(session.clone()).filter(|old| old != session)
     }
 

@@ -144,8 +144,9 @@ impl Publications {
     /// What there is at present.
     pub fn gauges(&self, scrape: &mut Scrape) {
         let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
-        let ways: Vec<_> = all.iter().filter_map(|publication| publication.way()).collect();
-        let of = |way: Option<Transport>| ways.iter().filter(|other| **other == way).count() as u64;
+        let ways: Vec<_> = all.iter().filter_map(|publication| publication.transport()).collect();
+        let of =
+            |transport: Option<Transport>| ways.iter().filter(|other| **other == transport).count() as u64;
         let values = [
             (Transport::Webrtc.as_str(), of(Some(Transport::Webrtc))),
             (Transport::Chunks.as_str(), of(Some(Transport::Chunks))),

@@ -60,13 +60,13 @@ impl Closing {
                 self.forget(&opening.id).await;
                 failed(&end)
             }
-            Stage::Writing(take) if !take.recorded() => {
-                let id = take.manifest.id.clone();
-                let _ = self.shared.disk.write(move || take.discard()).await;
+            Stage::Writing(writer) if !writer.recorded() => {
+                let id = writer.manifest.id.clone();
+                let _ = self.shared.disk.write(move || writer.discard()).await;
                 self.forget(&id).await;
                 failed(&end)
             }
-            Stage::Writing(take) => self.seal(*take, end).await,
+            Stage::Writing(writer) => self.seal(*writer, end).await,
             Stage::Nothing => failed(&end),
         }
     }
@@ -79,17 +79,17 @@ impl Closing {
         }
     }
 
-    async fn seal(&self, mut take: FileWriter, mut end: End) -> Progress {
-        let id = take.manifest.id.clone();
-        if let Some(sync) = take.sync.take()
+    async fn seal(&self, mut writer: FileWriter, mut end: End) -> Progress {
+        let id = writer.manifest.id.clone();
+        if let Some(sync) = writer.sync.take()
             && let Err(error) = sync.await.map_err(io::Error::other).flatten()
         {
-            take.doubt();
+            writer.doubt();
             end.reason = end_of(&error);
         }
         let (reason, lost) = (end.reason, self.lost.clone());
-        let note = take.note(&lost);
-        self.finish(&id, end, note, move || take.seal(reason, &lost)).await
+        let note = writer.note(&lost);
+        self.finish(&id, end, note, move || writer.seal(reason, &lost)).await
     }
 
     /// Does what makes a file whole, keeps the manifest that comes of it, and says so. What fails is tried

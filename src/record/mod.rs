@@ -1,7 +1,7 @@
 //! Frames → files → catalogue. Emits events, knows no hook.
 //!
 //! ```text
-//!  live::Tap ─▶ recorder ─▶ interleave ─▶ take ─▶ file (.part ─▶ sealed)
+//!  live::Tap ─▶ recorder ─▶ interleave ─▶ writer ─▶ file (.part ─▶ sealed)
 //!                                          └────▶ manifest ─▶ catalog ─▶ Event::Sealed
 //! ```
 //!

@@ -155,9 +155,9 @@ impl Recorder {
         for gap in self.tap.refused() {
             self.queue.gap(gap);
         }
-        if let Stage::Writing(take) = &mut self.stage {
+        if let Stage::Writing(writer) = &mut self.stage {
             for gap in self.queue.rest() {
-                take.note_trailing(gap);
+                writer.note_trailing(gap);
             }
         }
     }
@@ -278,7 +278,7 @@ impl Recorder {
     /// Moves frames up to `limit` into clusters; `None` when there are none, else whether it stopped
     /// before a frame that begins the next file.
     fn fill(&mut self, limit: Duration, now: Instant) -> Option<bool> {
-        let Stage::Writing(take) = &mut self.stage else { return None };
+        let Stage::Writing(writer) = &mut self.stage else { return None };
         let config = &self.shared.config;
         let cut = self.files.cut_since();
         let mut any = false;
@@ -286,10 +286,11 @@ impl Recorder {
             self.queue.fill(limit);
             let Some(next) = self.queue.peek(limit) else { break };
             let wished = cut.is_some_and(|since| next.at >= since);
-            let long = !config.max_duration.is_zero() && take.time_of(next.frame.time) >= config.max_duration;
-            let large = config.max_bytes > 0 && take.bytes() >= config.max_bytes;
+            let long =
+                !config.max_duration.is_zero() && writer.time_of(next.frame.time) >= config.max_duration;
+            let large = config.max_bytes > 0 && writer.bytes() >= config.max_bytes;
             if (wished || long || large)
-                && take.has_frames()
+                && writer.has_frames()
                 && can_begin(next, &self.tracks, &self.queue, now)
             {
                 // Silence that belongs before it goes first.
@@ -299,11 +300,11 @@ impl Recorder {
                 }
                 return Some(true);
             }
-            if take.pending() >= MAX_PENDING {
+            if writer.pending() >= MAX_PENDING {
                 break;
             }
             if let Some(held) = self.queue.pop(limit) {
-                take.push(held);
+                writer.push(held);
             }
             any = true;
         }
@@ -311,15 +312,15 @@ impl Recorder {
     }
 
     async fn write(&mut self) -> io::Result<()> {
-        let Stage::Writing(mut take) = std::mem::replace(&mut self.stage, Stage::Nothing) else {
+        let Stage::Writing(mut writer) = std::mem::replace(&mut self.stage, Stage::Nothing) else {
             return Ok(());
         };
         let work = move || {
-            let written = take.write();
-            (take, written)
+            let written = writer.write();
+            (writer, written)
         };
-        let (take, written) = self.shared.disk.write(work).await?;
-        self.stage = Stage::Writing(take);
+        let (writer, written) = self.shared.disk.write(work).await?;
+        self.stage = Stage::Writing(writer);
         written
     }
 
@@ -330,9 +331,9 @@ impl Recorder {
         if let Some(written) = manifest.take() {
             written.await.map_err(io::Error::other)??;
         }
-        if let Some(take) = self.create(opening.clone(), limit).await? {
-            self.queue.begin(take.base());
-            self.stage = Stage::Writing(Box::new(take));
+        if let Some(writer) = self.create(opening.clone(), limit).await? {
+            self.queue.begin(writer.base());
+            self.stage = Stage::Writing(Box::new(writer));
         }
         Ok(())
     }
@@ -361,15 +362,15 @@ impl Recorder {
         self.shared.disk.sync(move || catalog.insert(manifest)).await??;
         let id = opening.id.clone();
         let created = self.create(opening, limit).await;
-        let Ok(Some(take)) = created else {
+        let Ok(Some(writer)) = created else {
             let catalog = self.shared.catalog.clone();
             self.shared.disk.sync(move || catalog.remove(&id)).await??;
             return created.map(|_| ());
         };
-        self.queue.begin(take.base());
-        self.files.goes_on(take.manifest.id.clone());
-        tracing::info!(id = %take.manifest.id, continues = ?take.manifest.continues, "recording");
-        let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(take)));
+        self.queue.begin(writer.base());
+        self.files.goes_on(writer.manifest.id.clone());
+        tracing::info!(id = %writer.manifest.id, continues = ?writer.manifest.continues, "recording");
+        let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(writer)));
         if !self.queue.has_pictures(now, NO_PICTURES) {
             self.queue.want_keyframe();
         }
@@ -395,22 +396,22 @@ impl Recorder {
     /// them along. A sync that failed is an end: what it was to save may be gone, and no later one will
     /// say so again.
     async fn sync(&mut self, now: Instant) -> io::Result<()> {
-        let Stage::Writing(take) = &mut self.stage else { return Ok(()) };
-        if let Some(sync) = take.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| take.doubt())?;
+        let Stage::Writing(writer) = &mut self.stage else { return Ok(()) };
+        if let Some(sync) = writer.sync.take_if(|sync| sync.is_finished()) {
+            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| writer.doubt())?;
         }
         let interval = self.shared.config.sync_interval;
         let rhythm = if interval.is_zero() { NOTE_EVERY } else { interval };
-        if take.sync.is_some() || now.saturating_duration_since(take.synced) < rhythm {
+        if writer.sync.is_some() || now.saturating_duration_since(writer.synced) < rhythm {
             return Ok(());
         }
-        let sync = !interval.is_zero() && take.take_unsynced();
-        let note = take.note(&self.lost);
+        let sync = !interval.is_zero() && writer.take_unsynced();
+        let note = writer.note(&self.lost);
         if !sync && note.is_none() {
             return Ok(());
         }
-        let (file, catalog, noting) = (take.file(), self.shared.catalog.clone(), note.is_some());
-        take.sync = self.shared.disk.try_sync(move || {
+        let (file, catalog, noting) = (writer.file(), self.shared.catalog.clone(), note.is_some());
+        writer.sync = self.shared.disk.try_sync(move || {
             if sync {
                 file.sync_data()?;
             }
@@ -419,12 +420,12 @@ impl Recorder {
             }
             Ok(())
         });
-        if take.sync.is_some() {
-            take.synced = now;
+        if writer.sync.is_some() {
+            writer.synced = now;
         } else {
             // With all places taken the file stays due, and is asked for again at the next flush.
-            take.set_unsynced(sync);
-            take.set_unnoted(noting);
+            writer.set_unsynced(sync);
+            writer.set_unnoted(noting);
         }
         Ok(())
     }

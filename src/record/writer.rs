@@ -355,20 +355,20 @@ mod tests {
         let ms = Duration::from_millis;
         let frame = Frame { time: ms(500), keyframe: true, ..Frame::of(0, Bytes::new()) };
         let first = Held { at: Instant::now(), frame, gap: None, silent: false };
-        let mut take =
+        let mut writer =
             FileWriter::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
-        take.note_gap(gap(100, 400));
-        assert!(take.gaps.is_empty(), "a hole before the file");
-        take.note_gap(gap(600, 700));
-        take.note_gap(gap(700, 800));
-        assert_eq!(take.gaps.iter().map(|g| (g.from_ms, g.to_ms)).collect::<Vec<_>>(), [(100, 300)]);
+        writer.note_gap(gap(100, 400));
+        assert!(writer.gaps.is_empty(), "a hole before the file");
+        writer.note_gap(gap(600, 700));
+        writer.note_gap(gap(700, 800));
+        assert_eq!(writer.gaps.iter().map(|g| (g.from_ms, g.to_ms)).collect::<Vec<_>>(), [(100, 300)]);
         for step in 1..2_000 {
-            take.note_gap(gap(step * 1000, step * 1000 + 10));
+            writer.note_gap(gap(step * 1000, step * 1000 + 10));
         }
-        assert_eq!(take.gaps.len(), MAX_GAPS);
-        assert_eq!(take.gaps[MAX_GAPS - 1].to_ms, 1_999_000 + 10 - 500);
-        take.discard().unwrap();
+        assert_eq!(writer.gaps.len(), MAX_GAPS);
+        assert_eq!(writer.gaps[MAX_GAPS - 1].to_ms, 1_999_000 + 10 - 500);
+        writer.discard().unwrap();
         let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), [".reserve"]);
     }
@@ -396,22 +396,22 @@ mod tests {
             Held { at, frame, gap: None, silent: false }
         };
         let second = Duration::from_secs(1);
-        let mut take =
+        let mut writer =
             FileWriter::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
         for second in 0..3600 {
             for step in 0..50 {
-                take.push(held(1, second * 1000 + step * 20, true));
+                writer.push(held(1, second * 1000 + step * 20, true));
                 if step % 2 == 0 {
-                    take.push(held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
+                    writer.push(held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
                 }
             }
-            take.write().unwrap();
+            writer.write().unwrap();
         }
-        let cues = take.index.cues().len();
-        let index = webm::seal(&take.layout, &take.index, take.part.len()).append.len() as u64;
-        take.file().sync_all().unwrap();
+        let cues = writer.index.cues().len();
+        let index = webm::seal(&writer.layout, &writer.index, writer.part.len()).append.len() as u64;
+        writer.file().sync_all().unwrap();
         let (before, started) = (cost(), Instant::now());
-        let manifest = take.seal(EndReason::Stopped, &[]).unwrap();
+        let manifest = writer.seal(EndReason::Stopped, &[]).unwrap();
         let (wall, after) = (started.elapsed(), cost());
         let (bytes, cpu) = (after.0 - before.0, after.1 - before.1);
         println!(

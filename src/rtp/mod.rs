@@ -1,7 +1,7 @@
 //! RTP packets in, frames out.
 //!
 //! ```text
-//! packet ─▶ red ─▶ reorder (holes wait, are asked for) ─▶ lane, vp8 (frames that can be decoded) ─▶ sync ─▶ Event
+//! packet ─▶ red ─▶ reorder (holes wait, are asked for) ─▶ track, codec (frames that can be decoded) ─▶ sync ─▶ Event
 //! ```
 //!
 //! Padding takes its sequence number and nothing else: it says nothing of sound, pictures and clocks.

@@ -149,7 +149,7 @@ pub(super) struct Engine<O> {
 }
 
 impl<O: PeerOwner> Engine<O> {
-    pub fn new(socket: Socket, pulse: Heartbeat) -> Self {
+    pub fn new(socket: Socket, heartbeat: Heartbeat) -> Self {
         Self {
             socket,
             sessions: HashMap::new(),
@@ -161,7 +161,7 @@ impl<O: PeerOwner> Engine<O> {
             by_transaction: HashMap::new(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
-            tally: LoopStats::new(pulse),
+            tally: LoopStats::new(heartbeat),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Since the last beat.
 pub(super) struct LoopStats {
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
     /// The next beat, for which the loop wakes even if nothing happens.
     pub beat: Instant,
     lag: Duration,
@@ -25,9 +25,9 @@ pub(super) struct LoopStats {
 }
 
 impl LoopStats {
-    pub fn new(pulse: Heartbeat) -> Self {
+    pub fn new(heartbeat: Heartbeat) -> Self {
         Self {
-            pulse,
+            heartbeat,
             beat: Instant::now() + BEAT,
             lag: Duration::ZERO,
             turn: Duration::ZERO,
@@ -86,7 +86,7 @@ impl LoopStats {
             return false;
         }
         self.beat = now + BEAT;
-        self.pulse.beat(now);
+        self.heartbeat.beat(now);
         let (loops, port) = (&metrics().loops, &metrics().port);
         loops.media_lag.note(std::mem::take(&mut self.lag));
         loops.media_turn.note(std::mem::take(&mut self.turn));

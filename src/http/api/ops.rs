@@ -25,7 +25,7 @@ pub type Owner = Box<dyn Fn(&mut Scrape) + Send + Sync>;
 #[derive(Default)]
 pub struct Diagnostics {
     /// The loops that must turn.
-    pub pulses: Vec<Heartbeat>,
+    pub heartbeats: Vec<Heartbeat>,
     /// Whether no hook is taken any more.
     pub hooks_full: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Who has present values. They answer from memory.
@@ -35,8 +35,13 @@ pub struct Diagnostics {
 /// `GET /healthz`: the process answers and its loops turn; 503 tells which one hangs.
 pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {
     let now = Instant::now();
-    let stuck: Vec<_> =
-        state.inside.pulses.iter().filter(|pulse| pulse.is_stuck(now)).map(|pulse| pulse.name).collect();
+    let stuck: Vec<_> = state
+        .inside
+        .heartbeats
+        .iter()
+        .filter(|heartbeat| heartbeat.is_stuck(now))
+        .map(|heartbeat| heartbeat.name)
+        .collect();
     if stuck.is_empty() {
         return Json(json!({ "status": "ok" })).into_response();
     }

@@ -1,5 +1,5 @@
-//! The door: how many connections there may be, how long one may stand in it without a word, and how
-//! much of what it says it may leave unfinished.
+//! Accepting connections: how many there may be, how long one may stay without a word, and how much of a
+//! WebSocket's message may be unfinished.
 
 use crate::base::metrics::metrics;
 use crate::base::quota::{ClientKey, Permit, Quota};

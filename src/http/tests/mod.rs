@@ -494,12 +494,12 @@ async fn a_stopping_server_is_alive_but_not_ready() {
 #[tokio::test]
 async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_readyz() {
     let hung = Instant::now().checked_sub(heartbeat::STUCK).unwrap();
-    let pulses = vec![Heartbeat::since("media engine", hung), Heartbeat::new("runtime")];
-    let (engine, full) = (pulses[0].clone(), Arc::new(AtomicBool::new(true)));
+    let heartbeats = vec![Heartbeat::since("media engine", hung), Heartbeat::new("runtime")];
+    let (engine, full) = (heartbeats[0].clone(), Arc::new(AtomicBool::new(true)));
     let hooks_full = full.clone();
     let hooks_full: Box<dyn Fn() -> bool + Send + Sync> =
         Box::new(move || hooks_full.load(Ordering::Relaxed));
-    let inside = Diagnostics { pulses, hooks_full: Some(hooks_full), ..Diagnostics::default() };
+    let inside = Diagnostics { heartbeats, hooks_full: Some(hooks_full), ..Diagnostics::default() };
     let server = Server::start(Setup { inside, ..Setup::default() }).await;
     let answer = ask(&server, "GET /healthz", &[], "").await;
     assert_eq!(answer.status(), 503);

@@ -220,8 +220,8 @@ impl Task {
                 return Err(UploadError::BadBlob(message.into()));
             }
             _ if is_mp4 => {
-                let (now, way) = (Instant::now(), Transport::Chunks);
-                let sink = self.publication.connected_bytes(&self.session, way, now)?;
+                let (now, transport) = (Instant::now(), Transport::Chunks);
+                let sink = self.publication.connected_bytes(&self.session, transport, now)?;
                 self.sink = Sink::Mp4(sink, Box::default());
                 self.connected = true;
             }

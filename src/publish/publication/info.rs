@@ -134,7 +134,7 @@ impl Publication {
             status: self.status.borrow().word(),
             started_at: self.began.wall,
             recording: open.or(kept),
-            via: state.way,
+            via: state.transport,
             video: tracks.iter().find(|codec| codec.kind() == Kind::Video).map(picture),
             tracks,
             bytes: tally.bytes,

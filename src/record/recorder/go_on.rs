@@ -48,12 +48,12 @@ impl Recorder {
         }
         let mut old = std::mem::replace(&mut self.stage, Stage::Nothing);
         self.continues = match &mut old {
-            Stage::Writing(take) => {
-                if self.queue.put_back(take.take_back()) {
+            Stage::Writing(writer) => {
+                if self.queue.put_back(writer.take_back()) {
                     self.tap.want_keyframe();
                 }
-                let id = take.recorded().then(|| take.manifest.id.clone());
-                id.or_else(|| take.manifest.continues.clone())
+                let id = writer.recorded().then(|| writer.manifest.id.clone());
+                id.or_else(|| writer.manifest.continues.clone())
             }
             Stage::Opening(opening, _) => opening.continues.clone(),
             Stage::Waiting(_) | Stage::Nothing => None,
