@@ -141,6 +141,8 @@ impl Closing {
                 Err(error) => self.wait(id, error, &mut again).await?,
             }
         };
+        // The file is let go of before anybody hears of it: a hook may want to work on it.
+        drop(seal);
         loop {
             match self.keep(sealed.clone()).await {
                 Ok(manifest) => return Ok(manifest),
