@@ -1,6 +1,6 @@
 //! What happens to recordings, for whoever looks on: told once it is durable.
 //!
-//! Unlike [`super::Event`], nothing is lost if nobody hears it: the manifests say the same.
+//! Unlike the recorder's events, nothing is lost if nobody hears it: the manifests say the same.
 
 use crate::catalog::manifest::{Manifest, RecordingState};
 use serde::Serialize;

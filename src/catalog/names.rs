@@ -15,7 +15,7 @@ pub const QUARANTINE: &str = "quarantine";
 /// What the name of a copy ends with while a repair writes it beside the original.
 pub const COPY: &str = ".repair.tmp";
 
-/// Whether a file is what a crash left of [`replace`], or of a repair: the original is still there.
+/// Whether a file is what a crash left of [`replace`](crate::disk::replace), or of a repair: the original is still there.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && (name.ends_with(".json.tmp") || name.ends_with(COPY))
 }

@@ -1,4 +1,4 @@
-//! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`super::disk`].
+//! A recording's file: `.part` while it grows, then sealed. Blocking; runs on [`crate::disk::worker`].
 
 use crate::base::metrics::metrics;
 use crate::catalog::names::{PART, QUARANTINE};

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Rules: a file under a final name is whole and durable; its manifest is durable before anybody
-//! hears of it; all work on files runs on [`disk`], never on a thread that serves the network; what
-//! must be written at the end has its room from the beginning ([`space`]).
+//! hears of it; all work on files runs on [`Disk`], never on a thread that serves the network; what
+//! must be written at the end has its room from the beginning ([`Space`]).
 
 mod again;
 mod bytes;
@@ -289,7 +289,7 @@ impl Recordings {
         }
     }
 
-    /// The answer that [`Recordings::room`] gave last: who starts a recording holds up media, and must not
+    /// The answer that [`Recordings::has_space`] gave last: who starts a recording holds up media, and must not
     /// wait for a disk.
     fn begins(&self) -> Result<(), RecordingError> {
         if self.shared.space.was_full() { Err(RecordingError::DiskFull) } else { Ok(()) }
