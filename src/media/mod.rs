@@ -2,12 +2,15 @@
 //!
 //! Pure: no tokio, no files, no sockets, no clock of its own.
 
+mod codec;
 pub mod h264;
 pub mod jpeg;
 pub mod mp4;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;
+
+pub use codec::Codec;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,72 +33,6 @@ impl Kind {
         match self {
             Self::Video => "video",
             Self::Audio => "audio",
-        }
-    }
-}
-
-/// A codec we record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// RFC 6386; RTP payload RFC 7741.
-    Vp8,
-    /// VP9 bitstream specification, version 0.6.
-    Vp9,
-    /// AV1 bitstream specification, version 1.0.0.
-    Av1,
-    /// ITU-T H.264; frames are length-prefixed NAL units (ISO/IEC 14496-15).
-    H264,
-    /// A JPEG image a frame (ITU-T T.81).
-    Mjpeg,
-    /// RFC 6716; RTP payload RFC 7587.
-    Opus,
-    /// ISO/IEC 14496-3. Kept in MP4 as it comes; never demuxed.
-    Aac,
-}
-
-impl Codec {
-    /// What it carries.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Vp8 | Self::Vp9 | Self::Av1 | Self::H264 | Self::Mjpeg => Kind::Video,
-            Self::Opus | Self::Aac => Kind::Audio,
-        }
-    }
-
-    /// Its name in manifests and the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Vp8 => "vp8",
-            Self::Vp9 => "vp9",
-            Self::Av1 => "av1",
-            Self::H264 => "h264",
-            Self::Mjpeg => "mjpeg",
-            Self::Opus => "opus",
-            Self::Aac => "aac",
-        }
-    }
-
-    /// Ticks of its RTP clock in a second.
-    pub fn clock_rate(self) -> u32 {
-        match self.kind() {
-            Kind::Video => 90_000,
-            Kind::Audio => 48_000,
-        }
-    }
-
-    /// Whether every picture is a keyframe, so that none marks a place of its own.
-    pub fn is_intra_only(self) -> bool {
-        self == Self::Mjpeg
-    }
-
-    /// The picture size that a keyframe tells; `None` where only the container knows it.
-    pub fn size_of(self, keyframe: &[u8]) -> Option<Size> {
-        match self {
-            Self::Vp8 => vp8::size(keyframe),
-            Self::Vp9 => vp9::size(keyframe),
-            Self::Mjpeg => jpeg::measure(keyframe).ok().map(|(_, size)| size),
-            _ => None,
         }
     }
 }
@@ -152,6 +89,9 @@ pub struct Frame {
     pub keyframe: bool,
     /// Picture size, on video keyframes.
     pub size: Option<Size>,
+    /// On a keyframe of a codec that brings it in band (H.264's parameter sets): what a decoder needs from
+    /// here on, in the form of [`Track::private`]. Else empty: the track's holds.
+    pub private: Bytes,
     /// The codec's bitstream, without any transport's framing.
     pub data: Bytes,
     /// What a container says beside it: Matroska's BlockAdditions (an alpha channel) and DiscardPadding
@@ -168,12 +108,13 @@ impl Frame {
     /// A frame of a track at time 0, which is no keyframe.
     pub const fn of(track: usize, data: Bytes) -> Self {
         let (time, early) = (Duration::ZERO, Duration::ZERO);
-        Self { track, time, early, keyframe: false, size: None, data, aside: Bytes::new() }
+        const NONE: Bytes = Bytes::new();
+        Self { track, time, early, keyframe: false, size: None, private: NONE, data, aside: NONE }
     }
 
     /// Bytes of memory that it takes while it waits.
     pub fn footprint(&self) -> usize {
-        self.data.len() + self.aside.len() + Self::OVERHEAD
+        self.data.len() + self.aside.len() + self.private.len() + Self::OVERHEAD
     }
 }
 

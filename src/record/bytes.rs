@@ -9,8 +9,9 @@ use crate::base::reason::EndReason;
 use crate::catalog::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::catalog::names;
 use crate::catalog::names::PART;
-use crate::container::webm::{self, Seal};
+use crate::container::webm::Seal;
 use crate::disk::sync_dir;
+use crate::media::Codec;
 use crate::media::mp4::{Mp4Track, Walker};
 use crate::record::close::{Closing, End, end_of, failed};
 use crate::record::file::{PartFile, make_whole};
@@ -326,7 +327,7 @@ fn repaired(mut file: &File, watch: &mut Watch<'_>) -> Result<Repaired, RepairEr
     let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
         number: index as u64 + 1,
         kind: track.codec.map(|codec| codec.kind()),
-        codec_id: track.codec.map(webm::codec_id).unwrap_or_default().to_owned(),
+        codec_id: track.codec.map(Codec::matroska_id).unwrap_or_default().to_owned(),
         frames: track.frames,
         size: track.size,
     };

@@ -1,7 +1,7 @@
 //! Holes in the sound of a whole file: which packets of silence a recording would have had in them.
 
 use crate::container::webm::{self, ForeignTrack, Item, Row, StoredBlock};
-use crate::media::Track;
+use crate::media::{Codec, Track};
 use crate::record::silence::Silence;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Holes {
         // More channels than two are several streams in a packet (RFC 7845 section 5.1.1).
         let simple =
             track.plain && track.channels <= 2 && track.private.get(18).is_none_or(|family| *family == 0);
-        let known = webm::codec_of(&track.codec_id).filter(|_| simple && track.number < MAX_NUMBER);
+        let known = Codec::of_matroska_id(&track.codec_id).filter(|_| simple && track.number < MAX_NUMBER);
         let silence = known.and_then(|codec| Silence::of(&Track { codec, ..Track::opus(track.channels) }));
         let Some(mut silence) = silence else { return self.left.push(track.codec_id.clone()) };
         silence.begin(Duration::ZERO);

@@ -1,7 +1,7 @@
 //! The pictures of a Motion-JPEG recording, one after the other from any time on: no browser plays such a file.
 
 use crate::container::webm::{
-    Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, codec_id, cues_len,
+    Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, cues_len,
 };
 use crate::media::{Codec, Kind};
 use bytes::Bytes;
@@ -58,7 +58,7 @@ impl Pictures {
         let read = read_at(&file, &mut buffer, 0)?;
         let Some(front) = Front::find(&buffer[..read]) else { return Ok(None) };
         let jpeg = |track: &&crate::container::webm::ForeignTrack| {
-            track.kind == Some(Kind::Video) && track.plain && track.codec_id == codec_id(Codec::Mjpeg)
+            track.kind == Some(Kind::Video) && track.plain && track.codec_id == Codec::Mjpeg.matroska_id()
         };
         let Some(track) = front.tracks.iter().find(jpeg).map(|track| track.number) else { return Ok(None) };
         let at = start(&file, &front, track, from)?.unwrap_or(front.len);

@@ -77,7 +77,7 @@ pub struct RepairedTrack {
 impl RepairedTrack {
     /// Its codec, if it is one that we record.
     pub fn codec(&self) -> Option<Codec> {
-        webm::codec_of(&self.codec_id)
+        Codec::of_matroska_id(&self.codec_id)
     }
 }
 
@@ -265,7 +265,7 @@ fn sealed(own: &OwnHead, mended: &Mended, seal: &Seal, done: Done, before: u64) 
     let track = |(index, track): (usize, &webm::TrackIndex)| RepairedTrack {
         number: own.layout.tracks[index].number,
         kind: Some(track.kind),
-        codec_id: webm::codec_id(own.tracks[index].codec).to_owned(),
+        codec_id: own.tracks[index].codec.matroska_id().to_owned(),
         frames: track.frames - track.filled,
         size: (track.width > 0).then_some((track.width, track.height)),
     };

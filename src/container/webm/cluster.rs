@@ -50,7 +50,7 @@ impl<'a> Block<'a> {
 
 impl<'a> From<&'a Frame> for Block<'a> {
     fn from(frame: &'a Frame) -> Self {
-        let Frame { track, time, early, keyframe, size, ref data, ref aside } = *frame;
+        let Frame { track, time, early, keyframe, size, ref data, ref aside, .. } = *frame;
         Self { track, time, early, keyframe, size, data, aside }
     }
 }

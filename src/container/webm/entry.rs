@@ -1,7 +1,6 @@
 //! What a TrackEntry says beside its codec and size (RFC 9559 section 5.1.4.1): carried from a
 //! publisher's container into ours as it is, for it changes what people see and hear.
 
-use crate::container::webm::codec_of;
 use crate::container::webm::ebml::{element, id, uint};
 use crate::container::webm::walk::{self, Child, child, children, float, is_filled, text};
 use crate::media::{Codec, Kind, Track, opus};
@@ -34,7 +33,7 @@ fn kept(payload: &[u8], drop: impl Fn(u64) -> bool) -> Bytes {
     let private = child(payload, id::CODEC_PRIVATE).unwrap_or_default();
     let (mut out, mut inner) = (Vec::new(), None);
     // A sound track with settings of pictures gets none of them when it is written.
-    let kind = child(payload, id::CODEC_ID).and_then(|codec| codec_of(text(codec))).map(Codec::kind);
+    let kind = child(payload, id::CODEC_ID).and_then(|codec| Codec::of_matroska_id(text(codec))).map(Codec::kind);
     let strange = match kind {
         Some(Kind::Video) => Some(id::AUDIO),
         Some(Kind::Audio) => Some(id::VIDEO),

@@ -43,7 +43,7 @@ pub use tags::{MAX_TAGS, Stamp};
 pub use tracks::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use write::{Head, Layout, TrackLayout, head};
 
-use crate::media::{Codec, Kind, Track};
+use crate::media::{Kind, Track};
 
 /// Which of two sibling formats a file is: WebM is Matroska with a short list of codecs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,7 @@ pub enum Container {
 impl Container {
     /// What can hold these tracks.
     pub fn of(tracks: &[Track]) -> Self {
-        let allowed = |track: &Track| !matches!(track.codec, Codec::H264 | Codec::Mjpeg | Codec::Aac);
-        if tracks.iter().all(allowed) { Self::Webm } else { Self::Matroska }
+        if tracks.iter().all(|track| track.codec.is_in_webm()) { Self::Webm } else { Self::Matroska }
     }
 
     /// The EBML DocType.
@@ -87,24 +86,4 @@ impl Container {
             (Self::Matroska, false) => "audio/x-matroska",
         }
     }
-}
-
-/// Matroska's CodecID of a codec.
-pub fn codec_id(codec: Codec) -> &'static str {
-    match codec {
-        Codec::Vp8 => "V_VP8",
-        Codec::Vp9 => "V_VP9",
-        Codec::Av1 => "V_AV1",
-        Codec::H264 => "V_MPEG4/ISO/AVC",
-        Codec::Mjpeg => "V_MJPEG",
-        Codec::Opus => "A_OPUS",
-        Codec::Aac => "A_AAC",
-    }
-}
-
-/// The codec behind a CodecID, if it is one that we record.
-pub fn codec_of(codec_id: &str) -> Option<Codec> {
-    [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg, Codec::Opus, Codec::Aac]
-        .into_iter()
-        .find(|codec| self::codec_id(*codec) == codec_id)
 }

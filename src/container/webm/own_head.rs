@@ -8,8 +8,8 @@ use crate::container::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Offsets, SEEK_LEN,
     TrackLayout, ebml_header, random_bits, seek, track_entry, track_uid,
 };
-use crate::container::webm::{Container, Stamp, codec_of};
-use crate::media::{Kind, Size, Track, opus};
+use crate::container::webm::{Container, Stamp};
+use crate::media::{Codec, Kind, Size, Track, opus};
 use bytes::Bytes;
 
 /// No head is longer: two tracks make 450 bytes.
@@ -143,7 +143,7 @@ fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Offsets) {
 
 fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
     let number = |payload, id| child(payload, id).and_then(uint);
-    let codec = codec_of(text(child(entry.payload, id::CODEC_ID)?))?;
+    let codec = Codec::of_matroska_id(text(child(entry.payload, id::CODEC_ID)?))?;
     let private = child(entry.payload, id::CODEC_PRIVATE).unwrap_or_default();
     let side = |id| {
         let value = number(child(entry.payload, id::VIDEO)?, id)?;
@@ -186,7 +186,6 @@ mod tests {
     use super::*;
     use crate::container::webm::ebml::{element, master, uint as uint_element};
     use crate::container::webm::{Index, seal};
-    use crate::media::Codec;
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 

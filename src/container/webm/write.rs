@@ -2,7 +2,7 @@
 //! knows.
 
 use crate::container::webm::ebml::{element, id, master, uint, void};
-use crate::container::webm::{Container, Stamp, codec_id, entry};
+use crate::container::webm::{Container, Stamp, entry};
 use crate::media::{Codec, Kind, Size, Track, opus};
 use std::ops::Range;
 
@@ -225,7 +225,7 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
 /// id: `V_VP8` and `V_VP9` are one flipped bit apart. Four more are one over what a publisher's container
 /// said, if it said anything.
 pub(super) fn track_uid(file: u64, number: u64, track: &Track) -> u64 {
-    let sum = codec_id(track.codec).bytes().fold(0u8, u8::wrapping_add);
+    let sum = track.codec.matroska_id().bytes().fold(0u8, u8::wrapping_add);
     let sums = u64::from(sum) << 48 | u64::from(entry::checksum(track).unwrap_or(0)) << 16;
     ((file | 1 << 62) & random_bits(track) | sums) ^ number
 }
@@ -246,7 +246,7 @@ pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (
         element(&mut out, id::LANGUAGE, b"und");
     }
     uint(&mut out, id::TRACK_TYPE, if track.codec.kind() == Kind::Video { 1 } else { 2 });
-    element(&mut out, id::CODEC_ID, codec_id(track.codec).as_bytes());
+    element(&mut out, id::CODEC_ID, track.codec.matroska_id().as_bytes());
     let channels = track.channels.max(1);
     match track.codec {
         Codec::Opus if track.private.is_empty() => {
