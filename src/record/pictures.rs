@@ -1,8 +1,6 @@
 //! The pictures of a Motion-JPEG recording, one after the other from any time on: no browser plays such a file.
 
-use crate::container::webm::{
-    Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, cues_len,
-};
+use crate::container::webm::{Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, cues_len};
 use crate::media::{Codec, Kind};
 use bytes::Bytes;
 use std::collections::VecDeque;

@@ -21,11 +21,13 @@ mod sync;
 mod tests;
 mod track;
 
-use crate::media::{self, Event, Frame, Gap, GapReason, Track};
-pub use crate::rtp::codec::vp8::keyframe_size;
+use crate::media::{Event, Frame, Gap, GapReason, Kind, opus};
+use crate::rtp::codec::Assembled;
+pub use crate::rtp::codec::PayloadFormat;
+use crate::rtp::keyframe::Keyframes;
 pub use crate::rtp::keyframe::Reason as KeyframeReason;
 use crate::rtp::sync::Timeline;
-use crate::rtp::track::{Kind, TrackState, Untimed};
+use crate::rtp::track::TrackState;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -55,8 +57,8 @@ pub struct Packet {
 /// What the pipeline needs to know of a track.
 #[derive(Clone, Debug)]
 pub struct TrackSetup {
-    /// Its codec.
-    pub track: Track,
+    /// What its packets carry.
+    pub format: PayloadFormat,
     /// Whether the publisher sends packets again when asked to.
     pub nack: bool,
 }
@@ -114,7 +116,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Pipeline {
     origin: Instant,
-    lanes: Vec<TrackState>,
+    tracks: Vec<TrackState>,
     timeline: Timeline,
     events: VecDeque<Event>,
     feedback: VecDeque<Feedback>,
@@ -123,11 +125,11 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline whose time 0 is `origin`.
     pub fn new(config: Config, tracks: &[TrackSetup], origin: Instant) -> Self {
-        let is_video = |setup: &TrackSetup| setup.track.codec.kind() == media::Kind::Video;
+        let is_video = |setup: &TrackSetup| setup.format.codec().kind() == Kind::Video;
         let leader = tracks.iter().position(is_video).unwrap_or(0);
         Self {
             origin,
-            lanes: tracks.iter().map(|setup| TrackState::new(setup, &config)).collect(),
+            tracks: tracks.iter().map(|setup| TrackState::new(setup, &config)).collect(),
             timeline: Timeline::new(tracks.len(), leader),
             events: VecDeque::new(),
             feedback: VecDeque::new(),
@@ -137,24 +139,24 @@ impl Pipeline {
     /// Takes one packet.
     pub fn packet(&mut self, track: usize, packet: Packet, arrived: Instant) {
         let at = self.micros(arrived);
-        let lane = &mut self.lanes[track];
-        lane.reorder.counts.received += 1;
+        let state = &mut self.tracks[track];
+        state.reorder.counts.received += 1;
         let Packet { sequence, timestamp, red, .. } = packet;
         let (payload, copies) =
             if red { red::unpack(&packet.payload).unwrap_or_default() } else { (packet.payload, Vec::new()) };
         if !payload.is_empty() {
-            lane.heard = Some(arrived);
+            state.heard = Some(arrived);
             // A packet that was asked for again says nothing of how long packets take.
-            if !lane.reorder.lacks(sequence) {
-                let media = lane.timestamps.micros(timestamp);
+            if !state.reorder.lacks(sequence) {
+                let media = state.timestamps.micros(timestamp);
                 self.timeline.arrived(track, media, at);
             }
         }
-        lane.reorder.push(Packet { payload, ..packet }, arrived);
+        state.reorder.push(Packet { payload, ..packet }, arrived);
         for copy in copies {
             let timestamp = timestamp.wrapping_sub(copy.offset);
             let copy = Packet { sequence, timestamp, marker: false, payload: copy.payload, red };
-            lane.reorder.push_copy(sequence, copy, arrived);
+            state.reorder.push_copy(sequence, copy, arrived);
         }
         self.take(track, arrived);
     }
@@ -162,49 +164,46 @@ impl Pipeline {
     /// Takes a sender report's pair of times (RFC 3550 section 6.4.1): `ntp` in 32.32 fixed point.
     pub fn sender_report(&mut self, track: usize, ntp: u64, rtp: u32, arrived: Instant) {
         let at = self.micros(arrived);
-        let lane = &mut self.lanes[track];
+        let state = &mut self.tracks[track];
         // Before any packet there is no media time to relate it to.
-        if let (Some(wall), Some(_)) = (sync::ntp_micros(ntp), lane.heard) {
-            let media = lane.timestamps.micros_near(rtp);
+        if let (Some(wall), Some(_)) = (sync::ntp_micros(ntp), state.heard) {
+            let media = state.timestamps.micros_near(rtp);
             self.timeline.reported(track, media, wall, at);
         }
     }
 
     /// The round trip, as somebody else measured it; NACKs are paced by it.
     pub fn round_trip(&mut self, round_trip: Duration) {
-        for lane in &mut self.lanes {
-            lane.reorder.set_round_trip(round_trip);
+        for state in &mut self.tracks {
+            state.reorder.set_round_trip(round_trip);
         }
     }
 
     /// Lets time pass: closes windows, repeats NACKs, asks for keyframes.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for track in 0..self.lanes.len() {
+        for track in 0..self.tracks.len() {
             self.take(track, now);
         }
     }
 
     /// When `handle_timeout` is next needed.
     pub fn deadline(&self) -> Option<Instant> {
-        let of = |lane: &TrackState| {
-            let keyframe = match &lane.kind {
-                // One that passed while the track fell silent waits for its next packet.
-                Kind::Video { keyframes, .. } => keyframes
-                    .deadline()
-                    .filter(|at| lane.flows && lane.heard.is_some_and(|heard| *at < heard + SILENT)),
-                Kind::Audio(_) => None,
-            };
-            lane.reorder.deadline().into_iter().chain(keyframe).min()
+        let of = |state: &TrackState| {
+            // One that passed while the track fell silent waits for its next packet.
+            let expected =
+                |at: &Instant| state.flows && state.heard.is_some_and(|heard| *at < heard + SILENT);
+            let keyframe = state.keyframes.as_ref().and_then(Keyframes::deadline).filter(expected);
+            state.reorder.deadline().into_iter().chain(keyframe).min()
         };
         let settles =
             self.timeline.deadline().map(|at| self.origin + Duration::from_micros(at.unsigned_abs()));
-        self.lanes.iter().filter_map(of).chain(settles).min()
+        self.tracks.iter().filter_map(of).chain(settles).min()
     }
 
     /// Whether packets wait behind a hole, or frames for their time: what came of the publisher last is
     /// not all out yet.
     pub fn has_hole(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.reorder.holds() || lane.waits().is_some())
+        self.tracks.iter().any(|state| state.reorder.holds() || state.waits().is_some())
     }
 
     /// The next event, in the order it left the reorder window.
@@ -213,16 +212,10 @@ impl Pipeline {
     }
 
     /// What became of each track's packets since it was last asked.
-    pub fn take_counts(&mut self) -> impl Iterator<Item = (media::Kind, Counts)> {
-        self.lanes.iter_mut().map(|lane| {
-            let mut counts = std::mem::take(&mut lane.reorder.counts);
-            match &mut lane.kind {
-                Kind::Video { assembler, .. } => {
-                    counts.withheld = std::mem::take(&mut assembler.withheld);
-                    (media::Kind::Video, counts)
-                }
-                Kind::Audio(_) => (media::Kind::Audio, counts),
-            }
+    pub fn take_counts(&mut self) -> impl Iterator<Item = (Kind, Counts)> {
+        self.tracks.iter_mut().map(|state| {
+            let withheld = state.depacketizer.take_withheld();
+            (state.kind(), Counts { withheld, ..std::mem::take(&mut state.reorder.counts) })
         })
     }
 
@@ -233,8 +226,8 @@ impl Pipeline {
 
     /// Asks for a keyframe of every video track as soon as allowed (a viewer joined).
     pub fn want_keyframe(&mut self, now: Instant) {
-        for track in 0..self.lanes.len() {
-            if let Kind::Video { keyframes, .. } = &mut self.lanes[track].kind {
+        for track in 0..self.tracks.len() {
+            if let Some(keyframes) = &mut self.tracks[track].keyframes {
                 keyframes.wanted(now);
             }
             self.take(track, now);
@@ -243,8 +236,8 @@ impl Pipeline {
 
     /// The publisher is gone: releases all that is whole, without waiting any longer.
     pub fn finish(&mut self, now: Instant) {
-        for track in 0..self.lanes.len() {
-            self.lanes[track].reorder.finish();
+        for track in 0..self.tracks.len() {
+            self.tracks[track].reorder.finish();
             self.take(track, now);
             self.timeline.settle(track);
             self.place(track, now);
@@ -256,17 +249,14 @@ impl Pipeline {
     /// `hole` if what the old one would have sent in between is missing. What of that one still waited
     /// behind a hole comes out first, so that nothing of both is mixed.
     pub fn replace_source(&mut self, track: usize, hole: bool, now: Instant) {
-        self.lanes[track].reorder.finish();
+        self.tracks[track].reorder.finish();
         self.take(track, now);
         self.timeline.settle(track);
         self.place(track, now);
-        let lane = &mut self.lanes[track];
-        lane.reorder.restart();
-        lane.timestamps.restart();
-        match &mut lane.kind {
-            Kind::Video { assembler, .. } => assembler.restart(hole),
-            Kind::Audio(sound) => sound.restart(hole),
-        }
+        let state = &mut self.tracks[track];
+        state.reorder.restart();
+        state.timestamps.restart();
+        state.depacketizer.restart(hole);
         self.timeline.replaced(track);
     }
 
@@ -276,23 +266,22 @@ impl Pipeline {
 
     /// Moves one track on as far as it goes.
     fn take(&mut self, track: usize, now: Instant) {
-        self.lanes[track].reorder.handle_timeout(now);
-        while let Some(next) = self.lanes[track].pop() {
-            let lane = &mut self.lanes[track];
-            match (next, &mut lane.kind) {
-                (Ok((packet, copy)), _) => {
-                    if let Some(frame) = lane.frame(&packet, copy, now)
-                        && !lane.wait(frame)
+        self.tracks[track].reorder.handle_timeout(now);
+        while let Some(next) = self.tracks[track].pop() {
+            let state = &mut self.tracks[track];
+            match next {
+                Ok((packet, copy)) => {
+                    if let Some(frame) = state.frame(&packet, copy, now)
+                        && !state.wait(frame)
                     {
                         self.timeline.settle(track);
                     }
                     self.place(track, now);
                 }
-                (Err(packets), Kind::Video { assembler, .. }) => {
-                    assembler.lost();
-                    self.lost(track, packets);
+                Err(packets) => {
+                    let lost = state.depacketizer.lost(packets);
+                    self.lost(track, lost);
                 }
-                (Err(packets), Kind::Audio(sound)) => sound.lost = sound.lost.saturating_add(packets),
             }
         }
         self.place(track, now);
@@ -307,22 +296,22 @@ impl Pipeline {
 
     /// Asks for what a track lacks.
     fn ask(&mut self, track: usize, now: Instant) {
-        let lane = &mut self.lanes[track];
-        let sequences = lane.reorder.nacks(now);
+        let state = &mut self.tracks[track];
+        let sequences = state.reorder.nacks(now);
         if !sequences.is_empty() {
             self.feedback.push_back(Feedback::Nack { track, sequences });
         }
-        lane.flows = lane.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
+        state.flows = state.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENT);
         // Before the start is known, the first keyframe may just be overtaken.
-        if let Kind::Video { assembler, keyframes } = &mut lane.kind
-            && lane.flows
-            && !lane.reorder.opens()
+        if let Some(keyframes) = &mut state.keyframes
+            && state.flows
+            && !state.reorder.opens()
         {
-            if assembler.needs_keyframe() {
+            if state.depacketizer.needs_keyframe() {
                 keyframes.lost(now);
             }
             if let Some(reason) = keyframes.ask(now) {
-                lane.reorder.counts.keyframe_requests[reason as usize] += 1;
+                state.reorder.counts.keyframe_requests[reason as usize] += 1;
                 self.feedback.push_back(Feedback::KeyframeRequest { track });
             }
         }
@@ -332,25 +321,27 @@ impl Pipeline {
     fn place(&mut self, track: usize, now: Instant) {
         let at = self.micros(now);
         self.timeline.handle_timeout(track, at);
-        while let Some(media) = self.lanes[track].waits()
+        while let Some(media) = self.tracks[track].waits()
             && !self.timeline.is_unsettled(track, media)
-            && let Some(frame) = self.lanes[track].waited()
+            && let Some(frame) = self.tracks[track].waited()
         {
-            self.emit(track, frame, at);
+            self.emit(track, media, frame.frame, at);
         }
     }
 
-    fn emit(&mut self, track: usize, frame: Untimed, now: i64) {
-        let Untimed { media, keyframe, size, data, after_gap, lost } = frame;
-        if let (Kind::Audio(_), Some(length)) = (&self.lanes[track].kind, media::opus::duration(&data)) {
+    fn emit(&mut self, track: usize, media: i64, frame: Assembled, now: i64) {
+        let Assembled { keyframe, size, private, data, after_gap, lost, .. } = frame;
+        let state = &mut self.tracks[track];
+        if let (Kind::Audio, Some(length)) = (state.kind(), opus::duration(&data)) {
             self.timeline.lasts(track, i64::try_from(length.as_micros()).unwrap_or(0));
         }
         let time = self.timeline.place(track, media, now);
+        let last = state.last.replace(time);
         self.lost(track, lost);
-        let last = self.lanes[track].last.replace(time);
         if let (true, Some(from)) = (after_gap, last) {
             self.events.push_back(Event::Gap(Gap { track, from, to: time, reason: GapReason::Loss }));
         }
-        self.events.push_back(Event::Frame(Frame { time, keyframe, size, ..Frame::of(track, data) }));
+        let frame = Frame { time, keyframe, size, private, ..Frame::of(track, data) };
+        self.events.push_back(Event::Frame(frame));
     }
 }

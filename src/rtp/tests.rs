@@ -1,7 +1,6 @@
 //! The pipeline as a whole, over a network that loses, repeats, reorders and delays.
 
 use super::*;
-use crate::media::Codec;
 use std::collections::BTreeMap;
 
 /// Deterministic dice.
@@ -14,8 +13,8 @@ impl Dice {
     }
 }
 
-const VIDEO: TrackSetup = TrackSetup { track: Track::video(Codec::Vp8), nack: true };
-const AUDIO: TrackSetup = TrackSetup { track: Track::opus(2), nack: false };
+const VIDEO: TrackSetup = TrackSetup { format: PayloadFormat::Vp8, nack: true };
+const AUDIO: TrackSetup = TrackSetup { format: PayloadFormat::Opus, nack: false };
 const CONFIG: Config =
     Config { reorder_window: Duration::from_secs(1), keyframe_interval: Duration::from_secs(4) };
 

@@ -1,11 +1,11 @@
 //! How a peer connection is set up.
 
 use crate::media::Kind;
+use crate::rtp::PayloadFormat;
 use crate::webrtc::offer::{RED_FEEDBACK, feedback_of};
 use crate::webrtc::receive::Receive;
 use rtc::interceptor::Slot;
 use rtc::peer_connection::RTCPeerConnectionBuilder;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8};
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
@@ -55,23 +55,34 @@ fn media_engine() -> Result<MediaEngine> {
         };
         known.iter().map(word).collect::<Vec<_>>()
     };
-    let codec = |mime: &str, clock_rate, channels, fmtp: &str, rtcp_feedback| RTCRtpCodec {
-        mime_type: mime.to_owned(),
-        clock_rate,
-        channels,
-        sdp_fmtp_line: fmtp.to_owned(),
-        rtcp_feedback,
-    };
-    let (video, audio) = (feedback(feedback_of(Kind::Video)), feedback(feedback_of(Kind::Audio)));
     let mut engine = MediaEngine::default();
-    for (kind, payload_type, rtp_codec) in [
-        (RtpCodecKind::Video, 96, codec(MIME_TYPE_VP8, 90_000, 0, "", video)),
-        (RtpCodecKind::Video, 97, codec(MIME_TYPE_RTX, 90_000, 0, "apt=96", vec![])),
-        (RtpCodecKind::Audio, 111, codec(MIME_TYPE_OPUS, 48_000, 2, "", audio)),
-        (RtpCodecKind::Audio, 63, codec("audio/red", 48_000, 2, "", feedback(RED_FEEDBACK))),
-    ] {
-        engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;
+    // Which payload types we would offer is of no interest: an answer has the offer's.
+    let mut payload_types = 96..=127;
+    let mut register = |kind: Kind, rtpmap: &str, fmtp: String, known: &[&str]| {
+        let (name, _) = rtpmap.split_once('/').unwrap_or((rtpmap, ""));
+        let (rtp_kind, clock_rate, channels) = match kind {
+            Kind::Video => (RtpCodecKind::Video, 90_000, 0),
+            Kind::Audio => (RtpCodecKind::Audio, 48_000, 2),
+        };
+        let payload_type = payload_types.next().unwrap_or(127);
+        let rtp_codec = RTCRtpCodec {
+            mime_type: format!("{}/{name}", kind.as_str()),
+            clock_rate,
+            channels,
+            sdp_fmtp_line: fmtp,
+            rtcp_feedback: feedback(known),
+        };
+        engine
+            .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, rtp_kind)
+            .map(|()| payload_type)
+    };
+    for codec in PayloadFormat::ALL.map(PayloadFormat::codec) {
+        let of = register(codec.kind(), codec.rtpmap(), String::new(), feedback_of(codec.kind()))?;
+        if codec.kind() == Kind::Video {
+            register(Kind::Video, "rtx/90000", format!("apt={of}"), &[])?;
+        }
     }
+    register(Kind::Audio, "red/48000/2", String::new(), RED_FEEDBACK)?;
     for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
         for uri in [rtc::sdp::extmap::TRANSPORT_CC_URI, rtc::sdp::extmap::SDES_MID_URI] {
             let uri = uri.to_owned();

@@ -182,7 +182,7 @@ impl Session {
 
     /// The tracks its frames name by index.
     pub fn tracks(&self) -> Vec<Track> {
-        self.plan.chosen.iter().map(|chosen| chosen.track.clone()).collect()
+        self.plan.chosen.iter().map(|chosen| chosen.format.track()).collect()
     }
 
     /// Takes a datagram that came from `from` to our candidate `to`.

@@ -12,7 +12,6 @@
 //! begins with what the other one sent meanwhile, so that nothing is lost while that is not clear.
 
 use crate::media::{Kind, Size};
-use crate::rtp::keyframe_size;
 use crate::webrtc::offer::{Carries, Chosen};
 use bytes::Bytes;
 use rtc::rtp;
@@ -136,7 +135,7 @@ impl Sources {
     }
 
     fn is_video(&self) -> bool {
-        self.chosen.track.codec.kind() == Kind::Video
+        self.chosen.kind() == Kind::Video
     }
 
     fn knows(&self, ssrc: u32) -> bool {
@@ -166,7 +165,12 @@ impl Sources {
         };
         let Some(at) = at else { return Verdict::Drop };
         if self.is_video() {
-            return self.heard(at, packet.header.timestamp, keyframe_size(&packet.payload), now);
+            return self.heard(
+                at,
+                packet.header.timestamp,
+                self.chosen.format.keyframe_size(&packet.payload),
+                now,
+            );
         }
         let silent_since = self.recorded.map(|at| self.all[at].heard);
         let verdict = self.heard(at, packet.header.timestamp, None, now);

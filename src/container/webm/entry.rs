@@ -33,7 +33,8 @@ fn kept(payload: &[u8], drop: impl Fn(u64) -> bool) -> Bytes {
     let private = child(payload, id::CODEC_PRIVATE).unwrap_or_default();
     let (mut out, mut inner) = (Vec::new(), None);
     // A sound track with settings of pictures gets none of them when it is written.
-    let kind = child(payload, id::CODEC_ID).and_then(|codec| Codec::of_matroska_id(text(codec))).map(Codec::kind);
+    let kind =
+        child(payload, id::CODEC_ID).and_then(|codec| Codec::of_matroska_id(text(codec))).map(Codec::kind);
     let strange = match kind {
         Some(Kind::Video) => Some(id::AUDIO),
         Some(Kind::Audio) => Some(id::VIDEO),

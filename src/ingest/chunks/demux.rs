@@ -158,7 +158,9 @@ impl Demuxer {
     fn declare(&mut self, tracks: Vec<ForeignTrack>) -> Result<(), UploadError> {
         let mut unknown = Vec::new();
         for declared in tracks.into_iter().filter(|track| track.kind.is_some()) {
-            match Codec::of_matroska_id(&declared.codec_id).filter(|codec| *codec != Codec::Aac && declared.plain) {
+            match Codec::of_matroska_id(&declared.codec_id)
+                .filter(|codec| *codec != Codec::Aac && declared.plain)
+            {
                 Some(codec) => {
                     self.undescribed |= codec == Codec::H264 && !is_avcc(&declared.private);
                     let (track, before_keyframes) = (self.lanes.len(), Bytes::new());

@@ -3,6 +3,7 @@
 //! A decoder does not notice that a reference is missing: it shows rubbish until the next keyframe.
 //! So after a loss nothing is released unless the descriptors prove that no reference was lost.
 
+use super::Assembled;
 use crate::media::{Size, vp8};
 use crate::rtp::{PACKET, Packet};
 use bytes::{Bytes, BytesMut};
@@ -65,30 +66,20 @@ impl Descriptor {
 }
 
 /// Whether a packet is the first of a keyframe: nothing that a decoder needs comes before it.
-pub(in crate::rtp) fn begins(packet: &Packet) -> bool {
+pub(super) fn begins(packet: &Packet) -> bool {
     Descriptor::read(&packet.payload)
         .is_some_and(|(descriptor, data)| descriptor.starts && vp8::is_keyframe(&data))
 }
 
 /// The picture size, if this payload begins a keyframe.
-pub fn keyframe_size(payload: &Bytes) -> Option<Size> {
+pub(super) fn keyframe_size(payload: &Bytes) -> Option<Size> {
     let (descriptor, data) = Descriptor::read(payload)?;
     if descriptor.starts { vp8::size(&data) } else { None }
 }
 
-/// A whole frame.
-#[derive(Debug)]
-pub(in crate::rtp) struct Assembled {
-    pub timestamp: u32,
-    pub keyframe: bool,
-    pub data: Bytes,
-    /// Frames were dropped right before it, so there is a hole in the track.
-    pub after_gap: bool,
-}
-
-/// Collects packets in order.
+/// Collects packets in order; what comes out can be decoded.
 #[derive(Debug, Default)]
-pub(in crate::rtp) struct Assembler {
+pub(in crate::rtp) struct Depacketizer {
     /// The frame under way: its descriptor, timestamp and parts.
     open: Option<(Descriptor, u32, Vec<Bytes>)>,
     /// What its parts hold in memory.
@@ -112,7 +103,7 @@ pub(in crate::rtp) struct Assembler {
     pub withheld: u64,
 }
 
-impl Assembler {
+impl Depacketizer {
     /// Whether only a keyframe helps.
     pub fn needs_keyframe(&self) -> bool {
         self.waits || !self.started
@@ -167,25 +158,28 @@ impl Assembler {
         self.held = 0;
         let data = join(parts);
         let keyframe = vp8::is_keyframe(&data);
-        if keyframe && vp8::size(&data).is_none() {
+        let size = vp8::size(&data).filter(|_| keyframe);
+        if keyframe && size.is_none() {
             // Says it is one, but no decoder could begin with it.
             self.loss = true;
             self.cut = true;
             self.withheld += 1;
             return None;
         }
+        let whole =
+            Assembled { timestamp, keyframe, size, private: Bytes::new(), data, after_gap: false, lost: 0 };
         if keyframe {
             let after_gap = self.hole || (self.started && (self.waits || self.loss));
             *self = Self { started: true, withheld: self.withheld, ..Self::default() };
             self.released(&descriptor);
-            return Some(Assembled { timestamp, keyframe, data, after_gap });
+            return Some(Assembled { after_gap, ..whole });
         }
         if !self.started || self.waits || !self.continues(&descriptor) {
             self.withheld += 1;
             return None;
         }
         self.released(&descriptor);
-        Some(Assembled { timestamp, keyframe, data, after_gap: false })
+        Some(whole)
     }
 
     /// Whether all that this frame may refer to has been released.
@@ -255,12 +249,12 @@ mod tests {
 
     #[test]
     fn a_frame_of_several_packets_is_put_together() {
-        let mut assembler = Assembler::default();
+        let mut depacketizer = Depacketizer::default();
         let (first, rest) = KEY.split_at(4);
-        assert!(assembler.push(&plain(7, false, [&[0x10], first].concat())).is_none());
-        assert!(assembler.push(&plain(7, false, Vec::new())).is_none(), "padding");
+        assert!(depacketizer.push(&plain(7, false, [&[0x10], first].concat())).is_none());
+        assert!(depacketizer.push(&plain(7, false, Vec::new())).is_none(), "padding");
         // The second partition begins with S set and PID 1.
-        let frame = assembler.push(&plain(7, true, [&[0x11], rest].concat())).unwrap();
+        let frame = depacketizer.push(&plain(7, true, [&[0x11], rest].concat())).unwrap();
         assert_eq!((&frame.data[..], frame.keyframe, frame.after_gap), (KEY, true, false));
     }
 
@@ -285,12 +279,12 @@ mod tests {
 
     #[test]
     fn after_a_loss_only_a_keyframe_is_released_unless_no_reference_was_lost() {
-        let mut assembler = Assembler::default();
+        let mut depacketizer = Depacketizer::default();
         let mut push = |lost: bool, packet: Packet| {
             if lost {
-                assembler.lost();
+                depacketizer.lost();
             }
-            assembler.push(&packet).map(|frame| (frame.keyframe, frame.after_gap))
+            depacketizer.push(&packet).map(|frame| (frame.keyframe, frame.after_gap))
         };
         let (frame, after_gap) = (Some((false, false)), Some((true, true)));
         assert_eq!(push(false, packet(1, 1, 0, false, INTER)), None, "before the first keyframe");
@@ -304,47 +298,47 @@ mod tests {
         assert_eq!(push(false, packet(11, 7, 0, false, INTER)), None);
         assert_eq!(push(false, packet(12, 8, 0, false, KEY)), after_gap);
         assert_eq!(push(false, packet(13, 9, 0, false, INTER)), frame);
-        assert_eq!(assembler.withheld, 4, "frames that came and were kept back");
+        assert_eq!(depacketizer.withheld, 4, "frames that came and were kept back");
     }
 
     #[test]
     fn a_frame_cut_by_a_loss_is_never_released() {
-        let mut assembler = Assembler::default();
-        assert!(assembler.push(&packet(1, 1, 0, false, KEY)).is_some());
-        assert!(assembler.push(&plain(9, false, vec![0x10, 0x11, 1])).is_none());
-        assembler.lost();
-        assert!(assembler.push(&plain(9, true, vec![0x00, 5])).is_none());
-        assert!(assembler.push(&plain(10, true, vec![0x10, 0x11])).is_none());
-        assert!(assembler.needs_keyframe());
+        let mut depacketizer = Depacketizer::default();
+        assert!(depacketizer.push(&packet(1, 1, 0, false, KEY)).is_some());
+        assert!(depacketizer.push(&plain(9, false, vec![0x10, 0x11, 1])).is_none());
+        depacketizer.lost();
+        assert!(depacketizer.push(&plain(9, true, vec![0x00, 5])).is_none());
+        assert!(depacketizer.push(&plain(10, true, vec![0x10, 0x11])).is_none());
+        assert!(depacketizer.needs_keyframe());
     }
 
     /// A picture of so many packets, with so much data each.
-    fn picture(assembler: &mut Assembler, packets: usize, bytes: usize) -> Option<Assembled> {
+    fn picture(depacketizer: &mut Depacketizer, packets: usize, bytes: usize) -> Option<Assembled> {
         let part = |index: usize| match index {
             0 => [&[0x10], KEY, &vec![0; bytes - KEY.len()][..]].concat(),
             _ => vec![0; bytes + 1],
         };
-        (0..packets).find_map(|index| assembler.push(&plain(7, index + 1 == packets, part(index))))
+        (0..packets).find_map(|index| depacketizer.push(&plain(7, index + 1 == packets, part(index))))
     }
 
     #[test]
     fn a_million_packets_of_one_byte_take_no_more_memory_than_a_frame_may() {
         for first in [&[0x10, 1][..], KEY] {
-            let mut assembler = Assembler::default();
+            let mut depacketizer = Depacketizer::default();
             let mut most = 0;
             for index in 0..1_000_000 {
                 let payload = Bytes::from_static(if index == 0 { first } else { &[0x10, 1] });
                 let packet = Packet { sequence: 0, timestamp: 7, marker: false, payload, red: false };
-                assert!(assembler.push(&packet).is_none());
-                most = most.max(assembler.open.as_ref().map_or(0, |(_, _, parts)| parts.len()));
+                assert!(depacketizer.push(&packet).is_none());
+                most = most.max(depacketizer.open.as_ref().map_or(0, |(_, _, parts)| parts.len()));
             }
             println!("at most {most} packets are held");
             assert!(most * PACKET <= MAX_FRAME, "{most} packets are held");
         }
         for (packets, bytes) in [(1_000, 1_200), (7_000, 1_200), (20, 60_000)] {
-            let frame = picture(&mut Assembler::default(), packets, bytes).expect("a real frame");
+            let frame = picture(&mut Depacketizer::default(), packets, bytes).expect("a real frame");
             assert_eq!((frame.data.len(), frame.keyframe), (packets * bytes, true));
         }
-        assert!(picture(&mut Assembler::default(), 10_000, 1_200).is_none());
+        assert!(picture(&mut Depacketizer::default(), 10_000, 1_200).is_none());
     }
 }

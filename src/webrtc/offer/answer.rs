@@ -118,7 +118,7 @@ fn take(chosen: &Chosen, offered: &Offered, answered: &[&str], start_kbits: u64,
     }
     out.push_str(&offered.mid_line());
     for format in &chosen.formats {
-        format.answer(chosen.track.codec.kind(), start_kbits, out);
+        format.answer(chosen.kind(), start_kbits, out);
     }
     out.push_str(&chosen.marks.answer());
 }

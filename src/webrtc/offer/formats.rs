@@ -1,7 +1,7 @@
 //! The payload types of a section that are recorded, and what the answer says of them.
 
 use super::section::{formats, of_format};
-use crate::media::Kind;
+use crate::media::{Codec, Kind};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -44,16 +44,17 @@ pub(in crate::webrtc) const fn feedback_of(kind: Kind) -> &'static [&'static str
 /// The same for RED: what is lost of it is in the next packet.
 pub(in crate::webrtc) const RED_FEEDBACK: &[&str] = &["transport-cc"];
 
-/// The payload types of a section that carry this encoding, in the order of the answer: browsers send
+/// The payload types of a section that carry this codec, in the order of the answer: browsers send
 /// the first, so RED goes before what it protects (they use it only so), and what can be sent again
 /// before what can't. Empty if there are none.
-pub(super) fn find(section: &[&str], kind: Kind, encoding: &str) -> Vec<Format> {
+pub(super) fn find(section: &[&str], codec: Codec) -> Vec<Format> {
+    let kind = codec.kind();
     let listed = listed(section);
     let named = |name: &str| {
         let same = move |(_, other): &&(u8, &str)| other.eq_ignore_ascii_case(name);
         listed.iter().filter(same).map(|(payload_type, _)| *payload_type).collect::<Vec<_>>()
     };
-    let mut media = named(encoding);
+    let mut media = named(codec.rtpmap());
     media.truncate(MAX_MEDIA);
     let parameters =
         |payload_type| section.iter().find_map(|line| of_format(line, "a=fmtp:", payload_type)).unwrap_or("");
@@ -79,7 +80,7 @@ pub(super) fn find(section: &[&str], kind: Kind, encoding: &str) -> Vec<Format> 
         found.push(format(red, Carries::Redundancy, parameters(red).to_owned(), RED_FEEDBACK));
     }
     for of in media {
-        found.push(format(of, Carries::Media, answered(kind, parameters(of)), feedback_of(kind)));
+        found.push(format(of, Carries::Media, answered(codec, parameters(of)), feedback_of(kind)));
         if let Some(rtx) = repair(of) {
             found.push(format(rtx, Carries::Repair(of), format!("apt={of}"), &[]));
         }
@@ -127,10 +128,10 @@ fn protects(parameters: &str, media: &[u8]) -> bool {
 /// decoder that sees the loss could use it, so in a file it would be dead weight; RED carries whole
 /// packets. Those of VP8 are the offerer's own bounds as a receiver (RFC 7741 section 6.1), which would
 /// bound it as a sender in our answer.
-fn answered(kind: Kind, parameters: &str) -> String {
-    match kind {
-        Kind::Audio => parameters.replace("useinbandfec=1", "useinbandfec=0"),
-        Kind::Video => String::new(),
+fn answered(codec: Codec, parameters: &str) -> String {
+    match codec {
+        Codec::Opus => parameters.replace("useinbandfec=1", "useinbandfec=0"),
+        _ => String::new(),
     }
 }
 

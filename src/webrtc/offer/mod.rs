@@ -18,7 +18,8 @@ pub(super) use formats::{Carries, Format, RED_FEEDBACK, feedback_of};
 pub(super) use section::lines;
 pub(super) use transport::{Credentials, Identity};
 
-use crate::media::{Codec, Kind, Track};
+use crate::media::Kind;
+use crate::rtp::PayloadFormat;
 use crate::webrtc::PeerError;
 use crate::webrtc::simulcast::Marks;
 use answer::Offered;
@@ -45,8 +46,8 @@ pub(super) struct Chosen {
     pub index: usize,
     /// Its `a=mid`, or a made-up one: a section that shares its transport with none needs none.
     pub mid: String,
-    /// What it becomes.
-    pub track: Track,
+    /// What its packets carry.
+    pub format: PayloadFormat,
     /// SSRCs that the section declares, first the primary one.
     pub ssrcs: Vec<u32>,
     /// All payload types that it may come under, in the order of the answer.
@@ -56,6 +57,11 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
+    /// Audio or video.
+    pub fn kind(&self) -> Kind {
+        self.format.codec().kind()
+    }
+
     /// What comes under this payload type; `None` if the answer doesn't take it.
     pub fn carries(&self, payload_type: u8) -> Option<Carries> {
         let format = self.formats.iter().find(|format| format.payload_type == payload_type);
@@ -65,7 +71,7 @@ impl Chosen {
     /// Whether packets may be asked for again; browsers answer that for sound only if they offer it.
     pub fn has_nack(&self) -> bool {
         let offered = |format: &Format| format.has_feedback("nack");
-        self.track.codec.kind() == Kind::Video || self.formats.iter().any(offered)
+        self.kind() == Kind::Video || self.formats.iter().any(offered)
     }
 }
 
@@ -95,12 +101,6 @@ pub(super) struct Refused {
     pub reason: &'static str,
 }
 
-/// What is recorded: of each kind the section's `m=` line, the encoding's name, the codec and its channels.
-const RECORDED: [(Kind, &str, &str, Codec, u8); 2] = [
-    (Kind::Video, "m=video ", "VP8/90000", Codec::Vp8, 0),
-    (Kind::Audio, "m=audio ", "opus/48000/2", Codec::Opus, 2),
-];
-
 impl Plan {
     /// `a=ice-ufrag` and `a=ice-pwd`.
     pub fn credentials(&self) -> &Credentials {
@@ -126,7 +126,7 @@ impl Plan {
     /// repeats, RFC 4588 section 8.1).
     pub fn clocks(&self) -> Vec<(u8, u32)> {
         let of = |chosen: &Chosen| {
-            let rate = chosen.track.codec.clock_rate();
+            let rate = chosen.format.codec().clock_rate();
             chosen.formats.iter().map(move |format| (format.payload_type, rate)).collect::<Vec<_>>()
         };
         self.chosen.iter().flat_map(of).collect()
@@ -187,17 +187,16 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, PeerError> {
 fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PeerError> {
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut offered = 0;
-    for (kind, media, encoding, codec, channels) in RECORDED {
-        let sending =
-            || sections.iter().enumerate().filter(|(_, s)| s[0].starts_with(media) && sends(session, s));
+    for format in PayloadFormat::ALL {
+        let of_kind = |section: &[&str]| kind_of(section) == Some(format.codec().kind());
+        let sending = || sections.iter().enumerate().filter(|(_, s)| of_kind(s) && sends(session, s));
         if sending().next().is_none() {
             continue;
         }
         offered += 1;
-        let track = Track { channels, ..Track::video(codec) };
         let found = sending().find_map(|(index, section)| {
-            let formats = formats::find(section, kind, encoding);
-            (!formats.is_empty()).then(|| choose_section(session, (index, section), formats, &track))
+            let formats = formats::find(section, format.codec());
+            (!formats.is_empty()).then(|| choose_section(session, (index, section), formats, format))
         });
         chosen.push(found.ok_or(PeerError::UnsupportedCodec)?);
     }
@@ -212,19 +211,25 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PeerE
     Ok(chosen)
 }
 
+/// What a section is about; `None` for data channels and the like.
+fn kind_of(section: &[&str]) -> Option<Kind> {
+    let media = section[0].strip_prefix("m=")?.split(' ').next()?;
+    [Kind::Video, Kind::Audio].into_iter().find(|kind| kind.as_str() == media)
+}
+
 /// A section, at its index, with these payload types.
 fn choose_section(
     session: &[&str],
     (index, section): (usize, &[&str]),
     formats: Vec<Format>,
-    track: &Track,
+    format: PayloadFormat,
 ) -> Chosen {
     let media = formats.iter().filter(|format| format.carries == Carries::Media);
     let media: Vec<u8> = media.map(|format| format.payload_type).collect();
     Chosen {
         index,
         mid: name_of(index, section),
-        track: track.clone(),
+        format,
         ssrcs: ssrcs(section),
         formats,
         marks: Marks::read(session, section, &media),
@@ -241,9 +246,11 @@ fn refused(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Vec<R
         chosen.iter().all(|chosen| chosen.index != *index) && sends(session, section)
     };
     let reason = |section: &[&str]| {
-        let kind = RECORDED.into_iter().find(|(_, media, ..)| section[0].starts_with(media));
-        let Some((kind, _, encoding, ..)) = kind else { return "only audio and video are recorded" };
-        match formats::find(section, kind, encoding).is_empty() {
+        let Some(kind) = kind_of(section) else { return "only audio and video are recorded" };
+        let mut codecs = PayloadFormat::ALL.map(PayloadFormat::codec).into_iter();
+        let is_recorded =
+            codecs.any(|codec| codec.kind() == kind && !formats::find(section, codec).is_empty());
+        match !is_recorded {
             true => "none of its codecs is recorded",
             false => "one section of a kind is recorded, and another one comes before it",
         }
@@ -282,7 +289,7 @@ fn reduce(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen], transport
     let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
     let kept = ["a=extmap:", "a=msid:"];
     for chosen in order {
-        let kind = if chosen.track.codec.kind() == Kind::Video { "video" } else { "audio" };
+        let kind = chosen.kind().as_str();
         let _ = write!(out, "m={kind} 9 UDP/TLS/RTP/SAVPF");
         for format in &chosen.formats {
             let _ = write!(out, " {}", format.payload_type);

@@ -19,8 +19,8 @@ fn section<'a>(answer: &'a str, media: &str) -> Vec<&'a str> {
 fn one_audio_and_one_video_section_are_taken_and_the_rest_is_rejected_with_port_0() {
     let plan = plan(&format!("{SESSION}{AUDIO}{VIDEO}{}", VIDEO.replace("mid:1", "mid:2"))).unwrap();
     assert_eq!(
-        plan.chosen.iter().map(|c| (c.index, c.track.codec)).collect::<Vec<_>>(),
-        [(1, Codec::Vp8), (0, Codec::Opus)]
+        plan.chosen.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>(),
+        [(1, PayloadFormat::Vp8), (0, PayloadFormat::Opus)]
     );
     let formats =
         |chosen: &Chosen| chosen.formats.iter().map(|f| (f.payload_type, f.carries)).collect::<Vec<_>>();

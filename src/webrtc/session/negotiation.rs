@@ -63,7 +63,7 @@ impl Session {
         let setups: Vec<TrackSetup> = plan
             .chosen
             .iter()
-            .map(|chosen| TrackSetup { track: chosen.track.clone(), nack: chosen.has_nack() })
+            .map(|chosen| TrackSetup { format: chosen.format, nack: chosen.has_nack() })
             .collect();
         let mut session = Self {
             peer,
@@ -104,7 +104,7 @@ impl Session {
         if plan.identity() != self.plan.identity() {
             return Ok(None);
         }
-        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.track.clone())).collect::<Vec<_>>();
+        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>();
         if tracks(&plan) != tracks(&self.plan) {
             return Err(PeerError::BadSdp(
                 "a re-offer must have the same tracks: stop and publish again".to_owned(),

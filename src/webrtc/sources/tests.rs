@@ -1,7 +1,7 @@
 //! Packets in, what is recorded out.
 
 use super::*;
-use crate::media::{Codec, Track};
+use crate::rtp::PayloadFormat;
 use crate::webrtc::offer::Format;
 use crate::webrtc::simulcast::Marks;
 
@@ -9,7 +9,6 @@ const RID: u8 = 10;
 const REPAIRED: u8 = 11;
 
 fn video(marks: Marks) -> Chosen {
-    let track = Track::video(Codec::Vp8);
     let mid = "v".to_owned();
     let formats = vec![
         Format::plain(96, Carries::Media),
@@ -17,13 +16,14 @@ fn video(marks: Marks) -> Chosen {
         Format::plain(120, Carries::Media),
         Format::plain(121, Carries::Repair(120)),
     ];
-    Chosen { index: 0, mid, track, ssrcs: vec![], formats, marks }
+    Chosen { index: 0, mid, format: PayloadFormat::Vp8, ssrcs: vec![], formats, marks }
 }
 
 fn audio() -> Chosen {
-    let (mid, track) = ("a".to_owned(), Track::opus(2));
+    let mid = "a".to_owned();
     let formats = vec![Format::plain(63, Carries::Redundancy), Format::plain(111, Carries::Media)];
-    Chosen { index: 1, mid, track, ssrcs: vec![], formats, marks: Marks::default() }
+    let (format, marks) = (PayloadFormat::Opus, Marks::default());
+    Chosen { index: 1, mid, format, ssrcs: vec![], formats, marks }
 }
 
 /// A section on its own clock.

@@ -7,8 +7,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
-use onrecord::media::{self, Codec, Event, Track};
-use onrecord::rtp::{Config, Feedback, Packet, Pipeline, TrackSetup};
+use onrecord::media::{self, Event};
+use onrecord::rtp::{Config, Feedback, Packet, PayloadFormat, Pipeline, TrackSetup};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,8 @@ pub fn run(data: &[u8]) {
     let (nack, steps) = input;
     let now = Instant::now();
     let setups = [
-        TrackSetup { track: Track::video(Codec::Vp8), nack },
-        TrackSetup { track: Track::opus(2), nack: false },
+        TrackSetup { format: PayloadFormat::Vp8, nack },
+        TrackSetup { format: PayloadFormat::Opus, nack: false },
     ];
     let config = Config { reorder_window: Duration::from_secs(1), keyframe_interval: Duration::from_secs(4) };
     let mut world = World {
