@@ -5,7 +5,8 @@
 //! taken care of here: a track that is declared must never lag behind the others, or playback stalls;
 //! blocks must be in order; no track may have a hole.
 
-use crate::container::webm::{self, Head, LiveBlock, head, live_cluster, mime_with_codecs};
+use crate::container::Head;
+use crate::container::webm::{self, LiveBlock, head, live_cluster, mime_with_codecs};
 use crate::media::{Frame, Kind, Size, Track, opus};
 use bytes::Bytes;
 use std::collections::VecDeque;

@@ -9,7 +9,7 @@ use crate::base::reason::EndReason;
 use crate::catalog::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::catalog::names;
 use crate::catalog::names::PART;
-use crate::container::webm::Seal;
+use crate::container::Seal;
 use crate::disk::sync_dir;
 use crate::media::Codec;
 use crate::media::mp4::{Mp4Track, Walker};

@@ -2,7 +2,7 @@
 
 use crate::base::metrics::metrics;
 use crate::catalog::names::{PART, QUARANTINE};
-use crate::container::webm::{Patch, Seal};
+use crate::container::{Patch, Seal};
 use crate::disk::space::is_full;
 use crate::disk::space::{Space, allocate_ahead};
 use crate::disk::{lock, move_away, sync_dir};

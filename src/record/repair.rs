@@ -8,7 +8,8 @@ mod copy;
 mod source;
 
 use crate::catalog::names::PART;
-use crate::container::webm::{self, Hole, Lack, Mended, OwnHead, Patch, Plan, ReadError, RemuxError, Seal};
+use crate::container::webm::{self, Hole, Lack, Mended, OwnHead, Plan, ReadError, RemuxError};
+use crate::container::{Patch, Seal};
 use crate::disk::space::Space;
 use crate::disk::sync_dir;
 use crate::media::{Codec, Kind};

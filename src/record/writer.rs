@@ -1,4 +1,4 @@
-//! A take: one file being written, and what its manifest will say.
+//! One file being written, and what its manifest will say.
 
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
@@ -8,7 +8,7 @@ use crate::catalog::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };
 use crate::catalog::names;
-use crate::container::webm::{self, Block, Clusters, Head, Index, Layout, MAX_TAGS};
+use crate::container::{Container, Head, Muxer};
 use crate::disk::space::Space;
 use crate::media::{Gap, Track};
 use crate::record::file::{PartFile, SealedFile};
@@ -36,14 +36,10 @@ pub(super) struct FileWriter {
     /// Time of the stream that is 0 in the file.
     base: Duration,
     part: PartFile,
-    /// The head, until it is written with the first cluster.
-    head: Option<Vec<u8>>,
-    layout: Layout,
-    clusters: Clusters,
-    /// The frames in the clusters in memory, each with where it ends there: should they not be written,
+    muxer: Box<dyn Muxer>,
+    /// The frames in the pieces in memory, each with where it ends there: should they not be written,
     /// another file may have them.
     unwritten: Vec<(usize, Held)>,
-    index: Index,
     gaps: Vec<ManifestGap>,
     /// Holes that reach beyond the last frame: one a track at most.
     trailing: Vec<ManifestGap>,
@@ -58,7 +54,7 @@ pub(super) struct FileWriter {
     looked: Instant,
 }
 
-/// Why and where a take begins.
+/// Why and where a file begins.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     pub id: RecordingId,
@@ -79,7 +75,7 @@ impl Opening {
             height: None,
             lost: 0,
         };
-        let container = webm::Container::of(&self.tracks);
+        let container = Container::of(&self.tracks);
         Manifest {
             id: self.id.clone(),
             stream: self.stream.clone(),
@@ -112,15 +108,19 @@ impl FileWriter {
         max_span: Duration,
         space: Arc<Space>,
     ) -> io::Result<Self> {
-        let mut sizes = vec![None; opening.tracks.len()];
-        sizes[first.frame.track] = first.frame.size;
-        let (head, layout) = webm::head(&Head {
-            tracks: &opening.tracks,
+        let frame = &first.frame;
+        let (mut tracks, mut sizes) = (opening.tracks.clone(), vec![None; opening.tracks.len()]);
+        sizes[frame.track] = frame.size;
+        if !frame.private.is_empty() {
+            tracks[frame.track].private = frame.private.clone();
+        }
+        let head = Head {
+            tracks: &tracks,
             sizes: &sizes,
             uid: rand::random::<u64>() >> 1,
             unix_nanos: opening.started_at.as_nanosecond(),
             title: opening.stream.as_str(),
-        });
+        };
         let manifest = opening.manifest();
         let now = Instant::now();
         Ok(Self {
@@ -129,11 +129,8 @@ impl FileWriter {
             sync: None,
             synced: now,
             base: first.frame.time,
-            head: Some(head),
-            layout,
-            clusters: Clusters::new(&opening.tracks, max_span),
+            muxer: Container::of(&tracks).muxer(&head, max_span),
             unwritten: Vec::new(),
-            index: Index::new(&opening.tracks),
             gaps: Vec::new(),
             trailing: Vec::new(),
             noted: vec![0; opening.tracks.len()],
@@ -144,7 +141,7 @@ impl FileWriter {
         })
     }
 
-    /// Adds a frame to the clusters in memory.
+    /// Adds a frame to the pieces in memory.
     pub fn push(&mut self, held: Held) {
         let frame = &held.frame;
         if let Some(gap) = held.gap {
@@ -154,10 +151,10 @@ impl FileWriter {
         // start: a millisecond apart until it has caught up.
         let time = self.time_of(frame.time);
         if held.silent {
-            return self.clusters.fill(frame.track, time, &frame.data);
+            return self.muxer.fill(frame.track, time, &frame.data);
         }
-        self.clusters.push(&Block { time, ..Block::from(frame) });
-        self.unwritten.push((self.clusters.bytes().len(), held));
+        self.muxer.push(frame, time);
+        self.unwritten.push((self.muxer.bytes().len(), held));
     }
 
     /// The frames that a failed write has left in no file, in the order they were pushed. Silence is made
@@ -204,7 +201,7 @@ impl FileWriter {
 
     /// Bytes that are in memory.
     pub fn pending(&self) -> u64 {
-        self.clusters.bytes().len() as u64
+        self.muxer.bytes().len() as u64
     }
 
     /// Time of the stream that is 0 in the file.
@@ -219,21 +216,24 @@ impl FileWriter {
 
     /// Whether a frame is in the file or on its way into it.
     pub fn has_frames(&self) -> bool {
-        !self.clusters.bytes().is_empty() || self.recorded()
+        !self.muxer.bytes().is_empty() || self.recorded()
     }
 
     /// Whether a frame is in the file.
     pub fn recorded(&self) -> bool {
-        self.index.tracks.iter().any(|track| track.frames > 0)
+        self.manifest.tracks.iter().enumerate().any(|(track, _)| {
+            let written = self.muxer.written(track);
+            written.frames + written.filled > 0
+        })
     }
 
-    /// Writes the clusters in memory, each with one write, and looks whether there is still
+    /// Writes what is in memory, each piece with one write, and looks whether there is still
     /// `record.min_free` space. Blocking. What was written before an error is in the file and in the
     /// index.
     pub fn write(&mut self) -> io::Result<()> {
-        self.clusters.finish();
-        let written = self.write_clusters();
-        self.clusters.clear();
+        self.muxer.finish();
+        let written = self.write_pieces();
+        self.muxer.clear();
         written?;
         if self.looked.elapsed() >= Duration::from_secs(1) {
             self.looked = Instant::now();
@@ -243,19 +243,16 @@ impl FileWriter {
         Ok(())
     }
 
-    fn write_clusters(&mut self) -> io::Result<()> {
-        if let Some(head) = &self.head
-            && !self.clusters.finished().is_empty()
-        {
-            self.part.append(head)?;
-            self.head = None;
-        }
-        for cluster in self.clusters.finished() {
-            let position = self.part.len() - self.layout.segment_at;
-            self.part.append(&self.clusters.bytes()[cluster.range.clone()])?;
-            self.index.commit(&cluster.tally, position);
-            self.unwritten.retain(|(end, _)| *end > cluster.range.end);
-            self.part.keep(self.index.bytes_at_most() + MAX_TAGS);
+    fn write_pieces(&mut self) -> io::Result<()> {
+        for (piece, range) in self.muxer.pieces().into_iter().enumerate() {
+            if self.part.len() == 0 {
+                self.part.append(self.muxer.head())?;
+            }
+            let at = self.part.len();
+            self.part.append(&self.muxer.bytes()[range.clone()])?;
+            self.muxer.commit(piece, at);
+            self.unwritten.retain(|(end, _)| *end > range.end);
+            self.part.keep(self.muxer.tail_at_most());
             self.unsynced = true;
         }
         Ok(())
@@ -298,21 +295,21 @@ impl FileWriter {
     /// Makes the file whole and gives it its final name; returns what the manifest says then. What fails
     /// can be tried again. Blocking.
     pub fn seal(&mut self, reason: EndReason, lost: &[u64]) -> io::Result<Manifest> {
-        let seal = webm::seal(&self.layout, &self.index, self.part.len());
+        let seal = self.muxer.seal(self.part.len());
         let SealedFile { bytes } = self.part.seal(&seal)?;
         let mut manifest = self.manifest.clone();
         for (index, track) in manifest.tracks.iter_mut().enumerate() {
-            let seen = &self.index.tracks[index];
-            track.frames = seen.frames - seen.filled;
-            track.width = (seen.width > 0).then_some(seen.width);
-            track.height = (seen.height > 0).then_some(seen.height);
+            let written = self.muxer.written(index);
+            track.frames = written.frames;
+            track.width = written.size.map(|size| size.width);
+            track.height = written.size.map(|size| size.height);
             track.lost = lost.get(index).copied().unwrap_or(0);
         }
         manifest.state = RecordingState::Sealed;
         manifest.bytes = bytes;
         manifest.lasted(seal.duration);
         manifest.gaps = self.gaps.clone();
-        // Clusters that a full disk did not take are in no file.
+        // Pieces that a full disk did not take are in no file.
         cut_gaps(&mut manifest.gaps, manifest.duration_ms);
         manifest.gaps.append(&mut self.trailing.clone());
         manifest.note_absent();
@@ -407,8 +404,10 @@ mod tests {
             }
             writer.write().unwrap();
         }
-        let cues = writer.index.cues().len();
-        let index = webm::seal(&writer.layout, &writer.index, writer.part.len()).append.len() as u64;
+        let append = writer.muxer.seal(writer.part.len()).append;
+        // A CuePoint begins with its CueTime.
+        let cues = append.windows(3).filter(|bytes| (bytes[0], bytes[2]) == (0xbb, 0xb3)).count();
+        let index = append.len() as u64;
         writer.file().sync_all().unwrap();
         let (before, started) = (cost(), Instant::now());
         let manifest = writer.seal(EndReason::Stopped, &[]).unwrap();

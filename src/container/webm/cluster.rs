@@ -76,7 +76,7 @@ pub struct Cluster {
     /// Where it lies in [`Clusters::bytes`].
     pub range: Range<usize>,
     /// What it holds.
-    pub tally: ClusterStats,
+    pub stats: ClusterStats,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Open {
     at: usize,
     start: u64,
     newest: u64,
-    tally: ClusterStats,
+    stats: ClusterStats,
 }
 
 impl Clusters {
@@ -127,9 +127,9 @@ impl Clusters {
         let open = self.open.get_or_insert_with(|| Open::begin(bytes, tick, tracks));
         open.newest = tick;
         let relative = self.bytes.len() - open.at - HEADER_LEN;
-        open.tally.add(codec.kind(), block, shown, relative as u64);
+        open.stats.add(codec.kind(), block, shown, relative as u64);
         if filler {
-            open.tally.note_filler(block.track);
+            open.stats.note_filler(block.track);
         }
         let offset = shown as i64 - open.start as i64;
         write_block(&mut self.bytes, block, offset.max(i16::MIN.into()) as i16, filler);
@@ -149,7 +149,7 @@ impl Clusters {
         let Some(open) = self.open.take() else { return };
         let size = (self.bytes.len() - open.at - HEADER_LEN) as u32;
         self.bytes[open.at + 4..open.at + HEADER_LEN].copy_from_slice(&(size | 0x1000_0000).to_be_bytes());
-        self.closed.push(Cluster { range: open.at..self.bytes.len(), tally: open.tally });
+        self.closed.push(Cluster { range: open.at..self.bytes.len(), stats: open.stats });
     }
 
     /// The finished clusters.
@@ -178,7 +178,7 @@ impl Open {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&[id::TIMESTAMP as u8, 0x88]);
         bytes.extend_from_slice(&start.to_be_bytes());
-        Self { at, start, newest: start, tally: ClusterStats::new(tracks, Duration::from_millis(1)) }
+        Self { at, start, newest: start, stats: ClusterStats::new(tracks, Duration::from_millis(1)) }
     }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, dis
 /// What a cluster holds, as far as the index must know it.
 #[derive(Clone, Debug)]
 pub struct ClusterStats {
-    pub(super) tracks: Vec<TrackTally>,
+    pub(super) tracks: Vec<TrackStats>,
     pub(super) cues: Vec<Cue>,
     /// [`PAUSE`] in ticks.
     pause: u64,
@@ -224,7 +224,7 @@ pub struct ClusterStats {
 
 /// What a cluster holds of one track; times in ticks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TrackTally {
+pub(super) struct TrackStats {
     pub frames: u64,
     pub filled: u64,
     pub bytes: u64,
@@ -253,7 +253,7 @@ impl ClusterStats {
     /// Nothing yet of `tracks` tracks, in a file whose ticks are so long.
     pub fn new(tracks: usize, tick: Duration) -> Self {
         let pause = in_ticks(PAUSE, tick);
-        Self { tracks: vec![TrackTally::default(); tracks], cues: Vec::new(), pause }
+        Self { tracks: vec![TrackStats::default(); tracks], cues: Vec::new(), pause }
     }
 
     /// Of a track's frames so far, one more was made up.
@@ -296,7 +296,8 @@ impl ClusterStats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::webm::{Head, Item, Reader, head};
+    use crate::container::Head;
+    use crate::container::webm::{Item, Reader, head};
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
@@ -366,8 +367,8 @@ mod tests {
             }
         }
         assert_eq!(times, [0, 120, 40, 80, 160]);
-        let tally = &clusters.finished()[0].tally.tracks[0];
-        assert_eq!((tally.last, tally.before_last), (160, Some(120)), "what is shown last, and before it");
+        let stats = &clusters.finished()[0].stats.tracks[0];
+        assert_eq!((stats.last, stats.before_last), (160, Some(120)), "what is shown last, and before it");
     }
 
     #[test]

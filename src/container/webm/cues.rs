@@ -91,13 +91,8 @@ mod tests {
     #[test]
     fn the_front_of_a_file_tells_its_tracks_and_where_its_index_is() {
         let tracks = [Track::video(Codec::Mjpeg)];
-        let head = crate::container::webm::Head {
-            tracks: &tracks,
-            sizes: &[None],
-            uid: 7,
-            unix_nanos: 0,
-            title: "",
-        };
+        let head =
+            crate::container::Head { tracks: &tracks, sizes: &[None], uid: 7, unix_nanos: 0, title: "" };
         let (mut bytes, layout) = crate::container::webm::head(&head);
         let sealed =
             crate::container::webm::seal(&layout, &crate::container::webm::Index::new(&tracks), layout.len);

@@ -5,12 +5,13 @@
 //! keyframe (T2): frames that can't be decoded are worse than a gap. Whatever is covered here is found
 //! covered by a second run, which then treats it in the same way: the work may be cut off anywhere.
 
+use crate::container::Patch;
 use crate::container::webm::StoredBlock;
 use crate::container::webm::cluster::{Block, ClusterStats};
 use crate::container::webm::ebml::id;
 use crate::container::webm::own_head::OwnHead;
 use crate::container::webm::read::Item;
-use crate::container::webm::seal::{Index, Patch};
+use crate::container::webm::seal::Index;
 use crate::media::Kind;
 use std::ops::Range;
 use std::time::Duration;
@@ -69,7 +70,7 @@ struct Open {
     at: u64,
     payload_at: u64,
     sound: bool,
-    tally: ClusterStats,
+    stats: ClusterStats,
     covers: Vec<Patch>,
     /// As `InPlaceRepair::holed`, should this cluster turn out to be whole.
     holed: Vec<Option<u64>>,
@@ -109,7 +110,7 @@ impl InPlaceRepair {
                     payload_at: *payload_at,
                     // We never write a cluster without its size.
                     sound: size.is_some(),
-                    tally: ClusterStats::new(self.own.tracks.len(), Duration::from_millis(1)),
+                    stats: ClusterStats::new(self.own.tracks.len(), Duration::from_millis(1)),
                     covers: Vec::new(),
                     holed,
                     holes: Vec::new(),
@@ -172,9 +173,9 @@ impl InPlaceRepair {
         }
         let size = codec.size_of(data).filter(|_| block.keyframe);
         let kept = Block { keyframe: block.keyframe, size, aside: &block.aside, ..Block::of(track, data) };
-        open.tally.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
+        open.stats.add(codec.kind(), &kept, time, block.at.start - open.payload_at);
         if block.discardable {
-            open.tally.note_filler(track);
+            open.stats.note_filler(track);
         }
     }
 
@@ -187,7 +188,7 @@ impl InPlaceRepair {
         }
         for (track, holed) in open.holed.iter_mut().enumerate() {
             if self.own.tracks[track].codec.kind() == Kind::Video {
-                let last = open.tally.tracks[track].last.max(self.index.tracks[track].last);
+                let last = open.stats.tracks[track].last.max(self.index.tracks[track].last);
                 holed.get_or_insert(last);
             }
         }
@@ -207,7 +208,7 @@ impl InPlaceRepair {
             self.patches.push(Patch { at: from, bytes: cover(open.at - from) });
             self.damaged += open.at - from;
         }
-        self.index.commit(&open.tally, open.at - self.own.layout.segment_at);
+        self.index.commit(&open.stats, open.at - self.own.layout.segment_at);
         self.patches.extend(open.covers);
         self.holes.extend(open.holes);
         self.holed = open.holed;

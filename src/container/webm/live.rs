@@ -1,6 +1,6 @@
 //! WebM for viewers: clusters that are whole the moment they are made, and can begin at any time.
 
-use crate::container::webm::Container;
+use crate::container::Container;
 use crate::container::webm::ebml::{element, id, uint};
 use crate::media::{Codec, Track};
 use ebml_iterable::tools::Vint;
@@ -119,7 +119,8 @@ fn codec_string(track: &Track) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::webm::{Head, Item, Reader, head};
+    use crate::container::Head;
+    use crate::container::webm::{Item, Reader, head};
     use bytes::Bytes;
 
     #[test]

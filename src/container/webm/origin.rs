@@ -41,7 +41,7 @@ mod tests {
     fn a_head_tells_its_streams_name_as_it_was_given_and_when_it_began() {
         for title in ["cafe\u{301} \u{202e}x", &"ж".repeat(64)] {
             let (tracks, sizes, unix_nanos) = ([Track::opus(2)], [None], 1_795_270_500_120_000_001);
-            let (bytes, _) = super::super::head(&super::super::Head {
+            let (bytes, _) = super::super::head(&crate::container::Head {
                 tracks: &tracks,
                 sizes: &sizes,
                 uid: 1,

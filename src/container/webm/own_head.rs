@@ -1,5 +1,7 @@
 //! Our own heads, found again in a file: where the room is that sealing patches.
 
+use crate::container::Container;
+use crate::container::webm::Stamp;
 use crate::container::webm::ebml::{id, void};
 use crate::container::webm::entry::{self, ALPHA};
 use crate::container::webm::tracks::SIDES;
@@ -8,7 +10,6 @@ use crate::container::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Offsets, SEEK_LEN,
     TrackLayout, ebml_header, random_bits, seek, track_entry, track_uid,
 };
-use crate::container::webm::{Container, Stamp};
 use crate::media::{Codec, Kind, Size, Track, opus};
 use bytes::Bytes;
 
@@ -191,7 +192,7 @@ mod tests {
 
     fn ours() -> (Vec<u8>, Layout) {
         let sizes = [Some(Size { width: 640, height: 360 }), None];
-        super::super::head(&super::super::Head {
+        super::super::head(&crate::container::Head {
             tracks: &TRACKS,
             sizes: &sizes,
             uid: 7,
@@ -208,7 +209,7 @@ mod tests {
                 element(video, id::COLOUR, &end);
             });
             let track = Track { entry: entry.into(), ..Track::video(Codec::Vp8) };
-            let head = super::super::Head {
+            let head = crate::container::Head {
                 tracks: std::slice::from_ref(&track),
                 sizes: &[Some(Size { width: 640, height: 360 })],
                 uid: 7,
@@ -264,7 +265,7 @@ mod tests {
         for codec in [Codec::Vp9, Codec::Av1, Codec::H264, Codec::Mjpeg] {
             let video = Track { private: private.clone(), ..Track::video(codec) };
             let tracks = [video, Track { private: opus::head(2, 312), ..Track::opus(2) }];
-            let head = super::super::Head {
+            let head = crate::container::Head {
                 tracks: &tracks,
                 sizes: &[None, None],
                 uid: 7,
@@ -300,7 +301,7 @@ mod tests {
     fn described_head() -> (Vec<u8>, Layout) {
         let sizes = [Some(Size { width: 640, height: 360 }), None];
         let tracks = described();
-        super::super::head(&super::super::Head {
+        super::super::head(&crate::container::Head {
             tracks: &tracks,
             sizes: &sizes,
             uid: 7,
@@ -327,7 +328,8 @@ mod tests {
     fn the_largest_pictures_a_codec_can_tell_of_make_no_file_unreadable() {
         let sizes = [Some(Size { width: 1 << 16, height: 1 << 16 })];
         let tracks = [Track::video(Codec::Vp9)];
-        let head = super::super::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" };
+        let head =
+            crate::container::Head { tracks: &tracks, sizes: &sizes, uid: 7, unix_nanos: 0, title: "" };
         let (bytes, layout) = super::super::head(&head);
         assert_eq!(OwnHead::find(&bytes).map(|found| found.layout), Some(layout.clone()));
         let entries = &bytes[layout.tracks[0].entry.start as usize..];

@@ -124,13 +124,13 @@ struct Open {
     time: Option<u64>,
     first_piece: usize,
     len: u64,
-    tally: ClusterStats,
+    stats: ClusterStats,
     blocks: u64,
 }
 
 impl Open {
-    fn begin(original: u64, first_piece: usize, tally: ClusterStats) -> Self {
-        Self { original, time: None, first_piece, len: TIME_LEN, tally, blocks: 0 }
+    fn begin(original: u64, first_piece: usize, stats: ClusterStats) -> Self {
+        Self { original, time: None, first_piece, len: TIME_LEN, stats, blocks: 0 }
     }
 }
 
@@ -277,9 +277,9 @@ impl Remux {
             self.additions = vec![false; self.tracks.len()];
         }
         self.unknown_sizes |= size.is_none();
-        let tally = ClusterStats::new(self.tracks.len(), self.tick());
+        let stats = ClusterStats::new(self.tracks.len(), self.tick());
         let first_piece = self.pieces.len();
-        self.open = Some(Open::begin(at, first_piece, tally));
+        self.open = Some(Open::begin(at, first_piece, stats));
         Ok(())
     }
 
@@ -330,15 +330,15 @@ impl Remux {
         let data = block.frames().next().filter(|_| foreign.plain).unwrap_or_default();
         let size = (foreign.codec_id == "V_VP8" && block.keyframe).then(|| vp8::size(data)).flatten();
         let entry = Block { keyframe: block.keyframe, size, ..Block::of(indexed, &[]) };
-        open.tally.add(kind, &entry, time, relative);
+        open.stats.add(kind, &entry, time, relative);
         let sounds = || -> Option<Duration> {
             let opus = foreign.plain && foreign.codec_id == "A_OPUS";
             opus.then(|| block.frames().map(opus::duration).sum::<Option<Duration>>()).flatten()
         };
         let told = block.duration.map(|duration| ticks(tick, duration));
-        open.tally.tracks[indexed].last_sound = told.or_else(sounds);
-        open.tally.tracks[indexed].frames += frames.saturating_sub(1);
-        open.tally.tracks[indexed].bytes += block.frames().map(|frame| frame.len() as u64).sum::<u64>();
+        open.stats.tracks[indexed].last_sound = told.or_else(sounds);
+        open.stats.tracks[indexed].frames += frames.saturating_sub(1);
+        open.stats.tracks[indexed].bytes += block.frames().map(|frame| frame.len() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -363,7 +363,7 @@ impl Remux {
         head[4..12].copy_from_slice(&(open.len | 1 << 56).to_be_bytes());
         head[12..14].copy_from_slice(&[id::TIMESTAMP as u8, 0x88]);
         head[14..].copy_from_slice(&time.to_be_bytes());
-        index.commit(&open.tally, self.len);
+        index.commit(&open.stats, self.len);
         let pieces = open.first_piece..self.pieces.len();
         self.clusters.push(PlannedCluster { original: open.original, head, pieces });
         self.len += MASTER_LEN + open.len;

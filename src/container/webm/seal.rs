@@ -6,6 +6,7 @@ use crate::container::webm::entry::ALPHA;
 use crate::container::webm::pace::{PAUSE, Pace, in_ticks};
 use crate::container::webm::tags::{self, Statistics};
 use crate::container::webm::write::{DEFAULT_DURATION_LEN, Layout, SEEK_LEN, seek};
+use crate::container::{Patch, Seal};
 use crate::media::{Kind, Track};
 use std::time::Duration;
 
@@ -116,9 +117,9 @@ impl Index {
     }
 
     /// Adds a cluster that is in the file, `position` bytes into the Segment's payload.
-    pub fn commit(&mut self, tally: &ClusterStats, position: u64) {
+    pub fn commit(&mut self, stats: &ClusterStats, position: u64) {
         let pause = in_ticks(PAUSE, self.tick);
-        for (track, seen) in self.tracks.iter_mut().zip(&tally.tracks) {
+        for (track, seen) in self.tracks.iter_mut().zip(&stats.tracks) {
             if seen.frames == 0 {
                 continue;
             }
@@ -138,7 +139,7 @@ impl Index {
             track.height = track.height.max(seen.height);
             track.additions |= seen.additions;
         }
-        for cue in &tally.cues {
+        for cue in &stats.cues {
             self.add_cue(cue, position);
         }
     }
@@ -204,26 +205,6 @@ impl Index {
         cues.sort_by_key(|cue| cue.time);
         cues
     }
-}
-
-/// Bytes to write over others, at an offset from the start of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Patch {
-    /// Where.
-    pub at: u64,
-    /// What.
-    pub bytes: Vec<u8>,
-}
-
-/// What makes a file whole.
-#[derive(Clone, Debug)]
-pub struct Seal {
-    /// To be appended behind the last cluster.
-    pub append: Vec<u8>,
-    /// To be written once that is on the disk: until then the file reads as an unfinished one.
-    pub patches: Vec<Patch>,
-    /// The file's duration.
-    pub duration: Duration,
 }
 
 /// Seals a file whose clusters end at byte `end`.
@@ -339,7 +320,7 @@ mod tests {
         }
         clusters.finish();
         for cluster in clusters.finished() {
-            index.commit(&cluster.tally, cluster.range.start as u64);
+            index.commit(&cluster.stats, cluster.range.start as u64);
         }
         index
     }

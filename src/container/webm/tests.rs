@@ -1,9 +1,10 @@
 //! Reading, mending and copying: our own bytes, other people's ways of writing, and noise.
 
+use crate::container::Head;
 use crate::container::webm::ebml::{element, id, master, uint};
 use crate::container::webm::{
-    self, Block, Clusters, Head, InPlaceRepair, Index, Item, Lack, Mended, OwnHead, Piece, Plan, Reader,
-    Remux, RemuxError, Row,
+    self, Block, Clusters, InPlaceRepair, Index, Item, Lack, Mended, OwnHead, Piece, Plan, Reader, Remux,
+    RemuxError, Row,
 };
 use crate::media::{Codec, Size, Track};
 use bytes::Bytes;

@@ -2,7 +2,8 @@
 //! knows.
 
 use crate::container::webm::ebml::{element, id, master, uint, void};
-use crate::container::webm::{Container, Stamp, entry};
+use crate::container::webm::{Stamp, doc_type, entry};
+use crate::container::{Container, Head};
 use crate::media::{Codec, Kind, Size, Track, opus};
 use std::ops::Range;
 
@@ -24,21 +25,6 @@ const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };
 pub(super) const DEFAULT_DURATION_LEN: usize = 8;
 /// How that element begins.
 pub(super) const DEFAULT_DURATION_START: [u8; 4] = [0x23, 0xe3, 0x83, 0x84];
-
-/// What a head is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    /// The tracks; TrackNumber is the position here, counted from 1.
-    pub tracks: &'a [Track],
-    /// The picture size of each track, as far as it is known.
-    pub sizes: &'a [Option<Size>],
-    /// A random number that makes the TrackUIDs.
-    pub uid: u64,
-    /// The wall time of time 0, in nanoseconds since 1970.
-    pub unix_nanos: i128,
-    /// The Title; none if it is empty.
-    pub title: &'a str,
-}
 
 /// Where a head has room for what sealing patches; offsets in bytes from the start of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +154,7 @@ pub(super) fn ebml_header(out: &mut Vec<u8>, container: Container) {
         uint(out, id::EBML_READ_VERSION, 1);
         uint(out, id::EBML_MAX_ID_LENGTH, 4);
         uint(out, id::EBML_MAX_SIZE_LENGTH, 8);
-        element(out, id::DOC_TYPE, container.doc_type().as_bytes());
+        element(out, id::DOC_TYPE, doc_type(container).as_bytes());
         // CodecDelay, SeekPreRoll and CueRelativePosition are of version 4; a reader of version 2
         // (SimpleBlock) can do without them.
         uint(out, id::DOC_TYPE_VERSION, 4);

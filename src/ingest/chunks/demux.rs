@@ -344,7 +344,8 @@ fn broken(why: &str) -> UploadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::webm::{Block, Clusters, Head};
+    use crate::container::Head;
+    use crate::container::webm::{Block, Clusters};
 
     const SECOND: Duration = Duration::from_secs(1);
 

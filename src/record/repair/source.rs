@@ -2,8 +2,9 @@
 
 use super::{CHUNK, RepairError, Watch};
 use crate::container::webm::{
-    InPlaceRepair, Item, MAX_HEAD, Mended, OwnHead, Patch, Plan, Reader, Remux, RemuxError, Seal,
+    InPlaceRepair, Item, MAX_HEAD, Mended, OwnHead, Plan, Reader, Remux, RemuxError,
 };
+use crate::container::{Patch, Seal};
 use crate::disk::lock;
 use crate::record::fill::{Filled, Holes};
 use std::fs::{File, OpenOptions};

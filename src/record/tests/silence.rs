@@ -191,7 +191,7 @@ fn decoders_hear_nothing_in_silence_of_any_length() {
         for channels in [1, 2] {
             let length = Duration::from_micros(micros);
             let track = crate::media::Track::opus(channels);
-            let (mut file, layout) = crate::container::webm::head(&crate::container::webm::Head {
+            let (mut file, layout) = crate::container::webm::head(&crate::container::Head {
                 tracks: std::slice::from_ref(&track),
                 sizes: &[None],
                 uid: 1,

@@ -2,8 +2,9 @@
 
 use onrecord::fuzzing;
 use onrecord::media::{h264, opus, vp9};
+use onrecord::container::{Head, Patch};
 use onrecord::container::webm::{
-    Block, Clusters, Head, Index, MAX_HEAD, InPlaceRepair, OwnHead, Patch, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
+    Block, Clusters, Index, MAX_HEAD, InPlaceRepair, OwnHead, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
     tick_of, tracks_of,
 };
 use std::time::Duration;
@@ -131,7 +132,7 @@ fn sealed(file: &[u8]) {
     clusters.finish();
     let at = layout.len - layout.segment_at;
     for cluster in clusters.finished() {
-        index.commit(&cluster.tally, at + cluster.range.start as u64);
+        index.commit(&cluster.stats, at + cluster.range.start as u64);
     }
     out.extend_from_slice(clusters.bytes());
     let seal = seal(&layout, &index, out.len() as u64);

@@ -162,7 +162,7 @@ impl Remux {
             track.and_then(|track| Some((self.indexed[track]?, self.tracks[track].kind?)))
         {
             let entry = Block { keyframe: true, ..Block::of(indexed, &row.packet) };
-            open.tally.add(kind, &entry, time, relative);
+            open.stats.add(kind, &entry, time, relative);
         }
         self.digest.write_u64(number);
         self.digest.write_i128(i128::from(time));
@@ -189,8 +189,8 @@ impl Remux {
         let last = self.clusters.last().map_or(0, |cluster| cluster.original);
         let original = begun.as_ref().map_or(last, |open| open.original);
         while let Some(first) = next(&self.rows).filter(|next| *next < end) {
-            let tally = ClusterStats::new(self.tracks.len(), tick);
-            self.open = Some(Open { time: Some(first), ..Open::begin(original, self.pieces.len(), tally) });
+            let stats = ClusterStats::new(self.tracks.len(), tick);
+            self.open = Some(Open { time: Some(first), ..Open::begin(original, self.pieces.len(), stats) });
             for lane in 0..self.rows.lanes.len() {
                 self.fill_open(lane, first.saturating_add(in_ticks(CLUSTER, tick)).min(end - 1))?;
             }
