@@ -1,9 +1,13 @@
 //! Files of media, as bytes: what is written, read and repaired. Knows no file, no clock.
 //!
 //! A file is written front to back by a [`Muxer`], in pieces that are whole each, and made whole at the end
-//! by a [`Seal`].
+//! by a [`Seal`]. What was cut off or damaged is read by a [`Repair`], which finds the [`Remedy`].
 
+pub mod mp4;
+mod repair;
 pub mod webm;
+
+pub use repair::{Beyond, Found, Remedy, Repair, RepairedTrack};
 
 use crate::media::{Frame, Kind, Size, Track};
 use std::fmt::Debug;

@@ -8,20 +8,14 @@ use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::catalog::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::catalog::names;
-use crate::catalog::names::PART;
 use crate::container::Seal;
-use crate::disk::sync_dir;
-use crate::media::Codec;
 use crate::media::mp4::{Mp4Track, Walker};
 use crate::record::close::{Closing, End, end_of, failed};
-use crate::record::file::{PartFile, make_whole};
-use crate::record::repair::{Done, RepairError, Repaired, RepairedTrack, Watch};
+use crate::record::file::PartFile;
 use crate::record::writer::Opening;
 use crate::record::{Progress, Shared};
 use bytes::Bytes;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -276,71 +270,6 @@ fn listed(track: &Mp4Track) -> Option<ManifestTrack> {
         width: track.size.map(|size| size.0),
         height: track.size.map(|size| size.1),
         lost: 0,
-    })
-}
-
-/// Cuts `<dir>/<name>.part` behind its last whole fragment and gives it its final name. Blocking.
-fn finish(file: &File, dir: &Path, name: &str, whole: u64) -> io::Result<()> {
-    file.set_len(whole)?;
-    make_whole(file, &[])?;
-    fs::rename(dir.join(format!("{name}{PART}")), dir.join(name))?;
-    sync_dir(dir)
-}
-
-/// Whether a file of this name is repaired here.
-pub(super) fn is_kept_as_it_comes(name: &str) -> bool {
-    name.ends_with(".mp4")
-}
-
-/// What [`super::repair::seal_part`] is for other files.
-pub(super) fn seal_part(dir: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    let file = OpenOptions::new().read(true).write(true).open(dir.join(format!("{name}{PART}")))?;
-    let repaired = repaired(&file, watch)?;
-    finish(&file, dir, name, repaired.bytes)?;
-    Ok(repaired)
-}
-
-/// What [`super::repair::look`] is for other files.
-pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
-    let repaired = repaired(&File::open(path)?, watch)?;
-    Ok((repaired.cut == 0).then_some(repaired))
-}
-
-fn repaired(mut file: &File, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    let (mut walker, mut chunk, all) = (Walker::default(), vec![0; 1 << 20], file.metadata()?.len());
-    loop {
-        let read = match file.read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if read == 0 {
-            break;
-        }
-        walker.push(&chunk[..read]);
-        if !watch(walker.len(), all) {
-            return Err(RepairError::Stopped);
-        }
-    }
-    if walker.whole() == 0 {
-        return Err(RepairError::Beyond("it holds no whole fragment".to_owned()));
-    }
-    let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
-        number: index as u64 + 1,
-        kind: track.codec.map(|codec| codec.kind()),
-        codec_id: track.codec.map(Codec::matroska_id).unwrap_or_default().to_owned(),
-        frames: track.frames,
-        size: track.size,
-    };
-    let cut = walker.len() - walker.whole();
-    Ok(Repaired {
-        done: if cut == 0 { Done::Nothing } else { Done::Sealed },
-        bytes: walker.whole(),
-        duration: walker.duration(),
-        tracks: walker.tracks().iter().enumerate().map(track).collect(),
-        lacked: Vec::new(),
-        damaged: 0,
-        cut,
-        holes: Vec::new(),
     })
 }
 

@@ -35,7 +35,7 @@ pub use control::Begun;
 pub use fill::Filled;
 pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
-pub use repair::{Done, RepairError, Repaired, RepairedTrack, Watch, repair, repair_and_fill};
+pub use repair::{Done, RepairError, Repaired, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, StreamName};

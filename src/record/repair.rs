@@ -8,12 +8,10 @@ mod copy;
 mod source;
 
 use crate::catalog::names::PART;
-use crate::container::webm::{self, Hole, Lack, Mended, OwnHead, Plan, ReadError, RemuxError};
-use crate::container::{Patch, Seal};
+use crate::container::webm::{Hole, Lack, RemuxError};
+use crate::container::{Beyond, Found, Patch, Remedy, RepairedTrack};
 use crate::disk::space::Space;
 use crate::disk::sync_dir;
-use crate::media::{Codec, Kind};
-use crate::record::bytes;
 use crate::record::file::{PartFile, make_whole};
 use crate::record::fill::Filled;
 use copy::write_copy;
@@ -45,42 +43,14 @@ pub enum RepairError {
     Io(#[from] io::Error),
 }
 
-impl From<ReadError> for RepairError {
-    fn from(error: ReadError) -> Self {
-        Self::Beyond(error.to_string())
-    }
-}
-
-impl From<RemuxError> for RepairError {
-    fn from(error: RemuxError) -> Self {
-        Self::Beyond(error.to_string())
+impl From<Beyond> for RepairError {
+    fn from(beyond: Beyond) -> Self {
+        Self::Beyond(beyond.to_string())
     }
 }
 
 /// Hears how far it is, as bytes done and in all; answers whether to go on.
 pub type Watch<'a> = dyn FnMut(u64, u64) -> bool + 'a;
-
-/// A track as it is in the whole file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepairedTrack {
-    /// TrackNumber.
-    pub number: u64,
-    /// Video, audio, or something that is only copied.
-    pub kind: Option<Kind>,
-    /// CodecID.
-    pub codec_id: String,
-    /// Frames.
-    pub frames: u64,
-    /// Picture size; video only.
-    pub size: Option<(u32, u32)>,
-}
-
-impl RepairedTrack {
-    /// Its codec, if it is one that we record.
-    pub fn codec(&self) -> Option<Codec> {
-        Codec::of_matroska_id(&self.codec_id)
-    }
-}
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,63 +92,45 @@ pub(super) fn seal_part(
     watch: &mut Watch<'_>,
 ) -> Result<Repaired, RepairError> {
     let part = dir.join(format!("{name}{PART}"));
-    if bytes::is_kept_as_it_comes(name) {
-        return bytes::seal_part(dir, name, watch);
-    }
     let source = Source::open(&part, true)?;
-    let Some(own) = &source.own else {
-        let repaired = repair_foreign_part(&source, &part, watch)?;
-        fs::rename(&part, dir.join(name))?;
-        sync_dir(dir)?;
-        return Ok(repaired);
+    let found = source.recording(&part, watch)?;
+    refuse_strange(&found)?;
+    let repaired = match &found.remedy {
+        _ if source.is_whole(&found)? => {
+            // Blocks that were kept behind its end are given back.
+            source.file.set_len(source.len)?;
+            source.file.sync_all()?;
+            repaired(&found, Done::Nothing, source.len)
+        }
+        Remedy::InPlace { patches, end, seal } => {
+            cover(&source.file, patches)?;
+            PartFile::resume(source.file, dir, name, *end, space)?.seal(seal)?;
+            return Ok(repaired(&found, Done::Sealed, source.len));
+        }
+        Remedy::Copy(plan) => write_copy(&source, &found, plan, &part, &part, watch)?,
     };
-    let mended = source.mend(own, watch)?;
-    let seal = webm::seal(&own.layout, &mended.index, mended.end);
-    let repaired = sealed(own, &mended, &seal, Done::Sealed, source.len);
-    if source.is_sealed(&mended, &seal)? {
-        // Blocks that were kept behind its end are given back.
-        source.file.set_len(source.len)?;
-        source.file.sync_all()?;
-        fs::rename(&part, dir.join(name))?;
-        sync_dir(dir)?;
-        return Ok(repaired);
-    }
-    cover(&source.file, &mended.patches)?;
-    PartFile::resume(source.file, dir, name, mended.end, space)?.seal(&seal)?;
+    fs::rename(&part, dir.join(name))?;
+    sync_dir(dir)?;
     Ok(repaired)
 }
 
-/// A `.part` whose head is not one we write. If it says that it is, it is damaged: a new one may be made
-/// of it only if what it says of the media is what we would have said.
-fn repair_foreign_part(source: &Source, part: &Path, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
-    let plan = source.plan(watch)?;
-    let repaired = copied(&plan, Done::Nothing, source.len);
-    let strange =
-        plan.tick != Duration::from_millis(1) || repaired.tracks.iter().any(|track| track.codec().is_none());
+/// A head that says it is one of ours and is not as we write it is damaged: a new one may be made of it only
+/// if what it says of the media is what we would have said.
+fn refuse_strange(found: &Found) -> Result<(), RepairError> {
+    let Remedy::Copy(plan) = &found.remedy else { return Ok(()) };
+    let unknown = |track: &RepairedTrack| track.codec().is_none();
+    let strange = plan.tick != Duration::from_millis(1) || found.tracks.iter().any(unknown);
     if plan.ours && strange {
-        return Err(RemuxError::Tracks.into());
+        return Err(RepairError::Beyond(RemuxError::Tracks.to_string()));
     }
-    if plan.is_whole() {
-        source.file.sync_all()?;
-        return Ok(repaired);
-    }
-    write_copy(source, &plan, part, part, watch)
+    Ok(())
 }
 
 /// Looks at a file under its final name; `None` if it has to be sealed again.
 pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
-    if bytes::is_kept_as_it_comes(&path.to_string_lossy()) {
-        return bytes::look(path, watch);
-    }
     let source = Source::open(path, true)?;
-    let Some(own) = &source.own else {
-        let plan = source.plan(watch)?;
-        return Ok(plan.is_whole().then(|| copied(&plan, Done::Nothing, source.len)));
-    };
-    let mended = source.mend(own, watch)?;
-    let seal = webm::seal(&own.layout, &mended.index, mended.end);
-    let whole = source.is_sealed(&mended, &seal)?;
-    Ok(whole.then(|| sealed(own, &mended, &seal, Done::Nothing, source.len)))
+    let found = source.recording(path, watch)?;
+    Ok(source.is_whole(&found)?.then(|| repaired(&found, Done::Nothing, source.len)))
 }
 
 /// Opens a file to be made whole where it is or as `output`, which must not exist.
@@ -208,14 +160,17 @@ pub fn repair_and_fill(
         mended = Some(repair(path, None, watch)?);
         source = Source::open(&at, true)?;
     }
-    let (plan, filled) = source.filled(watch)?;
+    let (found, filled) = source.filled(watch)?;
     let repaired = match (output, mended) {
         (None, Some(mended)) if filled.silence.is_zero() => mended,
-        (None, None) if filled.silence.is_zero() && plan.is_whole() => {
-            copied(&plan, Done::Nothing, source.len)
+        (None, None) if filled.silence.is_zero() && source.is_whole(&found)? => {
+            repaired(&found, Done::Nothing, source.len)
         }
         (output, mended) => {
-            let copied = write_copy(&source, &plan, &at, output.unwrap_or(&at), watch)?;
+            let copied = match &found.remedy {
+                Remedy::Copy(plan) => write_copy(&source, &found, plan, &at, output.unwrap_or(&at), watch)?,
+                Remedy::InPlace { .. } => repaired(&found, Done::Nothing, source.len),
+            };
             match mended {
                 Some(found) => {
                     Repaired { done: copied.done, bytes: copied.bytes, duration: copied.duration, ..found }
@@ -230,28 +185,18 @@ pub fn repair_and_fill(
 /// Makes any file whole, where it is or as `output`, which must not exist.
 pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
     let (path, source) = open(path, output)?;
-    let path = &path;
-    if let Some(output) = output {
-        let plan = source.plan(watch)?;
-        return write_copy(&source, &plan, path, output, watch);
-    }
-    let Some(own) = &source.own else {
-        let plan = source.plan(watch)?;
-        if plan.is_whole() {
-            return Ok(copied(&plan, Done::Nothing, source.len));
+    let found = if output.is_some() { source.copy(watch)? } else { source.any(watch)? };
+    match &found.remedy {
+        _ if output.is_none() && source.is_whole(&found)? => Ok(repaired(&found, Done::Nothing, source.len)),
+        Remedy::InPlace { patches, end, seal } => {
+            cover(&source.file, patches)?;
+            source.file.set_len(*end)?;
+            source.file.write_all_at(&seal.append, *end)?;
+            make_whole(&source.file, &seal.patches)?;
+            Ok(repaired(&found, Done::Sealed, source.len))
         }
-        return write_copy(&source, &plan, path, path, watch);
-    };
-    let mended = source.mend(own, watch)?;
-    let seal = webm::seal(&own.layout, &mended.index, mended.end);
-    if source.is_sealed(&mended, &seal)? {
-        return Ok(sealed(own, &mended, &seal, Done::Nothing, source.len));
+        Remedy::Copy(plan) => write_copy(&source, &found, plan, &path, output.unwrap_or(&path), watch),
     }
-    cover(&source.file, &mended.patches)?;
-    source.file.set_len(mended.end)?;
-    source.file.write_all_at(&seal.append, mended.end)?;
-    make_whole(&source.file, &seal.patches)?;
-    Ok(sealed(own, &mended, &seal, Done::Sealed, source.len))
 }
 
 /// Covers what is damaged; durable before the index says that all is well.
@@ -262,43 +207,22 @@ fn cover(file: &File, patches: &[Patch]) -> io::Result<()> {
     if patches.is_empty() { Ok(()) } else { file.sync_data() }
 }
 
-fn sealed(own: &OwnHead, mended: &Mended, seal: &Seal, done: Done, before: u64) -> Repaired {
-    let track = |(index, track): (usize, &webm::TrackIndex)| RepairedTrack {
-        number: own.layout.tracks[index].number,
-        kind: Some(track.kind),
-        codec_id: own.tracks[index].codec.matroska_id().to_owned(),
-        frames: track.frames - track.filled,
-        size: (track.width > 0).then_some((track.width, track.height)),
-    };
+fn repaired(found: &Found, done: Done, before: u64) -> Repaired {
     let whole = done == Done::Nothing;
-    Repaired {
-        done,
-        bytes: mended.end + seal.append.len() as u64,
-        duration: seal.duration,
-        tracks: mended.index.tracks.iter().enumerate().map(track).collect(),
-        lacked: if whole { Vec::new() } else { vec![Lack::Duration, Lack::Cues, Lack::Sizes] },
-        damaged: mended.damaged,
-        cut: if whole { 0 } else { before.saturating_sub(mended.end) },
-        holes: mended.holes.clone(),
-    }
-}
-
-fn copied(plan: &Plan, done: Done, before: u64) -> Repaired {
-    let track = |(track, frames): &(webm::ForeignTrack, u64)| RepairedTrack {
-        number: track.number,
-        kind: track.kind,
-        codec_id: track.codec_id.clone(),
-        frames: *frames,
-        size: (track.kind == Some(Kind::Video)).then_some(track.size),
+    let bytes = match &found.remedy {
+        _ if whole => before,
+        Remedy::InPlace { end, seal, .. } => end + seal.append.len() as u64,
+        Remedy::Copy(plan) => plan.len,
     };
+    let in_place = matches!(found.remedy, Remedy::InPlace { .. });
     Repaired {
         done,
-        bytes: if done == Done::Nothing { before } else { plan.len },
-        duration: plan.duration,
-        tracks: plan.tracks.iter().map(track).collect(),
-        lacked: plan.lacks.clone(),
-        damaged: plan.damaged.0,
-        cut: plan.damaged.1,
-        holes: Vec::new(),
+        bytes,
+        duration: found.duration,
+        tracks: found.tracks.clone(),
+        lacked: if whole && in_place { Vec::new() } else { found.lacks.clone() },
+        damaged: found.damaged,
+        cut: if whole { 0 } else { found.cut },
+        holes: found.holes.clone(),
     }
 }

@@ -20,6 +20,7 @@ mod own_head;
 mod pace;
 mod read;
 mod remux;
+mod repair;
 mod seal;
 mod tags;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use origin::Origin;
 pub use own_head::{MAX_HEAD, OwnHead};
 pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
 pub use remux::{Lack, Piece, Plan, Remux, RemuxError, Row};
+pub use repair::Repair;
 pub use seal::{CuePoint, Index, TrackIndex, seal};
 pub use tags::{MAX_TAGS, Stamp};
 pub use tracks::{ForeignTrack, tick as tick_of, tracks as tracks_of};

@@ -1,8 +1,9 @@
 //! Copies that take their original's place once they are read again.
 
-use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, copied};
+use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, repaired};
 use crate::catalog::names::COPY;
 use crate::container::webm::{Piece, Plan};
+use crate::container::{Found, Remedy};
 use crate::disk::{lock, sync_dir};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// Writes the copy beside `to`, reads it again, and gives it its name.
 pub(super) fn write_copy(
     source: &Source,
+    found: &Found,
     plan: &Plan,
     from: &Path,
     to: &Path,
@@ -33,7 +35,7 @@ pub(super) fn write_copy(
         let _ = fs::remove_file(&aside);
         return Err(error);
     }
-    Ok(copied(plan, Done::Copied, source.len))
+    Ok(repaired(found, Done::Copied, source.len))
 }
 
 /// Where a copy is written: hidden, and short enough for any file system.
@@ -89,10 +91,15 @@ fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Re
 
 /// The copy must be whole and hold the same frames.
 fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
-    let copy = Source::open(aside, false)?.plan(watch)?;
-    let same = copy.digest == plan.digest && copy.len == plan.len && copy.duration == plan.duration;
-    if same && copy.is_whole() {
-        return Ok(());
+    let copy = Source::open(aside, false)?.copy(watch)?;
+    let same = |copy: &Plan| {
+        copy.digest == plan.digest
+            && copy.len == plan.len
+            && copy.duration == plan.duration
+            && copy.is_whole()
+    };
+    match &copy.remedy {
+        Remedy::Copy(copy) if same(copy) => Ok(()),
+        _ => Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks))),
     }
-    Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks)))
 }

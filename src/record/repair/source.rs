@@ -1,10 +1,9 @@
-//! A file that is to be made whole, and what there is to do about it.
+//! An open file that is to be made whole, and what there is to do about it.
 
 use super::{CHUNK, RepairError, Watch};
-use crate::container::webm::{
-    InPlaceRepair, Item, MAX_HEAD, Mended, OwnHead, Plan, Reader, Remux, RemuxError,
-};
-use crate::container::{Patch, Seal};
+use crate::catalog::names::PART;
+use crate::container::webm::{self, MAX_HEAD, OwnHead, ReadError, Reader, Remux};
+use crate::container::{Found, Patch, Remedy, Repair, mp4};
 use crate::disk::lock;
 use crate::record::fill::{Filled, Holes};
 use std::fs::{File, OpenOptions};
@@ -35,81 +34,93 @@ impl Source {
         Ok(Self { own: OwnHead::find(&head), len: meta.len(), file })
     }
 
-    /// Reads it from front to back.
-    fn items(
+    /// Hands out its bytes from front to back.
+    fn read(
         &self,
         watch: &mut Watch<'_>,
-        mut take: impl FnMut(&Item<'_>) -> Result<(), RepairError>,
+        mut take: impl FnMut(&[u8]) -> Result<(), RepairError>,
     ) -> Result<(), RepairError> {
-        let (mut reader, mut at, mut chunk) = (Reader::new(Some(self.len)), 0, vec![0; CHUNK]);
+        let (mut at, mut chunk) = (0, vec![0; CHUNK]);
         loop {
             let read = match self.file.read_at(&mut chunk, at) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 read => read?,
             };
-            at += read as u64;
-            if read == 0 {
-                reader.finish();
-            }
-            reader.push(&chunk[..read]);
-            while let Some(item) = reader.read()? {
-                take(&item)?;
-            }
             if read == 0 {
                 return Ok(());
             }
+            at += read as u64;
+            take(&chunk[..read])?;
             if !watch(at, self.len) {
                 return Err(RepairError::Stopped);
             }
         }
     }
 
-    /// What there is to do about a file of ours.
-    pub fn mend(&self, own: &OwnHead, watch: &mut Watch<'_>) -> Result<Mended, RepairError> {
-        let mut mend = InPlaceRepair::new(own.clone());
-        self.items(watch, |item| {
-            mend.take(item);
+    fn examine(&self, mut repair: Box<dyn Repair>, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+        self.read(watch, |bytes| Ok(repair.push(bytes)?))?;
+        Ok(repair.finish()?)
+    }
+
+    /// What makes a recording whole that is kept under this name.
+    pub fn recording(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+        let name = path.to_string_lossy();
+        if name.trim_end_matches(PART).ends_with(".mp4") {
+            return self.examine(Box::<mp4::Repair>::default(), watch);
+        }
+        self.any(watch)
+    }
+
+    /// What makes any file of WebM or Matroska whole.
+    pub fn any(&self, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+        match &self.own {
+            Some(own) => self.examine(Box::new(webm::Repair::in_place(own.clone(), self.len)), watch),
+            None => self.copy(watch),
+        }
+    }
+
+    /// What makes a whole copy of it.
+    pub fn copy(&self, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+        self.examine(Box::new(webm::Repair::by_copy(Remux::default(), self.len)), watch)
+    }
+
+    /// A copy with silence in the holes of sound. Where a hole ends is known behind it: the file is read
+    /// once more if there are any.
+    pub fn filled(&self, watch: &mut Watch<'_>) -> Result<(Found, Filled), RepairError> {
+        let (mut copy, mut reader, mut holes) =
+            (webm::Repair::by_copy(Remux::default(), self.len), Reader::new(Some(self.len)), Holes::new());
+        let beyond = |error: ReadError| RepairError::Beyond(error.to_string());
+        self.read(watch, |bytes| {
+            copy.push(bytes)?;
+            reader.push(bytes);
+            while let Some(item) = reader.read().map_err(beyond)? {
+                holes.take(&item);
+            }
             Ok(())
         })?;
-        let mended = mend
-            .finish()
-            .ok_or_else(|| RepairError::Beyond("it is damaged in too many places".to_owned()))?;
-        if mended.index.tracks.iter().all(|track| track.frames == 0) {
-            return Err(RemuxError::NoMedia.into());
+        let found = Box::new(copy).finish()?;
+        reader.finish();
+        while let Some(item) = reader.read().map_err(beyond)? {
+            holes.take(&item);
         }
-        Ok(mended)
-    }
-
-    pub fn plan(&self, watch: &mut Watch<'_>) -> Result<Plan, RepairError> {
-        let mut remux = Remux::default();
-        self.items(watch, |item| Ok(remux.take(item)?))?;
-        Ok(remux.finish(self.len)?)
-    }
-
-    /// A plan with silence in the holes of sound. Where a hole ends is known behind it: the file is read
-    /// once more if there are any.
-    pub fn filled(&self, watch: &mut Watch<'_>) -> Result<(Plan, Filled), RepairError> {
-        let (mut remux, mut holes) = (Remux::default(), Holes::new());
-        self.items(watch, |item| {
-            holes.take(item);
-            Ok(remux.take(item)?)
-        })?;
-        let plan = remux.finish(self.len)?;
-        let (rows, filled) = holes.finish(plan.duration).map_err(RepairError::Beyond)?;
+        let (rows, filled) = holes.finish(found.duration).map_err(RepairError::Beyond)?;
         if rows.is_empty() {
-            return Ok((plan, filled));
+            return Ok((found, filled));
         }
-        let mut remux = Remux::with(rows);
-        self.items(watch, |item| Ok(remux.take(item)?))?;
-        Ok((remux.finish(self.len)?, filled))
+        let with_silence = webm::Repair::by_copy(Remux::with(rows), self.len);
+        Ok((self.examine(Box::new(with_silence), watch)?, filled))
     }
 
-    /// Whether the bytes are there that sealing would write.
-    pub fn is_sealed(&self, mended: &Mended, seal: &Seal) -> io::Result<bool> {
-        if !mended.patches.is_empty() || mended.end + seal.append.len() as u64 != self.len {
+    /// Whether nothing is to be done: the remedy is in the file already.
+    pub fn is_whole(&self, found: &Found) -> io::Result<bool> {
+        let (patches, end, seal) = match &found.remedy {
+            Remedy::InPlace { patches, end, seal } => (patches, *end, seal),
+            Remedy::Copy(plan) => return Ok(plan.is_whole()),
+        };
+        if !patches.is_empty() || end + seal.append.len() as u64 != self.len {
             return Ok(false);
         }
-        let index = Patch { at: mended.end, bytes: seal.append.clone() };
+        let index = Patch { at: end, bytes: seal.append.clone() };
         for patch in seal.patches.iter().chain([&index]) {
             let mut bytes = vec![0; patch.bytes.len()];
             self.file.read_exact_at(&mut bytes, patch.at)?;

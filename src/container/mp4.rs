@@ -1,0 +1,42 @@
+//! MP4 in fragments (ISO/IEC 14496-12 section 8.8), kept as a browser has recorded it.
+
+use crate::container::repair::{Beyond, Found, Remedy, RepairedTrack};
+use crate::container::{Seal, repair};
+use crate::media::Codec;
+use crate::media::mp4::{Mp4Track, Walker};
+
+/// Cuts a file behind its last whole fragment.
+#[derive(Debug, Default)]
+pub struct Repair(Walker);
+
+impl repair::Repair for Repair {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Beyond> {
+        self.0.push(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Found, Beyond> {
+        let Self(walker) = *self;
+        if walker.whole() == 0 {
+            return Err(Beyond::because("it holds no whole fragment"));
+        }
+        let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
+            number: index as u64 + 1,
+            kind: track.codec.map(Codec::kind),
+            codec_id: track.codec.map(Codec::matroska_id).unwrap_or_default().to_owned(),
+            frames: track.frames,
+            size: track.size,
+        };
+        let (end, duration) = (walker.whole(), walker.duration());
+        let seal = Seal { append: Vec::new(), patches: Vec::new(), duration };
+        Ok(Found {
+            tracks: walker.tracks().iter().enumerate().map(track).collect(),
+            duration,
+            lacks: Vec::new(),
+            damaged: 0,
+            cut: walker.len() - end,
+            holes: Vec::new(),
+            remedy: Remedy::InPlace { patches: Vec::new(), end, seal },
+        })
+    }
+}
