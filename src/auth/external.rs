@@ -15,12 +15,12 @@ use crate::base::clock::Anchor;
 use crate::base::id::StreamName;
 use crate::base::pattern::Pattern;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -114,7 +114,7 @@ impl External {
         limited: impl Fn() -> bool,
     ) -> Result<Grant, AuthError> {
         let keys = cache::keys(credential, asked);
-        let slot = match self.cache().find(&keys, asked, now.instant) {
+        let slot = match self.cache.lock().find(&keys, asked, now.instant) {
             Ok(grant) => return Ok(grant),
             Err(slot) => slot,
         };
@@ -129,7 +129,7 @@ impl External {
             Ok(Ok(answer)) => answer,
         };
         if answer.wide {
-            self.cache().widen(&keys, answer.clone());
+            self.cache.lock().widen(&keys, answer.clone());
         }
         answer.found.clone()
     }
@@ -195,16 +195,12 @@ impl External {
 
     /// For an answer that is none: the log says so, but not for each of a flood.
     fn silent(&self, reason: impl fmt::Display) -> AuthError {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
             tracing::warn!(%reason, "auth.url can't be asked: who shows what only it knows is refused");
         }
         AuthError::Unavailable
-    }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,11 +4,11 @@
 use crate::disk::Stamp;
 use jsonwebtoken::jwk::{Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ impl KeySet {
             Ok((keys, stamp)) => {
                 tracing::info!(keys = keys.len(), "auth.jwt.jwks has changed and is read again");
                 looked.found = Some(stamp);
-                *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+                *self.keys.lock() = keys;
             }
             Err(error) => {
                 tracing::warn!(%error, "auth.jwt.jwks has changed and can't be used: the keys read before go on");
@@ -91,7 +91,7 @@ impl KeySet {
 
     /// The key of this name for this algorithm; without a name the only one there is.
     pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.lock();
         let mut fitting = keys.iter().filter(|key| {
             key.key.family() == algorithm.family()
                 && key.algorithm.is_none_or(|only| only == algorithm)
@@ -187,7 +187,7 @@ mod tests {
     fn a_key_is_for_what_it_says_and_a_name_may_be_left_out_if_there_is_one() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/auth/fixtures/jwks.json");
         let set = KeySet::open(&path).unwrap().unwrap();
-        assert_eq!(set.keys.lock().unwrap().len(), 3, "of six");
+        assert_eq!(set.keys.lock().len(), 3, "of six");
         for (kid, algorithm, known) in [
             (Some("r"), Algorithm::RS256, true),
             (Some("r"), Algorithm::RS512, false),

@@ -32,10 +32,11 @@ use external::External;
 use failures::Failures;
 use jiff::Timestamp;
 use jwt::{Signed, looks_signed};
+use parking_lot::Mutex;
 use signer::Signer;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use token::Tokens;
 
 /// The longest credential, in bytes. Signed tokens with all their claims are half of it; hashing more,
@@ -186,7 +187,7 @@ impl Auth {
 
     async fn decide(&self, asked: AccessRequest<'_>, now: Anchor) -> Result<Grant, AuthError> {
         let credential = asked.credential.ok_or(AuthError::Missing)?;
-        let wait = || self.failures().wait(asked.from, now.instant);
+        let wait = || self.0.failures.lock().wait(asked.from, now.instant);
         let found = match self.known(credential, now).await {
             Ok(grant) if grant.allows(asked.permission, asked.stream) => Ok(grant),
             Ok(_) => Err(AuthError::Forbidden),
@@ -206,7 +207,7 @@ impl Auth {
             metrics().refused("auth.max_failures");
             return Err(AuthError::TooMany(seconds));
         }
-        self.failures().note(asked.from, now.instant);
+        self.0.failures.lock().note(asked.from, now.instant);
         found
     }
 
@@ -221,10 +222,6 @@ impl Auth {
             (None, Some(signed)) if looks_signed(credential) => signed.verify(credential, now).await,
             (None, _) => Err(AuthError::Unknown),
         }
-    }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token for a link that opens this one file, for a day.

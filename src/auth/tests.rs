@@ -229,7 +229,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -269,7 +269,7 @@ async fn nothing_secret_is_in_the_log_or_in_an_error() {
             &got.map_or_else(|denied| format!("{denied} {denied:?}"), |grant| format!("{grant:?}")),
         );
     }
-    told.push_str(&String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
+    told.push_str(&String::from_utf8(log.0.lock().clone()).unwrap());
     assert!(
         told.contains("auth.url can't be asked") && told.contains("the server's key is damaged"),
         "{told}"

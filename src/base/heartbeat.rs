@@ -1,7 +1,8 @@
 //! Whether a loop still turns, and how late it is.
 
 use crate::base::metrics::metrics;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +33,12 @@ impl Heartbeat {
 
     /// It turns.
     pub fn beat(&self, now: Instant) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.last.lock() = now;
     }
 
     /// Whether it has not turned for [`STUCK`].
     pub fn is_stuck(&self, now: Instant) -> bool {
-        now.saturating_duration_since(*self.last.lock().unwrap_or_else(PoisonError::into_inner)) >= STUCK
+        now.saturating_duration_since(*self.last.lock()) >= STUCK
     }
 }
 

@@ -1,10 +1,11 @@
 //! How many of something there may be at the same time, in all and for one client.
 
 use crate::base::metrics::metrics;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Whoever shares one count: an IPv4 address, or the /64 of an IPv6 one, which is what a single customer
 /// has addresses of without end.
@@ -91,7 +92,7 @@ impl<K: Eq + Hash + Clone> Quota<K> {
     /// There is none; it is counted as a refusal.
     pub fn enter(&self, key: Option<K>) -> Result<Permit<K>, LimitExceeded> {
         let Inner { all, each, .. } = *self.inner;
-        let mut taken = self.inner.lock();
+        let mut taken = self.inner.taken.lock();
         let own = key.as_ref().and_then(|key| taken.each.get(key)).copied().unwrap_or(0);
         let full = match () {
             () if key.is_some() && each.1 > 0 && own >= each.1 => Some(LimitExceeded::Own(each.0)),
@@ -113,25 +114,19 @@ impl<K: Eq + Hash + Clone> Quota<K> {
 
     /// How many are taken.
     pub fn taken(&self) -> usize {
-        self.inner.lock().all
+        self.inner.taken.lock().all
     }
 }
 
 impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let mut taken = self.inner.lock();
+        let mut taken = self.inner.taken.lock();
         taken.all -= 1;
         let Some(key) = &self.key else { return };
         match taken.each.get_mut(key) {
             Some(own) if *own > 1 => *own -= 1,
             _ => drop(taken.each.remove(key)),
         }
-    }
-}
-
-impl<K> Inner<K> {
-    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,7 +161,7 @@ mod tests {
         drop(third);
         let local = places.enter(None).unwrap();
         drop((held, local));
-        assert_eq!((places.taken(), places.inner.lock().each.len()), (0, 0), "something is kept");
+        assert_eq!((places.taken(), places.inner.taken.lock().each.len()), (0, 0), "something is kept");
 
         let unbounded = Quota::new(Limit("all", 100), Limit("each", 0));
         let held: Vec<_> = (0..100).map(|_| unbounded.enter(one).unwrap()).collect();

@@ -10,10 +10,11 @@ use crate::disk::space::Space;
 use crate::disk::worker::Disk;
 use crate::disk::{replace, sync_dir};
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::{fs, io};
 use tokio::sync::broadcast;
 
@@ -101,7 +102,7 @@ impl Catalog {
 
     /// An id for a recording that begins now, by whatever the wall clock says: later than all there are.
     pub fn new_id(&self, now: Timestamp) -> RecordingId {
-        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_id.lock();
         let id =
             last.as_ref().map_or_else(|| RecordingId::new(now), |last| RecordingId::later_than(last, now));
         *last = Some(id.clone());
@@ -357,7 +358,7 @@ impl Catalog {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 

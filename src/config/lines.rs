@@ -119,7 +119,7 @@ impl Drop for Logging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
     use std::sync::mpsc::{Sender, channel};
 
     /// Takes nothing until the other end is dropped, then keeps it.
@@ -131,7 +131,7 @@ mod tests {
     impl Write for Held {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.gate.recv();
-            self.kept.lock().unwrap().extend_from_slice(bytes);
+            self.kept.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -173,7 +173,7 @@ mod tests {
         assert!((10..=11).contains(&left_out), "{left_out}");
         drop(gate);
         drop(logging);
-        assert_eq!(kept.lock().unwrap().len() / 5, WAITING + 11 - left_out as usize, "the others are out");
+        assert_eq!(kept.lock().len() / 5, WAITING + 11 - left_out as usize, "the others are out");
     }
 
     #[test]

@@ -5,13 +5,13 @@
 //! fit, and grows again when there is space. While it is broken into, nothing of ours may grow, or a
 //! recording would take what was given up for the manifest of another.
 
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::FallocateFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// The hidden file that is given up when a manifest doesn't fit.
@@ -66,7 +66,7 @@ impl Space {
         match space.build() {
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, "no space is kept back for manifests: nothing is recorded until there is");
-                *space.write() = true;
+                *space.spent.write() = true;
             }
             // A file system that can't is no reason not to record.
             Err(error) => tracing::warn!(%error, "no space is kept back for manifests"),
@@ -79,14 +79,14 @@ impl Space {
     /// that stalls answers nobody.
     pub fn has_space(&self) -> io::Result<bool> {
         let room = self.look()?;
-        *self.full() = (!room).then(Instant::now);
+        *self.full.lock() = (!room).then(Instant::now);
         Ok(room)
     }
 
     /// Whether there was none a moment ago: for who must not wait for a disk. It is seen anew before each
     /// publisher is taken, and whenever a recording ends for want of space.
     pub fn was_full(&self) -> bool {
-        self.full().is_some_and(|seen| seen.elapsed() < KNOWN)
+        self.full.lock().is_some_and(|seen| seen.elapsed() < KNOWN)
     }
 
     fn look(&self) -> io::Result<bool> {
@@ -106,7 +106,7 @@ impl Space {
             let more = free_space(&self.dir).unwrap_or(0) + MORE;
             self.full_below.fetch_max(more.min(self.min_free + PLENTY), Ordering::Relaxed);
         }
-        *self.full() = Some(Instant::now());
+        *self.full.lock() = Some(Instant::now());
     }
 
     /// Fails if less than `record.min_free` is free.
@@ -124,11 +124,11 @@ impl Space {
 
     /// Does what takes space, unless all there is is kept for manifests. Blocking.
     pub fn grow<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let mut spent = self.read();
+        let mut spent = self.spent.read();
         if *spent {
             drop(spent);
             self.is_whole();
-            spent = self.read();
+            spent = self.spent.read();
         }
         if *spent {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "what is free is kept for manifests"));
@@ -142,9 +142,9 @@ impl Space {
         for give_up in [Self::shrink, Self::remove] {
             match work() {
                 Err(error) if is_full(&error) => {
-                    let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut touched = self.touched.lock();
                     // Whoever is growing has finished then, and nobody begins.
-                    if !std::mem::replace(&mut *self.write(), true) {
+                    if !std::mem::replace(&mut *self.spent.write(), true) {
                         tracing::warn!("the disk is full: what must be written takes of the space kept back");
                     }
                     *touched = Instant::now();
@@ -174,17 +174,17 @@ impl Space {
     /// Whether the reserve is whole, after trying to make it so. Waits for nobody: who works on it does
     /// so for want of space.
     fn is_whole(&self) -> bool {
-        if self.spent.try_read().is_ok_and(|spent| !*spent) {
+        if self.spent.try_read().is_some_and(|spent| !*spent) {
             return true;
         }
-        let Ok(mut touched) = self.touched.try_lock() else { return false };
+        let Some(mut touched) = self.touched.try_lock() else { return false };
         if touched.elapsed() < TRY_EVERY {
             return false;
         }
         *touched = Instant::now();
         let built = self.build();
         if built.is_ok() {
-            *self.write() = false;
+            *self.spent.write() = false;
             tracing::info!("there is space again: some is kept back for manifests");
         }
         built.is_ok()
@@ -209,18 +209,6 @@ impl Space {
 
     fn reserve(&self) -> PathBuf {
         self.dir.join(RESERVE)
-    }
-
-    fn full(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, bool> {
-        self.spent.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, bool> {
-        self.spent.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -30,11 +30,12 @@ use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -51,16 +52,16 @@ pub struct FakeIngest {
 
 impl FakeIngest {
     pub fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
+        self.calls.lock().clone()
     }
 
     pub fn set_status(&self, stream: &str, status: Status) {
-        self.statuses.lock().unwrap()[stream].send_replace(status);
+        self.statuses.lock()[stream].send_replace(status);
     }
 
     fn note<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, PublishError>> {
-        self.calls.lock().unwrap().push(call);
-        let refusal = self.refuse.lock().unwrap().clone();
+        self.calls.lock().push(call);
+        let refusal = self.refuse.lock().clone();
         async move { refusal.map_or(Ok(answer), Err) }.boxed()
     }
 }
@@ -76,7 +77,7 @@ impl Ingest for FakeIngest {
             offer.bearer.as_deref().unwrap_or("-"),
             offer.session.as_ref().map_or("-", SessionId::as_str),
         );
-        let mut statuses = self.statuses.lock().unwrap();
+        let mut statuses = self.statuses.lock();
         let status =
             statuses.entry(offer.stream.to_string()).or_insert_with(|| watch::channel(Status::pending()).0);
         let candidate =
@@ -127,7 +128,7 @@ impl Ingest for FakeIngest {
     }
 
     fn begin_file(&self, stream: &StreamName) -> Result<Begun, ControlError> {
-        self.calls.lock().unwrap().push(format!("begin file {stream}"));
+        self.calls.lock().push(format!("begin file {stream}"));
         let id = |ms| RecordingId::new(Timestamp::from_millisecond(ms).unwrap());
         match stream.as_str() {
             "cam" => Ok(Begun { recording: id(1), continues: None, waits: false }),
@@ -139,7 +140,7 @@ impl Ingest for FakeIngest {
     }
 
     fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, ControlError> {
-        self.calls.lock().unwrap().push(format!("stop recording {stream}"));
+        self.calls.lock().push(format!("stop recording {stream}"));
         match stream.as_str() {
             "taped" => Ok(RecordingId::new(Timestamp::UNIX_EPOCH)),
             "cam" => Err(ControlError::NotRecorded),
@@ -152,7 +153,7 @@ impl Ingest for FakeIngest {
     }
 
     fn stream(&self, name: &StreamName) -> Option<Stream> {
-        self.lives.lock().unwrap().get(name).cloned()
+        self.lives.lock().get(name).cloned()
     }
 
     fn ice_servers(&self) -> &[IceServer] {
@@ -192,7 +193,7 @@ pub struct FakeCatalogue {
 
 impl Catalogue for FakeCatalogue {
     fn condition(&self) -> BoxFuture<'_, Condition> {
-        let condition = *self.condition.lock().unwrap();
+        let condition = *self.condition.lock();
         async move { condition }.boxed()
     }
 
@@ -203,22 +204,22 @@ impl Catalogue for FakeCatalogue {
         wanted: &dyn Fn(&Manifest) -> bool,
     ) -> Vec<Manifest> {
         let older = |manifest: &Manifest| before.is_none_or(|before| manifest.id < *before);
-        let all = self.list.lock().unwrap().clone();
+        let all = self.list.lock().clone();
         all.into_iter().filter(|manifest| older(manifest) && wanted(manifest)).take(limit).collect()
     }
 
     fn get(&self, id: &RecordingId) -> Option<Manifest> {
-        self.list.lock().unwrap().iter().find(|manifest| manifest.id == *id).cloned()
+        self.list.lock().iter().find(|manifest| manifest.id == *id).cloned()
     }
 
     fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
         let path = self.folder.join(file);
-        let list = self.list.lock().unwrap();
+        let list = self.list.lock();
         list.iter().find(|manifest| manifest.file == file).map(|manifest| (manifest.clone(), path))
     }
 
     fn delete<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, Result<Manifest, RecordingError>> {
-        let mut list = self.list.lock().unwrap();
+        let mut list = self.list.lock();
         let manifest = list.iter_mut().find(|manifest| manifest.id == *id).map(|manifest| {
             manifest.state = RecordingState::Deleted;
             manifest.file_present = false;
@@ -337,7 +338,7 @@ impl Server {
             guard: Guard::new(&config, &setup.auth).unwrap(),
             auth: Auth::new(setup.auth).unwrap(),
             replay: Arc::new(move |id| {
-                noted.lock().unwrap().push(id);
+                noted.lock().push(id);
                 async move { hook.then_some(()).ok_or(ReplayError::NoHook) }.boxed()
             }),
             assets: setup.assets.map_or(Assets::Embedded, Assets::Dev),
@@ -373,7 +374,7 @@ impl Server {
     /// Puts a file with this content into the catalogue.
     pub fn add(&self, manifest: Manifest, content: &[u8]) {
         std::fs::write(self.folder().join(&manifest.file), content).unwrap();
-        self.catalogue.list.lock().unwrap().insert(0, manifest);
+        self.catalogue.list.lock().insert(0, manifest);
     }
 
     pub fn not_ready(&self) {

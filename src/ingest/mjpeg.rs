@@ -21,9 +21,10 @@ use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
 use crate::publish::{PublishError, Transport};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -120,7 +121,7 @@ impl Mjpeg {
         if self.take(name, token, images)? {
             return Ok(None);
         }
-        let _one = lock(&self.inner.beginning);
+        let _one = self.inner.beginning.lock();
         if self.take(name, token, images)? {
             return Ok(None);
         }
@@ -209,7 +210,7 @@ impl Mjpeg {
 
 impl Inner {
     fn live(&self, name: &StreamName) -> Option<Arc<Source>> {
-        lock(&self.sources).get(name).filter(|source| source.is_live()).cloned()
+        self.sources.lock().get(name).filter(|source| source.is_live()).cloned()
     }
 
     fn begin(
@@ -233,7 +234,7 @@ impl Inner {
         let newest = Mutex::new(Newest { came: now, time: None });
         let source = Arc::new(Source { publication, session, pictures, newest });
         source.take(images);
-        lock(&self.sources).insert(name.clone(), source.clone());
+        self.sources.lock().insert(name.clone(), source.clone());
         self.begun.send_replace(());
         let inner = self.clone();
         self.tasks.spawn("jpeg stream", async move {
@@ -245,7 +246,7 @@ impl Inner {
 
     /// Lets go of a stream that is over, which ends its viewers.
     fn forget(&self, publication: &Arc<Publication>) {
-        let mut sources = lock(&self.sources);
+        let mut sources = self.sources.lock();
         if sources.get(publication.name()).is_some_and(|source| Arc::ptr_eq(&source.publication, publication))
         {
             sources.remove(publication.name());
@@ -268,7 +269,7 @@ impl Source {
 
     /// Hands images to every reader; false if the stream has ended by now.
     fn take(&self, images: &[Image]) -> bool {
-        let mut newest = lock(&self.newest);
+        let mut newest = self.newest.lock();
         if !self.is_live() {
             return false;
         }
@@ -289,7 +290,7 @@ impl Source {
     async fn lives(&self, idle: Duration, tasks: &Tasks) {
         let (mut status, stop) = (self.publication.status(), tasks.stop_token());
         while self.is_live() {
-            let last = lock(&self.newest).came;
+            let last = self.newest.lock().came;
             if last.elapsed() >= idle {
                 let reason = EndReason::PublisherLost;
                 return self.publication.end_session(&self.session, reason, Instant::now());
@@ -315,10 +316,6 @@ fn times(last: Option<Duration>, now: Duration, count: usize) -> Vec<Duration> {
         time
     };
     (1..=count).map(time).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use crate::base::reason::EndReason;
 use crate::live::tap::{Item, Queue, Tap};
 use crate::live::viewer::{Viewer, Viewers};
 use crate::media::{Event, Kind, Track};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One name's media, from its first frame to its end. Cheap to clone; all clones are the same
@@ -112,7 +113,7 @@ impl Stream {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taps.lock()
     }
 }
 

@@ -29,8 +29,9 @@ use crate::publish::timeline::Timeline;
 use crate::publish::{PublishError, Transport};
 use crate::record::{ByteSink, Progress, Recording};
 use info::StreamCounters;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -392,7 +393,7 @@ impl Publication {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -12,8 +12,9 @@ use crate::publish::limits::Meter;
 use crate::publish::publication::{Change, ControlError, Publication, StreamInfo, What};
 use crate::publish::{Limits, PublishError, Transport};
 use crate::record::{Begun, Recordings};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, broadcast};
 
@@ -244,7 +245,7 @@ impl Inner {
     }
 
     fn lock(&self) -> MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.maps.lock()
     }
 }
 

@@ -7,7 +7,8 @@ use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;
 use crate::catalog::files::Catalog;
 use crate::live::Stopper;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A new file, at a word from outside.
@@ -74,7 +75,7 @@ impl Files {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -49,13 +49,14 @@ use crate::disk::space::Space;
 use crate::disk::worker::Disk;
 use crate::live::Stream;
 use control::{Control, Files};
+use parking_lot::Mutex;
 use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -281,7 +282,7 @@ impl Recordings {
     /// the next start. Call it once, when who listens to events has read [`Recordings::hooks_due`]:
     /// what is repaired is both announced and due.
     pub fn recover(&self) {
-        let mut leftovers = self.shared.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leftovers = self.shared.leftovers.lock();
         let leftovers = std::mem::take(&mut *leftovers);
         if !leftovers.is_empty() {
             let span = tracing::info_span!("recover");

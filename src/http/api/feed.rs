@@ -6,9 +6,10 @@ use crate::catalog;
 use crate::catalog::Manifest;
 use crate::http::api::recordings::Listed;
 use crate::publish::publication as stream;
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
@@ -111,7 +112,7 @@ impl Feed {
 
     /// Somebody who hears of all from now on, or from behind the entry with this id on.
     pub fn reader(&self, last: Option<&str>) -> Reader {
-        let (log, end) = (self.inner.lock(), self.inner.end.subscribe());
+        let (log, end) = (self.inner.log.lock(), self.inner.end.subscribe());
         let newest = log.first + log.entries.len() as u64;
         let resumed = last.and_then(|last| {
             let (run, number) = last.split_once('-')?;
@@ -148,7 +149,7 @@ impl Inner {
     }
 
     fn add(&self, entry: Entry) {
-        let mut log = self.lock();
+        let mut log = self.log.lock();
         log.entries.push_back(Arc::new(entry));
         if log.entries.len() > REMEMBERED {
             log.entries.pop_front();
@@ -159,14 +160,10 @@ impl Inner {
 
     /// Some are missing: nobody can go on from before.
     fn forget(&self) {
-        let mut log = self.lock();
+        let mut log = self.log.lock();
         log.first += log.entries.len() as u64 + 1;
         log.entries.clear();
         self.end.send_replace(log.first);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,7 +195,7 @@ impl Reader {
             }
             self.end.mark_unchanged();
             {
-                let log = self.inner.lock();
+                let log = self.inner.log.lock();
                 if self.next < log.first {
                     (self.next, self.lost) = (log.first + log.entries.len() as u64, true);
                     continue;
@@ -263,7 +260,7 @@ mod tests {
         assert_eq!(next(&mut again).await.1, "reset", "a slow reader costs nobody anything");
         feed.inner.add(Entry::Stream(live()));
         assert_eq!(next(&mut again).await.1, "stream");
-        assert!(feed.inner.lock().entries.len() <= REMEMBERED);
+        assert!(feed.inner.log.lock().entries.len() <= REMEMBERED);
         for unknown in ["", "7", "run-7", &format!("{second}0000")] {
             assert_eq!(next(&mut feed.reader(Some(unknown))).await.1, "reset", "{unknown:?}");
         }

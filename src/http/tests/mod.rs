@@ -142,12 +142,12 @@ async fn whip_refuses_in_the_words_of_the_contract() {
         (PublishError::DiskFull, 507, "disk_full"),
     ];
     for (refusal, status, code) in refusals {
-        *server.ingest.refuse.lock().unwrap() = Some(refusal);
+        *server.ingest.refuse.lock() = Some(refusal);
         let answer = ask(&server, "POST /whip/cam", &[SDP], "v=0").await;
         assert_eq!(head(&answer, "retry-after").is_empty(), status != 503, "{answer:?}");
         assert_eq!(error_of(answer).await, (status, code.to_owned()));
     }
-    *server.ingest.refuse.lock().unwrap() = Some(PublishError::SessionNotFound);
+    *server.ingest.refuse.lock() = Some(PublishError::SessionNotFound);
     let gone = error_of(ask(&server, "DELETE /whip/cam/s", &[], "").await).await;
     assert_eq!(gone, (404, "session_not_found".to_owned()));
 }
@@ -344,7 +344,7 @@ async fn the_catalogue_is_listed_filtered_and_paged() {
     assert_eq!(one.json::<Value>().await.unwrap(), all[0]);
     let replay = ask(&server, &format!("POST {path}/hook"), &[], "").await;
     assert_eq!(replay.status(), 202);
-    assert_eq!(server.replayed.lock().unwrap()[0].as_str(), before);
+    assert_eq!(server.replayed.lock()[0].as_str(), before);
     assert_eq!(ask(&server, &format!("DELETE {path}"), &[], "").await.status(), 204);
     let deleted = ask(&server, &format!("GET {path}"), &[], "").await.json::<Value>().await.unwrap();
     assert_eq!((&deleted["state"], &deleted["url"]), (&Value::from("deleted"), &Value::Null));
@@ -436,7 +436,7 @@ async fn nothing_but_sealed_catalogued_files_can_be_fetched() {
     server.add(moved, b"x");
     server.add(manifest("d", "d.webm", 1_000_003), b"x");
     std::fs::remove_file(server.folder().join("d.webm")).unwrap();
-    server.catalogue.list.lock().unwrap().push(manifest("e", "../e.webm", 1_000_004));
+    server.catalogue.list.lock().push(manifest("e", "../e.webm", 1_000_004));
     std::fs::write(server.folder().join("a.webm.json"), "{}").unwrap();
 
     let cases = [
@@ -472,7 +472,7 @@ async fn streams_are_listed_and_kicked() {
     );
     assert_eq!(ask(&server, "DELETE /api/streams/cam", &[], "").await.status(), 204);
     assert_eq!(server.ingest.calls(), ["kick cam"]);
-    *server.ingest.refuse.lock().unwrap() = Some(PublishError::SessionNotFound);
+    *server.ingest.refuse.lock() = Some(PublishError::SessionNotFound);
     let gone = error_of(ask(&server, "DELETE /api/streams/cam", &[], "").await).await;
     assert_eq!(gone, (404, "stream_not_found".to_owned()));
 }
@@ -514,10 +514,10 @@ async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_
         reasons.iter().map(|reason| reason["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let silent = Condition { writable: false, room: false, space: None };
-    *server.catalogue.condition.lock().unwrap() = silent;
+    *server.catalogue.condition.lock() = silent;
     server.not_ready();
     assert_eq!(reasons().await, ["not_running", "not_writable", "hook_queue_full"]);
-    *server.catalogue.condition.lock().unwrap() = Condition { writable: true, ..silent };
+    *server.catalogue.condition.lock() = Condition { writable: true, ..silent };
     full.store(false, Ordering::Relaxed);
     assert_eq!(reasons().await, ["not_running", "disk_full"]);
 }

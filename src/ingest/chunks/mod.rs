@@ -24,10 +24,11 @@ use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use task::Task;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -131,12 +132,6 @@ struct Inner {
     memory: Semaphore,
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Secret, mpsc::Sender<Command>>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One socket's hold of an upload. Dropping it is what a lost socket is.
 #[derive(Debug)]
 pub struct Upload {
@@ -198,7 +193,7 @@ impl Chunks {
     async fn attach(&self, register: Register, client: Option<ClientKey>) -> Result<Upload, UploadError> {
         let commands = match register {
             Register::Again(uid) => {
-                let known = self.inner.lock().get(&uid).cloned();
+                let known = self.inner.uploads.lock().get(&uid).cloned();
                 known.ok_or(PublishError::ResumeExpired)?
             }
             Register::Name(name, resume) => {
@@ -212,7 +207,7 @@ impl Chunks {
         // One socket waits for each answer; a second one may come to take over.
         let (commands, receiver) = mpsc::channel(2);
         let uid = publication.resume().clone();
-        self.inner.lock().insert(uid, commands.clone());
+        self.inner.uploads.lock().insert(uid, commands.clone());
         let task = Task::new(self.inner.clone(), publication);
         let mine = commands.clone();
         self.inner.tasks.spawn("chunks", task.run(receiver, mine));

@@ -102,7 +102,7 @@ impl Task {
                 Some(command) = commands.recv() => self.obey(command).await,
             }
         }
-        let mut uploads = self.inner.lock();
+        let mut uploads = self.inner.uploads.lock();
         // The same secret may be another upload's by now.
         if uploads.get(self.publication.resume()).is_some_and(|held| mine.same_channel(held)) {
             uploads.remove(self.publication.resume());

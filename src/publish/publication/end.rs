@@ -10,8 +10,9 @@ use crate::publish::publication::{Publication, State, What};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
 use crate::record::{Progress, Recording};
+use parking_lot::MutexGuard;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 /// The code of one whose sessions never came up.

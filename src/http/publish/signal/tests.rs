@@ -207,11 +207,11 @@ async fn a_bad_message_is_answered_and_the_socket_stays() {
         (PublishError::StreamBusy("a".parse().unwrap()), "stream_busy"),
         (PublishError::ResumeExpired, "resume_expired"),
     ] {
-        *server.ingest.refuse.lock().unwrap() = Some(refusal);
+        *server.ingest.refuse.lock() = Some(refusal);
         client.say(json!({ "type": "publish", "stream": "a", "sdp": "v=0" })).await;
         assert_eq!(client.brief().await, format!("error {code}"));
     }
-    *server.ingest.refuse.lock().unwrap() = None;
+    *server.ingest.refuse.lock() = None;
     client.publish("a").await;
 }
 
@@ -298,7 +298,7 @@ async fn a_publication_that_vanishes_is_told_as_failed() {
     let server = Server::start(Setup::default()).await;
     let mut client = Client::open(&server).await;
     client.publish("a").await;
-    server.ingest.statuses.lock().unwrap().clear();
+    server.ingest.statuses.lock().clear();
     let failed = client.hear().await;
     assert_eq!((&failed["status"], &failed["reason"]), (&json!("FAILED"), &json!("internal")));
 }
