@@ -23,7 +23,7 @@ pub fn signal(text: &str) {
             assert!(SignalClient::parse(&again).is_ok(), "{again}");
         }
         Err(bad) => {
-            assert_eq!((bad.error.code, bad.error.status.as_u16()), ("bad_request", 400));
+            assert_eq!((bad.error.code.as_str(), bad.error.status.as_u16()), ("bad_request", 400));
             assert!(!bad.error.message.is_empty());
         }
     }

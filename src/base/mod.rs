@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod critical;
+pub mod error_code;
 pub mod heartbeat;
 pub mod id;
 pub mod metrics;

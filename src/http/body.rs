@@ -1,5 +1,6 @@
 //! Bodies of requests: of the right type, bounded in bytes and in time.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::metrics::metrics;
 use crate::http::error::ApiError;
 use axum::body::Body;
@@ -19,14 +20,18 @@ pub fn expect_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> 
         return Ok(());
     }
     let message = format!("send {expected}, not {given:?}");
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_type", message))
+    Err(ApiError::new(ErrorCode::BadType, message))
 }
 
 /// The whole body: at most `max` bytes (413), within `time` (408).
 pub async fn read(body: Body, max: usize, time: Duration) -> Result<Vec<u8>, ApiError> {
     tokio::time::timeout(time, bytes(body, max)).await.map_err(|_| {
         metrics().refused("time of a body");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body took too long to arrive")
+        ApiError::with_status(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::BadRequest,
+            "the body took too long to arrive",
+        )
     })?
 }
 

@@ -1,9 +1,10 @@
 //! One error for every route: JSON `{"code", "message"}`, and on WebSockets a close code.
 //!
-//! The tables below are the only place where the errors of lower layers become codes and statuses.
-//! What has no code of its own is `bad_request` (the caller's mistake) or `internal` (ours).
+//! Only here the errors of lower layers, and codes, become statuses. What has no code of its own is
+//! `bad_request` (the caller's mistake) or `internal` (ours).
 
 use crate::auth::AuthError;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::BadName;
 use crate::base::quota::LimitExceeded;
 use crate::catalog::RecordingError;
@@ -14,59 +15,57 @@ use crate::publish::publication::ControlError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 use std::fmt::Display;
+use utoipa::ToSchema;
 
 /// Seconds after which a refused client may try again: a stream that ends frees its place at once,
 /// a restart takes a few seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// What a client is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a client is told of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ApiError {
     /// HTTP status.
+    #[serde(skip)]
     pub status: StatusCode,
-    /// The contract's code.
-    pub code: &'static str,
+    /// For programs.
+    pub code: ErrorCode,
     /// What to do.
     pub message: String,
     /// Seconds after which it may go better, if that is known.
+    #[serde(skip)]
     pub retry_after: Option<u64>,
 }
 
 impl ApiError {
-    /// An error of the contract.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    /// An error with the status of its code.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::with_status(status_of(code), code, message)
+    }
+
+    /// An error that has a status of its own.
+    pub fn with_status(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), retry_after: None }
     }
 
     /// 400 `bad_request`.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+        Self::new(ErrorCode::BadRequest, message)
     }
 
     /// 413 `too_large`.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            format!("the message is larger than {} KiB: send a smaller one", limit >> 10),
-        )
+        let message = format!("the message is larger than {} KiB: send a smaller one", limit >> 10);
+        Self::new(ErrorCode::TooLarge, message)
     }
 
     /// Our fault: the detail goes to the log, the client learns only that.
     pub fn internal(detail: impl Display) -> Self {
         tracing::error!(%detail, "request failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "the server failed; its log says why: try again, or ask its operator",
-        )
-    }
-
-    /// What a client reads.
-    pub fn body(&self) -> serde_json::Value {
-        json!({ "code": self.code, "message": self.message })
+        let message = "the server failed; its log says why: try again, or ask its operator";
+        Self::new(ErrorCode::Internal, message)
     }
 
     /// The code a WebSocket is closed with (RFC 6455 section 7.4.2 leaves 4000–4999 to applications).
@@ -75,9 +74,32 @@ impl ApiError {
     }
 }
 
+/// The status of a code's errors, unless HTTP has a more precise one for what happened.
+pub const fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest | ErrorCode::BadName | ErrorCode::BadSdp | ErrorCode::BadBlob => {
+            StatusCode::BAD_REQUEST
+        }
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden | ErrorCode::OriginDenied => StatusCode::FORBIDDEN,
+        ErrorCode::StreamNotFound | ErrorCode::RecordingNotFound | ErrorCode::SessionNotFound => {
+            StatusCode::NOT_FOUND
+        }
+        ErrorCode::StreamBusy | ErrorCode::OffsetMismatch => StatusCode::CONFLICT,
+        ErrorCode::ResumeExpired => StatusCode::GONE,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::BadType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode::UnsupportedCodec => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::WriteError | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
+        let mut response = (self.status, Json(&self)).into_response();
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
@@ -98,34 +120,24 @@ impl IntoResponse for ApiError {
 
 impl From<PublishError> for ApiError {
     fn from(refusal: PublishError) -> Self {
-        let status = match &refusal {
-            PublishError::BadSdp(_) => StatusCode::BAD_REQUEST,
-            PublishError::UnsupportedCodec => StatusCode::UNPROCESSABLE_ENTITY,
-            PublishError::StreamBusy(_) => StatusCode::CONFLICT,
-            PublishError::ResumeExpired => StatusCode::GONE,
-            PublishError::SessionNotFound => StatusCode::NOT_FOUND,
-            PublishError::StaleEtag => StatusCode::PRECONDITION_FAILED,
-            PublishError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            PublishError::LimitReached(_) | PublishError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            PublishError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
-        };
-        Self::new(status, refusal.code(), refusal.to_string())
+        let (code, message) = (refusal.code(), refusal.to_string());
+        match refusal {
+            PublishError::StaleEtag => Self::with_status(StatusCode::PRECONDITION_FAILED, code, message),
+            _ => Self::new(code, message),
+        }
     }
 }
 
 impl From<AuthError> for ApiError {
     fn from(denied: AuthError) -> Self {
-        let (status, code) = match &denied {
-            AuthError::Missing | AuthError::Unknown | AuthError::Expired => {
-                (StatusCode::UNAUTHORIZED, "unauthorized")
-            }
-            AuthError::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-            AuthError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+        let (code, retry_after) = match denied {
+            AuthError::Missing | AuthError::Unknown | AuthError::Expired => (ErrorCode::Unauthorized, None),
+            AuthError::Forbidden => (ErrorCode::Forbidden, None),
+            AuthError::TooMany(seconds) => (ErrorCode::RateLimited, Some(seconds)),
             // The credential may be good, so a client had better keep it and try again.
-            AuthError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "limit_reached"),
+            AuthError::Unavailable => (ErrorCode::LimitReached, None),
         };
-        let retry_after = if let AuthError::TooMany(seconds) = denied { Some(seconds) } else { None };
-        Self { retry_after, ..Self::new(status, code, denied.to_string()) }
+        Self { retry_after, ..Self::new(code, denied.to_string()) }
     }
 }
 
@@ -137,25 +149,22 @@ impl From<LimitExceeded> for ApiError {
 
 impl From<UploadError> for ApiError {
     fn from(fault: UploadError) -> Self {
-        let status = match &fault {
-            UploadError::BadRequest(_) | UploadError::BadBlob(_) => StatusCode::BAD_REQUEST,
-            UploadError::UnsupportedCodec(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            UploadError::OffsetMismatch { .. } | UploadError::Replaced => StatusCode::CONFLICT,
-            UploadError::Refused(refusal) => return refusal.clone().into(),
-        };
-        Self::new(status, fault.code(), fault.to_string())
+        match fault {
+            UploadError::Refused(refusal) => refusal.into(),
+            fault => Self::new(fault.code(), fault.to_string()),
+        }
     }
 }
 
 impl From<RecordingError> for ApiError {
     fn from(error: RecordingError) -> Self {
-        let (status, code) = match &error {
-            RecordingError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
-            RecordingError::NotFound(_) => (StatusCode::NOT_FOUND, "recording_not_found"),
-            RecordingError::Busy(_) => (StatusCode::CONFLICT, "stream_busy"),
+        let code = match &error {
+            RecordingError::DiskFull => ErrorCode::DiskFull,
+            RecordingError::NotFound(_) => ErrorCode::RecordingNotFound,
+            RecordingError::Busy(_) => ErrorCode::StreamBusy,
             RecordingError::Io(_) => return Self::internal(error),
         };
-        Self::new(status, code, error.to_string())
+        Self::new(code, error.to_string())
     }
 }
 
@@ -163,9 +172,7 @@ impl From<ReplayError> for ApiError {
     fn from(error: ReplayError) -> Self {
         match error {
             ReplayError::NoHook => Self::bad_request(error.to_string()),
-            ReplayError::QueueFull => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "limit_reached", error.to_string())
-            }
+            ReplayError::QueueFull => Self::new(ErrorCode::LimitReached, error.to_string()),
             ReplayError::Record(error) => error.into(),
         }
     }
@@ -173,25 +180,25 @@ impl From<ReplayError> for ApiError {
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
-        let (status, code) = match error {
-            ControlError::NotLive => (StatusCode::NOT_FOUND, "stream_not_found"),
-            ControlError::NotRecorded => (StatusCode::NOT_FOUND, "recording_not_found"),
-            ControlError::Whole => (StatusCode::UNPROCESSABLE_ENTITY, "unsupported_codec"),
+        let code = match error {
+            ControlError::NotLive => ErrorCode::StreamNotFound,
+            ControlError::NotRecorded => ErrorCode::RecordingNotFound,
+            ControlError::Whole => ErrorCode::UnsupportedCodec,
             ControlError::Record(error) => return error.into(),
         };
-        Self::new(status, code, error.to_string())
+        Self::new(code, error.to_string())
     }
 }
 
 impl From<BadName> for ApiError {
     fn from(bad: BadName) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_name", bad.to_string())
+        Self::new(ErrorCode::BadName, bad.to_string())
     }
 }
 
 /// Answers a path no route has.
 pub async fn no_route() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "bad_request", "there is nothing under this path")
+    ApiError::with_status(StatusCode::NOT_FOUND, ErrorCode::BadRequest, "there is nothing under this path")
 }
 
 /// Answers a path beside `server.base_path`.
@@ -199,14 +206,14 @@ pub fn outside(base: &str) -> ApiError {
     let message = format!(
         "this server lives below {base}/ (server.base_path): a proxy in front has to leave that in the path"
     );
-    ApiError::new(StatusCode::NOT_FOUND, "bad_request", message)
+    ApiError::with_status(StatusCode::NOT_FOUND, ErrorCode::BadRequest, message)
 }
 
 /// Answers a method the route doesn't have; the router adds `Allow`.
 pub async fn no_method() -> ApiError {
-    ApiError::new(
+    ApiError::with_status(
         StatusCode::METHOD_NOT_ALLOWED,
-        "bad_request",
+        ErrorCode::BadRequest,
         "this path doesn't take this method: see the Allow header",
     )
 }
@@ -255,7 +262,7 @@ mod tests {
             (AuthError::Unavailable.into(), 503, "limit_reached"),
         ];
         for (error, status, code) in table {
-            assert_eq!((error.status.as_u16(), error.code), (status, code), "{error:?}");
+            assert_eq!((error.status.as_u16(), error.code.as_str()), (status, code), "{error:?}");
             assert_eq!(error.close_code(), 4000 + status);
             assert!(!error.message.contains("/secret"), "a detail got out: {error:?}");
             let retry = error.into_response().headers().contains_key(header::RETRY_AFTER);

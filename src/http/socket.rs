@@ -126,7 +126,7 @@ impl Socket {
         let (code, reason) = match end {
             End::Gone => return,
             End::Closed(code, reason) => (code, reason),
-            End::Refused(error) => (error.close_code(), error.code),
+            End::Refused(error) => (error.close_code(), error.code.as_str()),
         };
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if self.send(close).await.is_ok() {

@@ -10,7 +10,6 @@
 
 use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
-use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -125,11 +124,7 @@ impl Mjpeg {
         if self.take(name, token, images)? {
             return Ok(None);
         }
-        let begun = self.inner.begin(name, token, images, client).map(Some);
-        if let Err(refusal) = &begun {
-            metrics().publications.refused.inc([refusal.code()]);
-        }
-        begun
+        self.inner.begin(name, token, images, client).map(Some).inspect_err(PublishError::count)
     }
 
     /// Whether there was a stream that took them.

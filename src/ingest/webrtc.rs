@@ -6,7 +6,6 @@ pub(crate) mod tests;
 use crate::base::critical::CriticalTask;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{RecordingId, Secret, SessionId, StreamName};
-use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::live::Stream;
@@ -158,11 +157,7 @@ impl WebRtc {
 
     /// Answers an offer.
     pub async fn accept(&self, offer: Offer) -> Result<Accepted, PublishError> {
-        let answered = self.answer(offer).await;
-        if let Err(refusal) = &answered {
-            metrics().publications.refused.inc([refusal.code()]);
-        }
-        answered
+        self.answer(offer).await.inspect_err(PublishError::count)
     }
 
     async fn answer(&self, offer: Offer) -> Result<Accepted, PublishError> {

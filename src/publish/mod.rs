@@ -8,7 +8,9 @@ mod timeline;
 
 pub use limits::Limits;
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::StreamName;
+use crate::base::metrics::metrics;
 use crate::base::quota::LimitExceeded;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -36,7 +38,7 @@ impl Transport {
     }
 }
 
-/// Why a publisher is refused. Each has a code of the contract.
+/// Why a publisher is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// The SDP can't be used.
@@ -72,18 +74,23 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The contract's error code.
-    pub fn code(&self) -> &'static str {
+    /// Counts a publisher that is refused.
+    pub fn count(&self) {
+        metrics().publications.refused.inc([self.code().as_str()]);
+    }
+
+    /// The code to tell it by.
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::BadSdp(_) => "bad_sdp",
-            Self::UnsupportedCodec => "unsupported_codec",
-            Self::StreamBusy(_) => "stream_busy",
-            Self::ResumeExpired => "resume_expired",
-            Self::SessionNotFound => "session_not_found",
-            Self::StaleEtag => "bad_request",
-            Self::LimitReached(_) | Self::Stopping => "limit_reached",
-            Self::RateLimited(_) => "rate_limited",
-            Self::DiskFull => "disk_full",
+            Self::BadSdp(_) => ErrorCode::BadSdp,
+            Self::UnsupportedCodec => ErrorCode::UnsupportedCodec,
+            Self::StreamBusy(_) => ErrorCode::StreamBusy,
+            Self::ResumeExpired => ErrorCode::ResumeExpired,
+            Self::SessionNotFound => ErrorCode::SessionNotFound,
+            Self::StaleEtag => ErrorCode::BadRequest,
+            Self::LimitReached(_) | Self::Stopping => ErrorCode::LimitReached,
+            Self::RateLimited(_) => ErrorCode::RateLimited,
+            Self::DiskFull => ErrorCode::DiskFull,
         }
     }
 }

@@ -13,6 +13,7 @@ pub use control::ControlError;
 pub use info::{Change, Picture, StreamInfo, What};
 
 use crate::base::clock::Anchor;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::{Counter, metrics};
@@ -282,7 +283,7 @@ impl Publication {
     fn cannot_start(&self, error: &RecordingError) -> Progress {
         tracing::error!(stream = %self.name, %error, "a recording can't start");
         let full = matches!(error, RecordingError::DiskFull);
-        let code = if full { "disk_full" } else { "write_error" };
+        let code = if full { ErrorCode::DiskFull } else { ErrorCode::WriteError };
         Progress::Failed { code, message: format!("nothing can be recorded: {error}") }
     }
 

@@ -1,5 +1,6 @@
 //! Where a publication stands, in the contract's words.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
 use crate::media::{GapReason, Kind};
@@ -25,8 +26,8 @@ pub enum Status {
     },
     /// Over, and nothing was recorded.
     Failed {
-        /// The contract's error code.
-        code: &'static str,
+        /// Why.
+        code: ErrorCode,
         /// What to do.
         message: String,
     },

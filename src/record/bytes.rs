@@ -4,6 +4,7 @@
 //! is cut to its last whole fragment (S1), and it isn't rotated: bytes can't be told apart for that.
 
 use crate::base::clock::Anchor;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::catalog::manifest::{Manifest, ManifestTrack, RecordingState};
@@ -240,7 +241,7 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
     if open.walker.whole() == 0 {
         tracing::error!(%id, "no whole fragment came; the next start puts what there is into quarantine");
         let message = "what came of it does not make a file that plays: record in fragments";
-        return Progress::Failed { code: "bad_blob", message: message.to_owned() };
+        return Progress::Failed { code: ErrorCode::BadBlob, message: message.to_owned() };
     }
     let reason = end.reason;
     let work = move || {

@@ -1,5 +1,6 @@
 //! The end of a file: sealed, kept in the catalogue, announced; or nothing left behind.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
@@ -220,7 +221,7 @@ fn count(outcome: &Progress) {
             let reason = manifest.end_reason.unwrap_or(EndReason::Stopped);
             counts.sealed.inc([reason.as_str()]);
         }
-        Progress::Failed { code, .. } => counts.failed.inc([code]),
+        Progress::Failed { code, .. } => counts.failed.inc([code.as_str()]),
         Progress::Empty(_) => drop(counts.empty.inc()),
         Progress::Waiting | Progress::Writing | Progress::Sealing(_) => {}
     }
@@ -234,9 +235,9 @@ pub(super) fn end_of(error: &io::Error) -> EndReason {
 pub(super) fn failed(end: &End) -> Progress {
     let full = end.error.as_ref().is_some_and(is_full) || end.reason == EndReason::DiskFull;
     let (code, message) = if full {
-        ("disk_full", "the server's disk is full: free some space under record.dir, then start again")
+        (ErrorCode::DiskFull, "the server's disk is full: free some space under record.dir, then start again")
     } else {
-        ("write_error", "the server could not write the recording: its log says why")
+        (ErrorCode::WriteError, "the server could not write the recording: its log says why")
     };
     Progress::Failed { code, message: message.to_owned() }
 }

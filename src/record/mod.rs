@@ -38,6 +38,7 @@ pub use probe::Condition;
 pub use repair::{Done, RepairError, Repaired, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
@@ -127,10 +128,10 @@ pub enum Progress {
     Sealed(Box<Manifest>),
     /// The stream ended without a single frame: no file.
     Empty(EndReason),
-    /// Nothing could be recorded; the code is the contract's (`disk_full`, …).
+    /// Nothing could be recorded.
     Failed {
-        /// The contract's error code.
-        code: &'static str,
+        /// Why.
+        code: ErrorCode,
         /// What to do.
         message: String,
     },

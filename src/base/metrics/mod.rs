@@ -21,6 +21,7 @@ pub use counts::{Counts, Durations, DurationsBy};
 pub use prometheus_client::metrics::counter::Counter;
 pub use scrape::{Format, Scrape};
 
+use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -107,23 +108,23 @@ const ENDS: [[&str; 1]; 10] = [
 const OTHER_ENDS: &[[&str; 1]] = &[
     ["never_connected"],
     ["empty"],
-    ["bad_sdp"],
-    ["unsupported_codec"],
-    ["stream_busy"],
-    ["limit_reached"],
-    ["bad_blob"],
-    ["internal"],
+    [ErrorCode::BadSdp.as_str()],
+    [ErrorCode::UnsupportedCodec.as_str()],
+    [ErrorCode::StreamBusy.as_str()],
+    [ErrorCode::LimitReached.as_str()],
+    [ErrorCode::BadBlob.as_str()],
+    [ErrorCode::Internal.as_str()],
 ];
-/// Codes of the contract that a publisher may be refused with.
+/// Codes that a publisher may be refused with.
 const REFUSALS: [[&str; 1]; 8] = [
-    ["bad_sdp"],
-    ["unsupported_codec"],
-    ["stream_busy"],
-    ["resume_expired"],
-    ["session_not_found"],
-    ["limit_reached"],
-    ["rate_limited"],
-    ["disk_full"],
+    [ErrorCode::BadSdp.as_str()],
+    [ErrorCode::UnsupportedCodec.as_str()],
+    [ErrorCode::StreamBusy.as_str()],
+    [ErrorCode::ResumeExpired.as_str()],
+    [ErrorCode::SessionNotFound.as_str()],
+    [ErrorCode::LimitReached.as_str()],
+    [ErrorCode::RateLimited.as_str()],
+    [ErrorCode::DiskFull.as_str()],
 ];
 /// Bounds for what should take milliseconds.
 const BRIEF: [f64; 13] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -285,7 +286,8 @@ impl Default for Recordings {
     fn default() -> Self {
         let gaps = ["loss", "reconnect", "silence", "pause", "overrun", "damage", "clock", "undecodable"];
         let gaps = gaps.map(|reason| [reason]);
-        let codes = [["disk_full"], ["write_error"], ["bad_blob"]];
+        let codes =
+            [ErrorCode::DiskFull, ErrorCode::WriteError, ErrorCode::BadBlob].map(|code| [code.as_str()]);
         Self {
             sealed: Counts::new(["reason"], &ENDS),
             failed: Counts::new(["code"], &codes),

@@ -5,14 +5,16 @@
 
 mod operations;
 
+use crate::base::error_code::ErrorCode;
 use crate::http::api::recordings::Listed;
 use crate::http::api::streams::{File, Stopped};
+use crate::http::error::{ApiError, status_of};
 use crate::publish::publication::StreamInfo;
 use crate::{catalog, publish};
 use axum::body::Bytes;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use operations::{Body, OPERATIONS, Operation};
+use operations::{Body, Operation, TAGS};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -41,48 +43,15 @@ after a hole, `end {reason}` at last, and WebM as binary messages.
 `RecordingEvent`; `reset` says that the client has missed some, or has just come: read `/api/streams` and \
 `/api/recordings` then. Each has an id; `Last-Event-ID` goes on behind it.";
 
-/// The contract's codes: the status of each, and what it means.
-const ERRORS: &[(&str, u16, &str)] = &[
-    ("bad_request", 400, "the request can't be taken as it is"),
-    (
-        "bad_name",
-        400,
-        "a stream name has 1 to 128 bytes, no / and no \\, no control characters, no leading . or -",
-    ),
-    ("bad_sdp", 400, "the SDP can't be used"),
-    ("bad_blob", 400, "the bytes are no media of the announced kind"),
-    ("unauthorized", 401, "a token is needed, or this one is unknown or over"),
-    ("forbidden", 403, "this token is for something else"),
-    ("origin_denied", 403, "the page's origin is neither this server nor in server.cors_origins"),
-    ("stream_not_found", 404, "nobody is publishing this stream"),
-    ("recording_not_found", 404, "there is no such recording"),
-    ("session_not_found", 404, "there is no such session"),
-    ("not_found", 404, "there is nothing under this path (code `bad_request`)"),
-    ("timeout", 408, "the body took too long to arrive (code `bad_request`)"),
-    ("stream_busy", 409, "somebody else publishes this stream, or writes this recording"),
-    ("resume_expired", 410, "the publication behind this secret is over"),
-    ("gone", 410, "the file was deleted or moved away (code `recording_not_found`)"),
-    ("stale_etag", 412, "the session has another ETag by now (code `bad_request`)"),
-    ("too_large", 413, "the body is larger than the server takes"),
-    ("bad_type", 415, "the body is of another media type"),
-    ("no_range", 416, "the file has no such range (code `bad_request`)"),
-    ("unsupported_codec", 422, "the media can't be recorded, or not cut"),
-    ("upgrade", 426, "open it as a WebSocket (code `bad_request`)"),
-    ("no_etag", 428, "If-Match is missing (code `bad_request`)"),
-    ("rate_limited", 429, "too many requests from this address: wait"),
-    ("limit_reached", 503, "a limit of the server: try again after Retry-After"),
-    ("disk_full", 507, "the server's disk is full: nothing can be recorded until space is freed"),
-];
-
 /// The document.
 pub fn document() -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
-    for operation in OPERATIONS {
+    for (tag, operation) in operations() {
         let path = operation.path.replace("{*", "{");
-        paths.entry(path).or_default().insert(operation.method.to_lowercase(), describe(operation));
+        paths.entry(path).or_default().insert(operation.method.to_lowercase(), describe(tag, operation));
     }
     let tags: Vec<_> =
-        operations::TAGS.iter().map(|(name, about)| json!({ "name": name, "description": about })).collect();
+        TAGS.iter().map(|(name, about, _)| json!({ "name": name, "description": about })).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -99,7 +68,12 @@ pub fn document() -> Value {
     })
 }
 
-/// The same for all who ask: however many take their time with it, there is one.
+/// Each operation with its tag.
+fn operations() -> impl Iterator<Item = (&'static str, &'static Operation)> {
+    TAGS.iter().flat_map(|(tag, _, operations)| operations.iter().map(move |one| (*tag, one)))
+}
+
+/// One for all clients, however long they take to receive it.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
 
 /// `GET /api/openapi.json`.
@@ -114,6 +88,7 @@ fn components() -> Value {
     Listed::schemas(&mut parts);
     StreamInfo::schemas(&mut parts);
     File::schemas(&mut parts);
+    ApiError::schemas(&mut parts);
     let schemas: Components = ComponentsBuilder::new()
         .schemas_from_iter(parts)
         .schema_from::<Listed>()
@@ -122,6 +97,7 @@ fn components() -> Value {
         .schema_from::<catalog::What>()
         .schema_from::<File>()
         .schema_from::<Stopped>()
+        .schema_from::<ApiError>()
         .build();
     // An error is an error of the server's own making: a document without schemas says so to its reader.
     let mut components = serde_json::to_value(schemas).unwrap_or_else(|_| json!({ "schemas": {} }));
@@ -132,19 +108,9 @@ fn components() -> Value {
         ] })
     };
     let text = json!({ "type": "string" });
-    let codes: Vec<_> =
-        ERRORS.iter().filter(|(.., why)| !why.contains("(code ")).map(|(code, ..)| code).collect();
     let more = json!({
         "StreamEvent": event("StreamChange", "StreamInfo"),
         "RecordingEvent": event("RecordingChange", "Recording"),
-        "Error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": { "type": "string", "description": "For programs.", "examples": codes },
-                "message": { "type": "string", "description": "What to do." },
-            },
-        },
         "Status": {
             "type": "object",
             "description": "Where a publication stands.",
@@ -184,9 +150,9 @@ fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
-fn describe(operation: &Operation) -> Value {
+fn describe(tag: &str, operation: &Operation) -> Value {
     let mut described = json!({
-        "tags": [operation.tag],
+        "tags": [tag],
         "summary": operation.summary,
         "operationId": id_of(operation),
         "responses": responses(operation),
@@ -225,9 +191,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         };
         Some(json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema }))
     });
-    let beside = |place: &'static str, list: &'static [(&'static str, &'static str)]| {
+    let beside = |location: &'static str, list: &'static [(&'static str, &'static str)]| {
         list.iter().map(move |(name, about)| {
-            json!({ "name": name, "in": place, "description": about, "schema": { "type": "string" } })
+            json!({ "name": name, "in": location, "description": about, "schema": { "type": "string" } })
         })
     };
     in_path.chain(beside("query", operation.query)).chain(beside("header", operation.headers)).collect()
@@ -242,19 +208,22 @@ fn responses(operation: &Operation) -> Value {
         }
         responses.insert(status.to_string(), response);
     }
-    let everywhere: &[&str] =
-        if operation.is_open() { &[] } else { &["unauthorized", "forbidden", "rate_limited"] };
+    let everywhere: &[ErrorCode] = match operation.is_open() {
+        true => &[],
+        false => &[ErrorCode::Unauthorized, ErrorCode::Forbidden, ErrorCode::RateLimited],
+    };
     // Reads from foreign pages are the browser's business; what changes something, or upgrades, is ours.
-    let origin: &[&str] = if operation.minds_origin() { &["origin_denied"] } else { &[] };
+    let origin: &[ErrorCode] = if operation.minds_origin() { &[ErrorCode::OriginDenied] } else { &[] };
     let mut errors: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-    for code in operation.errors.iter().chain(everywhere).chain(origin) {
-        if let Some((code, status, why)) = ERRORS.iter().find(|(known, ..)| known == code) {
-            let said = if why.contains("(code ") { (*why).to_owned() } else { format!("`{code}`: {why}") };
-            errors.entry(*status).or_default().push(said);
-        }
+    for code in [operation.errors, everywhere, origin].concat() {
+        let described = format!("`{code}`: {}", code.description());
+        errors.entry(status_of(code).as_u16()).or_default().push(described);
     }
-    for (status, said) in errors {
-        let error = json!({ "description": said.join("; "), "content": content(&Body::Json("Error")) });
+    for (status, code, why) in operation.precise {
+        errors.entry(*status).or_default().push(format!("{why} (code `{code}`)"));
+    }
+    for (status, described) in errors {
+        let error = json!({ "description": described.join("; "), "content": content(&Body::Json("Error")) });
         responses.entry(status.to_string()).or_insert(error);
     }
     responses.into()

@@ -2,6 +2,7 @@
 //!
 //! Everybody may ask the first two, so they name what is wrong and never where.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::metrics::{Answered, Format, Scrape, metrics as counts};
 use crate::http::api::process;
@@ -47,7 +48,7 @@ pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {
     }
     let message = format!("the server hangs ({}): restart it", stuck.join(", "));
     tracing::error!(?stuck, "a loop does not turn any more");
-    unavailable(json!({ "code": "internal", "message": message, "stuck": stuck }))
+    unavailable(json!({ "code": ErrorCode::Internal, "message": message, "stuck": stuck }))
 }
 
 /// `GET /readyz`: publishers are taken, and what they send can be recorded; 503 tells why not.
@@ -61,7 +62,7 @@ pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response {
         return Json(json!({ "status": "ready" })).into_response();
     }
     let message = "the server takes no publishers at the moment: see the reasons, or try again later";
-    unavailable(json!({ "code": "limit_reached", "message": message, "reasons": why }))
+    unavailable(json!({ "code": ErrorCode::LimitReached, "message": message, "reasons": why }))
 }
 
 fn reasons(state: &State, condition: Condition) -> Vec<(&'static str, &'static str)> {

@@ -1,6 +1,7 @@
 //! The catalogue and the files.
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::RecordingId;
 use crate::catalog::{Manifest, RecordingState};
 use crate::http::api::range;
@@ -190,7 +191,7 @@ async fn serve(path: &FilePath, manifest: &Manifest, mut request: Request) -> Re
         StatusCode::NOT_FOUND => return Err(gone(manifest)),
         _ => return Ok(Response::from_parts(parts, Body::new(body))),
     };
-    let mut refusal = ApiError::new(parts.status, "bad_request", message).into_response();
+    let mut refusal = ApiError::with_status(parts.status, ErrorCode::BadRequest, message).into_response();
     if let Some(size) = parts.headers.get(header::CONTENT_RANGE) {
         refusal.headers_mut().insert(header::CONTENT_RANGE, size.clone());
     }
@@ -222,7 +223,7 @@ fn find(state: &State, id: Result<Path<String>, PathRejection>) -> Result<Manife
 
 fn unknown(what: &str) -> ApiError {
     let message = format!("there is no recording {what}: see /api/recordings");
-    ApiError::new(StatusCode::NOT_FOUND, "recording_not_found", message)
+    ApiError::new(ErrorCode::RecordingNotFound, message)
 }
 
 pub(in crate::http) fn gone(manifest: &Manifest) -> ApiError {
@@ -234,7 +235,7 @@ pub(in crate::http) fn gone(manifest: &Manifest) -> ApiError {
         }
     };
     let message = format!("the file of recording {} {why}", manifest.id);
-    ApiError::new(StatusCode::GONE, "recording_not_found", message)
+    ApiError::with_status(StatusCode::GONE, ErrorCode::RecordingNotFound, message)
 }
 
 #[cfg(test)]

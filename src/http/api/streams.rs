@@ -1,6 +1,7 @@
 //! `/api/streams`: who is publishing, and what an operator may do about it.
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, StreamName};
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
@@ -36,7 +37,7 @@ pub async fn kick(
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(PublishError::SessionNotFound) => {
             let message = format!("nobody is publishing {name}");
-            Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message))
+            Err(ApiError::new(ErrorCode::StreamNotFound, message))
         }
         Err(other) => Err(other.into()),
     }
@@ -82,8 +83,7 @@ pub async fn stop_recording(
 
 /// A stream's name from a path, percent-decoded.
 pub fn stream_name(path: Result<Path<String>, PathRejection>) -> Result<StreamName, ApiError> {
-    let bad =
-        |_| ApiError::new(StatusCode::BAD_REQUEST, "bad_name", "a stream name is UTF-8, percent-encoded");
+    let bad = |_| ApiError::new(ErrorCode::BadName, "a stream name is UTF-8, percent-encoded");
     let Path(name) = path.map_err(bad)?;
     Ok(name.parse()?)
 }

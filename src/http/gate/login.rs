@@ -5,6 +5,7 @@
 //! where they might, it doesn't count: see [`Guard::is_ours`](crate::http::gate::same_origin::Guard::is_ours).
 
 use crate::auth::{AuthError, Grant};
+use crate::base::error_code::ErrorCode;
 use crate::http::body;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::{Credential, QUERY};
@@ -166,7 +167,7 @@ pub async fn enter(Extract(state): Extract<Arc<State>>, request: Request) -> Res
     if grant.streams.is_empty() {
         let message = "auth.url knows this token, but doesn't say for which streams, and a log-in has to last \
                        without asking again: let it answer with permissions and streams";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
     tracing::info!(who = %grant.who, from = %ClientAddress::of(&request.extensions).0, "logged in");
     let cookie = remember(&state, &request, &grant);

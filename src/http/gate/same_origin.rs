@@ -7,6 +7,7 @@
 //! calls, and what for, is [`crate::http::gate::authorize`]'s.
 
 use crate::auth;
+use crate::base::error_code::ErrorCode;
 use crate::http::error::ApiError;
 use crate::http::gate::forwarded::Requested;
 use crate::http::gate::headers::Policy;
@@ -81,8 +82,7 @@ impl Guard {
         let asked = Requested::of(request);
         if self.local_only && !is_local(peer, &asked, request) && !self.is_probe(request.uri()) {
             return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
+                ErrorCode::Unauthorized,
                 "this server serves only its own machine: open it as http://localhost without a proxy, or \
                  let its operator set auth.tokens for those who may, or auth.mode = \"open\" to serve everybody",
             ));
@@ -92,8 +92,7 @@ impl Guard {
             let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
             if !listed {
                 return Err(ApiError::new(
-                    StatusCode::FORBIDDEN,
-                    "origin_denied",
+                    ErrorCode::OriginDenied,
                     "pages of this origin may do nothing here: add it to server.cors_origins, or if it is this \
                      server's own behind a proxy, set server.public_url",
                 ));
@@ -184,7 +183,7 @@ pub async fn check(
     let origin = request.headers().get(header::ORIGIN).filter(|_| listed).cloned();
     let mut response = match guard.admit(peer, &request) {
         Err(refusal) => {
-            tracing::debug!(%peer, method = %request.method(), code = refusal.code, "request refused");
+            tracing::debug!(%peer, method = %request.method(), code = refusal.code.as_str(), "request refused");
             refusal.into_response()
         }
         Ok(()) if listed && is_preflight(&request) => preflight(),
@@ -279,7 +278,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        guard.admit(peer.parse().unwrap(), &request).err().map(|error| error.code)
+        guard.admit(peer.parse().unwrap(), &request).err().map(|error| error.code.as_str())
     }
 
     #[test]

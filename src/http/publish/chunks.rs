@@ -5,6 +5,7 @@
 //! `chunks.resume_grace`.
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, StreamName, random_suffix};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
@@ -90,7 +91,7 @@ enum Server<'a> {
         reason: &'a str,
     },
     Error {
-        code: &'a str,
+        code: ErrorCode,
         message: &'a str,
     },
 }
@@ -104,7 +105,11 @@ pub async fn open(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
-        ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /chunks as a WebSocket")
+        ApiError::with_status(
+            StatusCode::UPGRADE_REQUIRED,
+            ErrorCode::BadRequest,
+            "open /chunks as a WebSocket",
+        )
     })?;
     let place = state.sockets.enter(client)?;
     let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
@@ -289,7 +294,7 @@ impl Connection {
             let name = name.map_err(|error| Bad::Message(error.into()))?;
             self.access.asks(Permission::Publish, &name).await.map_err(Bad::Stream)?;
             tried = self.attach(Register::Name(name, None)).await;
-            if !matches!(&tried, Err(Bad::Message(error)) if error.code == "stream_busy") {
+            if !matches!(&tried, Err(Bad::Message(error)) if error.code == ErrorCode::StreamBusy) {
                 break;
             }
         }
@@ -306,7 +311,7 @@ impl Connection {
                 self.tell(&status).await?;
             }
         }
-        Err(End::Closed(error.close_code(), error.code))
+        Err(End::Closed(error.close_code(), error.code.as_str()))
     }
 
     /// Tells what has become of the upload. When that has come to its end the socket may register another.
@@ -321,7 +326,9 @@ impl Connection {
                 let recording = recording.as_deref().map(|manifest| Recording::of(&self.state, manifest));
                 self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
-            Status::Failed { code, message } => self.socket.tell(&Server::Error { code, message }).await,
+            Status::Failed { code, message } => {
+                self.socket.tell(&Server::Error { code: *code, message }).await
+            }
             Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => Ok(()),
         }
     }
@@ -381,7 +388,7 @@ pub(crate) fn bytes_of(blob: &str) -> Result<Vec<u8>, ApiError> {
     blob.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<_, _>>().map_err(|_| {
         let message = "a blob is a binary string, one character a byte: read it with readAsBinaryString, \
                        or send the Blob itself as a binary message";
-        ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", message)
+        ApiError::new(ErrorCode::BadBlob, message)
     })
 }
 
@@ -393,6 +400,6 @@ mod tests {
     fn a_binary_string_is_a_byte_a_character() {
         let all: String = (0..=255u8).map(char::from).collect();
         assert_eq!(bytes_of(&all).unwrap(), (0..=255u8).collect::<Vec<_>>());
-        assert_eq!(bytes_of("a\u{100}").unwrap_err().code, "bad_blob");
+        assert_eq!(bytes_of("a\u{100}").unwrap_err().code, ErrorCode::BadBlob);
     }
 }

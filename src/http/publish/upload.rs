@@ -1,5 +1,6 @@
 //! `/upload`: JPEG images, one or some a POST.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, StreamName};
 use crate::base::quota::ClientKey;
 use crate::http::api::streams::stream_name;
@@ -65,7 +66,7 @@ async fn upload_to(
     expect_type(headers, "image/jpeg")
         .or_else(|refusal| expect_type(headers, "image/jpg").map_err(|_| refusal))?;
     let body = body::read(body, state.mjpeg.max_frame(), BODY_TIME).await?;
-    let bad = |message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_blob", message);
+    let bad = |message: String| ApiError::new(ErrorCode::BadBlob, message);
     let found = jpeg::images(&body).map_err(|image| bad(image.to_string()))?;
     if found.len() > MAX_IMAGES {
         return Err(bad(format!("{} images are in one body: send at most {MAX_IMAGES}", found.len())));

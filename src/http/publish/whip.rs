@@ -5,6 +5,7 @@
 //! publish the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients learn the recording
 //! from `/api/recordings`.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
 use crate::base::reason::EndReason;
 use crate::http::api::streams::stream_name;
@@ -72,9 +73,9 @@ pub async fn patch(
     let session = session_id(session)?;
     expect_type(&headers, FRAGMENT)?;
     if !headers.contains_key(header::IF_MATCH) {
-        return Err(ApiError::new(
+        return Err(ApiError::with_status(
             StatusCode::PRECONDITION_REQUIRED,
-            "bad_request",
+            ErrorCode::BadRequest,
             "send the session's ETag as If-Match, or If-Match: * to restart ICE",
         ));
     }
@@ -124,8 +125,7 @@ fn session_id(path: Result<Path<(String, String)>, PathRejection>) -> Result<Ses
 
 async fn text(body: Body) -> Result<String, ApiError> {
     let bytes = body::read(body, MAX_BODY, BODY_TIME).await?;
-    String::from_utf8(bytes)
-        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "bad_sdp", "the body is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| ApiError::new(ErrorCode::BadSdp, "the body is not UTF-8"))
 }
 
 /// The ETags of an `If-Match` list without their quotes (RFC 9110 section 13.1.1). What isn't a strong

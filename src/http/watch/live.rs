@@ -5,6 +5,7 @@
 //! by the stream, not kept for it.
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::StreamName;
 use crate::base::metrics::Scrape;
 use crate::base::quota::{ClientKey, Limit, LimitExceeded, Permit, Quota};
@@ -140,18 +141,18 @@ pub(in crate::http) async fn watch(
             }))
         }
         // The name is read here as it was where the caller was admitted.
-        Err(_) if socket::is_wanted(&headers) => Err(ApiError::new(
+        Err(_) if socket::is_wanted(&headers) => Err(ApiError::with_status(
             StatusCode::UPGRADE_REQUIRED,
-            "bad_request",
+            ErrorCode::BadRequest,
             "this is no handshake of a WebSocket: see RFC 6455 section 4.1",
         )),
         Err(_) => {
             let plain =
                 |Path(file): Path<String>| file.strip_suffix(".webm").map(|name| Path(name.to_owned()));
             match name.map(plain) {
-                Ok(None) => Err(ApiError::new(
+                Ok(None) => Err(ApiError::with_status(
                     StatusCode::UPGRADE_REQUIRED,
-                    "bad_request",
+                    ErrorCode::BadRequest,
                     "open /live/{name} as a WebSocket, or get /live/{name}.webm",
                 )),
                 Ok(Some(name)) => file(state, stream_name(Ok(name))?, client, &connection).await,
@@ -164,7 +165,7 @@ pub(in crate::http) async fn watch(
 fn find(state: &State, name: &StreamName) -> Result<Stream, ApiError> {
     state.ingest.stream(name).ok_or_else(|| {
         let message = format!("nobody is publishing {name}: see /api/streams, or try again later");
-        ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message)
+        ApiError::new(ErrorCode::StreamNotFound, message)
     })
 }
 
@@ -181,7 +182,7 @@ async fn file(
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
         let message = format!("{name} sends nothing at the moment: try again later");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message));
+        return Err(ApiError::new(ErrorCode::StreamNotFound, message));
     };
     connection.cut_if_stuck(SEND_TIME);
     let (clusters, mut body) = mpsc::channel::<Bytes>(HTTP_QUEUE);

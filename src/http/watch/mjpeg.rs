@@ -1,6 +1,7 @@
 //! JPEG streams to watch: `multipart/x-mixed-replace`, and the newest picture alone.
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::StreamName;
 use crate::http::api::streams::stream_name;
 use crate::http::error::ApiError;
@@ -116,7 +117,11 @@ impl JpegViewer {
 pub async fn snapshot(state: State_, file: Name) -> Result<Response, ApiError> {
     let Path(file) = file.map_err(|_| ApiError::bad_request("a stream name is UTF-8, percent-encoded"))?;
     let name = file.strip_suffix(".jpg").ok_or_else(|| {
-        ApiError::new(StatusCode::NOT_FOUND, "bad_request", "a snapshot's path is /snapshot/{name}.jpg")
+        ApiError::with_status(
+            StatusCode::NOT_FOUND,
+            ErrorCode::BadRequest,
+            "a snapshot's path is /snapshot/{name}.jpg",
+        )
     })?;
     let name = name.parse::<StreamName>()?;
     let picture = state.mjpeg.newest(&name).ok_or_else(|| not_found(&state, &name))?;
@@ -135,5 +140,5 @@ pub(in crate::http) fn not_found(state: &State, name: &StreamName) -> ApiError {
     } else {
         format!("nobody is publishing {name}")
     };
-    ApiError::new(StatusCode::NOT_FOUND, "stream_not_found", message)
+    ApiError::new(ErrorCode::StreamNotFound, message)
 }

@@ -1,6 +1,7 @@
 //! A Motion-JPEG recording for browsers, none of which plays its file: its pictures as they were, at their times,
 //! as those of a live camera come.
 
+use crate::base::error_code::ErrorCode;
 use crate::http::api::recordings::{gone, sealed};
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
@@ -15,9 +16,9 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
+use serde_json::json;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,14 +155,13 @@ impl Player {
     fn breaks_off(&self, error: &io::Error) -> Bytes {
         tracing::warn!(file = self.file, %error, "a recording's pictures can't be read");
         let told = ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
+            ErrorCode::Internal,
             format!(
                 "the recording can't be read from {:.1} s on: its file is damaged, and the server's log says where",
                 self.newest.as_secs_f64()
             ),
         );
-        last_words(&told.body().to_string())
+        last_words(&json!(told).to_string())
     }
 }
 

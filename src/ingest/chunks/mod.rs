@@ -14,8 +14,8 @@ pub(crate) mod demux;
 pub(crate) mod protocol;
 mod task;
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, StreamName};
-use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
 use crate::base::tasks::Tasks;
 use crate::base::units;
@@ -62,7 +62,7 @@ impl Default for Config {
     }
 }
 
-/// Why something a client sent is not taken. Each has a code of the contract.
+/// Why something a client sent is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
     /// A message out of turn.
@@ -93,14 +93,14 @@ pub enum UploadError {
 }
 
 impl UploadError {
-    /// The contract's error code.
-    pub fn code(&self) -> &'static str {
+    /// The code to tell it by.
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::BadBlob(_) => "bad_blob",
-            Self::UnsupportedCodec(_) => "unsupported_codec",
-            Self::OffsetMismatch { .. } => "offset_mismatch",
-            Self::Replaced => "stream_busy",
+            Self::BadRequest(_) => ErrorCode::BadRequest,
+            Self::BadBlob(_) => ErrorCode::BadBlob,
+            Self::UnsupportedCodec(_) => ErrorCode::UnsupportedCodec,
+            Self::OffsetMismatch { .. } => ErrorCode::OffsetMismatch,
+            Self::Replaced => ErrorCode::StreamBusy,
             Self::Refused(refusal) => refusal.code(),
         }
     }
@@ -183,11 +183,11 @@ impl Chunks {
         register: Register,
         client: Option<ClientKey>,
     ) -> Result<Upload, UploadError> {
-        let registered = self.attach(register, client).await;
-        if let Err(UploadError::Refused(refusal)) = &registered {
-            metrics().publications.refused.inc([refusal.code()]);
-        }
-        registered
+        self.attach(register, client).await.inspect_err(|error| {
+            if let UploadError::Refused(refusal) = error {
+                refusal.count();
+            }
+        })
     }
 
     async fn attach(&self, register: Register, client: Option<ClientKey>) -> Result<Upload, UploadError> {

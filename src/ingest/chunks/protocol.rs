@@ -104,10 +104,11 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error_code::ErrorCode;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn code<T: std::fmt::Debug>(result: Result<T, UploadError>) -> &'static str {
+    fn code<T: std::fmt::Debug>(result: Result<T, UploadError>) -> ErrorCode {
         result.unwrap_err().code()
     }
 
@@ -115,14 +116,14 @@ mod tests {
     fn what_comes_out_of_turn_is_refused_and_changes_nothing() {
         let now = Instant::now();
         let mut upload = Protocol::new(now);
-        assert_eq!(code(upload.expects(1)), "bad_request");
-        assert_eq!(code(upload.stop(None, now)), "bad_request");
+        assert_eq!(code(upload.expects(1)), ErrorCode::BadRequest);
+        assert_eq!(code(upload.stop(None, now)), ErrorCode::BadRequest);
         upload.start(now).unwrap();
-        assert_eq!(code(upload.start(now)), "bad_request");
+        assert_eq!(code(upload.start(now)), ErrorCode::BadRequest);
         upload.took(10, now);
-        assert_eq!(code(upload.stop(Some(9), now)), "offset_mismatch");
+        assert_eq!(code(upload.stop(Some(9), now)), ErrorCode::OffsetMismatch);
         upload.stop(Some(12), now).unwrap();
-        assert_eq!(code(upload.expects(3)), "offset_mismatch");
+        assert_eq!(code(upload.expects(3)), ErrorCode::OffsetMismatch);
         upload.expects(2).unwrap();
         assert_eq!(upload.offset(), 10);
     }

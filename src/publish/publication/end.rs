@@ -1,6 +1,7 @@
 //! How a publication ends: at its publisher's word or silence, an operator's, or a limit; with the last word
 //! of its recorders, once all of them have said it.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::RecordingId;
 use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The code of one whose sessions never came up.
-const NEVER_CONNECTED: &str = "session_not_found";
+const NEVER_CONNECTED: ErrorCode = ErrorCode::SessionNotFound;
 
 impl Publication {
     /// A session ended without its publisher's word: the name and the file wait for its return.
@@ -95,7 +96,7 @@ impl Publication {
     }
 
     /// A session will not connect; it was the publication's last hope unless others try, or have.
-    fn gave_up(&self, session: &SessionId, code: &'static str, message: &str) {
+    fn gave_up(&self, session: &SessionId, code: ErrorCode, message: &str) {
         let mut state = self.lock();
         state.pending.retain(|pending| pending != session);
         let hopeless = state.pending.is_empty() && state.generation == 0;
@@ -122,7 +123,8 @@ impl Publication {
                 }
                 if progress.changed().await.is_err() {
                     let message = "the server failed to record: its log says why".to_owned();
-                    return publication.recorded(&id, Progress::Failed { code: "internal", message });
+                    return publication
+                        .recorded(&id, Progress::Failed { code: ErrorCode::Internal, message });
                 }
             }
         });
@@ -219,10 +221,10 @@ impl State {
             }
             (_, Some(kept)) => Status::Unpublished { recording: Some(kept.clone()), reason },
             (Some(Progress::Failed { code, message }), None) => {
-                Status::Failed { code, message: message.clone() }
+                Status::Failed { code: *code, message: message.clone() }
             }
             (Some(Progress::Empty(_)), None) if wanted => Status::Failed {
-                code: "bad_request",
+                code: ErrorCode::BadRequest,
                 message: "it ended before any decodable frame came: nothing was recorded".to_owned(),
             },
             _ => Status::Unpublished { recording: None, reason },
@@ -235,8 +237,8 @@ fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
     match status {
         Status::Unpublished { reason, .. } => reason.as_str(),
         Status::Failed { code: NEVER_CONNECTED, .. } => "never_connected",
-        Status::Failed { code: "bad_request", .. } => said.map_or("empty", EndReason::as_str),
-        Status::Failed { code, .. } => code,
-        Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => "internal",
+        Status::Failed { code: ErrorCode::BadRequest, .. } => said.map_or("empty", EndReason::as_str),
+        Status::Failed { code, .. } => code.as_str(),
+        Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => ErrorCode::Internal.as_str(),
     }
 }

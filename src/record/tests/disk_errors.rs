@@ -4,6 +4,7 @@
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, ended, eventually, push, sealed};
+use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::catalog::{HookAttempt, HookRecord, HookState, Manifest};
@@ -132,7 +133,7 @@ async fn inner_full_of_bytes() {
     let end = ended(recording).await;
     let free = crate::disk::space::free_space(&bench.dir).unwrap();
     println!("{pieces} pieces of 64 KiB; {free} bytes are free behind them");
-    assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
+    assert!(matches!(end, Progress::Failed { code: ErrorCode::DiskFull, .. }), "{end:?}");
     assert!(free >= 1 << 20, "{free} bytes are not enough to begin by themselves");
     assert!(
         matches!(bench.recordings.start_bytes(&name), Err(RecordingError::DiskFull)),
@@ -190,7 +191,7 @@ async fn inner_no_inodes() {
     assert!(taken.len() < 40, "{} names were taken", taken.len());
     push(&stream, &mixed(&[&pictures]));
     let end = ended(recording).await;
-    assert!(matches!(end, Progress::Failed { code: "disk_full", .. }), "{end:?}");
+    assert!(matches!(end, Progress::Failed { code: ErrorCode::DiskFull, .. }), "{end:?}");
     assert!(bench.recordings.has_space().is_err(), "taken without an inode");
     taken.iter().for_each(|name| fs::remove_file(name).unwrap());
     eventually("there is room again", || bench.recordings.has_space().ok()).await;

@@ -5,6 +5,7 @@ use super::disk_errors::alone_with;
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, eventually, push, sealed};
+use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
 use crate::catalog::{Manifest, RecordingState};
 use crate::media::Frame;
@@ -238,7 +239,7 @@ async fn inner_stop() {
     before.recordings.drained().await;
     println!("it leaves after {:?}", began.elapsed());
     assert!(began.elapsed() < ms(5_000), "it waited for the disk");
-    assert!(matches!(super::ended(recording).await, Progress::Failed { code: "write_error", .. }));
+    assert!(matches!(super::ended(recording).await, Progress::Failed { code: ErrorCode::WriteError, .. }));
     assert!(part(&before).exists() && told(&mut before).is_empty());
     drop(before);
 

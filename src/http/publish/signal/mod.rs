@@ -7,6 +7,7 @@
 pub(crate) mod wire;
 
 use crate::auth::Permission;
+use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
 use crate::base::id::{Secret, StreamName};
 use crate::base::metrics::metrics;
@@ -82,7 +83,11 @@ pub async fn open(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
-        ApiError::new(StatusCode::UPGRADE_REQUIRED, "bad_request", "open /signal as a WebSocket")
+        ApiError::with_status(
+            StatusCode::UPGRADE_REQUIRED,
+            ErrorCode::BadRequest,
+            "open /signal as a WebSocket",
+        )
     })?;
     let place = state.sockets.enter(client)?;
     let upgrade =
@@ -253,7 +258,7 @@ impl Connection {
         let again = session.is_some();
         match within(self.state.ingest.accept(offer(session))).await {
             // The session ended while its publication waits for the publisher: a new one goes on in it.
-            Err(ApiError { code: "session_not_found", .. }) if again => {
+            Err(ApiError { code: ErrorCode::SessionNotFound, .. }) if again => {
                 within(self.state.ingest.accept(offer(None))).await
             }
             done => done,
@@ -271,7 +276,7 @@ impl Connection {
     fn holds(&self, stream: &StreamName) -> Result<&Held, ApiError> {
         self.held.get(stream).ok_or_else(|| {
             let message = format!("this socket publishes no {stream}: send publish first");
-            ApiError::new(StatusCode::NOT_FOUND, "session_not_found", message)
+            ApiError::new(ErrorCode::SessionNotFound, message)
         })
     }
 
@@ -337,7 +342,7 @@ impl Connection {
 
     /// The caller may not publish that. A socket with nothing on it has nothing more to say.
     async fn deny(&mut self, stream: &StreamName, denied: ApiError) -> Result<(), End> {
-        let end = End::Closed(denied.close_code(), denied.code);
+        let end = End::Closed(denied.close_code(), denied.code.as_str());
         self.refuse(Some(stream.as_str()), denied).await?;
         if self.held.is_empty() { Err(end) } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! Transcripts of `/signal` over a real socket.
 
 use super::{MAX_ERRORS, MAX_PUBLICATIONS, Timing};
+use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
 use crate::http::testing::{Server, Setup, manifest};
 use crate::publish::PublishError;
@@ -175,7 +176,7 @@ async fn one_socket_holds_several_publications_up_to_a_bound() {
     assert_eq!(client.brief().await, "error limit_reached");
     server
         .ingest
-        .set_status("cam 3", Status::Failed { code: "disk_full", message: "free some space".into() });
+        .set_status("cam 3", Status::Failed { code: ErrorCode::DiskFull, message: "free some space".into() });
     let failed = client.hear().await;
     let expected = json!({ "type": "status", "stream": "cam 3", "status": "FAILED", "reason": "disk_full",
                            "message": "free some space" });

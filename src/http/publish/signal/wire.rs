@@ -1,5 +1,6 @@
 //! The messages of `/signal`, one JSON object each; `type` names it.
 
+use crate::base::error_code::ErrorCode;
 use crate::base::id::StreamName;
 use crate::catalog::Manifest;
 use crate::http::api::recordings;
@@ -136,8 +137,8 @@ pub enum Server<'a> {
         /// The stream it is about.
         #[serde(skip_serializing_if = "Option::is_none")]
         stream: Option<&'a str>,
-        /// The contract's code.
-        code: &'a str,
+        /// For programs.
+        code: ErrorCode,
         /// What to do.
         message: &'a str,
     },
@@ -184,7 +185,7 @@ impl<'a> Server<'a> {
                 recording = sealed.as_deref().map(|manifest| Recording::of(state, manifest));
             }
             Status::Failed { code, message: what } => {
-                reason = Some(code);
+                reason = Some(code.as_str());
                 message = Some(what.as_str());
             }
         }
@@ -223,7 +224,7 @@ mod tests {
         }
         for bad in ["1", "[]", "{}", r#"{"type":"dance"}"#, r#"{"type":"publish","sdp":1}"#] {
             let bad = Client::parse(bad).unwrap_err();
-            assert!(!bad.fatal && bad.error.code == "bad_request", "{bad:?}");
+            assert!(!bad.fatal && bad.error.code == ErrorCode::BadRequest, "{bad:?}");
         }
         let bad = Client::parse(r#"{"type":"publish","stream":"cam"}"#).unwrap_err();
         assert_eq!(bad.stream.as_deref(), Some("cam"));
