@@ -1,14 +1,16 @@
 //! One publisher's frames, handed to everybody who reads them.
 //!
 //! A [`Tap`] loses nothing; a [`Viewer`] sees clusters of WebM, made once a stream by the muxer, and
-//! loses frames in a defined way when it is slow.
+//! loses frames in a defined way when it is slow; a [`FrameReader`] likewise, of the frames themselves.
 
+mod frames;
 pub mod mjpeg;
 mod mux;
 mod stream;
 mod tap;
 mod viewer;
 
+pub use frames::{FrameItem, FrameReader};
 pub use mux::Segment;
 pub use stream::Stream;
 pub use tap::{Item, Stopper, Tap};

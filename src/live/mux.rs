@@ -229,6 +229,10 @@ impl Mux {
             let behind = self.heard.saturating_sub(tick);
             self.ahead = if behind > STILL { behind } else { 0 };
             self.heard = self.heard.max(tick);
+            self.describe(frame);
+            self.begin(Some(frame));
+        } else if self.describe(frame) {
+            self.cut(true);
             self.begin(Some(frame));
         }
         self.wants_keyframe &= !frame.keyframe;
@@ -238,6 +242,14 @@ impl Mux {
         if let Some(lane) = &mut self.video {
             lane.push(tick + self.ahead, frame, now);
         }
+    }
+
+    /// Takes the description that a keyframe brings in band; whether it is another one.
+    fn describe(&mut self, frame: &Frame) -> bool {
+        let Some(lane) = self.video.as_mut().filter(|_| !frame.private.is_empty()) else { return false };
+        let another = lane.track.private != frame.private;
+        lane.track.private = frame.private.clone();
+        another
     }
 
     fn size(&self, frame: &Frame) -> Option<Size> {
@@ -534,6 +546,25 @@ mod tests {
         };
         let (sound, picture) = (newest(1).unwrap(), newest(2).unwrap());
         assert!(sound.abs_diff(picture) < STILL, "sound to {sound}, pictures to {picture}");
+    }
+
+    #[test]
+    fn a_keyframe_with_another_description_begins_a_segment_that_has_it() {
+        let mut mux = Mux::new(&[Track::video(Codec::H264)]);
+        let [one, other] = [&b"\x01\x42\xe0\x1f"[..], b"\x01\x64\x00\x1f"].map(Bytes::from_static);
+        for (ms, private) in [(0, &one), (40, &one), (80, &Bytes::new()), (120, &other), (160, &other)] {
+            let (time, keyframe) = (Duration::from_millis(ms), !private.is_empty());
+            let frame = Frame { time, keyframe, ..Frame::of(0, Bytes::from_static(b"picture")) };
+            mux.push(&Frame { private: private.clone(), ..frame }, Instant::now());
+        }
+        mux.flush();
+        let clusters = mux.take();
+        let begins: Vec<(u64, &str)> = clusters
+            .chunk_by(|a, b| Arc::ptr_eq(&a.segment, &b.segment))
+            .map(|of| (of[0].start, &*of[0].segment.mime))
+            .collect();
+        let expected = ["42e01f", "64001f"].map(|id| format!("video/x-matroska;codecs=\"avc1.{id}\""));
+        assert_eq!(begins, [(0, &*expected[0]), (120, &*expected[1])]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::base::id::StreamName;
 use crate::base::reason::EndReason;
+use crate::live::frames::{FrameReader, FrameReaders};
 use crate::live::tap::{Item, Queue, Tap};
 use crate::live::viewer::{Viewer, Viewers};
 use crate::media::{Event, Kind, Track};
@@ -19,13 +20,23 @@ pub struct Stream {
     seats: Arc<Seats>,
 }
 
-/// The viewers; when the last clone of a stream goes without a word, they learn that nothing comes.
+/// The lossy readers; when the last clone of a stream goes without a word, they learn that nothing comes.
 #[derive(Debug)]
-struct Seats(Arc<Viewers>);
+struct Seats {
+    viewers: Arc<Viewers>,
+    frames: FrameReaders,
+}
+
+impl Seats {
+    fn end(&self, reason: EndReason) {
+        self.viewers.end(reason);
+        self.frames.end(reason);
+    }
+}
 
 impl Drop for Seats {
     fn drop(&mut self) {
-        self.0.end(EndReason::PublisherLost);
+        self.end(EndReason::PublisherLost);
     }
 }
 
@@ -33,7 +44,8 @@ impl Stream {
     /// A stream with all the tracks its publisher has negotiated.
     pub fn new(name: StreamName, tracks: Vec<Track>) -> Self {
         let tracks: Arc<[Track]> = tracks.into();
-        let seats = Arc::new(Seats(Arc::new(Viewers::new(tracks.clone()))));
+        let (viewers, frames) = (Arc::new(Viewers::new(tracks.clone())), FrameReaders::new(&tracks));
+        let seats = Arc::new(Seats { viewers, frames });
         Self { name, tracks, taps: Arc::default(), seats }
     }
 
@@ -60,7 +72,11 @@ impl Stream {
             }
             read
         });
-        matches!(event, Event::Frame(frame) if self.seats.0.push(frame, now)) || wanted
+        if let Event::Frame(frame) = event {
+            wanted |= self.seats.viewers.push(frame, now);
+            wanted |= self.seats.frames.push(frame);
+        }
+        wanted
     }
 
     fn is_keyframe(&self, event: &Event) -> bool {
@@ -74,7 +90,7 @@ impl Stream {
         for tap in self.lock().drain(..) {
             tap.push(Item::End(reason), now);
         }
-        self.seats.0.end(reason);
+        self.seats.end(reason);
     }
 
     /// Resolves when the lossless readers keep up. For publishers that can be held back, so that nothing
@@ -98,18 +114,23 @@ impl Stream {
         Tap::new(queue)
     }
 
-    /// A lossy reader. All of them share `cache` bytes of clusters (`live.cache`).
+    /// A lossy reader of clusters. All of them share `cache` bytes of them (`live.cache`).
     pub fn view(&self, cache: usize) -> Viewer {
-        self.seats.0.join(cache, Instant::now())
+        self.seats.viewers.join(cache, Instant::now())
+    }
+
+    /// A lossy reader of frames that may be `bound` bytes behind.
+    pub fn frames(&self, bound: usize) -> FrameReader {
+        self.seats.frames.join(bound)
     }
 
     /// How many watch.
     pub fn viewers(&self) -> usize {
-        self.seats.0.viewers()
+        self.seats.viewers.viewers() + self.seats.frames.len()
     }
 
     pub(super) fn audience(&self) -> &Arc<Viewers> {
-        &self.seats.0
+        &self.seats.viewers
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
