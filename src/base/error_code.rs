@@ -13,6 +13,9 @@ macro_rules! error_codes {
         }
 
         impl ErrorCode {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// As it is sent.
             pub const fn as_str(self) -> &'static str {
                 match self {

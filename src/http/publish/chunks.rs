@@ -73,7 +73,7 @@ pub(crate) enum Client {
 /// What the server says.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Server<'a> {
+pub(in crate::http) enum Server<'a> {
     Registered {
         uid: &'a str,
         name: &'a StreamName,

@@ -1,6 +1,7 @@
 //! The routes as clients see them, over real sockets.
 
 mod limits;
+mod protocol;
 
 use crate::auth;
 use crate::base::heartbeat::{self, Heartbeat};

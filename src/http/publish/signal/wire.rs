@@ -147,12 +147,12 @@ pub enum Server<'a> {
 /// A sealed recording, as a publisher sees it.
 #[derive(Debug, Serialize)]
 pub struct Recording<'a> {
-    id: &'a str,
-    stream: &'a str,
-    file: &'a str,
-    url: String,
-    bytes: u64,
-    duration_ms: u64,
+    pub(in crate::http) id: &'a str,
+    pub(in crate::http) stream: &'a str,
+    pub(in crate::http) file: &'a str,
+    pub(in crate::http) url: String,
+    pub(in crate::http) bytes: u64,
+    pub(in crate::http) duration_ms: u64,
 }
 
 impl<'a> Recording<'a> {
