@@ -159,7 +159,7 @@ fn rows(recording: &Value, second: &Value) -> Vec<Row> {
         Row::new("POST /login", "/login", (401, "unauthorized"))
             .with(&[("content-type", "application/json")], "{\"token\": \"\"}"),
         Row::new("POST /logout", "/logout", (204, "")),
-        Row::new("GET /js/{*path}", "/js/ui.js", ok),
+        Row::new("GET /js/{*path}", "/js/pages/ui.js", ok),
         Row::new("GET /css/{*path}", "/css/onrecord.css", ok),
         Row::new("GET /img/{*path}", "/img/icon.svg", ok),
         Row::new("GET /dev/reload", "/dev/reload", (404, "bad_request")),

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { answers, FakeRecorder, media, peers, recorders, settle, sockets } from "./fakes.js";
-import { Backlog } from "../../www/js/client/backlog.js";
-import { clampChunkTime } from "../../www/js/client/chunks.js";
-import { createSession } from "../../www/js/onrecord.js";
+import { Backlog } from "../../www/lib/client/backlog.js";
+import { clampChunkTime } from "../../www/lib/client/chunks.js";
+import { createSession } from "../../www/lib/onrecord.js";
 
 const RECORDING = { id: "1", stream: "t-1", file: "t_1.webm", url: "/recordings/t_1.webm", bytes: 10, duration_ms: 2000 };
 const EVENTS = ["PENDING", "PUBLISHING", "UNPUBLISHED", "FAILED", "mode", "reconnecting", "reconnected", "restarted", "paused", "resumed", "warning"];

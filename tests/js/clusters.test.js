@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Joiner } from "../../www/js/watch/clusters.js";
+import { Joiner } from "../../www/pages/clusters.js";
 
 /** @param {number[]} id @param {number[]} body */
 const element = (id, body) => [...id, 0x40 | (body.length >> 8), body.length & 0xff, ...body];

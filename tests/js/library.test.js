@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { settle, sockets } from "./fakes.js";
-import { constraintsOf } from "../../www/js/client/capture.js";
-import { Emitter } from "../../www/js/client/events.js";
-import { OnrecordError, pause, RecordInfo, SESSION_STATUS, STREAM_STATUS } from "../../www/js/client/model.js";
-import { preferred } from "../../www/js/client/peer.js";
-import { signalUrl } from "../../www/js/client/session.js";
-import { formatBitrate, formatBytes, formatDuration, nameProblem } from "../../www/js/ui.js";
+import { constraintsOf } from "../../www/lib/client/capture.js";
+import { Emitter } from "../../www/lib/client/emitter.js";
+import { OnrecordError, backoff, RecordInfo, SESSION_STATUS, STREAM_STATUS } from "../../www/lib/client/model.js";
+import { preferred } from "../../www/lib/client/peer.js";
+import { signalUrl } from "../../www/lib/client/session.js";
+import { formatBitrate, formatBytes, formatDuration, nameProblem } from "../../www/pages/ui.js";
 
 test("a server may be named in every usual way", () => {
   const library = "https://host/base/js/client/session.js";
@@ -27,8 +27,8 @@ test("a server may be named in every usual way", () => {
 });
 
 test("pauses grow from half a second to eight and are spread", () => {
-  assert.deepEqual([0, 1, 2, 3, 4, 5, 99].map((n) => pause(n, () => 0.5)), [500, 1000, 2000, 4000, 8000, 8000, 8000]);
-  assert.deepEqual([pause(0, () => 0), pause(0, () => 1)], [375, 625]);
+  assert.deepEqual([0, 1, 2, 3, 4, 5, 99].map((n) => backoff(n, () => 0.5)), [500, 1000, 2000, 4000, 8000, 8000, 8000]);
+  assert.deepEqual([backoff(0, () => 0), backoff(0, () => 1)], [375, 625]);
 });
 
 test("preferred codecs come first and none is lost", () => {
@@ -89,8 +89,15 @@ test("errors can be told apart and read", () => {
   assert.deepEqual([error.code, error.message], ["no_device", "Plug one in."]);
 });
 
+test("the module puts nothing into the page's global scope", async () => {
+  const before = Object.keys(globalThis);
+  const library = await import("../../www/lib/onrecord.js");
+  assert.equal(typeof library.createSession, "function");
+  assert.deepEqual(Object.keys(globalThis), before);
+});
+
 test("the classic script has the library's words and passes handlers on to its session", { timeout: 10_000 }, async () => {
-  const source = new URL("../../www/js/onrecord.classic.js", import.meta.url);
+  const source = new URL("../../www/lib/onrecord.classic.js", import.meta.url);
   new Function("document", readFileSync(source, "utf8"))({ currentScript: { src: source.href } });
   const { Onrecord } = globalThis;
   assert.deepEqual(Onrecord.constants, { SESSION_STATUS: { ...SESSION_STATUS }, STREAM_STATUS: { ...STREAM_STATUS } });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { media, peers, settle, sockets } from "./fakes.js";
-import { createSession } from "../../www/js/onrecord.js";
+import { createSession } from "../../www/lib/onrecord.js";
 
 const RECORDING = { id: "1", stream: "t", file: "t_1.webm", url: "/recordings/t_1.webm", bytes: 10, duration_ms: 2000 };
 const FAR = 60_000;

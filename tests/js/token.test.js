@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { answers, asked, FakeRecorder, media, settle, sockets } from "./fakes.js";
-import { protocolsOf } from "../../www/js/client/credential.js";
-import { createSession } from "../../www/js/onrecord.js";
+import { protocolsOf } from "../../www/lib/client/credential.js";
+import { createSession } from "../../www/lib/onrecord.js";
 
 globalThis.MediaRecorder = FakeRecorder;
 

@@ -23,6 +23,12 @@ use std::time::{Duration, SystemTime};
 #[folder = "www/"]
 struct Embedded;
 
+/// Where in `www/` the file of an address lies: by the first of these that it begins with, with what takes
+/// its place. `/js/onrecord.js` is what pages of others load; ours import it as `../lib/onrecord.js`, which
+/// is so on the disk, too.
+const FOLDERS: [(&str, &str); 4] =
+    [("js/pages/", "pages/"), ("js/lib/", "lib/"), ("js/", "lib/"), ("", "pages/")];
+
 /// Where the files of `www/` come from.
 #[derive(Clone, Debug)]
 pub enum Assets {
@@ -38,11 +44,14 @@ impl Assets {
         if !plain || path.contains('\\') || path.split('/').any(|part| part.starts_with('.')) {
             return None;
         }
+        let file = FOLDERS
+            .iter()
+            .find_map(|(start, folder)| Some(format!("{folder}{}", path.strip_prefix(start)?)))?;
         match self {
-            Self::Embedded => Some(Embedded::get(path)?.data),
+            Self::Embedded => Some(Embedded::get(&file)?.data),
             Self::Dev(_) if path == DEV_SCRIPT.0 => Some(Cow::Borrowed(DEV_SCRIPT.1.as_bytes())),
             Self::Dev(folder) => {
-                let mut file = std::fs::read(folder.join(path)).ok()?;
+                let mut file = std::fs::read(folder.join(file)).ok()?;
                 if path.ends_with(".html") {
                     let root = if path == "watch.html" { "../" } else { "" };
                     file.extend_from_slice(
@@ -67,19 +76,9 @@ pub async fn index(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
     answer(&state.assets, "index.html", &headers).await
 }
 
-/// `GET /publish`.
+/// `GET /publish`, `/record`, `/camera`: one page in three modes.
 pub async fn publish(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
     answer(&state.assets, "publish.html", &headers).await
-}
-
-/// `GET /record`.
-pub async fn record(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
-    answer(&state.assets, "record.html", &headers).await
-}
-
-/// `GET /camera`.
-pub async fn camera(state: Extract<Arc<State>>, headers: HeaderMap) -> Response {
-    answer(&state.assets, "camera.html", &headers).await
 }
 
 /// `GET /recordings`.
@@ -106,8 +105,11 @@ pub async fn file(
 ) -> Response {
     let folder = uri.path().trim_start_matches('/').split('/').next().unwrap_or("");
     match rest {
-        Ok(Path(rest)) => answer(&state.assets, &format!("{folder}/{rest}"), &headers).await,
-        Err(_) => error::no_route().await.into_response(),
+        // Pages have addresses of their own, with what those need.
+        Ok(Path(rest)) if !rest.ends_with(".html") => {
+            answer(&state.assets, &format!("{folder}/{rest}"), &headers).await
+        }
+        _ => error::no_route().await.into_response(),
     }
 }
 

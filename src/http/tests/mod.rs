@@ -539,11 +539,11 @@ async fn a_stalled_download_is_cut_so_that_the_server_ends() {
 fn site() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (path, content) in [
-        ("index.html", "<!doctype html><title>home</title>"),
-        ("publish.html", "<!doctype html><title>publish</title>"),
-        ("recordings.html", "<!doctype html><title>recordings</title>"),
-        ("js/onrecord.js", "export {};"),
-        ("css/.secret", "no"),
+        ("pages/index.html", "<!doctype html><title>home</title>"),
+        ("pages/publish.html", "<!doctype html><title>publish</title>"),
+        ("pages/recordings.html", "<!doctype html><title>recordings</title>"),
+        ("lib/onrecord.js", "export {};"),
+        ("pages/css/.secret", "no"),
     ] {
         let path = folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -574,7 +574,13 @@ async fn pages_come_with_a_policy_and_are_sent_once() {
     assert_eq!(script.text().await.unwrap(), "export {};");
     let again = ask(&server, "GET /js/onrecord.js", &[("if-none-match", &etag)], "").await;
     assert_eq!((again.status().as_u16(), head(&again, "etag")), (304, etag.as_str()));
-    for path in ["/css/.secret", "/js/..%2Findex.html", "/js/%2e%2e/index.html", "/js/%2Fetc%2Fpasswd"] {
+    for path in [
+        "/css/.secret",
+        "/js/pages/index.html",
+        "/js/..%2Findex.html",
+        "/js/%2e%2e/index.html",
+        "/js/%2Fetc%2Fpasswd",
+    ] {
         let (status, _) = error_of(ask(&server, &format!("GET {path}"), &[], "").await).await;
         assert_eq!(status, 404, "{path}");
     }
@@ -589,7 +595,7 @@ async fn in_development_open_pages_reload_when_a_file_changes() {
     assert_eq!(ask(&server, "GET /js/dev-reload.js", &[], "").await.status(), 200);
     let mut events = ask(&server, "GET /dev/reload", &[], "").await;
     assert_eq!(events.headers()[header::CONTENT_TYPE], "text/event-stream");
-    std::fs::write(folder.path().join("js/new.js"), "//").unwrap();
+    std::fs::write(folder.path().join("lib/new.js"), "//").unwrap();
     let event = events.chunk().await.unwrap().unwrap();
     assert!(event.starts_with(b"event: change"), "{event:?}");
     server.shutdown.cancel();

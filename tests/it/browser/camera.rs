@@ -36,7 +36,7 @@ async fn ten_seconds_of_pictures_become_a_file_that_seeks_and_the_hook_runs() {
     stop_sending(&browser).await;
     look(&browser, &pictures(), "camera-stopped").await;
 
-    let counts = browser.run("return { ...document.querySelector('#counts').dataset };").await;
+    let counts = browser.run("return { ...document.querySelector('#traffic').dataset };").await;
     let sent: usize = counts["sent"].as_str().unwrap().parse().unwrap();
     let manifest = studio.the_one_recording(SOON).await;
     assert_eq!(manifest["stream"], "front door");
@@ -65,7 +65,7 @@ async fn settings_out_of_bounds_are_said_and_a_cut_connection_loses_no_recording
     start_sending(&browser, &proxy.base, "name=cut&fps=1000&quality=7").await;
     let settings = browser.text("#settings").await;
     assert!(settings.contains("30 is used") && settings.contains("1 is used"), "{settings}");
-    let sent = "+document.querySelector('#counts').dataset.sent";
+    let sent = "+document.querySelector('#traffic').dataset.sent";
     for _ in 0..3 {
         let before = browser.run(&format!("return {sent};")).await;
         proxy.cut();
@@ -180,7 +180,7 @@ async fn an_image_element_shows_each_picture_and_comes_back_with_the_stream() {
     browser.goto(&studio.server.url("/recordings")).await;
     browser
         .run(
-            r#"const { viewJpeg } = await import("/js/jpeg-view.js");
+            r#"const { viewJpeg } = await import("/js/pages/jpeg-view.js");
             window.image = document.body.appendChild(new Image());
             window.states = [];
             viewJpeg(image, "default", (state) => { if (states.at(-1) !== state) states.push(state); });

@@ -29,7 +29,7 @@ async fn with_a_certificate_of_its_own_a_page_of_another_name_logs_in_and_record
     assert_eq!(json!(facts), json!(["__Host-onrecord", "/", true, true, "Lax"]), "{cookie}");
 
     let take = record(&browser, &base, "lan", Duration::from_secs(5)).await;
-    let page = browser.run("return [origin, isSecureContext, !!navigator.mediaDevices, document.querySelector('#way').textContent];").await;
+    let page = browser.run("return [origin, isSecureContext, !!navigator.mediaDevices, document.querySelector('#transport').textContent];").await;
     println!("{page}");
     assert_eq!((&page[0], &page[1], &page[2]), (&base.as_str().into(), &true.into(), &true.into()));
     assert!(take.url.starts_with(&format!("{base}/recordings/")), "{}", take.url);

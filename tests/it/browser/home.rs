@@ -83,7 +83,7 @@ async fn an_operator_sees_streams_live_stops_a_recording_and_ends_a_stream() {
     look(&browser, &pictures(), "home-live").await;
 
     browser.click(&button("talk", "cut")).await;
-    browser.until("document.querySelector('#said').textContent.includes('new file')", SOON).await;
+    browser.until("document.querySelector('#announcement').textContent.includes('new file')", SOON).await;
     let pressed = Instant::now();
     browser.click(&button("talk", "stop-recording")).await;
     let newest =

@@ -34,9 +34,13 @@ async fn publish(
     let took = browser.until("window.began && began - pressed", CONNECT).await.as_f64().unwrap() / 1e3;
     let took = Duration::from_secs_f64(took);
     browser.until("performance.now() - began > 3000", SOON).await;
-    let way =
-        browser.run("return document.querySelector('#way').dataset.mode;").await.as_str().unwrap().to_owned();
-    let says = browser.text("#way").await;
+    let way = browser
+        .run("return document.querySelector('#transport').dataset.mode;")
+        .await
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let says = browser.text("#transport").await;
     browser.click("#stop").await;
     browser.until("!document.querySelector('#result').hidden", SOON).await;
     println!("{query} {way} after {took:?}: {says}");

@@ -74,7 +74,7 @@ async fn pages_fit_a_phone_and_are_dark_where_that_is_wished() {
     start_publishing(&browser, &studio.server.base, "interview").await;
     // Until the encoder has found its picture size, there is a level and a bitrate to be seen.
     browser.until("performance.now() - marks.PUBLISHING > 8000", SOON).await;
-    browser.until("document.querySelector('#bitrate').textContent !== ''", SOON).await;
+    browser.until("document.querySelector('#rate').textContent !== ''", SOON).await;
     browser.until("document.querySelector('#level').value > 0.1", SOON).await;
     look(&browser, &pictures, "publish").await;
     let publisher = browser.new_window().await;
