@@ -8,7 +8,7 @@ use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
 use crate::catalog::Change as RecordingChange;
 use crate::catalog::RecordingError;
-use crate::catalog::{HookAttempt, HookRecord, HookRunning, HookState, Manifest, What};
+use crate::catalog::{HookAttempt, HookRecord, HookRunning, HookState, Manifest, Record, What};
 use crate::hook::{self, Job, Process, Queue, Running, Script, State, Update};
 use crate::http::state::{Replay, ReplayError};
 use crate::record::{Event, Recordings};
@@ -55,7 +55,7 @@ impl Hooks {
         let (submit, catalogue, stop) = (queue.clone(), recordings.clone(), tasks.stop_token());
         let changes = recordings.changes();
         // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
-        let due = recordings.hooks_due();
+        let due = recordings.catalog().hooks_due();
         let alive = vitals.part("the hook submitter");
         tasks.spawn("hook submitter", async move {
             let _alive = alive;
@@ -150,32 +150,25 @@ pub(super) fn replayer(recordings: &Recordings, queue: Option<Queue>) -> Replay 
         let (recordings, queue) = (recordings.clone(), queue.clone());
         Box::pin(async move {
             let queue = queue.ok_or(ReplayError::NoHook)?;
-            let state =
-                recordings.get(&id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?.hook.state;
-            if waits(state) {
-                queue.retry_now(id).await;
-                return Ok(());
-            }
-            let place = queue.place().map_err(|_| ReplayError::QueueFull)?;
-            // Of two who ask at the same time, one finds it waiting.
-            let (told, mine) = oneshot::channel();
-            let change = move |hook: &mut HookRecord| {
-                let _ = told.send(!waits(hook.state));
-                if !waits(hook.state) {
-                    hook.begin_anew();
+            loop {
+                let record = recordings.catalog().get(&id);
+                let Record { mut manifest, revision } =
+                    record.ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
+                if manifest.hook.state.is_due() {
+                    queue.retry_now(id).await;
+                    return Ok(());
                 }
-            };
-            let manifest = recordings.set_hook(&id, change).await?;
-            if mine.await.is_ok_and(|mine| mine) {
-                place.replay(job(&recordings, &manifest)).await;
+                let place = queue.place().map_err(|_| ReplayError::QueueFull)?;
+                manifest.hook.begin_anew();
+                let job = job(&recordings, &manifest);
+                // Of two requests at the same time one finds it due.
+                if recordings.catalog().put(manifest, revision).await?.is_some() {
+                    place.replay(job).await;
+                    return Ok(());
+                }
             }
-            Ok(())
         })
     })
-}
-
-fn waits(state: HookState) -> bool {
-    matches!(state, HookState::Queued | HookState::Running)
 }
 
 /// The recordings that processes run for, with the highest attempt of each.
@@ -220,7 +213,7 @@ pub(super) fn job(recordings: &Recordings, manifest: &Manifest) -> Job {
         failures,
         interruptions,
         unfinished: None,
-        manifest: recordings.manifest_path(manifest),
+        manifest: recordings.folder().manifest_path(manifest),
     }
 }
 
@@ -288,8 +281,11 @@ impl Notes {
     }
 
     async fn write(&self, id: &RecordingId, changes: Vec<Change>) -> Result<(), RecordingError> {
-        let change = |hook: &mut HookRecord| changes.into_iter().for_each(|change| change.apply(hook));
-        self.recordings.set_hook(id, change).await.map(drop)
+        let apply = |manifest: &mut Manifest| {
+            changes.iter().for_each(|change| change.clone().apply(&mut manifest.hook));
+            Ok(())
+        };
+        self.recordings.catalog().update(id, apply).await.map(drop)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names and identifiers that are valid by construction.
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -99,7 +100,7 @@ impl RecordingId {
     }
 
     /// The same, but later than `last`: a millisecond, if the clock doesn't say more.
-    pub fn later_than(last: &Self, at: Timestamp) -> Self {
+    fn later_than(last: &Self, at: Timestamp) -> Self {
         Self::of_millis((at.as_millisecond().max(0) as u128).max(last.millis() + 1))
     }
 
@@ -121,6 +122,24 @@ impl RecordingId {
     /// 26 characters of `[0-9a-z]`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Gives out identifiers, each later than all before it, whatever the wall clock says.
+#[derive(Debug)]
+pub struct RecordingIds(Mutex<Option<RecordingId>>);
+
+impl RecordingIds {
+    /// Goes on behind `last`.
+    pub fn after(last: Option<RecordingId>) -> Self {
+        Self(Mutex::new(last))
+    }
+
+    /// One for a recording that begins at `at`.
+    pub fn next(&self, at: Timestamp) -> RecordingId {
+        let mut last = self.0.lock();
+        let id = last.as_ref().map_or_else(|| RecordingId::new(at), |last| RecordingId::later_than(last, at));
+        last.insert(id).clone()
     }
 }
 
@@ -248,7 +267,7 @@ mod tests {
         assert!(later(1_600_000_000_000) > last && later(1_700_000_000_000) > last);
         assert_eq!(later(0).millis(), 1_700_000_000_001);
         assert_eq!(later(1_800_000_000_000).time(), Some(at(1_800_000_000_000)));
-        // The last one of all, should somebody leave such a file.
+        // The last one of all, should there be such a file.
         let end: RecordingId = "z".repeat(26).parse().unwrap();
         assert_eq!(RecordingId::later_than(&end, at(0)).as_str().len(), 26);
         assert_eq!(end.time(), None, "beyond all calendars");

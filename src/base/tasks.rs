@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -22,7 +23,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// An empty group. Its tasks run where it was made, whoever spawns them: the media thread has a
+    /// An empty group. Its tasks run where it was made, wherever they are spawned: the media thread has a
     /// runtime of its own, which must not be held up by anything else.
     pub fn new() -> Self {
         Self {
@@ -32,16 +33,16 @@ impl Tasks {
         }
     }
 
-    /// Runs `task` under a span named `name`.
-    pub fn spawn<F>(&self, name: &'static str, task: F)
+    /// Runs `task` under a span named `name`; it goes on if its handle is dropped.
+    pub fn spawn<F>(&self, name: &'static str, task: F) -> JoinHandle<F::Output>
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output: Send> + Send + 'static,
     {
         let task = task.instrument(tracing::info_span!("task", name));
         match &self.runtime {
             Some(runtime) => self.tracker.spawn_on(task, runtime),
             None => self.tracker.spawn(task),
-        };
+        }
     }
 
     /// Cancelled when the group is told to stop.

@@ -1,13 +1,13 @@
-//! What happens to recordings, for whoever looks on: told once it is durable.
+//! What subscribers learn of recordings, once it is durable.
 //!
-//! Unlike the recorder's events, nothing is lost if nobody hears it: the manifests say the same.
+//! Unlike with the recorder's events, one that is missed loses nothing: the manifests say the same.
 
 use crate::catalog::manifest::{Manifest, RecordingState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Changes that may wait for somebody who looks on; one that is further behind learns that it missed
-/// some, and reads the list again.
+/// Changes that may wait for a subscriber; one that is further behind learns that it missed some, and reads the
+/// list again.
 pub(crate) const CHANGES: usize = 256;
 
 /// What has happened to a recording.
@@ -50,7 +50,7 @@ impl Change {
         Self { what: What::Deleted, manifest }
     }
 
-    /// What makes `now` of `before`; `None` if nobody would see it.
+    /// What makes `now` of `before`; `None` if the list shows no difference.
     pub(crate) fn between(before: &Manifest, now: &Manifest) -> Option<Self> {
         let what = match (before.state != now.state, before.hook != now.hook) {
             (true, _) => What::of(now.state),

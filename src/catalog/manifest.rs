@@ -81,6 +81,13 @@ pub enum HookState {
     Failed,
 }
 
+impl HookState {
+    /// Whether an attempt is still to come, or runs.
+    pub(crate) fn is_due(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
+}
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookAttempt {
@@ -131,7 +138,7 @@ pub struct HookRecord {
     pub state: HookState,
     /// All attempts that are over.
     pub attempts: Vec<HookAttempt>,
-    /// Those up to this number count no more: behind it somebody had the hook run anew.
+    /// Those up to this number count no more: behind it the hook was run anew on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anew_after: Option<u32>,
     /// The one that is not.
@@ -208,6 +215,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether it is not sealed yet, and may be.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self.state, RecordingState::Recording | RecordingState::Sealing)
+    }
+
     /// The largest picture, in pixels: width and height each over all of it.
     pub fn size(&self) -> Option<(u32, u32)> {
         let width = self.tracks.iter().filter_map(|track| track.width).max()?;

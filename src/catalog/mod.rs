@@ -1,17 +1,23 @@
 //! The recordings there are, as their manifests say (S4).
 //!
-//! [`files`] keeps the manifests beside the recordings of one folder; [`manifest`] is what each says, [`names`]
-//! what they are called, [`changes`] what onlookers are told once it is durable.
+//! [`store`] is what the others ask of a catalogue; [`files`] keeps one in the manifests of a [`folder`], beside the
+//! recordings. [`manifest`] is what each says, [`names`] what files are called, [`changes`] what subscribers are told.
 
-pub(crate) mod changes;
+mod changes;
+#[cfg(test)]
+mod contract;
 pub(crate) mod files;
+pub(crate) mod folder;
 pub(crate) mod manifest;
 pub(crate) mod names;
+mod store;
 
 pub use changes::{Change, What};
+pub use folder::Folder;
 pub use manifest::{
     HookAttempt, HookRecord, HookRunning, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState,
 };
+pub use store::{Catalog, Record, Revision};
 
 use crate::base::id::RecordingId;
 use std::io;
@@ -31,4 +37,13 @@ pub enum RecordingError {
     /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<RecordingError> for io::Error {
+    fn from(error: RecordingError) -> Self {
+        match error {
+            RecordingError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
 }

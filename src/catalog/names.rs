@@ -72,11 +72,11 @@ pub(crate) fn parts_of(file: &str) -> Option<(StreamName, Timestamp)> {
     Some((name.parse().ok()?, start.timestamp()))
 }
 
-/// The stream that a file of ours is of: what it tells itself, and only if it tells nothing what it is
-/// called, which may be what becomes of another stream's name.
-pub(crate) fn stream_of(file: &str, told: Option<&str>) -> Option<StreamName> {
-    let told = told.and_then(|told| told.parse().ok());
-    told.or_else(|| parts_of(file).map(|(named, _)| named))
+/// The stream that a file of ours is of: its title, and only without one what the file is called, which may be what
+/// becomes of another stream's name.
+pub(crate) fn stream_of(file: &str, title: Option<&str>) -> Option<StreamName> {
+    let title = title.and_then(|title| title.parse().ok());
+    title.or_else(|| parts_of(file).map(|(named, _)| named))
 }
 
 /// Whether a name can be a file in a folder and nothing else.

@@ -26,7 +26,7 @@ impl Again {
     /// The catalogue says what is wrong with this recording, until it is sealed. Resolves when it is time
     /// for another attempt; when the server stops, that is the last one. False if it was.
     pub async fn after(&mut self, shared: &Shared, id: &RecordingId, error: &impl Display) -> bool {
-        shared.catalog.fails(id, error.to_string());
+        shared.show_fault(id, error).await;
         self.pause(shared).await
     }
 

@@ -183,8 +183,7 @@ impl Writer {
         };
         let file = format!("{}.mp4", names::stem(&self.stream, started_at, &self.id));
         let manifest = Manifest { file, mime: "video/mp4".to_owned(), ..opening.manifest() };
-        let (shared, kept) = (self.shared.clone(), manifest.clone());
-        self.shared.disk.sync(move || shared.catalog.insert(kept)).await??;
+        self.shared.catalog.insert(manifest.clone()).await?;
         tracing::info!(id = %self.id, file = manifest.file, "recording");
         let (shared, name) = (self.shared.clone(), manifest.file.clone());
         let create = move || PartFile::create(&shared.config.dir, &name, shared.mode, shared.space.clone());
@@ -288,7 +287,7 @@ mod tests {
         let (recordings, _events) = Recordings::open(config, false, Tasks::new()).unwrap();
         let shared = &recordings.shared;
         let (progress, _) = watch::channel(Progress::Waiting);
-        let id = shared.catalog.new_id(jiff::Timestamp::now());
+        let id = shared.ids.next(jiff::Timestamp::now());
         let (writer, _sink) = Writer::new(shared.clone(), "due".parse().unwrap(), id, progress);
         let mut open = writer.create().await.unwrap();
         let due = open.synced;

@@ -5,14 +5,12 @@ use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
-use crate::catalog::files::Note;
 use crate::catalog::manifest::Manifest;
 use crate::disk::space::is_full;
 use crate::record::again::Again;
 use crate::record::file::is_changed;
-use crate::record::writer::{FileWriter, Opening};
+use crate::record::writer::{FileWriter, Note, Opening};
 use crate::record::{Event, Progress, Shared, recover};
-use futures_util::future::OptionFuture;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -74,8 +72,7 @@ impl Closing {
 
     /// Removes the manifest of a recording that holds nothing.
     pub async fn forget(&self, id: &RecordingId) {
-        let (catalog, id) = (self.shared.catalog.clone(), id.clone());
-        if let Ok(Err(error)) = self.shared.disk.sync(move || catalog.remove(&id)).await {
+        if let Err(error) = self.shared.catalog.remove(id).await {
             tracing::warn!(%error, "a manifest without a recording stays");
         }
     }
@@ -134,9 +131,9 @@ impl Closing {
                 Err(error) if is_changed(&error) => {
                     // The file is let go of, for the repair to take it.
                     drop(seal);
-                    let catalog = self.shared.catalog.clone();
-                    let noted = note.map(|note| self.shared.disk.sync(move || catalog.note(note)));
-                    let _ = OptionFuture::from(noted).await;
+                    if let Some(note) = note {
+                        self.shared.note(note).await;
+                    }
                     return self.repair(id, reason, error).await;
                 }
                 Err(error) => self.wait(id, error, &mut again).await?,
@@ -178,12 +175,12 @@ impl Closing {
     pub async fn keep(&self, sealed: Manifest) -> Result<Manifest, RecordingError> {
         let hook = self.shared.hook_state();
         let id = sealed.id.clone();
-        let write = move |manifest: &mut Manifest| {
-            *manifest = sealed;
+        let write = |manifest: &mut Manifest| {
+            manifest.clone_from(&sealed);
             manifest.hook.state = hook;
             Ok(())
         };
-        self.shared.catalog.update(&id, write, |_, _| Ok(())).await
+        self.shared.catalog.update(&id, write).await
     }
 
     /// Says what came of a recording's last file. If nothing did, the file before is the last.

@@ -3,9 +3,8 @@
 //! A cut is a rotation at the operator's word. Its place is the first frame that came after the word
 //! and can begin a file, so what is said first is in the old file, and nothing falls between the two.
 
-use crate::base::id::RecordingId;
+use crate::base::id::{RecordingId, RecordingIds};
 use crate::base::reason::EndReason;
-use crate::catalog::files::Catalog;
 use crate::live::Stopper;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -84,13 +83,13 @@ impl Files {
 pub(super) struct Control {
     pub files: Arc<Files>,
     pub stopper: Stopper,
-    pub catalog: Arc<Catalog>,
+    pub ids: Arc<RecordingIds>,
 }
 
 impl Control {
     /// From the next keyframe on a new file; if one is wished for already, that one.
     pub fn cut(&self, now: Instant) -> Begun {
-        self.files.cut(now, || self.catalog.new_id(jiff::Timestamp::now()))
+        self.files.cut(now, || self.ids.next(jiff::Timestamp::now()))
     }
 
     pub fn stop(&self, reason: EndReason, now: Instant) {

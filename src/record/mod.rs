@@ -39,13 +39,13 @@ pub use repair::{Done, RepairError, Repaired, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::error_code::ErrorCode;
-use crate::base::id::{RecordingId, StreamName};
+use crate::base::id::{RecordingId, RecordingIds, StreamName};
 use crate::base::metrics::Scrape;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
-use crate::catalog::files::Catalog;
-use crate::catalog::{Change, HookRecord, HookState, Manifest, RecordingError};
+use crate::catalog::files::FileCatalog;
+use crate::catalog::{Catalog, Change, Folder, HookState, Manifest, RecordingError, RecordingState};
 use crate::disk::space::Space;
 use crate::disk::worker::Disk;
 use crate::live::Stream;
@@ -55,6 +55,7 @@ use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
 use serde::Deserialize;
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use writer::Note;
 
 /// Section `record` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -167,7 +169,7 @@ impl Recording {
     }
 }
 
-/// What happens to recordings, for whoever runs hooks.
+/// What happens to recordings, for running hooks.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A file is sealed and its manifest, with the hook's job in it, is durable. Files of one stream
@@ -191,7 +193,11 @@ struct Shared {
     config: Config,
     mode: u32,
     hook_configured: bool,
-    catalog: Arc<Catalog>,
+    catalog: Arc<dyn Catalog>,
+    /// The manifests beside the recordings of this server.
+    files: FileCatalog,
+    folder: Folder,
+    ids: Arc<RecordingIds>,
     disk: Disk,
     space: Arc<Space>,
     events: mpsc::Sender<Event>,
@@ -210,6 +216,39 @@ impl Shared {
     fn active(self: &Arc<Self>) -> Active {
         self.active.send_modify(|active| *active += 1);
         Active(self.clone())
+    }
+
+    /// Writes what a recording under way has lost so far, for recovery to know: it costs the recording nothing if
+    /// that fails.
+    async fn note(&self, note: Note) {
+        let apply = |manifest: &mut Manifest| {
+            note.apply(manifest);
+            Ok(())
+        };
+        if let Err(error) = self.catalog.update(&note.id, apply).await {
+            tracing::warn!(%error, "a crash would lose what the recording has lost so far");
+        }
+    }
+
+    /// A recording that is over can't be sealed for now: it is shown with this error until it is.
+    async fn show_fault(&self, id: &RecordingId, error: &impl Display) {
+        let error = error.to_string();
+        let show = |manifest: &mut Manifest| {
+            if manifest.is_under_way() {
+                manifest.state = RecordingState::Sealing;
+                manifest.error = Some(error.clone());
+            }
+            Ok(())
+        };
+        if let Ok(Manifest { file, .. }) = self.catalog.update(id, show).await {
+            tracing::error!(%id, file, error, "it can't be sealed: that is tried again");
+        }
+    }
+
+    /// Recordings that are over and could not be sealed so far.
+    fn unsealed(&self) -> usize {
+        let sealing = |manifest: &Manifest| manifest.state == RecordingState::Sealing;
+        self.catalog.page(None, usize::MAX, &sealing).len()
     }
 
     /// What a sealed recording's manifest says of its hook.
@@ -248,9 +287,11 @@ impl Recordings {
         std::fs::create_dir_all(&dir).map_err(named)?;
         let disk = Disk::default();
         let space = Arc::new(Space::open(&dir, config.min_free));
-        let catalog = Catalog::load(&dir, mode, disk.clone(), space.clone()).map_err(named)?;
-        let catalog = Arc::new(catalog);
-        let leftovers = Mutex::new(recover::find(&dir, &catalog).map_err(named)?);
+        let folder = Folder::new(&dir, mode, space.clone());
+        let files = FileCatalog::load(folder.clone(), disk.clone()).map_err(named)?;
+        let newest = files.page(None, 1, &|_| true).into_iter().next();
+        let ids = Arc::new(RecordingIds::after(newest.map(|manifest| manifest.id)));
+        let leftovers = Mutex::new(recover::find(&dir, &files).map_err(named)?);
         let config = Config { dir, ..config };
         let (events, receiver) = mpsc::channel(EVENTS);
         let active = watch::Sender::new(0);
@@ -260,7 +301,10 @@ impl Recordings {
             config,
             mode,
             hook_configured,
-            catalog,
+            catalog: Arc::new(files.clone()),
+            files,
+            folder,
+            ids,
             disk,
             space,
             events,
@@ -280,8 +324,8 @@ impl Recordings {
 
     /// Repairs what the last run left unfinished (S3), beside everything else, and announces each file
     /// once it is whole. Until then it is listed as `recording`. Told to stop, it leaves the rest to
-    /// the next start. Call it once, when who listens to events has read [`Recordings::hooks_due`]:
-    /// what is repaired is both announced and due.
+    /// the next start. Call it once, when the receiver of events has read which hooks are due: what is repaired
+    /// is both announced and due.
     pub fn recover(&self) {
         let mut leftovers = self.shared.leftovers.lock();
         let leftovers = std::mem::take(&mut *leftovers);
@@ -311,12 +355,11 @@ impl Recordings {
 
     fn start_at(&self, stream: &Stream, joined: Option<Instant>) -> Result<Recording, RecordingError> {
         self.begins()?;
-        let id = self.shared.catalog.new_id(jiff::Timestamp::now());
+        let id = self.shared.ids.next(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let files = Files::new(id.clone());
         let recorder = Recorder::new(self.shared.clone(), stream, files.clone(), id.clone(), joined, sender);
-        let catalog = self.shared.catalog.clone();
-        let control = Some(Control { files, stopper: recorder.stopper(), catalog });
+        let control = Some(Control { files, stopper: recorder.stopper(), ids: self.shared.ids.clone() });
         let active = self.shared.active();
         let span = tracing::info_span!("recording", stream = %stream.name(), %id);
         let task = async move {
@@ -330,7 +373,7 @@ impl Recordings {
     /// Starts a recording of bytes that are kept as they come: an `.mp4`. They are put into the sink.
     pub fn start_bytes(&self, stream: &StreamName) -> Result<(Recording, ByteSink), RecordingError> {
         self.begins()?;
-        let id = self.shared.catalog.new_id(jiff::Timestamp::now());
+        let id = self.shared.ids.next(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
         let (writer, sink) = bytes::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
         let active = self.shared.active();
@@ -343,9 +386,19 @@ impl Recordings {
         Ok((Recording { id, progress, control: None }, sink))
     }
 
-    /// All recordings but the deleted ones, newest first.
+    /// The catalogue that the recordings are in.
+    pub fn catalog(&self) -> Arc<dyn Catalog> {
+        self.shared.catalog.clone()
+    }
+
+    /// The folder that their files are in.
+    pub fn folder(&self) -> Folder {
+        self.shared.folder.clone()
+    }
+
+    /// All recordings but the deleted ones, newest first. Blocking.
     pub fn list(&self) -> Vec<Manifest> {
-        self.shared.catalog.list()
+        self.page(None, usize::MAX, |_| true)
     }
 
     /// So many of those that are `wanted`, newest first, and older than `before`. Blocking: it looks whether
@@ -356,62 +409,42 @@ impl Recordings {
         limit: usize,
         wanted: impl Fn(&Manifest) -> bool,
     ) -> Vec<Manifest> {
-        self.shared.catalog.page(before, limit, wanted)
+        let wanted = |manifest: &Manifest| manifest.state != RecordingState::Deleted && wanted(manifest);
+        let found = self.shared.catalog.page(before, limit, &wanted);
+        found.into_iter().map(|manifest| self.shared.folder.look(manifest)).collect()
     }
 
     /// One recording; of a deleted one the manifest is left.
     pub fn get(&self, id: &RecordingId) -> Option<Manifest> {
-        self.shared.catalog.get(id)
+        let record = self.shared.catalog.get(id)?;
+        Some(self.shared.folder.look(record.manifest))
     }
 
     /// The recording whose file had this name once it was sealed, and the file's path. A file that
     /// was moved away still has its manifest here, with `file_present: false`.
     pub fn by_file(&self, file: &str) -> Option<(Manifest, PathBuf)> {
-        let manifest = self.shared.catalog.by_file(file)?;
+        let manifest = self.shared.folder.look(self.shared.catalog.by_file(file)?);
         let path = self.path(&manifest);
         Some((manifest, path))
     }
 
     /// The absolute path of a recording's file.
     pub fn path(&self, manifest: &Manifest) -> PathBuf {
-        self.shared.catalog.path(manifest)
+        self.shared.folder.path(manifest)
     }
 
-    /// The absolute path of its manifest.
-    pub fn manifest_path(&self, manifest: &Manifest) -> PathBuf {
-        self.shared.catalog.manifest_path(manifest)
-    }
-
-    /// What happens to recordings from now on, for whoever looks on.
+    /// What happens to recordings from now on.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.shared.catalog.changes()
     }
 
     /// Removes a recording's file; the manifest stays, saying `deleted`.
     pub async fn delete(&self, id: &RecordingId) -> Result<Manifest, RecordingError> {
-        let deleted = self.shared.catalog.delete(id).await?;
+        let deleted = self.shared.catalog.delete(id, |_| true).await?;
         // What begins goes by what was seen last, and there may be space again.
         let space = self.shared.space.clone();
         let _ = self.shared.disk.write(move || space.has_space()).await;
         Ok(deleted)
-    }
-
-    /// Changes what the manifest says of the hook, durably, and no other change in between.
-    pub async fn set_hook(
-        &self,
-        id: &RecordingId,
-        change: impl FnOnce(&mut HookRecord) + Send + 'static,
-    ) -> Result<Manifest, RecordingError> {
-        let change = |manifest: &mut Manifest| {
-            change(&mut manifest.hook);
-            Ok(())
-        };
-        self.shared.catalog.update(id, change, |_, _| Ok(())).await
-    }
-
-    /// Sealed recordings whose hook has not come to an end, oldest first: what the last run left.
-    pub fn hooks_due(&self) -> Vec<Manifest> {
-        self.shared.catalog.hooks_due()
     }
 
     /// The state of the folder, as of some seconds ago at most.
@@ -424,7 +457,7 @@ impl Recordings {
         let help = "Recordings under way, those being sealed too";
         scrape.gauge("recordings_open", help, *self.shared.active.borrow() as u64);
         let help = "Recordings that are over, and that the disk refuses to finish: that is tried again";
-        scrape.gauge("recordings_sealing", help, self.shared.catalog.unsealed() as u64);
+        scrape.gauge("recordings_sealing", help, self.shared.unsealed() as u64);
         self.shared.disk.gauges(scrape);
     }
 

@@ -210,9 +210,7 @@ impl Recorder {
         let (shared, manifest) = (self.shared.clone(), opening.manifest());
         let (done, written) = oneshot::channel();
         self.shared.tasks.spawn("manifest", async move {
-            let catalog = shared.catalog.clone();
-            let inserted = shared.disk.sync(move || catalog.insert(manifest)).await.flatten();
-            let _ = done.send(inserted);
+            let _ = done.send(shared.catalog.insert(manifest).await.map_err(io::Error::from));
         });
         self.files.begin(opening.id.clone());
         self.stage = Stage::Opening(opening, Some(written));
@@ -356,15 +354,13 @@ impl Recorder {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
         let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
-        let id = self.files.next(|| self.shared.catalog.new_id(self.anchor.wall_at(at)));
+        let id = self.files.next(|| self.shared.ids.next(self.anchor.wall_at(at)));
         let opening = self.opening(id, at, Some(old_id));
-        let (catalog, manifest) = (self.shared.catalog.clone(), opening.manifest());
-        self.shared.disk.sync(move || catalog.insert(manifest)).await??;
+        self.shared.catalog.insert(opening.manifest()).await?;
         let id = opening.id.clone();
         let created = self.create(opening, limit).await;
         let Ok(Some(writer)) = created else {
-            let catalog = self.shared.catalog.clone();
-            self.shared.disk.sync(move || catalog.remove(&id)).await??;
+            self.shared.catalog.remove(&id).await?;
             return created.map(|_| ());
         };
         self.queue.begin(writer.base());
@@ -410,23 +406,24 @@ impl Recorder {
         if !sync && note.is_none() {
             return Ok(());
         }
-        let (file, catalog, noting) = (writer.file(), self.shared.catalog.clone(), note.is_some());
-        writer.sync = self.shared.disk.try_sync(move || {
-            if sync {
-                file.sync_data()?;
-            }
-            if let Some(Err(error)) = note.map(|note| catalog.note(note)) {
-                tracing::warn!(%error, "a crash would lose what the recording has lost so far");
-            }
-            Ok(())
-        });
-        if writer.sync.is_some() {
-            writer.synced = now;
-        } else {
+        let file = writer.file();
+        let work = move || if sync { file.sync_data() } else { Ok(()) };
+        let Some(synced) = self.shared.disk.try_sync(work) else {
             // With all places taken the file stays due, and is asked for again at the next flush.
             writer.set_unsynced(sync);
-            writer.set_unnoted(noting);
-        }
+            writer.set_unnoted(note.is_some());
+            return Ok(());
+        };
+        let shared = self.shared.clone();
+        let sync = async move {
+            synced.await.map_err(io::Error::other).flatten()?;
+            if let Some(note) = note {
+                shared.note(note).await;
+            }
+            Ok(())
+        };
+        writer.sync = Some(self.shared.tasks.spawn("sync", sync.in_current_span()));
+        writer.synced = now;
         Ok(())
     }
 }

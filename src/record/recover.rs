@@ -12,13 +12,14 @@
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
-use crate::catalog::RecordingError;
-use crate::catalog::files::{Catalog, manifest_name};
+use crate::catalog::files::FileCatalog;
+use crate::catalog::folder::manifest_name;
 use crate::catalog::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };
 use crate::catalog::names;
 use crate::catalog::names::{PART, QUARANTINE};
+use crate::catalog::{Catalog, RecordingError};
 use crate::container::webm::{MAX_HEAD, Origin};
 use crate::disk::space::Space;
 use crate::disk::{move_away, sync_dir};
@@ -64,9 +65,10 @@ impl Leftover {
 }
 
 /// Looks through a folder that nothing is recorded in yet. Blocking.
-pub(super) fn find(dir: &Path, catalog: &Catalog) -> io::Result<Vec<Leftover>> {
+pub(super) fn find(dir: &Path, catalog: &FileCatalog) -> io::Result<Vec<Leftover>> {
+    let all = catalog.page(None, usize::MAX, &|_| true).into_iter().rev();
     let mut known: HashMap<String, Manifest> =
-        catalog.all().into_iter().map(|manifest| (manifest.file.clone(), manifest)).collect();
+        all.map(|manifest| (manifest.file.clone(), manifest)).collect();
     let (mut found, mut media) = (Vec::new(), Vec::new());
     let mut used = Used::of(known.values());
     let manifests = used.manifests.clone();
@@ -152,7 +154,7 @@ impl Used {
 
     /// Whether a file is one that somebody has given another name: its manifest goes along, and all that
     /// it says.
-    fn follow(&mut self, dir: &Path, catalog: &Catalog, file: &str) -> io::Result<bool> {
+    fn follow(&mut self, dir: &Path, catalog: &FileCatalog, file: &str) -> io::Result<bool> {
         let (path, free) = (dir.join(file), !self.manifests.contains(&manifest_name(file)));
         let Some(origin) = origin(&path).filter(|_| free) else { return Ok(false) };
         let Some(twin) = self.twin(&origin, fs::metadata(&path)?.len()) else { return Ok(false) };
@@ -254,7 +256,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut leftovers: Vec<Leftover>) {
                 Err(Failed::Repair(RepairError::Stopped)) => return,
                 Err(error) => {
                     metrics().recordings.repair_failed.inc();
-                    shared.catalog.fails(&id, error.to_string());
+                    shared.show_fault(&id, &error).await;
                     refused.push(leftover);
                 }
             }
@@ -291,7 +293,8 @@ pub(super) async fn changed(
     id: &RecordingId,
     reason: EndReason,
 ) -> Result<Option<Manifest>, Failed> {
-    let manifest = shared.catalog.raw(id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
+    let record = shared.catalog.get(id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
+    let manifest = record.manifest;
     let path = shared.config.dir.join(format!("{}{PART}", manifest.file));
     let mut leftover = Leftover { reason, ..Leftover::of(manifest, Some(path), None) };
     one(shared, &mut leftover, &shared.tasks.stop_token()).await
@@ -314,9 +317,8 @@ pub(super) enum Failed {
 impl From<Failed> for io::Error {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Io(error)
-            | Failed::Repair(RepairError::Io(error))
-            | Failed::Catalogue(RecordingError::Io(error)) => error,
+            Failed::Io(error) | Failed::Repair(RepairError::Io(error)) => error,
+            Failed::Catalogue(error) => error.into(),
             other => Self::other(other),
         }
     }
@@ -329,9 +331,8 @@ async fn one(
     stop: &CancellationToken,
 ) -> Result<Option<Manifest>, Failed> {
     if leftover.new {
-        let (catalog, dir) = (shared.catalog.clone(), shared.config.dir.clone());
-        let manifest = leftover.manifest.clone();
-        shared.disk.sync(move || adopt(&dir, &catalog, manifest)).await??;
+        let (files, manifest) = (shared.files.clone(), leftover.manifest.clone());
+        shared.disk.sync(move || files.adopt(manifest)).await??;
         leftover.new = false;
     }
     let Leftover { manifest, path, why_not, reason, .. } = &*leftover;
@@ -353,15 +354,6 @@ async fn one(
     };
     tracing::error!(%id, file = manifest.file, why = beyond, "can't be repaired: it goes to quarantine");
     quarantine(shared, &id, path.clone(), beyond, reason).await.map(|()| None)
-}
-
-/// Gives a file the manifest it lacks. One that could not be read is kept, in quarantine. Blocking.
-fn adopt(dir: &Path, catalog: &Catalog, manifest: Manifest) -> io::Result<()> {
-    let unread = manifest_name(&manifest.file);
-    if dir.join(&unread).exists() {
-        move_away(&dir.join(&unread), &dir.join(QUARANTINE), &unread)?;
-    }
-    catalog.adopt(manifest)
 }
 
 /// Makes a file whole, under its final name. Blocking.
@@ -414,13 +406,13 @@ async fn complete(
     reason: EndReason,
 ) -> Result<Manifest, Failed> {
     let hook = shared.hook_state();
-    let change = move |manifest: &mut Manifest| {
+    let change = |manifest: &mut Manifest| {
         describe(manifest, &repaired);
         manifest.end_reason = Some(reason);
         manifest.hook.state = hook;
         Ok(())
     };
-    Ok(shared.catalog.update(id, change, |_, _| Ok(())).await?)
+    Ok(shared.catalog.update(id, change).await?)
 }
 
 fn describe(manifest: &mut Manifest, repaired: &Repaired) {
@@ -461,6 +453,7 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     // As many as a recording lists at most.
     manifest.gaps.extend(repaired.holes.iter().filter_map(gap).take(1000));
     manifest.state = RecordingState::Sealed;
+    manifest.error = None;
     manifest.bytes = repaired.bytes;
     manifest.file_present = true;
 }
@@ -474,24 +467,25 @@ async fn quarantine(
     reason: EndReason,
 ) -> Result<(), Failed> {
     let bytes = path.as_ref().and_then(|path| fs::metadata(path).ok()).map(|meta| meta.len());
-    let change = move |manifest: &mut Manifest| {
+    let change = |manifest: &mut Manifest| {
         // An attempt that was cut off may have moved the file already.
         if bytes.is_some() || manifest.state != RecordingState::Quarantined {
             manifest.file_present = bytes.is_some();
             manifest.bytes = bytes.unwrap_or(0);
         }
         manifest.state = RecordingState::Quarantined;
+        manifest.error = None;
         manifest.end_reason.get_or_insert(reason);
         if !why.is_empty() {
-            manifest.reason = Some(why);
+            manifest.reason = Some(why.clone());
         }
         Ok(())
     };
+    let manifest = shared.catalog.update(id, change).await?;
     let dir = shared.config.dir.clone();
-    let away = move |_: &Catalog, before: &Manifest| match path.filter(|path| path.exists()) {
-        Some(path) => move_away(&path, &dir.join(QUARANTINE), &before.file),
+    let away = move || match path.filter(|path| path.exists()) {
+        Some(path) => move_away(&path, &dir.join(QUARANTINE), &manifest.file),
         None => sync_dir(&dir),
     };
-    shared.catalog.update(id, change, away).await?;
-    Ok(())
+    Ok(shared.disk.sync(away).await??)
 }

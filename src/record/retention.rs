@@ -12,7 +12,7 @@
 use crate::base::pattern::Pattern;
 use crate::base::units;
 use crate::catalog::RecordingError;
-use crate::catalog::files::manifests;
+use crate::catalog::folder::manifests;
 use crate::catalog::manifest::{HookState, Manifest, RecordingState};
 use crate::record::Recordings;
 use jiff::{SignedDuration, Timestamp};
@@ -346,19 +346,18 @@ impl Recordings {
     }
 
     async fn remove(&self, retention: &Retention, now: Timestamp) -> Vec<Removal> {
-        let catalog = self.shared.catalog.clone();
+        let recordings = self.clone();
         // Looking whether thousands of files are still there is no work for a thread of the network.
-        let listed = self.shared.disk.write(move || catalog.list()).await;
+        let listed = self.shared.disk.write(move || recordings.list()).await;
         let mut manifests = listed.unwrap_or_default();
         manifests.reverse();
         let mut removed = Vec::new();
         for due in retention.due(&manifests, now) {
             let removal = Removal::new(due);
             // Its hook may have been told to run again since.
-            let rules = retention.clone();
-            let still = move |manifest: &Manifest| rules.may_go(manifest);
+            let still = |manifest: &Manifest| retention.may_go(manifest);
             let Manifest { id, stream, file, bytes, .. } = &removal.manifest;
-            match self.shared.catalog.delete_if(id, still).await {
+            match self.shared.catalog.delete(id, still).await {
                 Ok(_) => {
                     tracing::info!(%id, %stream, file, bytes, why = removal.why, "removed by retention");
                     removed.push(removal);

@@ -3,7 +3,6 @@
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
-use crate::catalog::files::Note;
 use crate::catalog::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };
@@ -52,6 +51,24 @@ pub(super) struct FileWriter {
     space: Arc<Space>,
     /// When the free space was looked at last.
     looked: Instant,
+}
+
+/// What a recording under way has lost so far.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub id: RecordingId,
+    /// Packets of each track that never came.
+    lost: Vec<u64>,
+    gaps: Vec<ManifestGap>,
+}
+
+impl Note {
+    pub fn apply(&self, manifest: &mut Manifest) {
+        for (track, lost) in manifest.tracks.iter_mut().zip(&self.lost) {
+            track.lost = *lost;
+        }
+        manifest.gaps.clone_from(&self.gaps);
+    }
 }
 
 /// Why and where a file begins.

@@ -62,7 +62,7 @@ impl Recorder {
             tracing::error!(%error, "writing failed: the recording goes on in a new file");
         }
         self.seal_beside(old, end);
-        let id = self.files.next(|| self.shared.catalog.new_id(self.anchor.wall_at(now)));
+        let id = self.files.next(|| self.shared.ids.next(self.anchor.wall_at(now)));
         self.stage = Stage::Waiting(id);
         if let Some(at) = self.queue.oldest() {
             self.begin(at);

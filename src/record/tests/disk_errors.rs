@@ -279,8 +279,11 @@ async fn inner_not_a_byte() {
     let before = reserve();
     for attempts in 1..=10 {
         for manifest in &manifests {
-            let noted =
-                bench.recordings.set_hook(&manifest.id, move |noted| *noted = hook(attempts)).await.unwrap();
+            let note = |manifest: &mut Manifest| {
+                manifest.hook = hook(attempts);
+                Ok(())
+            };
+            let noted = bench.recordings.catalog().update(&manifest.id, note).await.unwrap();
             assert_eq!(on_disk(&bench.dir, manifest), noted);
         }
     }

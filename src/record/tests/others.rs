@@ -31,7 +31,11 @@ async fn a_renamed_file_stays_the_recording_it_was_and_its_copy_is_another() {
     let sound = audio(0, 1.0, Duration::ZERO);
     let one = before.record("ann", &[OPUS], &mixed(&[&sound])).await;
     let two = before.record("bob", &[OPUS], &mixed(&[&sound])).await;
-    let done = before.recordings.set_hook(&one.id, |hook| hook.state = HookState::Done).await.unwrap();
+    let done = |manifest: &mut Manifest| {
+        manifest.hook.state = HookState::Done;
+        Ok(())
+    };
+    let done = before.recordings.catalog().update(&one.id, done).await.unwrap();
     drop(before);
     let copy = format!("copy of {}", two.file);
     fs::rename(dir.path().join(&one.file), dir.path().join("bob.webm")).unwrap();

@@ -184,7 +184,7 @@ async fn a_part_cut_anywhere_is_sealed_at_the_next_start_and_its_hook_is_queued(
     drop(recordings);
     let before = names(dir.path());
     let (recordings, _events) = open(dir.path());
-    assert_eq!(recordings.hooks_due().len(), sealed);
+    assert_eq!(recordings.catalog().hooks_due().len(), sealed);
     recordings.recover();
     assert_eq!(names(dir.path()).len(), before.len());
 }
