@@ -2,17 +2,16 @@
 //! order, with the reasons.
 //!
 //! Start: the folder's lock → recordings → hooks (with what the last run left) → repair of unfinished recordings → media →
-//! HTTP → ready. Each step may rely on those before it, and nobody is served before all are there. Only
+//! HTTP → ready. Each step may rely on those before it, and no request is served before all are there. Only
 //! the repair goes on beside the rest, since many gigabytes take their time; its files are known before
 //! the first new one is created. So do the hooks: what the last server's left running is ended first.
 //!
-//! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. Whoever waits for a
-//! recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`
+//! Stop: not ready → publishers end → recorders seal → hooks drain → HTTP ends. A client that
+//! waits for a recording's fate on a socket still hears of it; what does not end in `server.shutdown_grace`
 //! stays in the manifests.
 
 mod check;
 mod files;
-mod hooks;
 mod repair;
 mod replay;
 mod retention;
@@ -30,6 +29,7 @@ use crate::base::heartbeat::{self, Heartbeat};
 use crate::base::tasks::Tasks;
 use crate::catalog::RecordingError;
 use crate::config::Config;
+use crate::hook::{Hooks, ReplayError, Script};
 use crate::http::api::feed::Feed;
 use crate::http::api::ops::Diagnostics;
 use crate::http::gate::forwarded::Site;
@@ -37,15 +37,14 @@ use crate::http::gate::same_origin::Guard;
 use crate::http::listen::tls::Tls;
 use crate::http::pages::assets::Assets;
 use crate::http::publish::signal::Timing;
-use crate::http::state::{Sockets, State, connections};
+use crate::http::state::{Replay, Sockets, State, connections};
 use crate::http::watch::live::ViewerLimits;
 use crate::http::{self, Doors};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::webrtc::WebRtc;
 use crate::publish::registry::Publications;
-use crate::record::{FolderLock, Held, LockError, Recordings};
-use hooks::Hooks;
+use crate::record::{Event, FolderLock, Held, LockError, Recordings};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -55,16 +54,17 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// How long tasks that have nothing left to do may take to notice.
-const FAREWELL: Duration = Duration::from_secs(2);
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// HTTP gives its own connections 5 s.
 const HTTP_END: Duration = Duration::from_secs(10);
-/// How long work on files may go on that nobody waits for any more: all recordings are sealed by then.
+/// How long work on files may go on that nothing waits for any more: all recordings are sealed by then.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-/// The same for who ends at once: long enough for tasks to be dropped, which takes milliseconds.
+/// The same at an end at once: long enough for tasks to be dropped, which takes milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Where `--dev` reads the pages, below the working directory.
 const PAGES: &str = "www";
@@ -84,10 +84,10 @@ pub enum Error {
     /// The recordings' folder.
     #[error("can't use {0} (record.dir): {1}")]
     Records(PathBuf, #[source] RecordingError),
-    /// Somebody else uses the recordings' folder.
+    /// Another process uses the recordings' folder.
     #[error(transparent)]
     Held(#[from] Held),
-    /// A part ended that must not, before anybody said so.
+    /// A task ended that must not, before the server was told to stop.
     #[error("{0} ended by itself, which is a fault of onrecord: the log says why; the recordings are sealed")]
     Broken(&'static str),
     /// What the guard can't use.
@@ -121,8 +121,8 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 }
 
 /// Leaves a runtime. Tasks are dropped, and hooks with them. Work on files that still goes on has
-/// [`LAST_WRITES`] after an end in order, and [`AT_ONCE`] after any other: a long repair or a disk that hangs must keep neither who said "at once" nor the reason of
-/// a start that failed. What is cut off there is what a crash cuts off, and the next start goes on with it.
+/// [`LAST_WRITES`] after an end in order, and [`AT_ONCE`] after any other: a long repair or a disk that hangs must keep back neither an end "at once" nor the reason of a start that
+/// failed. What is cut off there is what a crash cuts off, and the next start goes on with it.
 fn leave(runtime: Runtime, in_order: bool) {
     runtime.shutdown_timeout(if in_order { LAST_WRITES } else { AT_ONCE });
 }
@@ -143,7 +143,7 @@ async fn run(config: Config, dev: bool) -> Result<Ended, Error> {
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
-        part = server.vitals.ended() => {
+        part = server.critical.ended() => {
             error!(part, "a part ended that must not: stopping, for who supervises the server to start it again");
             broken = Some(part);
         }
@@ -167,8 +167,8 @@ async fn lock(dir: &Path) -> Result<FolderLock, Error> {
     })
 }
 
-/// What the operator is told, from all over the server.
-fn inside(
+/// What the operator is shown, from all over the server.
+fn diagnostics(
     webrtc: &WebRtc,
     publications: &Publications,
     recordings: &Recordings,
@@ -177,32 +177,52 @@ fn inside(
 ) -> Diagnostics {
     let runtime = Heartbeat::new("runtime");
     tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
-    let mut inside =
+    let mut diagnostics =
         Diagnostics { heartbeats: vec![webrtc.heartbeat().clone(), runtime], ..Diagnostics::default() };
     let (publications, recordings) = (publications.clone(), recordings.clone());
-    inside.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
-    inside.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
-    if let Some(queue) = hooks.map(Hooks::queue) {
-        let full = queue.clone();
-        inside.hooks_full = Some(Box::new(move || full.is_full()));
-        inside.owners.push(Box::new(move |scrape| queue.gauges(scrape)));
+    diagnostics.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
+    diagnostics.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
+    if let Some(hooks) = hooks.cloned() {
+        let full = hooks.clone();
+        diagnostics.hooks_full = Some(Box::new(move || full.is_full()));
+        diagnostics.owners.push(Box::new(move |scrape| hooks.gauges(scrape)));
     }
-    inside
+    diagnostics
 }
 
-async fn doors(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
-    let listen = async |key, address: String| {
+fn start_hooks(
+    config: &Config,
+    script: PathBuf,
+    recordings: &Recordings,
+    sealed: mpsc::Receiver<Event>,
+    tasks: &Tasks,
+    critical: &CriticalTasks,
+) -> Hooks {
+    let (script, catalog, folder) = (Script::new(script), recordings.catalog(), recordings.folder());
+    Hooks::start(&config.hooks, script, catalog, folder, sealed, tasks, critical)
+}
+
+/// What the routes call to run a hook again.
+fn replay_by(hooks: Option<Hooks>) -> Replay {
+    Arc::new(move |id| {
+        let hooks = hooks.clone();
+        Box::pin(async move { hooks.ok_or(ReplayError::NoHook)?.replay(&id).await })
+    })
+}
+
+async fn listen(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
+    let bind = async |key, address: String| {
         TcpListener::bind(&address).await.map_err(|error| Error::Bind(key, address, error))
     };
-    let main = listen("server.bind", config.server.bind.to_string()).await?;
+    let main = bind("server.bind", config.server.bind.to_string()).await?;
     let redirect = match config.server.tls.redirect_bind.as_str() {
         "" => None,
-        address => Some(listen("server.tls.redirect_bind", address.to_owned()).await?),
+        address => Some(bind("server.tls.redirect_bind", address.to_owned()).await?),
     };
     Ok(Doors { main, tls, redirect })
 }
 
-/// Says in the log and to people that the server is there, where, and for whom.
+/// Says in the log and on the standard output that the server is there, where, and for whom.
 fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
     info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
     if config.auth.mode == auth::Mode::Open {
@@ -223,7 +243,7 @@ fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
 /// The running server.
 struct Server {
     grace: Duration,
-    vitals: CriticalTasks,
+    critical: CriticalTasks,
     ready: Arc<AtomicBool>,
     webrtc: WebRtc,
     recordings: Recordings,
@@ -238,17 +258,19 @@ struct Server {
 }
 
 impl Server {
+    /// All steps in one function, since their order is what counts.
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
         let limits = files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
-        let vitals = CriticalTasks::default();
+        let critical = CriticalTasks::default();
         let dir = config.record.dir.clone();
         let mut lock = lock(&dir).await?;
         let tls = Tls::open(&config.server, &dir).map_err(Error::Tls)?;
         let hook = config.hook_script.clone();
         let (recordings, events) = Recordings::open(config.record.clone(), hook.is_some(), ingest.clone())
             .map_err(|error| Error::Records(dir, error))?;
-        let hooks = Hooks::start(&config.hooks, hook, &recordings, events, &hook_tasks, &vitals);
+        let start = |script| start_hooks(&config, script, &recordings, events, &hook_tasks, &critical);
+        let hooks = hook.map(start);
 
         let grace = config.record.reconnect_grace;
         let publications = Publications::new(recordings.clone(), ingest.clone(), grace, &limits);
@@ -259,15 +281,15 @@ impl Server {
         recordings.keep_to(config.retention.clone());
         let mjpeg = Mjpeg::new(config.mjpeg.clone(), publications.clone(), ingest.clone());
         let chunks = Chunks::new(publications.clone(), ingest.clone(), config.chunks.clone());
-        let (settings, engine) = (config.webrtc.clone(), vitals.part("the media engine"));
+        let (settings, engine) = (config.webrtc.clone(), critical.part("the media engine"));
         let webrtc = WebRtc::start(settings, config.is_local(), publications.clone(), engine)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
-        let doors = doors(&config, tls).await?;
+        let doors = listen(&config, tls).await?;
         let bound = doors.main.local_addr()?;
         lock.serves(bound, doors.tls.is_some(), config.server.base());
         let (ready, http_stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
-        let inside = inside(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
+        let diagnostics = diagnostics(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
         let state = State {
             ingest: Arc::new(webrtc.clone()),
             chunks,
@@ -276,17 +298,17 @@ impl Server {
             site: Site::new(&config.server),
             guard: Guard::new(&config.server, &config.auth).map_err(Error::Guard)?,
             auth: Auth::open(config.auth.clone(), &config.record.dir).map_err(Error::Guard)?,
-            replay: hooks::replayer(&recordings, hooks.as_ref().map(Hooks::queue)),
+            replay: replay_by(hooks.clone()),
             assets: if dev { Assets::Dev(PAGES.into()) } else { Assets::Embedded },
             ready: ready.clone(),
             connections: connections(&limits),
             requests: connections(&limits),
             sockets,
             viewers: ViewerLimits::new(&limits, config.live.cache),
-            inside,
+            inside: diagnostics,
             feed,
         };
-        let (stop, alive) = (http_stop.clone(), vitals.part("HTTP"));
+        let (stop, alive) = (http_stop.clone(), critical.part("HTTP"));
         http_tasks.spawn("http", async move {
             let _alive = alive;
             if let Err(error) = http::serve(doors, Arc::new(state), stop).await {
@@ -298,7 +320,7 @@ impl Server {
         announce(&config, bound, &webrtc);
         Ok(Self {
             grace: config.server.shutdown_grace,
-            vitals,
+            critical,
             ready,
             webrtc,
             recordings,
@@ -320,8 +342,8 @@ impl Server {
         if let Some(hooks) = &self.hooks {
             hooks.drain(self.grace).await;
         }
-        self.ingest.stop(FAREWELL).await;
-        self.hook_tasks.stop(FAREWELL).await;
+        self.ingest.stop(STOP_LIMIT).await;
+        self.hook_tasks.stop(STOP_LIMIT).await;
         self.http_stop.cancel();
         self.http_tasks.stop(HTTP_END).await;
     }

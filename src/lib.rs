@@ -33,7 +33,9 @@
 //! - A datagram: [`webrtc`] (`engine` reads the `socket`, `route` finds the session, `session` decrypts, `sources`
 //!   picks what is recorded) → [`rtp`] (`reorder`, `codec`, `sync`) → [`publish`] (`publication`, `timeline`) →
 //!   [`live`] (`stream`, `tap`) → [`record`] (`recorder`, `interleave`, `writer`, `file`, `close`) → [`catalog`] →
-//!   [`app`] (`hooks`) → [`hook`] (`queue`, `attempt`, `process`).
+//!   [`hook`] (`hooks`, `queue`, `worker`, `attempt`, `process`).
+//! - Where a shared catalogue or job queue would go: the traits `catalog::Catalog` (`store`) and `hook::jobs::Jobs`, each
+//!   with a `contract` that every implementation is tested by.
 //! - A chunk: `http/publish/chunks` → `ingest/chunks` (`protocol`, `task`, `demux`, `clock`) → [`publish`].
 //! - A JPEG: `http/publish/upload` → `ingest/mjpeg` → [`publish`].
 //! - A signalling message: `http/publish/signal` → `ingest/webrtc` → [`webrtc`].

@@ -11,13 +11,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("disk", &["base"]),
     ("auth", &["base", "disk"]),
     ("catalog", &["base", "media", "disk"]),
-    ("hook", &["base"]),
+    ("hook", &["base", "catalog"]),
     ("live", &["base", "media", "container"]),
     ("record", &["base", "media", "container", "disk", "catalog", "live"]),
     ("publish", &["base", "media", "container", "catalog", "live", "record"]),
     ("webrtc", &["base", "media", "rtp"]),
     ("ingest", &["base", "media", "container", "live", "record", "publish", "webrtc"]),
-    ("http", &["base", "disk", "auth", "media", "catalog", "live", "record", "publish", "webrtc", "ingest"]),
+    (
+        "http",
+        &[
+            "base", "disk", "auth", "media", "catalog", "live", "hook", "record", "publish", "webrtc",
+            "ingest",
+        ],
+    ),
     ("config", &["base", "auth", "live", "hook", "record", "publish", "webrtc", "ingest", "http"]),
     ("fuzzing", &["base", "media", "container", "webrtc", "ingest", "http"]),
     (

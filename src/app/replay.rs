@@ -1,13 +1,12 @@
 //! `onrecord hook replay`: by the server that runs, or here and now if none does.
 
-use crate::app::hooks::{self, Notes};
 use crate::app::{Error, lock};
 use crate::auth::{Auth, Grant};
 use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
 use crate::catalog::{HookState, Manifest, RecordingState};
 use crate::config::Config;
-use crate::hook::{self, Job, Script, State};
+use crate::hook::{Once, Script, run_once};
 use crate::http;
 use crate::record::{Held, Recordings};
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +19,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A server answers when the manifest is written.
@@ -29,10 +27,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const SESSION: SignedDuration = SignedDuration::from_mins(10);
 /// A manifest with ten attempts' output is far smaller.
 const ANSWER_MAX: usize = 1 << 20;
-/// Updates of one attempt; more than there are.
-const UPDATES: usize = 8;
-/// How long the last word may take into the manifest.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Runs the hooks of recordings again; returns whether all went well. If a server works in the folder it
 /// is asked to, and that it will is well. Else they run here, one after the other, once each, with their
@@ -82,13 +76,13 @@ async fn ask(config: &Config, held: &Held, ids: &[String]) -> bool {
 struct Running {
     url: String,
     client: Client,
-    /// A session as who may do everything; empty if nobody is asked.
+    /// A session with every permission; empty where the server asks for none.
     session: String,
 }
 
 impl Running {
     fn of(config: &Config, held: &Held) -> Result<Self, String> {
-        // Another replay, or a server that is only starting. What listens on `server.bind` then may be anybody.
+        // Another replay, or a server that is only starting. What listens on `server.bind` then may be any program.
         let http = held.http.ok_or_else(|| held.to_string())?;
         let scheme = if held.tls { "https" } else { "http" };
         let url = format!("{scheme}://{}{}", reachable(http), held.base);
@@ -104,7 +98,7 @@ impl Running {
         Ok(Self { url, client, session: session(config)? })
     }
 
-    /// Asks for one; the inner error is the server's own word.
+    /// Asks for one; the inner error is the server's own.
     async fn replay(&self, id: &str) -> Result<Result<(), String>, String> {
         if id.parse::<RecordingId>().is_err() {
             return Ok(Err(unknown(id)));
@@ -135,7 +129,7 @@ impl Running {
     }
 }
 
-/// Whoever can read the server's key owns the recordings anyway, and may run their hooks: signs a session
+/// A user who can read the server's key owns the recordings anyway, and may run their hooks: signs a session
 /// with the key and under the settings that the server has.
 fn session(config: &Config) -> Result<String, String> {
     let auth = Auth::open(config.auth.clone(), &config.record.dir).map_err(|problems| problems.join("; "))?;
@@ -222,7 +216,6 @@ fn runnable(
     }
 }
 
-/// One attempt, with its place in the manifest.
 async fn run(
     config: &Config,
     recordings: &Recordings,
@@ -230,30 +223,25 @@ async fn run(
     script: PathBuf,
     halt: &CancellationToken,
 ) -> Result<String, String> {
-    let unfinished = hooks::unfinished(manifest, &hooks::scan().await);
-    let job = Job { unfinished, ..hooks::job(recordings, manifest) };
-    let (updates, noted) = mpsc::channel(UPDATES);
-    let tasks = Tasks::new();
-    tasks.spawn("hook notes", Notes::new(recordings).keep(noted));
-    let state = hook::run_once(&config.hooks, Script::new(script), job, updates, halt).await;
-    let written = tasks.drain(FAREWELL).await;
-    let now = recordings.get(&manifest.id).map(|manifest| manifest.hook);
-    let saved = written && now.as_ref().is_some_and(|hook| hook.state != HookState::Running);
-    let last = now.and_then(|hook| hook.attempts.last().cloned());
+    let (script, catalog, folder) = (Script::new(script), recordings.catalog(), recordings.folder());
+    let once = run_once(&config.hooks, script, catalog, &folder, manifest, halt).await;
+    let last = recordings.get(&manifest.id).and_then(|manifest| manifest.hook.attempts.last().cloned());
     let how = last.map_or_else(String::new, |last| match (last.error, last.exit) {
         (Some(error), _) => format!(": {error}"),
         (None, Some(code)) => format!(": exit code {code}"),
         (None, None) => String::new(),
     });
-    match state {
-        None if halt.is_cancelled() => Err("interrupted before the hook was started".to_owned()),
-        None => Err("processes of an earlier attempt can't be ended: end them, then try again".to_owned()),
-        Some(_) if !saved => {
+    match once {
+        Once::NotBegun if halt.is_cancelled() => Err("interrupted before the hook was started".to_owned()),
+        Once::NotBegun => {
+            Err("processes of an earlier attempt can't be ended: end them, then try again".to_owned())
+        }
+        Once::NotNoted => {
             Err("the hook has run, but its manifest can't be written: it runs again when the server starts"
                 .to_owned())
         }
-        Some(State::Done) => Ok("the hook has run".to_owned()),
-        Some(State::Queued) => Err(format!("the hook was interrupted{how}")),
-        Some(_) => Err(format!("the hook failed{how}")),
+        Once::Ran(HookState::Done) => Ok("the hook has run".to_owned()),
+        Once::Ran(HookState::Queued) => Err(format!("the hook was interrupted{how}")),
+        Once::Ran(_) => Err(format!("the hook failed{how}")),
     }
 }

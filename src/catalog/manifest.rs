@@ -131,6 +131,13 @@ pub struct HookRunning {
     pub process_born: Option<String>,
 }
 
+impl HookRunning {
+    /// One whose script is not started yet.
+    pub(crate) fn new(n: u32, at: Timestamp) -> Self {
+        Self { n, at, process_group: None, process_born: None }
+    }
+}
+
 /// What the manifest says of the hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookRecord {
@@ -156,6 +163,11 @@ impl HookRecord {
     pub fn begin_anew(&mut self) {
         self.state = HookState::Queued;
         self.anew_after = self.attempts.last().map(|attempt| attempt.n);
+    }
+
+    /// The number of the last attempt that is over; 0 without one.
+    pub(crate) fn last_attempt(&self) -> u32 {
+        self.attempts.last().map_or(0, |attempt| attempt.n)
     }
 
     /// Those that count: how many failed, or a server died in them, and how many were cut off by a stop.

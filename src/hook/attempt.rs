@@ -1,13 +1,17 @@
 //! One attempt, step by step: what the last one left is ended, the manifest says `running`, the script
 //! runs, the manifest says how it went. Each step is written down before the next.
 
+use super::jobs::{Entry, Job, Next};
+use super::notes::{Notes, Step, Update};
 use super::orphans::{self, Traces};
 use super::process::{self, Limits, Verdict};
-use super::schedule::Entry;
-use super::{Attempt, Config, Job, Running, Script, State, Stdin, Update, Written};
+use super::{Config, Script, Stdin};
 use crate::base::metrics::metrics;
+use crate::base::tasks::Tasks;
+use crate::catalog::{Catalog, Folder, HookAttempt, HookState, Manifest, Record};
 use jiff::Timestamp;
 use rand::RngExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -19,6 +23,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// When survivors that can't be ended are looked at again.
 const STUCK_PAUSE: Duration = Duration::from_secs(30);
+
+/// Steps of one attempt; more than there are.
+const STEPS: usize = 8;
+/// How long the last step of an attempt by itself may take into the manifest.
+const LAST_STEP: Duration = Duration::from_secs(10);
 
 /// The end of an attempt that a server died in.
 const DIED: &str = "the server ended while it ran";
@@ -57,72 +66,66 @@ impl Context {
         }
     }
 
-    /// Has a step written down before the next one; what comes back tells when that is durable.
-    async fn tell(&self, entry: &Entry, step: Step) -> oneshot::Receiver<()> {
+    /// Has a step written down before the next one; what comes back resolves when that is durable.
+    async fn send(&self, entry: &Entry, step: Step) -> oneshot::Receiver<()> {
         let (written, done) = oneshot::channel();
-        let Step { state, attempt, running } = step;
-        let update = Update { id: entry.job.id.clone(), state, attempt, running, written: Written(written) };
-        // Nobody reads updates any more: the server is about to end.
+        let update = Update { id: entry.job.id.clone(), step, written };
+        // Updates that are not read any more are those of a server that is about to end.
         let _ = self.updates.send(update).await;
         done
     }
 
     /// The same for a step that has to be durable before the next one is taken.
     async fn note(&self, entry: &Entry, step: Step) {
-        let wait = async { self.tell(entry, step).await.await };
+        let wait = async { self.send(entry, step).await.await };
         if !matches!(timeout(WRITE_LIMIT, wait).await, Ok(Ok(()))) {
             tracing::warn!("the hook goes on, though its manifest can't be written now");
         }
     }
 }
 
-/// What the manifest is to say.
-struct Step {
-    state: State,
-    attempt: Option<Attempt>,
-    running: Option<Running>,
+/// How an attempt that was asked for by itself has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// It could not begin: processes of an earlier attempt can't be ended.
+    NotBegun,
+    /// It has run, but its manifest still says that it does: it could not be written.
+    NotNoted,
+    /// It has run, and its manifest says how it went.
+    Ran(HookState),
 }
 
-impl Step {
-    fn running(n: u32, at: Timestamp, process: Option<super::Process>) -> Self {
-        Self { state: State::Running, attempt: None, running: Some(Running { n, at, process }) }
-    }
-
-    fn over(state: State, attempt: Option<Attempt>) -> Self {
-        Self { state, attempt, running: None }
-    }
-}
-
-/// What becomes of a job after an attempt.
-pub(super) enum Next {
-    Over,
-    /// As another attempt.
-    Retry(Duration),
-    /// As the same attempt, which could not begin yet.
-    Later(Duration),
-}
-
-/// Runs one attempt of a job, and no further ones, with its output on the standard output as it comes;
-/// `None` if it could not begin: processes of an earlier attempt can't be ended. Updates come as from a
-/// queue, and end with it. Cancelling `halt` ends it as stopping the server does.
+/// Runs one attempt of a recording's hook, and no further ones, with its output on the standard output as it comes.
+/// Cancelling `halt` ends it as stopping the server does.
 ///
-/// The caller sees to it that nobody else runs hooks of the same folder.
+/// The caller sees to it that no other process runs hooks of the same folder.
 pub async fn run_once(
     config: &Config,
     script: Script,
-    job: Job,
-    updates: mpsc::Sender<Update>,
+    catalog: Arc<dyn Catalog>,
+    folder: &Folder,
+    manifest: &Manifest,
     halt: &CancellationToken,
-) -> Option<State> {
+) -> Once {
+    let (updates, received) = mpsc::channel(STEPS);
+    let tasks = Tasks::new();
+    tasks.spawn("hook notes", Notes::new(catalog.clone()).keep(received));
     let mut context = Context::new(config, script, updates, process::to_terminal);
     context.halt = halt.clone();
-    let mut entry = Entry::replayed(job, 1, None);
-    match steps(&context, &mut entry).await {
-        Some((attempt, state, _)) => {
-            context.tell(&entry, Step::over(state, Some(attempt))).await;
-            Some(state)
-        }
-        None => None,
+    let job = Job { replayed: true, ..Job::left(manifest, folder, &orphans::scan().await) };
+    let mut entry = Entry::new(job, 1);
+    let run = steps(&context, &mut entry).await;
+    let state = run.as_ref().map(|(_, state, _)| *state);
+    if let Some((attempt, state, _)) = run {
+        context.send(&entry, Step::over(state, Some(attempt))).await;
+    }
+    drop(context);
+    let written = tasks.drain(LAST_STEP).await;
+    let is_noted = |record: Record| record.manifest.hook.state != HookState::Running;
+    match state {
+        None => Once::NotBegun,
+        Some(state) if written && catalog.get(&manifest.id).is_some_and(is_noted) => Once::Ran(state),
+        Some(_) => Once::NotNoted,
     }
 }
 
@@ -132,51 +135,51 @@ pub(super) async fn attempt(context: &Context, entry: &mut Entry) -> Next {
         return if context.halt.is_cancelled() { Next::Over } else { Next::Later(STUCK_PAUSE) };
     };
     report(&attempt, state, &next);
-    context.tell(entry, Step::over(state, Some(attempt))).await;
+    context.send(entry, Step::over(state, Some(attempt))).await;
     next
 }
 
 /// Up to the script's end; `None` if it was not started.
-async fn steps(context: &Context, entry: &mut Entry) -> Option<(Attempt, State, Next)> {
+async fn steps(context: &Context, entry: &mut Entry) -> Option<(HookAttempt, HookState, Next)> {
     tokio::select! {
         begun = begin(context, entry) => match begun {
             Begun::Ready => {}
             Begun::Stuck => return None,
             Begun::GivenUp(attempt) => {
                 metrics().hooks.failed.inc();
-                return Some((attempt, State::Failed, Next::Over));
+                return Some((attempt, HookState::Failed, Next::Over));
             }
         },
         // What is written meanwhile says the same after the next start.
         () = context.halt.cancelled() => return None,
     }
     let (n, at) = (entry.n, Timestamp::now());
-    context.note(entry, Step::running(n, at, None)).await;
+    context.note(entry, Step::begin(n, at)).await;
     if context.halt.is_cancelled() {
-        context.tell(entry, Step::over(State::Queued, None)).await;
+        context.send(entry, Step::over(HookState::Queued, None)).await;
         return None;
     }
-    let told = &*entry;
+    let running = &*entry;
     let started = |process| async move {
-        context.tell(told, Step::running(n, at, Some(process))).await;
+        context.send(running, Step::running(process)).await;
     };
     let (script, stdin, limits) = (&context.script, context.stdin, context.limits);
     let run = process::Run { script, stdin, limits, job: &entry.job, n, at };
     let (attempt, verdict) = process::run(run, context.sink, &context.halt, started).await;
     count(&attempt, &verdict);
     let (state, next) = match verdict {
-        Verdict::Success => (State::Done, Next::Over),
-        Verdict::Interrupted if !entry.stops_count || n < entry.last => (State::Queued, Next::Over),
+        Verdict::Success => (HookState::Done, Next::Over),
+        Verdict::Interrupted if !entry.stops_count || n < entry.last => (HookState::Queued, Next::Over),
         _ if n >= entry.last => {
             metrics().hooks.failed.inc();
-            (State::Failed, Next::Over)
+            (HookState::Failed, Next::Over)
         }
-        _ => (State::Queued, Next::Retry(pause(context.backoff, entry.failures))),
+        _ => (HookState::Queued, Next::Retry(pause(context.backoff, entry.failures))),
     };
     Some((attempt, state, next))
 }
 
-fn count(attempt: &Attempt, verdict: &Verdict) {
+fn count(attempt: &HookAttempt, verdict: &Verdict) {
     let hooks = &metrics().hooks;
     hooks.attempts.inc([match verdict {
         Verdict::Success => "success",
@@ -193,15 +196,14 @@ enum Begun {
     /// Processes of an earlier one.
     Stuck,
     /// The attempt that the last server died in was the last there is.
-    GivenUp(Attempt),
+    GivenUp(HookAttempt),
 }
 
 /// Ends what an attempt left that the last server died in, and notes that attempt's end.
 async fn begin(context: &Context, entry: &mut Entry) -> Begun {
     let Some(unfinished) = &entry.unfinished else { return Begun::Ready };
-    let noted = unfinished.process.clone();
     let from = entry.job.attempts_so_far.saturating_add(1);
-    let traces = Traces { id: entry.job.id.clone(), from, noted };
+    let traces = Traces { id: entry.job.id.clone(), from, noted: Some(unfinished.clone()) };
     let (survivors, left) = orphans::end(&traces, context.limits.kill_after).await;
     if !left.is_empty() {
         tracing::error!(
@@ -213,9 +215,9 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
     if survivors > 0 {
         tracing::warn!(survivors, "ended what the last server's attempt had left running");
     }
-    // Nobody knows when one ended that left nothing.
+    // When one ended that left nothing is not known.
     let lasted = Timestamp::now().duration_since(unfinished.at).as_millis();
-    let attempt = Attempt {
+    let attempt = HookAttempt {
         n: unfinished.n,
         at: unfinished.at,
         exit: None,
@@ -229,16 +231,16 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
         entry.unfinished = None;
         return Begun::GivenUp(attempt);
     }
-    context.note(entry, Step::over(State::Queued, Some(attempt))).await;
+    context.note(entry, Step::over(HookState::Queued, Some(attempt))).await;
     entry.unfinished = None;
     Begun::Ready
 }
 
-fn report(attempt: &Attempt, state: State, next: &Next) {
+fn report(attempt: &HookAttempt, state: HookState, next: &Next) {
     let (exit, error, ms) = (attempt.exit, attempt.error.as_deref(), attempt.ms);
     match (state, next) {
-        (State::Done, _) => tracing::info!(ms, "the hook has run"),
-        (State::Failed, _) => {
+        (HookState::Done, _) => tracing::info!(ms, "the hook has run"),
+        (HookState::Failed, _) => {
             tracing::error!(exit, error, ms, "the hook failed for good: mend it and run it again");
         }
         (_, Next::Retry(pause)) => tracing::warn!(exit, error, ms, ?pause, "the hook failed and runs again"),

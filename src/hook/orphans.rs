@@ -4,15 +4,15 @@
 //! number of an attempt that the manifest does not know to be over; or if it is in a process group that
 //! is proven to be the attempt's: the noted one, if its leader still is the process that was noted
 //! (process ids are given out again), or one in which such a process is and whose leader is no stranger.
-//! Nobody else is signalled.
+//! Nothing else is signalled.
 //!
 //! The caller holds the folder's lock, which closes the gap of a script that the dying server had forked
 //! but that had not begun to run yet. It still shows the server's own environment and nothing tells it
 //! apart; but until it runs it also holds the server's open files, the lock among them, and the kernel
-//! closes those in the same step that gives it its own environment. Whoever has the lock can see it.
+//! closes those in the same step that gives it its own environment. With the lock it can be seen.
 
-use super::Process;
 use crate::base::id::RecordingId;
+use crate::catalog::HookRunning;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, getpid, getuid, kill_process, kill_process_group};
 use std::collections::{BTreeSet, HashMap};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 const LOOK: Duration = Duration::from_millis(10);
 /// The longest such pause: a look walks through `/proc`.
 const LOOK_MAX: Duration = Duration::from_millis(200);
-/// Who is not seen twice, so far apart, is gone: a program that is just being loaded shows no
+/// A process that is not seen twice, so far apart, is gone: a program that is just being loaded shows no
 /// environment for some microseconds, a child that is just being forked may be passed by a look.
 const AGAIN: Duration = Duration::from_millis(50);
 /// One look may take so long; more only if the kernel is stuck with one of the processes.
@@ -39,8 +39,8 @@ pub(super) struct Traces {
     pub(super) id: RecordingId,
     /// Attempts with this number and above are not over.
     pub(super) from: u32,
-    /// The noted process.
-    pub(super) noted: Option<Process>,
+    /// What the manifest says of the one of them that ran.
+    pub(super) noted: Option<HookRunning>,
 }
 
 /// TERM to all of them, KILL `kill_after` later; returns once they are gone, or with their ids if they
@@ -75,16 +75,19 @@ pub(super) async fn end(traces: &Traces, kill_after: Duration) -> (usize, Vec<i3
     }
 }
 
-/// The recordings that some process of this user runs for, with the highest attempt of each.
-pub(super) fn scan() -> HashMap<RecordingId, u32> {
-    let mut found = HashMap::new();
-    for seen in processes() {
-        if let Some((id, attempt)) = seen.runs_for {
+/// The recordings that some process of this user runs for, with the highest attempt of each. Asked before anything is
+/// started, it tells what a server left that could not write its manifests any more.
+pub(super) async fn scan() -> HashMap<RecordingId, u32> {
+    let scan = || {
+        let mut found = HashMap::new();
+        for (id, attempt) in processes().filter_map(|seen| seen.runs_for) {
             let highest = found.entry(id).or_insert(attempt);
             *highest = attempt.max(*highest);
         }
-    }
-    found
+        found
+    };
+    // An error would mean that it panicked; the manifests still say what was running.
+    tokio::task::spawn_blocking(scan).await.unwrap_or_default()
 }
 
 /// When a process began, in a form that no other process with its id ever has: clock ticks since the
@@ -152,12 +155,12 @@ async fn look_aside(traces: &Traces, proven: &BTreeSet<i32>) -> (Vec<i32>, BTree
     let look = tokio::task::spawn_blocking(move || look(&traces, &proven, &processes().collect::<Vec<_>>()));
     match timeout(LOOK_LIMIT, look).await {
         Ok(Ok(seen)) => seen,
-        // Unknown is not gone: process 0 stands for somebody that can't be signalled.
+        // Unknown is not gone: process 0 stands for one that can't be signalled.
         _ => (vec![0], BTreeSet::new()),
     }
 }
 
-/// Who survives, and the groups proven to be the attempt's. A group that was proven stays so while it
+/// The survivors, and the groups proven to be the attempt's. A group that was proven stays so while it
 /// has members, since its id can't be given out again.
 fn look(traces: &Traces, proven: &BTreeSet<i32>, all: &[Seen]) -> (Vec<i32>, BTreeSet<i32>) {
     let marked = |seen: &Seen| {
@@ -165,7 +168,8 @@ fn look(traces: &Traces, proven: &BTreeSet<i32>, all: &[Seen]) -> (Vec<i32>, BTr
     };
     let noted = |seen: &Seen| {
         traces.noted.as_ref().is_some_and(|noted| {
-            noted.group == seen.pid && noted.born.as_deref().is_some_and(|born| born == seen.stat.born())
+            noted.process_group == Some(seen.pid)
+                && noted.process_born.as_deref().is_some_and(|born| born == seen.stat.born())
         })
     };
     let own = getpgrp().as_raw_pid();
@@ -201,6 +205,7 @@ fn send(signal: Signal, seen: &[i32], groups: &BTreeSet<i32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     /// What it is about, the noted process and its start, all there are, those that survive.
     type Case = (&'static str, Option<(i32, u64)>, Vec<Seen>, Vec<i32>);
@@ -219,18 +224,22 @@ mod tests {
     fn found(noted: Option<(i32, u64)>, all: &[Seen]) -> Vec<i32> {
         let noted = noted.map(|(group, start)| {
             let stat = Stat { dead: false, group, start: start.to_string() };
-            Process { group, born: Some(stat.born()) }
+            HookRunning {
+                process_group: Some(group),
+                process_born: Some(stat.born()),
+                ..HookRunning::new(2, Timestamp::now())
+            }
         });
         look(&Traces { id: ID.parse().unwrap(), from: 2, noted }, &BTreeSet::new(), all).0
     }
 
     #[test]
-    fn survivors_are_known_by_their_environment_or_by_the_noted_leader_and_nobody_else_is() {
+    fn survivors_are_known_by_their_environment_or_by_the_noted_leader_and_no_others_are() {
         let other = "01k0x7zzzzzzzzzzzzzzzzzzzz";
         let script = || seen(100_000, 100_000, 7, Some((ID, 2)));
         let bare = || seen(100_001, 100_000, 8, None);
         let stranger = || seen(100_000, 100_000, 9, None);
-        let nobody = Vec::<i32>::new();
+        let none = Vec::<i32>::new();
         let cases: [Case; 11] = [
             (
                 "the script and a child without environment",
@@ -239,8 +248,8 @@ mod tests {
                 vec![100_000, 100_001],
             ),
             ("a later attempt than is known", None, vec![seen(5, 5, 1, Some((ID, 3)))], vec![5]),
-            ("a daemon of an attempt that is over", None, vec![seen(5, 5, 1, Some((ID, 1)))], nobody.clone()),
-            ("another recording's", None, vec![seen(5, 5, 1, Some((other, 2)))], nobody.clone()),
+            ("a daemon of an attempt that is over", None, vec![seen(5, 5, 1, Some((ID, 1)))], none.clone()),
+            ("another recording's", None, vec![seen(5, 5, 1, Some((other, 2)))], none.clone()),
             (
                 "only a child is left",
                 None,
@@ -248,16 +257,16 @@ mod tests {
                 vec![5, 100_001],
             ),
             ("the noted leader", Some((100_000, 9)), vec![stranger(), bare()], vec![100_000, 100_001]),
-            ("its id given out again", Some((100_000, 7)), vec![stranger(), bare()], nobody.clone()),
+            ("its id given out again", Some((100_000, 7)), vec![stranger(), bare()], none.clone()),
             ("a zombie leads", Some((100_000, 9)), vec![dead(stranger()), bare()], vec![100_001]),
-            ("another's zombie leads", Some((100_000, 7)), vec![dead(stranger()), bare()], nobody.clone()),
+            ("another's zombie leads", Some((100_000, 7)), vec![dead(stranger()), bare()], none.clone()),
             (
                 "in a stranger's group",
                 None,
                 vec![stranger(), bare(), seen(5, 100_000, 1, Some((ID, 2)))],
                 vec![5],
             ),
-            ("a leader that nobody can prove", Some((100_000, 7)), vec![bare()], nobody),
+            ("a leader that can't be proven", Some((100_000, 7)), vec![bare()], none),
         ];
         for (what, noted, all, expected) in cases {
             assert_eq!(found(noted, &all), expected, "{what}");

@@ -84,9 +84,9 @@ impl Output {
     }
 
     fn keep_line(&mut self, bytes: &[u8]) {
-        let room = LINE_MAX - self.line.len();
-        self.line_cut |= bytes.len() > room;
-        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let free = LINE_MAX - self.line.len();
+        self.line_cut |= bytes.len() > free;
+        self.line.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
 
     fn end_line(&mut self, log: &mut impl FnMut(&str)) {

@@ -1,8 +1,10 @@
 //! One attempt: the script in a process group of its own, its input, its output, its end.
 
+use super::jobs::Job;
 use super::orphans::born;
 use super::output::Output;
-use super::{Attempt, Job, Process, Script, Stdin};
+use super::{Script, Stdin};
+use crate::catalog::{HookAttempt, HookRunning};
 use futures_util::FutureExt;
 use futures_util::future::{Either, FusedFuture, join, select};
 use jiff::Timestamp;
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 /// How long output may trail the script's end. A pipe's last 64 KiB take far less; a daemon that
 /// left the group and kept the pipe open must not hold the queue up.
 const OUTPUT_TRAIL: Duration = Duration::from_millis(500);
-/// How soon a group is asked again whether anybody is left (nothing announces that); the pause
+/// How soon a group is asked again whether a member is left (nothing announces that); the pause
 /// doubles up to [`GROUP_POLL_MAX`].
 const GROUP_POLL: Duration = Duration::from_millis(10);
 /// The longest such pause: asking may walk through `/proc`.
@@ -76,7 +78,7 @@ pub(super) fn to_log(printed: Printed<'_>) {
     }
 }
 
-/// To whoever started the command.
+/// To the terminal that the command was started from.
 pub(super) fn to_terminal(printed: Printed<'_>) {
     if let Printed::Bytes(bytes) = printed {
         // A closed standard output is no reason to stop.
@@ -99,8 +101,8 @@ pub(super) async fn run<F: Future<Output = ()>>(
     run: Run<'_>,
     sink: Sink,
     stop: &CancellationToken,
-    started: impl FnOnce(Process) -> F,
-) -> (Attempt, Verdict) {
+    started: impl FnOnce(HookRunning) -> F,
+) -> (HookAttempt, Verdict) {
     let began = Instant::now();
     let (limits, n, at) = (run.limits, run.n, run.at);
     let mut output = Output::new(began.into_std());
@@ -108,13 +110,13 @@ pub(super) async fn run<F: Future<Output = ()>>(
         Ok((mut child, group, pipe)) => {
             let mut io = pin!(capture(pipe, &mut output, sink).fuse());
             let id = group.0.as_raw_pid();
-            // Whoever takes the news may be slow; the limits hold from the first moment.
-            let news = started(Process { group: id, born: born(id) });
+            // Writing that down may be slow; the limits hold from the first moment.
+            let news = started(HookRunning { n, at, process_group: Some(id), process_born: born(id) });
             let end = attend(&mut child, &group, began, limits, stop);
             let ((), ended) = beside(&mut io, join(news, end)).await;
             group.release();
             if !io.is_terminated() && timeout(OUTPUT_TRAIL, io).await.is_err() {
-                tracing::debug!("somebody outside the script's group keeps its output open");
+                tracing::debug!("a process outside the script's group keeps its output open");
             }
             ended
         }
@@ -124,7 +126,7 @@ pub(super) async fn run<F: Future<Output = ()>>(
     let (exit, error, verdict) = ended.judge(limits);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let interrupted = verdict == Verdict::Interrupted;
-    (Attempt { n, at, exit, error, interrupted, ms, tail }, verdict)
+    (HookAttempt { n, at, exit, error, interrupted, ms, tail }, verdict)
 }
 
 enum Ended {
@@ -216,7 +218,7 @@ impl Run<'_> {
     }
 }
 
-/// Waits for the script's end or brings it about, and leaves nobody of its group behind.
+/// Waits for the script's end or brings it about, and leaves no process of its group behind.
 async fn attend(
     child: &mut Child,
     group: &Group,
@@ -240,7 +242,7 @@ async fn attend(
 }
 
 /// A process group that is ours: its id is the script's process id. Dropped before its end (a second
-/// signal ends the server at once) it is killed, so that nobody works on beside the next attempt.
+/// signal ends the server at once) it is killed, so that nothing works on beside the next attempt.
 struct Group(Pid);
 
 impl Drop for Group {
@@ -250,7 +252,7 @@ impl Drop for Group {
 }
 
 impl Group {
-    /// It has come to its end: the id may become somebody else's.
+    /// It has come to its end: the id may be given out again.
     fn release(self) {
         let _ = ManuallyDrop::new(self);
     }
@@ -271,8 +273,8 @@ impl Group {
         status.ok()
     }
 
-    /// Ends whoever outlived the script. Only after the script was waited for. The group's id can't
-    /// have become somebody else's: process ids are given out in turn and wrap around late.
+    /// Ends what outlived the script. Only after the script was waited for. The group's id can't
+    /// have been given out again: process ids are given out in turn and wrap around late.
     async fn clear(&self, kill_after: Duration) {
         if self.is_empty() {
             return;
@@ -304,12 +306,12 @@ impl Group {
     fn is_empty(&self) -> bool {
         // As process 1 of a container the server inherits what the script leaves behind.
         while let Ok(Some(_)) = waitpgid(self.0, WaitOptions::NOHANG) {}
-        test_kill_process_group(self.0) == Err(Errno::SRCH) || !self.anybody_runs()
+        test_kill_process_group(self.0) == Err(Errno::SRCH) || !self.has_running()
     }
 
     /// Whether a member is more than a zombie: a container's process 1 that is not us may never
     /// wait for what it inherits, and its zombies stay in their group. Without `/proc`, yes.
-    fn anybody_runs(&self) -> bool {
+    fn has_running(&self) -> bool {
         let Ok(processes) = std::fs::read_dir("/proc") else { return true };
         let group = self.0.to_string();
         processes.flatten().any(|process| {

@@ -1,75 +1,14 @@
-//! Who runs next. No tasks, no clock: time is an argument.
+//! Which attempt is next. No tasks, no clock: time is an argument.
 //!
-//! First attempts wait in one lane a stream and start in order, one at a time; lanes take turns.
-//! Retries wait for their time outside the lanes. A free slot goes to a first attempt before a
-//! retry, and retries take at most half of the slots, so a stream whose hook keeps failing holds up
-//! neither itself nor others. (Under a load of first attempts that never ends, retries wait.)
+//! First attempts wait in a queue of their stream and start in order, one at a time; streams take turns. Retries wait
+//! for their time outside of those. A free slot goes to a first attempt before a retry, and retries take at most half
+//! of the slots, so a stream whose hook keeps failing holds up neither itself nor others. (Under a load of first
+//! attempts that never ends, retries wait.)
 
-use super::{Job, Running};
+use super::jobs::{Depths, Entry};
 use crate::base::id::{RecordingId, StreamName};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::OwnedSemaphorePermit;
-
-/// A job with where it is in its attempts.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) job: Arc<Job>,
-    /// The number of the next attempt.
-    pub(super) n: u32,
-    /// The number of the last one.
-    pub(super) last: u32,
-    /// Failures in a row, for the pause.
-    pub(super) failures: u32,
-    /// Whether it takes part in its stream's order.
-    pub(super) first: bool,
-    /// Whether its job had come to its end before.
-    pub(super) anew: bool,
-    /// An attempt that a server died in, until it is seen to.
-    pub(super) unfinished: Option<Running>,
-    /// That one was the last there is.
-    pub(super) gives_up: bool,
-    /// One that a stop of the server cuts off counts by now, too.
-    pub(super) stops_count: bool,
-    /// Its place in the queue's bound.
-    pub(super) _room: Option<OwnedSemaphorePermit>,
-}
-
-impl Entry {
-    /// A job that goes on with the attempts that are left of `max_attempts`; at least one, unless a server
-    /// died in the last of them. One in which a server died counts: its hook may have taken it along, and
-    /// would at every start. One cut off by a server that was told to stop doesn't, but of those too there
-    /// are no more than `max_attempts`: a hook may tell it to.
-    pub(super) fn new(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
-        let unfinished = job.unfinished.clone();
-        let died = unfinished.as_ref().map_or(job.attempts_so_far, |running| running.n);
-        let n = died.max(job.attempts_so_far).saturating_add(1);
-        let failures = job.failures.saturating_add(u32::from(unfinished.is_some()));
-        let left = max_attempts
-            .saturating_sub(failures)
-            .saturating_sub(job.interruptions.saturating_sub(max_attempts));
-        Self {
-            n,
-            last: n.saturating_add(left.max(1) - 1),
-            failures,
-            first: job.attempts_so_far == 0,
-            anew: false,
-            gives_up: unfinished.is_some() && left == 0,
-            stops_count: job.interruptions >= max_attempts,
-            unfinished,
-            _room: room,
-            job: Arc::new(job),
-        }
-    }
-
-    /// A job with all of its attempts.
-    pub(super) fn replayed(job: Job, max_attempts: u32, room: Option<OwnedSemaphorePermit>) -> Self {
-        let entry = Self::new(job, 0, room);
-        let last = entry.n.saturating_add(max_attempts - 1);
-        Self { last, failures: 0, first: false, anew: true, gives_up: false, stops_count: false, ..entry }
-    }
-}
 
 #[derive(Debug, Default)]
 struct StreamQueue {
@@ -78,34 +17,22 @@ struct StreamQueue {
     entries: VecDeque<(Instant, Entry)>,
 }
 
-/// How much there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Depths {
-    /// First attempts that wait for a slot or for their stream's turn.
-    pub(super) waiting: usize,
-    pub(super) running: usize,
-    /// Attempts that wait for their time.
-    pub(super) retrying: usize,
-    /// When the first attempt came that waits the longest.
-    pub(super) oldest: Option<Instant>,
-}
-
 /// The order of everything that waits.
 #[derive(Debug)]
 pub(super) struct Schedule {
     slots: usize,
     running: usize,
     retries_running: usize,
-    lanes: HashMap<StreamName, StreamQueue>,
-    /// Lanes with somebody to run, in turn.
+    streams: HashMap<StreamName, StreamQueue>,
+    /// Streams with a first attempt to start, in turn.
     ready: VecDeque<StreamName>,
     /// Retries by when they are due; the counter tells equal instants apart.
     waiting: BTreeMap<(Instant, u64), Entry>,
     counter: u64,
     /// Everything here or running, so that no recording runs twice at once.
     known: HashSet<RecordingId>,
-    /// Jobs that are to run again, and whose last attempt is not forgotten yet; they are known.
-    again: HashMap<RecordingId, Entry>,
+    /// Replays of jobs whose last attempt is not forgotten yet; they are known.
+    replays: HashMap<RecordingId, Entry>,
     /// What runs and is not to be tried again.
     withdrawn: HashSet<RecordingId>,
     /// No retry starts any more.
@@ -118,30 +45,33 @@ impl Schedule {
             slots: concurrency.max(1),
             running: 0,
             retries_running: 0,
-            lanes: HashMap::new(),
+            streams: HashMap::new(),
             ready: VecDeque::new(),
             waiting: BTreeMap::new(),
             counter: 0,
             known: HashSet::new(),
-            again: HashMap::new(),
+            replays: HashMap::new(),
             withdrawn: HashSet::new(),
             draining: false,
         }
     }
 
-    /// Takes a new job. One that is here already stays as it is, unless it had come to its end by its
-    /// manifest: then it only waits for its last attempt to be [`Self::forget`]ten.
+    /// Takes a new job. One that is here already stays as it is; a replay waits for its last attempt to be
+    /// [`Self::forget`]ten.
     pub(super) fn add(&mut self, entry: Entry, now: Instant) {
+        if self.draining {
+            return;
+        }
         if !self.known.insert(entry.job.id.clone()) {
-            if entry.anew {
-                self.again.insert(entry.job.id.clone(), entry);
+            if entry.job.replayed {
+                self.replays.insert(entry.job.id.clone(), entry);
             }
         } else if entry.first {
-            let lane = self.lanes.entry(entry.job.stream.clone()).or_default();
-            if !lane.busy && lane.entries.is_empty() {
+            let queue = self.streams.entry(entry.job.stream.clone()).or_default();
+            if !queue.busy && queue.entries.is_empty() {
                 self.ready.push_back(entry.job.stream.clone());
             }
-            lane.entries.push_back((now, entry));
+            queue.entries.push_back((now, entry));
         } else {
             self.retry(entry, now);
         }
@@ -162,17 +92,17 @@ impl Schedule {
         if !self.known.contains(id) {
             return;
         }
-        self.again.remove(id);
+        self.replays.remove(id);
         let waiting = self.waiting.len();
         self.waiting.retain(|_, waiting| waiting.job.id != *id);
         let mut waits = self.waiting.len() < waiting;
-        for lane in self.lanes.values_mut() {
-            let entries = lane.entries.len();
-            lane.entries.retain(|(_, entry)| entry.job.id != *id);
-            waits |= lane.entries.len() < entries;
+        for queue in self.streams.values_mut() {
+            let entries = queue.entries.len();
+            queue.entries.retain(|(_, entry)| entry.job.id != *id);
+            waits |= queue.entries.len() < entries;
         }
-        self.lanes.retain(|_, lane| lane.busy || !lane.entries.is_empty());
-        self.ready.retain(|stream| self.lanes.contains_key(stream));
+        self.streams.retain(|_, queue| queue.busy || !queue.entries.is_empty());
+        self.ready.retain(|stream| self.streams.contains_key(stream));
         if waits {
             self.known.remove(id);
         } else {
@@ -202,9 +132,9 @@ impl Schedule {
     }
 
     fn next_first(&mut self) -> Option<Entry> {
-        let lane = self.lanes.get_mut(&self.ready.pop_front()?)?;
-        lane.busy = true;
-        lane.entries.pop_front().map(|(_, entry)| entry)
+        let queue = self.streams.get_mut(&self.ready.pop_front()?)?;
+        queue.busy = true;
+        queue.entries.pop_front().map(|(_, entry)| entry)
     }
 
     fn next_retry(&mut self, now: Instant) -> Option<Entry> {
@@ -219,7 +149,7 @@ impl Schedule {
         self.waiting.keys().next().filter(|_| free).map(|(due, _)| *due)
     }
 
-    /// An attempt has ended: its slot, and its stream's lane, are free.
+    /// An attempt has ended: its slot is free, and its stream's next first attempt may start.
     pub(super) fn ended(&mut self, entry: &Entry) {
         self.running -= 1;
         if !entry.first {
@@ -227,10 +157,10 @@ impl Schedule {
             return;
         }
         let stream = &entry.job.stream;
-        if let Some(lane) = self.lanes.get_mut(stream) {
-            lane.busy = false;
-            if lane.entries.is_empty() {
-                self.lanes.remove(stream);
+        if let Some(queue) = self.streams.get_mut(stream) {
+            queue.busy = false;
+            if queue.entries.is_empty() {
+                self.streams.remove(stream);
             } else {
                 self.ready.push_back(stream.clone());
             }
@@ -240,8 +170,8 @@ impl Schedule {
     /// A job is over and may be added anew; if it was, it is due now.
     pub(super) fn forget(&mut self, entry: &Entry, now: Instant) {
         self.withdrawn.remove(&entry.job.id);
-        match self.again.remove(&entry.job.id) {
-            Some(again) => self.retry(again, now),
+        match self.replays.remove(&entry.job.id) {
+            Some(replay) => self.retry(replay, now),
             None => drop(self.known.remove(&entry.job.id)),
         }
     }
@@ -256,34 +186,45 @@ impl Schedule {
     pub(super) fn halt(&mut self) {
         self.drain();
         self.ready.clear();
-        self.lanes.clear();
+        self.streams.clear();
     }
 
-    /// How much there is.
     pub(super) fn depths(&self) -> Depths {
-        let lanes = || self.lanes.values().map(|lane| &lane.entries);
+        let queues = || self.streams.values().map(|queue| &queue.entries);
         Depths {
-            waiting: lanes().map(VecDeque::len).sum(),
+            waiting: queues().map(VecDeque::len).sum(),
             running: self.running,
             retrying: self.waiting.len(),
-            oldest: lanes().filter_map(|entries| entries.front()).map(|(came, _)| *came).min(),
+            oldest: queues().filter_map(|entries| entries.front()).map(|(came, _)| *came).min(),
         }
+    }
+
+    /// Jobs that wait or run.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// Nothing runs or waits.
     pub(super) fn is_idle(&self) -> bool {
         self.running == 0 && self.ready.is_empty() && self.waiting.is_empty()
     }
+
+    /// Nothing new is taken.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::HookRunning;
+    use crate::hook::jobs::Job;
     use crate::hook::tests::job;
     use std::time::Duration;
 
     fn entry(stream: &str, first: bool) -> Entry {
-        Entry { first, ..Entry::new(job(stream), 3, None) }
+        Entry { first, ..Entry::new(job(stream), 3) }
     }
 
     fn names(schedule: &mut Schedule, now: Instant) -> Vec<String> {
@@ -304,7 +245,10 @@ mod tests {
             schedule.forget(&entry, now);
         }
         assert_eq!(ran, order);
-        assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
+        assert!(
+            schedule.is_idle() && schedule.streams.is_empty() && schedule.known.is_empty(),
+            "{schedule:?}"
+        );
     }
 
     #[test]
@@ -326,7 +270,7 @@ mod tests {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
         (0..9).for_each(|_| schedule.add(entry("failing", false), now));
         assert_eq!(names(&mut schedule, now), ["failing"; 2]);
-        assert_eq!(schedule.wake(), None, "a retry without a slot must not wake anybody");
+        assert_eq!(schedule.wake(), None, "a retry without a slot must not wake the queue");
         ["a", "b", "c"].iter().for_each(|stream| schedule.add(entry(stream, true), now));
         assert_eq!(names(&mut schedule, now), ["a", "b"]);
     }
@@ -356,7 +300,7 @@ mod tests {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
         let queued = entry("a", true);
         let (job, id) = (Job::clone(&queued.job), queued.job.id.clone());
-        let same = || Entry::new(job.clone(), 3, None);
+        let same = || Entry::new(job.clone(), 3);
         schedule.add(queued, now);
         schedule.add(same(), now);
         let running = schedule.next(now).unwrap();
@@ -398,7 +342,10 @@ mod tests {
         assert_eq!(left.job.id, ids[3]);
         schedule.ended(&left);
         schedule.forget(&left, now);
-        assert!(schedule.is_idle() && schedule.lanes.is_empty() && schedule.known.is_empty(), "{schedule:?}");
+        assert!(
+            schedule.is_idle() && schedule.streams.is_empty() && schedule.known.is_empty(),
+            "{schedule:?}"
+        );
         assert!(schedule.withdrawn.is_empty(), "{schedule:?}");
     }
 
@@ -406,8 +353,8 @@ mod tests {
     fn a_replay_that_overtakes_the_end_of_the_last_attempt_runs_after_it() {
         let (mut schedule, now) = (Schedule::new(4), Instant::now());
         let job = |attempts_so_far| Job { attempts_so_far, ..Job::clone(&entry("a", true).job) };
-        let first = Entry::new(job(0), 3, None);
-        let again = Entry::replayed(Job { id: first.job.id.clone(), ..job(1) }, 3, None);
+        let first = Entry::new(job(0), 3);
+        let again = Entry::new(Job { id: first.job.id.clone(), replayed: true, ..job(1) }, 3);
         schedule.add(first, now);
         let running = schedule.next(now).unwrap();
         schedule.add(again, now);
@@ -418,16 +365,19 @@ mod tests {
         assert_eq!((again.n, again.last, again.failures), (2, 4, 0));
         schedule.ended(&again);
         schedule.forget(&again, now);
-        assert!(schedule.is_idle() && schedule.known.is_empty() && schedule.again.is_empty(), "{schedule:?}");
+        assert!(
+            schedule.is_idle() && schedule.known.is_empty() && schedule.replays.is_empty(),
+            "{schedule:?}"
+        );
     }
 
     /// Number of the next attempt, of the last, failures so far, whether it is given up.
     fn after(failures: u32, interruptions: u32, died: bool) -> (u32, u32, u32, bool) {
         let attempts_so_far = failures + interruptions;
-        let running = Running { n: attempts_so_far + 1, at: jiff::Timestamp::now(), process: None };
+        let running = HookRunning::new(attempts_so_far + 1, jiff::Timestamp::now());
         let unfinished = died.then_some(running);
         let job = Job { attempts_so_far, failures, interruptions, unfinished, ..job("a") };
-        let entry = Entry::new(job, 3, None);
+        let entry = Entry::new(job, 3);
         (entry.n, entry.last, entry.failures, entry.gives_up)
     }
 
@@ -437,14 +387,14 @@ mod tests {
         assert_eq!(after(1, 0, true), (3, 3, 2, false));
         assert!(after(2, 0, true).3, "it was the last");
         assert!(after(7, 0, true).3, "max_attempts was larger once");
-        let unfinished = Some(Running { n: 1, at: jiff::Timestamp::now(), process: None });
+        let unfinished = Some(HookRunning::new(1, jiff::Timestamp::now()));
         assert!(
-            Entry::new(Job { unfinished, ..job("a") }, 3, None).first,
+            Entry::new(Job { unfinished, ..job("a") }, 3).first,
             "it keeps its place in its stream's order"
         );
-        let unfinished = Some(Running { n: 3, at: jiff::Timestamp::now(), process: None });
-        let job = Job { attempts_so_far: 2, failures: 2, unfinished, ..job("a") };
-        assert!(!Entry::replayed(job, 3, None).gives_up, "whoever asks for it gets it");
+        let unfinished = Some(HookRunning::new(3, jiff::Timestamp::now()));
+        let job = Job { attempts_so_far: 2, failures: 2, unfinished, replayed: true, ..job("a") };
+        assert!(!Entry::new(job, 3).gives_up, "an operator who asks for it gets it");
     }
 
     #[test]

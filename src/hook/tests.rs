@@ -1,13 +1,21 @@
-//! The queue with real scripts.
+//! Queue and worker with real scripts.
 
+use super::jobs::{Job, Jobs};
+use super::notes::Update;
+use super::queue::Queue;
+use super::worker::Worker;
 use super::*;
+use crate::base::id::RecordingId;
 use crate::base::tasks::Tasks;
+use crate::catalog::{HookAttempt, HookRunning, HookState};
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Far above what any of these tests takes, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,6 +37,7 @@ pub(super) fn job(stream: &str) -> Job {
         failures: 0,
         interruptions: 0,
         unfinished: None,
+        replayed: false,
         manifest: "/srv/records/a file.json".into(),
     }
 }
@@ -36,7 +45,8 @@ pub(super) fn job(stream: &str) -> Job {
 struct Bench {
     folder: tempfile::TempDir,
     tasks: Tasks,
-    queue: Queue,
+    queue: Arc<Queue>,
+    worker: Worker,
     updates: mpsc::UnboundedReceiver<Update>,
     began: Instant,
 }
@@ -58,16 +68,18 @@ impl Bench {
         };
         change(&mut config);
         let tasks = Tasks::new();
-        let (queue, mut sent) = Queue::start(&config, Script::new(script), &tasks);
-        // Whoever owns the manifests has written each down at once.
-        let (keep, updates) = mpsc::unbounded_channel();
+        let queue = Arc::new(Queue::new(config.concurrency, config.max_attempts));
+        let (updates, mut sent) = mpsc::channel(64);
+        let worker = Worker::start(&config, Script::new(script), queue.clone(), updates, &tasks);
+        // As if each was written at once.
+        let (keep, kept) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(mut update) = sent.recv().await {
-                std::mem::replace(&mut update.written, Written(oneshot::channel().0)).done();
+                let _ = std::mem::replace(&mut update.written, oneshot::channel().0).send(());
                 let _ = keep.send(update);
             }
         });
-        Self { folder, tasks, queue, updates, began: Instant::now() }
+        Self { folder, tasks, queue, worker, updates: kept, began: Instant::now() }
     }
 
     async fn next(&mut self) -> Update {
@@ -86,19 +98,19 @@ impl Bench {
     }
 
     /// Runs one job to its end.
-    async fn run(&mut self, job: Job) -> (State, Vec<Attempt>) {
-        self.queue.submit(job).await;
+    async fn run(&mut self, job: Job) -> (HookState, Vec<HookAttempt>) {
+        self.queue.push(job).await;
         self.over().await
     }
 
     /// The attempts of the one job in the queue, until it is done or failed.
-    async fn over(&mut self) -> (State, Vec<Attempt>) {
+    async fn over(&mut self) -> (HookState, Vec<HookAttempt>) {
         let mut attempts = Vec::new();
         loop {
-            let update = self.next().await;
-            attempts.extend(update.attempt);
-            if matches!(update.state, State::Done | State::Failed) {
-                return (update.state, attempts);
+            let step = self.next().await.step;
+            attempts.extend(step.attempt);
+            if !step.state.is_due() {
+                return (step.state, attempts);
             }
         }
     }
@@ -135,7 +147,7 @@ fn write_script(path: &Path, text: &str) {
     assert!(writer.wait().unwrap().success());
 }
 
-/// Whether a process runs; a zombie that nobody has waited for does not.
+/// Whether a process runs; a zombie, which was not waited for, does not.
 fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
@@ -152,7 +164,7 @@ async fn a_script_gets_the_name_and_the_path_as_one_argument_each_and_the_contra
         let job = job(name);
         let id = job.id.clone();
         let (state, attempts) = bench.run(job).await;
-        assert_eq!(state, State::Done, "{attempts:?}");
+        assert_eq!(state, HookState::Done, "{attempts:?}");
         assert_eq!(
             attempts[0].tail,
             format!(
@@ -170,7 +182,7 @@ async fn a_script_gets_the_name_and_the_path_as_one_argument_each_and_the_contra
 async fn output_and_errors_keep_their_order() {
     let mut bench = Bench::new("echo one; echo two >&2; echo three; exit 7", |c| c.max_attempts = 1);
     let (state, attempts) = bench.run(job("a")).await;
-    assert_eq!((state, attempts[0].exit, attempts[0].error.as_deref()), (State::Failed, Some(7), None));
+    assert_eq!((state, attempts[0].exit, attempts[0].error.as_deref()), (HookState::Failed, Some(7), None));
     assert_eq!(attempts[0].tail, "one\ntwo\nthree\n");
 }
 
@@ -181,7 +193,7 @@ async fn a_script_that_fails_twice_runs_a_third_time_with_the_same_id() {
     let job = job("a");
     let id = job.id.clone();
     let (state, attempts) = bench.run(job).await;
-    assert_eq!(state, State::Done, "{attempts:?}");
+    assert_eq!(state, HookState::Done, "{attempts:?}");
     assert_eq!(
         attempts.iter().map(|a| (a.n, a.exit)).collect::<Vec<_>>(),
         [(1, Some(1)), (2, Some(1)), (3, Some(0))]
@@ -192,8 +204,8 @@ async fn a_script_that_fails_twice_runs_a_third_time_with_the_same_id() {
 #[tokio::test]
 async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_replay() {
     let mut bench = Bench::new("exit 1", |c| c.max_attempts = 3);
-    let numbers = |(state, attempts): (State, Vec<Attempt>)| {
-        assert_eq!(state, State::Failed);
+    let numbers = |(state, attempts): (HookState, Vec<HookAttempt>)| {
+        assert_eq!(state, HookState::Failed);
         attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>()
     };
     assert_eq!(numbers(bench.run(job("fresh")).await), [1, 2, 3]);
@@ -202,8 +214,7 @@ async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_repl
     assert_eq!(numbers(bench.run(failed(3, "not noted as failed")).await), [4]);
     let anew = Job { attempts_so_far: 4, failures: 1, ..job("replayed before the restart") };
     assert_eq!(numbers(bench.run(anew).await), [5, 6]);
-    let replayed = failed(3, "replayed");
-    bench.queue.place().unwrap().replay(replayed).await;
+    bench.queue.push(Job { replayed: true, ..failed(3, "replayed") }).await;
     assert_eq!(numbers(bench.over().await), [4, 5, 6]);
 }
 
@@ -211,29 +222,30 @@ async fn attempts_end_in_failed_go_on_after_a_restart_and_begin_anew_with_a_repl
 async fn a_hook_that_takes_the_server_along_is_given_up_when_its_attempts_are_used_up() {
     let mut bench = Bench::new("echo ran >> $D/log", |c| c.max_attempts = 3);
     let died = |n: u32| {
-        let unfinished = Some(Running { n, at: Timestamp::now(), process: None });
+        let unfinished = Some(HookRunning::new(n, Timestamp::now()));
         Job { attempts_so_far: n - 1, failures: n - 1, unfinished, ..job("a") }
     };
     let (state, attempts) = bench.run(died(3)).await;
-    assert_eq!((state, attempts.len(), attempts[0].n), (State::Failed, 1, 3));
+    assert_eq!((state, attempts.len(), attempts[0].n), (HookState::Failed, 1, 3));
     assert!(!attempts[0].interrupted && attempts[0].error.as_deref().unwrap().contains("run it again"));
     assert!(!bench.folder.path().join("log").exists(), "it was run all the same");
     let (state, attempts) = bench.run(died(2)).await;
-    assert_eq!(state, State::Done);
+    assert_eq!(state, HookState::Done);
     assert_eq!(attempts.iter().map(|a| (a.n, a.exit)).collect::<Vec<_>>(), [(2, None), (3, Some(0))]);
 }
 
 #[tokio::test]
 async fn a_hook_that_is_always_cut_off_by_a_stop_comes_to_an_end_too() {
-    for (stops, expected) in [(0, State::Queued), (2, State::Queued), (4, State::Queued), (5, State::Failed)]
+    for (stops, expected) in
+        [(0, HookState::Queued), (2, HookState::Queued), (4, HookState::Queued), (5, HookState::Failed)]
     {
         let mut bench = Bench::new("sleep 1000", |c| c.max_attempts = 3);
-        bench.queue.submit(Job { attempts_so_far: stops, interruptions: stops, ..job("a") }).await;
-        bench.until(|update| update.state == State::Running).await;
-        bench.queue.drain(Duration::ZERO).await;
-        let ended = bench.until(|update| update.attempt.is_some()).await;
-        assert_eq!(ended.state, expected, "after {stops} stops");
-        assert!(ended.attempt.unwrap().interrupted);
+        bench.queue.push(Job { attempts_so_far: stops, interruptions: stops, ..job("a") }).await;
+        bench.until(|update| update.step.state == HookState::Running).await;
+        bench.worker.drain(Duration::ZERO).await;
+        let ended = bench.until(|update| update.step.attempt.is_some()).await;
+        assert_eq!(ended.step.state, expected, "after {stops} stops");
+        assert!(ended.step.attempt.unwrap().interrupted);
     }
 }
 
@@ -241,13 +253,13 @@ async fn a_hook_that_is_always_cut_off_by_a_stop_comes_to_an_end_too() {
 async fn a_job_that_is_withdrawn_is_not_tried_again() {
     let mut bench = Bench::new("echo \"$1\" >> $D/log; exit 1", |c| c.backoff = Duration::from_secs(3600));
     let gone = job("gone");
-    bench.queue.submit(gone.clone()).await;
-    bench.until(|update| update.state == State::Queued).await;
-    bench.queue.forget(gone.id.clone()).await;
-    bench.queue.retry_now(gone.id).await;
-    bench.queue.submit(job("next")).await;
-    bench.until(|update| update.state == State::Queued).await;
-    bench.queue.drain(DEADLINE).await;
+    bench.queue.push(gone.clone()).await;
+    bench.until(|update| update.step.state == HookState::Queued).await;
+    bench.queue.withdraw(&gone.id).await;
+    bench.queue.hurry(&gone.id).await;
+    bench.queue.push(job("next")).await;
+    bench.until(|update| update.step.state == HookState::Queued).await;
+    bench.worker.drain(DEADLINE).await;
     assert_eq!(bench.file("log").await, "gone\nnext\n");
 }
 
@@ -255,11 +267,11 @@ async fn a_job_that_is_withdrawn_is_not_tried_again() {
 async fn a_replay_hurries_a_job_that_waits_for_its_retry() {
     let mut bench = Bench::new("[ $ONRECORD_ATTEMPT = 2 ]", |c| c.backoff = Duration::from_secs(3600));
     let job = job("a");
-    bench.queue.submit(job.clone()).await;
-    bench.until(|update| update.state == State::Queued).await;
-    bench.queue.retry_now(job.id).await;
+    bench.queue.push(job.clone()).await;
+    bench.until(|update| update.step.state == HookState::Queued).await;
+    bench.queue.hurry(&job.id).await;
     let (state, attempts) = bench.over().await;
-    assert_eq!((state, attempts[0].n), (State::Done, 2));
+    assert_eq!((state, attempts[0].n), (HookState::Done, 2));
 }
 
 #[tokio::test]
@@ -274,7 +286,7 @@ async fn a_script_that_hangs_is_ended_with_its_children_even_if_they_ignore_term
     let (state, attempts) = bench.run(job("a")).await;
     let child = bench.file("child").await;
     assert!(!runs(&child), "child {child} outlived its script");
-    assert_eq!((state, attempts[0].exit), (State::Failed, None));
+    assert_eq!((state, attempts[0].exit), (HookState::Failed, None));
     assert!(attempts[0].error.as_deref().unwrap().contains("hooks.timeout"), "{attempts:?}");
     println!("ended after {} ms", attempts[0].ms);
     assert!((3000..15_000).contains(&attempts[0].ms), "{} ms", attempts[0].ms);
@@ -289,7 +301,10 @@ async fn a_script_may_clean_up_when_it_is_told_to_end() {
         c.max_attempts = 1;
     });
     let (state, attempts) = bench.run(job("a")).await;
-    assert_eq!((state, attempts[0].exit, attempts[0].tail.as_str()), (State::Failed, Some(3), "cleaned\n"));
+    assert_eq!(
+        (state, attempts[0].exit, attempts[0].tail.as_str()),
+        (HookState::Failed, Some(3), "cleaned\n")
+    );
 }
 
 #[tokio::test]
@@ -297,7 +312,7 @@ async fn children_that_outlive_a_script_are_ended() {
     let script = "sleep 1000 & echo $! > $D/child; (trap '' TERM; sleep 1000) & echo ok";
     let mut bench = Bench::new(script, |_| {});
     let (state, attempts) = bench.run(job("a")).await;
-    assert_eq!((state, attempts[0].tail.as_str()), (State::Done, "ok\n"));
+    assert_eq!((state, attempts[0].tail.as_str()), (HookState::Done, "ok\n"));
     let child = bench.file("child").await;
     assert!(!runs(&child), "child {child} outlived its script");
 }
@@ -311,7 +326,7 @@ async fn a_daemon_that_keeps_the_output_open_does_not_hold_the_queue_up() {
     let left_alone = runs(&daemon);
     assert!(Command::new("kill").arg(daemon.trim()).status().unwrap().success());
     println!("done after {} ms", attempts[0].ms);
-    assert_eq!((state, attempts[0].tail.as_str(), left_alone), (State::Done, "ok\n", true));
+    assert_eq!((state, attempts[0].tail.as_str(), left_alone), (HookState::Done, "ok\n", true));
 }
 
 #[tokio::test]
@@ -326,7 +341,7 @@ async fn a_script_need_not_read_its_input_however_long_the_manifest() {
             c.stdin = Stdin::Manifest;
         });
         let (state, attempts) = bench.run(Job { manifest: manifest.clone(), ..job("a") }).await;
-        assert_eq!(state, State::Done, "{script}: {attempts:?}");
+        assert_eq!(state, HookState::Done, "{script}: {attempts:?}");
         assert!(attempts[0].ms < 30_000, "{script}: {} ms", attempts[0].ms);
     }
 }
@@ -336,7 +351,7 @@ async fn a_flood_of_output_is_read_to_its_end_and_leaves_a_tail() {
     let mut bench = Bench::new("yes 'a line of a flood' | head -c 100000000; echo; echo last", |_| {});
     let (state, attempts) = bench.run(job("a")).await;
     println!("100 MB in {} ms", attempts[0].ms);
-    assert_eq!(state, State::Done, "{attempts:?}");
+    assert_eq!(state, HookState::Done, "{attempts:?}");
     assert_eq!(attempts[0].tail.len(), 4096);
     assert!(attempts[0].tail.ends_with("\nlast\n"), "{}", attempts[0].tail);
 }
@@ -361,7 +376,7 @@ async fn what_cannot_start_says_what_to_do_and_is_tried_again() {
         let checked = Script::new(path.clone()).check().unwrap_err();
         let mut bench = Bench::with(folder, path, |c| c.max_attempts = 2);
         let (state, attempts) = bench.run(job("a")).await;
-        assert_eq!((state, attempts.len()), (State::Failed, 2), "{what}: {attempts:?}");
+        assert_eq!((state, attempts.len()), (HookState::Failed, 2), "{what}: {attempts:?}");
         let error = attempts[0].error.as_deref().unwrap();
         assert!(error.contains(expected), "{what}: {error}");
         assert_eq!(error, checked, "{what}: check says another thing than the attempt");
@@ -372,7 +387,7 @@ async fn what_cannot_start_says_what_to_do_and_is_tried_again() {
 async fn a_script_that_is_killed_says_by_what() {
     let mut bench = Bench::new("kill -9 $$", |c| c.max_attempts = 1);
     let (state, attempts) = bench.run(job("a")).await;
-    assert_eq!((state, attempts[0].exit), (State::Failed, None));
+    assert_eq!((state, attempts[0].exit), (HookState::Failed, None));
     assert_eq!(attempts[0].error.as_deref(), Some("killed by signal 9"));
 }
 
@@ -380,10 +395,10 @@ async fn a_script_that_is_killed_says_by_what() {
 async fn ten_streams_at_once_with_a_two_second_hook_are_done_within_ten_seconds() {
     let mut bench = Bench::new("sleep 2", |_| {});
     for stream in 0..10 {
-        bench.queue.submit(job(&format!("stream {stream}"))).await;
+        bench.queue.push(job(&format!("stream {stream}"))).await;
     }
     for _ in 0..10 {
-        bench.until(|update| update.state == State::Done).await;
+        bench.until(|update| update.step.state == HookState::Done).await;
     }
     let took = bench.began.elapsed();
     println!("all done after {took:?}");
@@ -395,11 +410,11 @@ async fn one_streams_hooks_run_in_order_and_never_two_at_once() {
     let mut bench = Bench::new("mkdir $D/lock && sleep 0.05 && rmdir $D/lock", |_| {});
     let jobs: Vec<_> = (0..8).map(|_| job("a")).collect();
     for job in &jobs {
-        bench.queue.submit(job.clone()).await;
+        bench.queue.push(job.clone()).await;
     }
     for job in &jobs {
-        let update = bench.until(|update| update.state != State::Running).await;
-        assert_eq!((update.state, &update.id), (State::Done, &job.id), "{update:?}");
+        let update = bench.until(|update| update.step.state != HookState::Running).await;
+        assert_eq!((update.step.state, &update.id), (HookState::Done, &job.id), "{update:?}");
     }
 }
 
@@ -411,56 +426,57 @@ async fn a_slow_hook_holds_up_no_other_stream_and_a_failing_one_not_even_its_own
         c.backoff = Duration::from_secs(3600);
     });
     let failing = job("failing");
-    bench.queue.submit(job("slow")).await;
-    bench.queue.submit(failing.clone()).await;
-    let failed = bench.until(|update| update.attempt.is_some()).await;
-    assert_eq!((failed.state, &failed.id), (State::Queued, &failing.id));
+    bench.queue.push(job("slow")).await;
+    bench.queue.push(failing.clone()).await;
+    let failed = bench.until(|update| update.step.attempt.is_some()).await;
+    assert_eq!((failed.step.state, &failed.id), (HookState::Queued, &failing.id));
     fs::write(bench.folder.path().join("mended"), "").unwrap();
     for stream in ["failing", "b", "c"] {
         let job = job(stream);
-        bench.queue.submit(job.clone()).await;
-        let done = bench.until(|update| update.attempt.is_some()).await;
-        assert_eq!((done.state, done.id), (State::Done, job.id), "{stream}");
+        bench.queue.push(job.clone()).await;
+        let done = bench.until(|update| update.step.attempt.is_some()).await;
+        assert_eq!((done.step.state, done.id), (HookState::Done, job.id), "{stream}");
     }
-    bench.queue.drain(Duration::ZERO).await;
+    bench.worker.drain(Duration::ZERO).await;
 }
 
 #[tokio::test]
 async fn a_drain_lets_queued_first_attempts_finish_and_leaves_retries_to_the_manifests() {
     let mut bench = Bench::new("[ $1 = good ] && sleep 0.2", |c| c.backoff = Duration::from_secs(3600));
-    bench.queue.submit(job("bad")).await;
-    bench.until(|update| update.state == State::Queued).await;
+    bench.queue.push(job("bad")).await;
+    bench.until(|update| update.step.state == HookState::Queued).await;
     for _ in 0..3 {
-        bench.queue.submit(job("good")).await;
+        bench.queue.push(job("good")).await;
     }
-    bench.queue.drain(DEADLINE).await;
+    bench.worker.drain(DEADLINE).await;
     let took = bench.began.elapsed();
     assert!(took < DEADLINE, "the drain waited for a retry: {took:?}");
-    bench.queue.submit(job("late")).await;
+    bench.queue.push(job("late")).await;
     let mut states = HashMap::new();
     while let Some(update) = bench.updates.recv().await {
-        states.insert(update.id, update.state);
+        states.insert(update.id, update.step.state);
     }
-    assert_eq!(states.into_values().collect::<Vec<_>>(), [State::Done; 3]);
+    assert_eq!(states.into_values().collect::<Vec<_>>(), [HookState::Done; 3]);
     assert!(bench.tasks.drain(DEADLINE).await, "a task outlived the drain");
 }
 
 #[tokio::test]
 async fn a_drain_ends_what_exceeds_its_grace_and_says_it_will_run_again() {
     let mut bench = Bench::new("sleep 1000 & echo $! > $D/child; mv $D/child $D/pid; wait", |_| {});
-    bench.queue.submit(job("a")).await;
-    bench.queue.submit(job("a")).await;
+    bench.queue.push(job("a")).await;
+    bench.queue.push(job("a")).await;
     let child = bench.file("pid").await;
     let running = bench.next().await;
-    assert_eq!(running.running.unwrap().process, None, "the manifest speaks of it before it is there");
-    let process = bench.next().await.running.unwrap().process.unwrap();
-    assert!(process.group > 1 && process.born.is_some_and(|born| born.contains('@')));
-    bench.queue.drain(Duration::from_millis(50)).await;
+    let noted = running.step.running.unwrap();
+    assert_eq!(noted.process_group, None, "the manifest speaks of it before it is there");
+    let noted = bench.next().await.step.running.unwrap();
+    assert!(noted.process_group.unwrap() > 1 && noted.process_born.unwrap().contains('@'));
+    bench.worker.drain(Duration::from_millis(50)).await;
     let took = bench.began.elapsed();
     assert!(!runs(&child), "child {child} outlived the drain");
     let ended = bench.next().await;
-    assert_eq!(ended.state, State::Queued);
-    assert!(ended.attempt.unwrap().error.unwrap().contains("server stops"));
+    assert_eq!(ended.step.state, HookState::Queued);
+    assert!(ended.step.attempt.unwrap().error.unwrap().contains("server stops"));
     assert!(bench.updates.recv().await.is_none(), "the second job started after the grace");
     println!("drained after {took:?}");
 }
@@ -468,11 +484,11 @@ async fn a_drain_ends_what_exceeds_its_grace_and_says_it_will_run_again() {
 #[tokio::test]
 async fn stopping_the_tasks_ends_the_scripts() {
     let mut bench = Bench::new("sleep 1000 & echo $! > $D/child; mv $D/child $D/pid; wait", |_| {});
-    bench.queue.submit(job("a")).await;
+    bench.queue.push(job("a")).await;
     let child = bench.file("pid").await;
     assert!(bench.tasks.stop(DEADLINE).await, "the queue did not end");
     assert!(!runs(&child), "child {child} outlived the queue");
-    assert_eq!(bench.until(|update| update.attempt.is_some()).await.state, State::Queued);
+    assert_eq!(bench.until(|update| update.step.attempt.is_some()).await.step.state, HookState::Queued);
 }
 
 #[tokio::test]
@@ -481,7 +497,7 @@ async fn the_shipped_hook_prints_one_line() {
     assert_eq!(Script::new(script.clone()).check(), Ok(()));
     let mut bench = Bench::with(tempfile::tempdir().unwrap(), script, |_| {});
     let (state, attempts) = bench.run(job("$a 'b'")).await;
-    assert_eq!(state, State::Done, "{attempts:?}");
+    assert_eq!(state, HookState::Done, "{attempts:?}");
     let line = "recorded $a 'b' -> /srv/records/a file.webm (11824013 bytes, 62360 ms)\n";
     assert_eq!(attempts[0].tail, line);
 }

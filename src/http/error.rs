@@ -8,7 +8,7 @@ use crate::base::error_code::ErrorCode;
 use crate::base::id::BadName;
 use crate::base::quota::LimitExceeded;
 use crate::catalog::RecordingError;
-use crate::http::state::ReplayError;
+use crate::hook::ReplayError;
 use crate::ingest::chunks::UploadError;
 use crate::publish::PublishError;
 use crate::publish::publication::ControlError;

@@ -11,6 +11,7 @@ use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::catalog::Manifest;
 use crate::catalog::RecordingError;
+use crate::hook::ReplayError;
 use crate::http::api::feed::Feed;
 use crate::http::api::ops::Diagnostics;
 use crate::http::error::ApiError;
@@ -70,20 +71,6 @@ pub struct State {
 
 /// Notes durably that a recording's hook is to run, and queues it.
 pub type Replay = Arc<dyn Fn(RecordingId) -> BoxFuture<'static, Result<(), ReplayError>> + Send + Sync>;
-
-/// Why a hook can't run again.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// There is none.
-    #[error("no hook is configured: set hooks.on_record")]
-    NoHook,
-    /// Too many wait.
-    #[error("too many hooks are waiting: try again when some have run")]
-    QueueFull,
-    /// The manifest can't be written.
-    #[error(transparent)]
-    Record(#[from] RecordingError),
-}
 
 /// The places for connections, and as many for requests.
 pub fn connections(limits: &Limits) -> Quota {

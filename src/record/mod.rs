@@ -177,6 +177,12 @@ pub enum Event {
     Sealed(Box<Manifest>),
 }
 
+impl From<Event> for Manifest {
+    fn from(Event::Sealed(manifest): Event) -> Self {
+        *manifest
+    }
+}
+
 /// Events that may wait for their receiver. When it is full, the tasks that sealed a file wait; what
 /// they have to tell is in the manifests already.
 const EVENTS: usize = 256;
