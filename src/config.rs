@@ -28,13 +28,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Everything the server can be told.
+/// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// HTTP and WebSocket.
     pub server: http::Config,
-    /// Who is served.
+    /// Which callers are served.
     pub auth: auth::Config,
     /// WebRTC ingest.
     pub webrtc: webrtc::Config,
@@ -87,7 +87,7 @@ impl Sources {
 pub struct Problem {
     /// `section.key`, or what stood in its place.
     pub key: String,
-    /// Who said it: a file, a variable, `--set`; `None` if nobody did (it is the default).
+    /// Where it was set: in a file, a variable, by `--set`; `None` for the default.
     pub origin: Option<String>,
     /// What was expected, what was found, what to do.
     pub expected: String,
@@ -133,7 +133,7 @@ impl Config {
         config.auth.begin_at(&layers.folder);
         // A key with a problem has its default here: a second complaint about that would mislead.
         let known: Vec<_> = problems.iter().map(|problem| problem.key.clone()).collect();
-        // Nor can it be said who is served where what says so can't be read.
+        // Nor can it be said which callers are served where those settings can't be read.
         let blurred = known.iter().any(|key| key.starts_with("auth."));
         for problem in validate::validate(&config).into_iter().chain(config.resolve_hook(&layers, sources)) {
             let misleading = known.contains(&problem.key) || blurred && problem.key == "auth.mode";
@@ -159,7 +159,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Finds the hook. One that somebody asked for has to be there; the shipped one may be missing
+    /// Finds the hook. One that was asked for has to be there; the shipped one may be missing
     /// (a binary on its own), which is worth a warning.
     fn resolve_hook(&mut self, layers: &Layers, sources: &Sources) -> Option<Problem> {
         let wanted = &self.hooks.on_record;

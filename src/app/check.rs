@@ -15,7 +15,7 @@ use std::path::Path;
 pub struct Report {
     /// One line for each thing to mend, beginning with its key.
     pub problems: Vec<String>,
-    /// What is good to know: what publishers are told, who answers.
+    /// What is good to know: what publishers are told, which servers answer.
     pub notes: Vec<String>,
 }
 
@@ -29,21 +29,21 @@ pub fn check(config: &Config) -> Report {
     report.problems.extend(record::holder(&config.record.dir).map(|held| held.to_string()));
     tls(config, &mut report);
     let redirect = Some(config.server.tls.redirect_bind.clone()).filter(|address| !address.is_empty());
-    let doors =
+    let listeners =
         [("server.bind", Some(config.server.bind.to_string())), ("server.tls.redirect_bind", redirect)];
-    for (key, address) in doors.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+    for (key, address) in listeners.into_iter().filter_map(|(key, address)| Some((key, address?))) {
         if let Err(error) = TcpListener::bind(&address) {
             report.problems.push(format!(
                 "{key}: can't listen on {address}: {error}; stop what uses it, or choose another port"
             ));
         }
     }
-    let told = media(config, &mut report);
-    ice_servers(config, &told, &mut report);
+    let advertised = media(config, &mut report);
+    ice_servers(config, &advertised, &mut report);
     report
 }
 
-/// The certificate's files. One of our own is made at the start, and needs nobody.
+/// The certificate's files. One of our own is made at the start, and needs no operator.
 fn tls(config: &Config, report: &mut Report) {
     if config.server.tls.self_signed {
         return;
@@ -94,8 +94,8 @@ fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
             return Vec::new();
         }
     };
-    let told: Vec<_> = reached.iter().map(|(address, _)| *address).collect();
-    if told.iter().all(|address| address.ip().is_loopback()) && !config.is_local() {
+    let advertised: Vec<_> = reached.iter().map(|(address, _)| *address).collect();
+    if advertised.iter().all(|address| address.ip().is_loopback()) && !config.is_local() {
         report.problems.push(
             "webrtc.advertise: publishers would only be told loopback addresses; name the server's address"
                 .to_owned(),
@@ -111,25 +111,25 @@ fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
             ),
         });
     }
-    told
+    advertised
 }
 
 /// Whether the STUN and TURN servers answer, and whether the world sees this machine where we say it is.
-fn ice_servers(config: &Config, told: &[SocketAddr], report: &mut Report) {
+fn ice_servers(config: &Config, advertised: &[SocketAddr], report: &mut Report) {
     for (url, answer) in probe::ask_all(&config.webrtc.ice_servers) {
         let note = match answer {
             Err(problem) => {
                 report.problems.push(format!("webrtc.ice_servers: {url}: {problem}"));
                 continue;
             }
-            Ok(Answer::Reflexive(seen)) if is_told(told, seen.ip()) => {
+            Ok(Answer::Reflexive(seen)) if is_advertised(advertised, seen.ip()) => {
                 format!("{url} answers and sees this machine at {}", seen.ip())
             }
             Ok(Answer::Reflexive(seen)) => format!(
                 "{url} answers and sees this machine at {ip}, which publishers are not told: if they come from \
                  outside, set webrtc.advertise = [\"{ip}\"] and let UDP port {port} through",
                 ip = seen.ip(),
-                port = told.first().map_or(0, SocketAddr::port),
+                port = advertised.first().map_or(0, SocketAddr::port),
             ),
             Ok(Answer::Relayed(relay)) => format!("{url} takes the credential and relays at {relay}"),
             Ok(Answer::Connected) => format!("{url} takes connections; TLS and credential are not tried"),
@@ -138,6 +138,6 @@ fn ice_servers(config: &Config, told: &[SocketAddr], report: &mut Report) {
     }
 }
 
-fn is_told(told: &[SocketAddr], ip: IpAddr) -> bool {
-    told.iter().any(|address| address.ip() == ip)
+fn is_advertised(advertised: &[SocketAddr], ip: IpAddr) -> bool {
+    advertised.iter().any(|address| address.ip() == ip)
 }

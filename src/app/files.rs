@@ -11,9 +11,9 @@ const OWN: usize = 100;
 /// Files of one stream that is recorded: the recording, its manifest while that is replaced, and what is
 /// synced in the background.
 const PER_STREAM: usize = 3;
-/// A connection, and what is downloaded: requests have as many places as connections.
+/// A connection, and what is downloaded: as many requests as connections may be under way.
 const PER_CONNECTION: usize = 2;
-/// So few connections are let in whatever the system says: somebody has to be able to look.
+/// So few connections are let in whatever the system says: the operator has to be able to look.
 const LEAST: usize = 32;
 
 /// Asks the system for all the files it may give, and lets in fewer connections if that isn't enough.
@@ -25,17 +25,17 @@ pub(super) fn make_room(limits: Limits) -> Limits {
 }
 
 fn fit(mut limits: Limits, files: usize) -> Limits {
-    let room = files.saturating_sub(OWN + PER_STREAM * limits.max_streams) / PER_CONNECTION;
-    let room = room.max(LEAST);
-    if limits.max_connections > room {
+    let fitting = files.saturating_sub(OWN + PER_STREAM * limits.max_streams) / PER_CONNECTION;
+    let fitting = fitting.max(LEAST);
+    if limits.max_connections > fitting {
         warn!(
             files,
             limits.max_streams,
             limits.max_connections,
-            "the system gives too few open files for these limits: at most {room} connections are let in; \
+            "the system gives too few open files for these limits: at most {fitting} connections are let in; \
              raise it (LimitNOFILE= of systemd, ulimit -n)"
         );
-        limits.max_connections = room;
+        limits.max_connections = fitting;
     }
     limits
 }

@@ -16,7 +16,7 @@ pub async fn retention(config: &Config, dry_run: bool) -> Result<bool, Error> {
         (would_remove(dir, &rules).map_err(named)?, "would go")
     } else {
         let _lock = lock(dir).await?;
-        // Nobody waits for the event of a hook here: nothing is sealed.
+        // No event comes: nothing is sealed here.
         let (recordings, _events) =
             Recordings::open(config.record.clone(), config.hook_script.is_some(), Tasks::new())
                 .map_err(|error| Error::Records(dir.clone(), error))?;

@@ -79,7 +79,7 @@ pub fn new_token(new: NewArgs) -> Result<(), String> {
     let expires = match expires {
         Some(expires) => {
             let at = Timestamp::now().checked_add(expires);
-            // To the second: nobody wants to read more.
+            // To the second: more would only be harder to read.
             Some(at.and_then(|at| Timestamp::from_second(at.as_second())).map_err(
                 |_| "--expires: expected a time that has a date; leave it out for a token without an end",
             )?)

@@ -1,4 +1,4 @@
-//! The parts without which the server is of no use to anybody: should one of them end by itself, which only a
+//! The parts without which the server is of no use: should one of them end by itself, which only a
 //! fault of ours can bring about, it is better to end in order and be started again than to go on half alive.
 
 use tokio::sync::watch;
@@ -55,9 +55,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_part_that_ends_is_named_even_if_it_panics() {
-        let vitals = CriticalTasks::default();
-        let (first, second) = (vitals.part("first"), vitals.part("second"));
-        let early = tokio::time::timeout(std::time::Duration::from_millis(50), vitals.ended()).await;
+        let critical = CriticalTasks::default();
+        let (first, second) = (critical.part("first"), critical.part("second"));
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), critical.ended()).await;
         assert!(early.is_err(), "both live: {early:?}");
         let panics = std::thread::spawn(move || {
             let _second = second;
@@ -65,6 +65,6 @@ mod tests {
         });
         assert!(panics.join().is_err());
         drop(first);
-        assert_eq!(vitals.ended().await, "second");
+        assert_eq!(critical.ended().await, "second");
     }
 }

@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a loop shows that it turns, whether or not it has anything to do.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// A loop that has not shown itself for this long hangs. Long, because who hears of it may restart the
+/// A loop that has not shown itself for this long hangs. Long, because a supervisor may restart the
 /// server: a machine that was short of time for some seconds is no reason.
 pub const STUCK: Duration = Duration::from_secs(15);
 
 /// A loop's sign of life. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The loop's name.
     pub name: &'static str,
     last: Arc<Mutex<Instant>>,
 }

@@ -40,7 +40,7 @@ impl Pattern {
         let first = pieces.next().unwrap_or_default();
         let Some(mut rest) = name.strip_prefix(first) else { return false };
         let Some(last) = pieces.next_back() else { return rest.is_empty() };
-        // The earliest place for each piece leaves the most room for those behind it.
+        // The earliest match of each piece leaves the most text for those behind it.
         for piece in pieces {
             let Some(at) = rest.find(piece) else { return false };
             rest = &rest[at + piece.len()..];

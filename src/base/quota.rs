@@ -7,14 +7,14 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-/// Whoever shares one count: an IPv4 address, or the /64 of an IPv6 one, which is what a single customer
+/// What clients that share one count have in common: an IPv4 address, or the /64 of an IPv6 one, which is what a single customer
 /// has addresses of without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);
 
 impl ClientKey {
     /// `None` for this machine, which has no count of its own. What comes from it is its operator, who
-    /// has easier ways to do harm, or a proxy that tells nobody's address: counting that would let one
+    /// has easier ways to do harm, or a proxy that passes no client's address on: counting that would let one
     /// visitor lock out all others.
     pub fn of(address: IpAddr) -> Option<Self> {
         match address.to_canonical() {
@@ -36,16 +36,16 @@ pub fn network(address: IpAddr) -> IpAddr {
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub &'static str, pub usize);
 
-/// There is no place.
+/// All slots are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitExceeded {
-    /// Whoever asks has taken all of its own.
+    /// All of the client's own.
     Own(&'static str),
-    /// Everybody together has.
+    /// All there are.
     All(&'static str),
 }
 
-/// The places. Cheap to clone.
+/// Slots, in all and for each client. Cheap to clone.
 #[derive(Debug)]
 pub struct Quota<K: Eq + Hash + Clone = ClientKey> {
     inner: Arc<Inner<K>>,
@@ -64,14 +64,14 @@ struct Inner<K> {
     taken: Mutex<Taken<K>>,
 }
 
-/// As large as the places that are taken: who has none is not in it.
+/// A client without a slot is not in it.
 #[derive(Debug)]
 struct Taken<K> {
     all: usize,
     each: HashMap<K, usize>,
 }
 
-/// One place, free again when dropped.
+/// One slot, free again when dropped.
 #[derive(Debug)]
 pub struct Permit<K: Eq + Hash = ClientKey> {
     inner: Arc<Inner<K>>,
@@ -85,7 +85,7 @@ impl<K: Eq + Hash + Clone> Quota<K> {
         Self { inner: Arc::new(Inner { all, each, taken }) }
     }
 
-    /// Takes a place, for nobody in particular without a key.
+    /// Takes a slot; without a key of no client's own.
     ///
     /// # Errors
     ///
@@ -151,17 +151,17 @@ mod tests {
 
     #[test]
     fn a_client_has_its_own_bound_all_have_one_and_a_place_left_is_free() {
-        let places = Quota::new(Limit("all", 3), Limit("each", 2));
+        let quota = Quota::new(Limit("all", 3), Limit("each", 2));
         let (one, other) = (client("198.51.100.1"), client("2001:db8::1"));
-        let held = [places.enter(one).unwrap(), places.enter(one).unwrap()];
-        assert_eq!(places.enter(one).unwrap_err(), LimitExceeded::Own("each"));
-        let third = places.enter(other).unwrap();
-        assert_eq!(places.enter(other).unwrap_err(), LimitExceeded::All("all"));
-        assert_eq!(places.enter(None).unwrap_err(), LimitExceeded::All("all"));
+        let held = [quota.enter(one).unwrap(), quota.enter(one).unwrap()];
+        assert_eq!(quota.enter(one).unwrap_err(), LimitExceeded::Own("each"));
+        let third = quota.enter(other).unwrap();
+        assert_eq!(quota.enter(other).unwrap_err(), LimitExceeded::All("all"));
+        assert_eq!(quota.enter(None).unwrap_err(), LimitExceeded::All("all"));
         drop(third);
-        let local = places.enter(None).unwrap();
+        let local = quota.enter(None).unwrap();
         drop((held, local));
-        assert_eq!((places.taken(), places.inner.taken.lock().each.len()), (0, 0), "something is kept");
+        assert_eq!((quota.taken(), quota.inner.taken.lock().each.len()), (0, 0), "something is kept");
 
         let unbounded = Quota::new(Limit("all", 100), Limit("each", 0));
         let held: Vec<_> = (0..100).map(|_| unbounded.enter(one).unwrap()).collect();

@@ -30,7 +30,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// The word used in manifests, statuses and the hook's environment.
+    /// As in manifests, statuses and the hook's environment.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",

@@ -1,4 +1,4 @@
-//! Reads the layers and merges them; every value keeps who said it.
+//! Reads the layers and merges them; every value keeps its origin.
 
 use super::{Problem, Sources};
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
@@ -78,7 +78,7 @@ impl Layers {
         })
     }
 
-    /// Who set this key; `None` if nobody did.
+    /// Where this key was set; `None` if it was not.
     pub(super) fn origin(&self, key: &str) -> Option<String> {
         self.value(key)?.origin().map(str::to_owned)
     }
@@ -89,7 +89,7 @@ impl Layers {
     }
 }
 
-/// Who said this; merged tables don't know themselves, so one of their values answers.
+/// Where this was set; merged tables don't know themselves, so one of their values answers.
 pub(super) fn origin(value: &Value) -> Option<&str> {
     value.origin().or_else(|| match &value.kind {
         ValueKind::Table(table) => table.values().find_map(origin),
@@ -114,8 +114,8 @@ fn read_file(path: &Path, required: bool) -> Result<Option<Layer>, Problem> {
     })
 }
 
-/// An error of the TOML parser without the line it quotes, if that may hold a secret: a terminal is no
-/// place for one. Where it is stands in the first line.
+/// An error of the TOML parser without the line it quotes, if that may hold a secret: those don't belong on a
+/// terminal. Where it is stands in the first line.
 fn unquoted(error: &str) -> String {
     let quotes = |line: &&str| {
         let behind = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');

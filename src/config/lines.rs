@@ -1,10 +1,13 @@
-//! Log lines on their way out: whoever logs waits for nobody.
+//! Log lines on their way out: logging never waits.
 //!
 //! Standard error may be a pipe whose reader is slow, stopped or gone. The media thread logs too: a write that
 //! blocks there would stop every stream, and one that fails must fail nothing.
 //!
-//! Lines tell of names that strangers chose. What would break a line in two, or turn the rest of it around,
-//! before whoever reads it is written as its number.
+//! Lines have names in them that strangers chose. What would break a line in two for its reader, or turn the rest
+//! of it around, is written as its number.
+//!
+//! `tracing-appender` would not do: it says in no line that lines were left out, and at its end, while its queue is
+//! full, prints to the standard output, which may be the same stuck pipe.
 
 use crate::base::metrics::metrics;
 use std::borrow::Cow;
@@ -17,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Lines that may wait. What comes while so many do is left out, counted and said.
 const WAITING: usize = 4096;
 /// How long the last lines may take at the end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 enum Message {
     Line(Box<[u8]>),
@@ -60,7 +63,7 @@ impl Write for Lines {
 fn carry(lines: &Receiver<Message>, mut out: impl Write, left_out: &AtomicU64) {
     while let Ok(message) = lines.recv() {
         match message {
-            // Nobody is left who could be told of an error.
+            // There is nowhere left to report an error to.
             Message::Line(line) => drop(out.write_all(&visible(&line))),
             Message::Flush(done) => drop(done.send(())),
         }
@@ -71,7 +74,7 @@ fn carry(lines: &Receiver<Message>, mut out: impl Write, left_out: &AtomicU64) {
     }
 }
 
-/// A line as it looks to everybody. A number is written as JSON writes it, which holds for text as well.
+/// A line as it looks in every viewer. A number is written as JSON writes it, which holds for text as well.
 fn visible(line: &[u8]) -> Cow<'_, [u8]> {
     let text = match std::str::from_utf8(line) {
         Ok(text) if !line.is_ascii() && text.contains(misleads) => text,
@@ -96,13 +99,13 @@ fn misleads(char: char) -> bool {
         | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Held as long as lines are to come out: what still waits when it is dropped has [`FAREWELL`].
+/// Held as long as lines are to come out: what still waits when it is dropped has [`FLUSH_LIMIT`].
 #[must_use = "lines that wait are lost with it"]
 pub struct Logging(pub(super) Lines);
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + FLUSH_LIMIT;
         let (done, flushed) = sync_channel(1);
         let mut flush = Message::Flush(done);
         while let Err(TrySendError::Full(back)) = self.0.queue.try_send(flush) {
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_does_not_wait_for_who_reads_and_what_found_no_place_is_counted() {
+    fn logging_does_not_wait_for_a_reader_and_what_is_left_out_is_counted() {
         let (mut lines, gate, kept) = held();
         let logging = Logging(lines.clone());
         let began = Instant::now();
@@ -168,7 +171,7 @@ mod tests {
         for _ in 0..WAITING + 11 {
             lines.write_all(b"line\n").unwrap();
         }
-        assert!(began.elapsed() < FAREWELL, "{:?}", began.elapsed());
+        assert!(began.elapsed() < FLUSH_LIMIT, "{:?}", began.elapsed());
         let left_out = lines.left_out.load(Ordering::Relaxed);
         assert!((10..=11).contains(&left_out), "{left_out}");
         drop(gate);
@@ -184,7 +187,7 @@ mod tests {
         }
         let began = Instant::now();
         drop(Logging(lines));
-        assert!(began.elapsed() < 10 * FAREWELL, "{:?}", began.elapsed());
+        assert!(began.elapsed() < 10 * FLUSH_LIMIT, "{:?}", began.elapsed());
         drop(gate);
     }
 

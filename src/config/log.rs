@@ -39,7 +39,7 @@ pub enum Format {
 
 impl Log {
     /// The directives. A level alone is the server's own: libraries say warnings only, and the
-    /// WebRTC stack nothing, for anybody who can send a datagram can make it warn.
+    /// WebRTC stack nothing, for any sender of a datagram can make it warn.
     pub(super) fn filter(&self) -> Result<EnvFilter, String> {
         let level = self.level.trim();
         let expected = "expected error, warn, info, debug or trace, or EnvFilter directives";

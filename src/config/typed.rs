@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 /// What came of it.
 pub(super) struct Typed {
-    /// All that is right; defaults in place of what isn't.
+    /// All that is right; defaults for what isn't.
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
 }
@@ -79,11 +79,11 @@ fn check_leaf(value: &Value, path: &[&str]) -> Result<Json, String> {
     Err(if secret { error.split(", found").next().unwrap_or_default().to_owned() } else { error })
 }
 
-/// Whether something of this name is no business of who looks over a shoulder.
+/// Whether something of this name is not for others who see the terminal.
 pub(super) fn may_be_secret(text: &str) -> bool {
     ["token", "secret", "password", "credential", "ice_servers", "hash"]
         .iter()
-        .any(|word| text.contains(word))
+        .any(|name| text.contains(name))
 }
 
 /// Whether the configuration takes this value at this path and nothing else.
@@ -120,7 +120,7 @@ fn json_of(value: &Value) -> Json {
     }
 }
 
-/// Serde's words in the order people need them: expected first.
+/// Serde's message in the order people need it: expected first.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let unlabelled = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));

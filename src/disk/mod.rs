@@ -1,4 +1,4 @@
-//! What all who keep files need: replacing them at once and durably, space and what is kept back of it, and
+//! What all modules that keep files need: replacing them at once and durably, space and what is kept back of it, and
 //! threads that may wait for a disk.
 
 pub mod space;
@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Replaces `dir/name` atomically and durably: whoever reads it, after a power cut too, finds the old
-/// bytes or the new ones.
+/// Replaces `dir/name` atomically and durably: a reader, after a power cut too, finds the old bytes or
+/// the new ones.
 pub fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(temporary_name(name));
     let write = || {
@@ -34,7 +34,7 @@ fn temporary_name(name: &str) -> String {
     format!(".{name}.tmp")
 }
 
-/// What changes when somebody puts another file in a file's place, or writes to it.
+/// What changes when a file is replaced or written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Seconds and nanoseconds.

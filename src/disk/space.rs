@@ -1,6 +1,6 @@
-//! Space on the disk (S6): who may take it, and what is kept back for when there is none.
+//! Space on the disk (S6): what may take it, and what is kept back for when there is none.
 //!
-//! Two things are kept back. Each open file has room for its index beyond its end, so
+//! Two things are kept back. Each open file has space for its index beyond its end, so
 //! that it can be sealed. And one hidden file holds blocks for manifests: it shrinks when one doesn't
 //! fit, and grows again when there is space. While it is broken into, nothing of ours may grow, or a
 //! recording would take what was given up for the manifest of another.
@@ -53,7 +53,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// The space of `dir`, with a reserve if there is room for one. Blocking.
+    /// The space of `dir`, with a reserve if one fits. Blocking.
     pub fn open(dir: &Path, min_free: u64) -> Self {
         let space = Self {
             dir: dir.to_owned(),
@@ -76,14 +76,14 @@ impl Space {
     }
 
     /// Whether there is space for one more recording. Blocking: a local file system answers from memory, one
-    /// that stalls answers nobody.
+    /// that stalls answers not at all.
     pub fn has_space(&self) -> io::Result<bool> {
-        let room = self.look()?;
-        *self.full.lock() = (!room).then(Instant::now);
-        Ok(room)
+        let has_space = self.look()?;
+        *self.full.lock() = (!has_space).then(Instant::now);
+        Ok(has_space)
     }
 
-    /// Whether there was none a moment ago: for who must not wait for a disk. It is seen anew before each
+    /// Whether there was none a moment ago: for callers that must not wait for a disk. It is seen anew before each
     /// publisher is taken, and whenever a recording ends for want of space.
     pub fn was_full(&self) -> bool {
         self.full.lock().is_some_and(|seen| seen.elapsed() < KNOWN)
@@ -143,7 +143,7 @@ impl Space {
             match work() {
                 Err(error) if is_full(&error) => {
                     let mut touched = self.touched.lock();
-                    // Whoever is growing has finished then, and nobody begins.
+                    // What was growing has finished then, and nothing begins.
                     if !std::mem::replace(&mut *self.spent.write(), true) {
                         tracing::warn!("the disk is full: what must be written takes of the space kept back");
                     }
@@ -171,8 +171,8 @@ impl Space {
         super::sync_dir(&self.dir)
     }
 
-    /// Whether the reserve is whole, after trying to make it so. Waits for nobody: who works on it does
-    /// so for want of space.
+    /// Whether the reserve is whole, after trying to make it so. Does not wait for another that works on it:
+    /// that one does so for want of space.
     fn is_whole(&self) -> bool {
         if self.spent.try_read().is_some_and(|spent| !*spent) {
             return true;

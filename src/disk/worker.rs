@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 /// Writes under way at the same time. Further ones wait: a disk that stalls then costs this many
 /// threads, not all that the process shares with downloads.
 const WRITES: usize = 64;
-/// Syncs under way at the same time. They have places of their own, since each may last seconds
+/// Syncs under way at the same time. They have threads of their own, since each may last seconds
 /// while writes only fill memory.
 const SYNCS: usize = 32;
 
@@ -49,12 +49,12 @@ impl Pool {
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.waiting);
-        let place = self.free.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let permit = self.free.clone().acquire_owned().await.map_err(io::Error::other)?;
         drop(waiting);
-        // The place goes with the work: who asked may give up, the thread stays taken until it is done.
+        // The permit goes with the work: the caller may give up, the thread stays taken until it is done.
         let name = self.name;
         let work = move || {
-            let _place = place;
+            let _permit = permit;
             timed(name, work)
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
@@ -82,10 +82,10 @@ impl Disk {
     /// What there is at present.
     pub fn gauges(&self, scrape: &mut Scrape) {
         let Self { writes, syncs } = self;
-        let waiting = |places: &Pool| (places.name, places.waiting.load(Ordering::Relaxed));
+        let waiting = |pool: &Pool| (pool.name, pool.waiting.load(Ordering::Relaxed));
         let help = "Work on files that waits for a thread";
         scrape.gauges("disk_work_waiting", help, "work", [waiting(writes), waiting(syncs)]);
-        let running = |places: &Pool| (places.name, places.running());
+        let running = |pool: &Pool| (pool.name, pool.running());
         let help = "Work on files that is being done";
         scrape.gauges("disk_work_running", help, "work", [running(writes), running(syncs)]);
     }
@@ -100,15 +100,15 @@ impl Disk {
         self.syncs.run(work).await
     }
 
-    /// Starts work that waits for the disk itself; `None` if all places are taken.
+    /// Starts work that waits for the disk itself; `None` if all threads for that are taken.
     pub fn try_sync<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<JoinHandle<T>> {
-        let place = self.syncs.free.clone().try_acquire_owned().ok()?;
+        let permit = self.syncs.free.clone().try_acquire_owned().ok()?;
         let name = self.syncs.name;
         Some(tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _permit = permit;
             timed(name, work)
         }))
     }

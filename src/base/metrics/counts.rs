@@ -15,7 +15,7 @@ pub struct Counts<const N: usize> {
 }
 
 impl<const N: usize> Counts<N> {
-    /// All known values are shown from the start, as 0: who asks for a rate would miss the step from
+    /// All known values are shown from the start, as 0: a query for a rate would miss the step from
     /// nothing to 1, and an alert on it the first time it matters.
     pub(super) fn new(labels: [&'static str; N], known: &[[&'static str; N]]) -> Self {
         let counts = Self { labels, family: Family::default() };
@@ -25,7 +25,7 @@ impl<const N: usize> Counts<N> {
         counts
     }
 
-    /// The count of these values, for who counts often: finding it takes a lock, adding to it does not.
+    /// The count of these values, for callers that count often: finding it takes a lock, adding to it does not.
     pub fn of(&self, values: [&'static str; N]) -> Counter {
         self.family.get_or_create_owned(&pairs(self.labels, values))
     }

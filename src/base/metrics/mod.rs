@@ -1,16 +1,16 @@
 //! What `/metrics` counts.
 //!
-//! Process-wide, as Prometheus means them: a count only ever rises, nobody decides anything by one, so
+//! Process-wide, as Prometheus means them: a count only ever rises, nothing is decided by one, so
 //! every layer may add to it without being handed anything. What has a present value (open streams, free
-//! disk, queue depths) is not kept here: it is asked of its owner when somebody scrapes ([`Scrape`]), and
+//! disk, queue depths) is not kept here: it is asked of its owner at each scrape ([`Scrape`]), and
 //! so can't drift from the truth.
 //!
-//! Labels have few values, all of them words of ours: never the name of a stream, a path or an address.
+//! Labels have few values, all of them written in the sources: never the name of a stream, a path or an address.
 //! Each value is a series that a monitoring server keeps for weeks; visitors choose names, so one of them
 //! could fill its memory. What happened to one stream is in the log and in its manifest.
 //!
 //! Adding to a count that has no labels, or that was fetched before, is one atomic addition. Finding one
-//! by its labels takes a lock: fetch it, or count in a place of your own and add that up each second
+//! by its labels takes a lock: fetch it, or count in a variable of your own and add that up each second
 //! (packets are counted so).
 
 mod counts;
@@ -41,7 +41,7 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     /// Requests, messages, streams, … refused or cut because of a limit, by the limit's key.
     pub limit_refusals: Family<Limit, Counter>,
-    /// Who was not let in.
+    /// Callers that were refused.
     pub auth: Auth,
     /// Publications.
     pub publications: Publications,
@@ -72,7 +72,7 @@ pub struct Limit {
     pub limit: &'static str,
 }
 
-/// Callers who were not let in.
+/// Callers that were refused.
 #[derive(Debug)]
 pub struct Auth {
     /// By why.
@@ -134,9 +134,9 @@ const LONG: [f64; 10] = [0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 600.0, 1
 /// Publications, from the offer (or the first message, the first image) on.
 #[derive(Debug)]
 pub struct Publications {
-    /// A name was reserved for somebody.
+    /// A name was reserved for a publisher.
     pub begun: Counter,
-    /// Somebody was refused, by code.
+    /// A publisher was refused, by code.
     pub refused: Counts<1>,
     /// Media could flow for the first time, by way in.
     pub connected: Counts<1>,

@@ -43,7 +43,7 @@ impl Format {
 #[derive(Debug)]
 pub struct Scrape {
     ours: Registry,
-    /// Named as everybody's are, without our prefix.
+    /// Named as in any process, without our prefix.
     process: Registry,
 }
 
@@ -69,7 +69,7 @@ impl Scrape {
         self.ours.register(name, help, gauge);
     }
 
-    /// Adds present values, told apart by a label; its values must be few and known.
+    /// Adds present values, each with a label; its values must be few and known.
     pub fn gauges<const N: usize>(
         &mut self,
         name: &str,
