@@ -11,18 +11,18 @@ use std::collections::HashSet;
 const MAX_SEEN: usize = 64;
 /// Type, epoch and length of a record (RFC 6347 section 4.1).
 const RECORD: usize = 13;
-/// A handshake message's type, length, number and place of the fragment (RFC 6347 section 4.2.2).
+/// A handshake message's type, length, number and offset of the fragment (RFC 6347 section 4.2.2).
 const MESSAGE: usize = 12;
 
 /// The handshake fragments that a peer has sent.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(super) struct RepeatFilter {
     seen: HashSet<[u8; MESSAGE]>,
 }
 
-impl Repeats {
+impl RepeatFilter {
     /// Whether a datagram holds nothing but plaintext handshake messages that have come before.
-    pub fn contain(&mut self, datagram: &[u8]) -> bool {
+    pub fn is_repeat(&mut self, datagram: &[u8]) -> bool {
         let mut only_known = !datagram.is_empty();
         let mut rest = datagram;
         while !rest.is_empty() {
@@ -59,19 +59,22 @@ mod tests {
 
     #[test]
     fn a_flight_that_comes_again_is_known_and_one_with_anything_new_is_not() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatFilter::default();
         let flight = |first| [record(22, 0, first, 1), record(22, 0, first + 1, 2)].concat();
-        assert!(!repeats.contain(&flight(0)));
-        assert!(repeats.contain(&flight(2)), "other record numbers, the same messages");
-        assert!(!repeats.contain(&[record(22, 0, 4, 1), record(22, 0, 5, 3)].concat()), "a new message");
-        assert!(!repeats.contain(&[record(22, 0, 6, 1), record(20, 0, 7, 1)].concat()), "a change of cipher");
-        assert!(!repeats.contain(&record(22, 1, 8, 1)), "encrypted");
+        assert!(!repeats.is_repeat(&flight(0)));
+        assert!(repeats.is_repeat(&flight(2)), "other record numbers, the same messages");
+        assert!(!repeats.is_repeat(&[record(22, 0, 4, 1), record(22, 0, 5, 3)].concat()), "a new message");
+        assert!(
+            !repeats.is_repeat(&[record(22, 0, 6, 1), record(20, 0, 7, 1)].concat()),
+            "a change of cipher"
+        );
+        assert!(!repeats.is_repeat(&record(22, 1, 8, 1)), "encrypted");
         for cut in 1..26 {
-            assert!(!repeats.contain(&flight(9)[..cut]), "cut at {cut}");
+            assert!(!repeats.is_repeat(&flight(9)[..cut]), "cut at {cut}");
         }
-        assert!(!repeats.contain(&[]));
+        assert!(!repeats.is_repeat(&[]));
         let mut hello = record(22, 0, 0, 0);
         hello[RECORD] = 1;
-        assert!(!repeats.contain(&hello) && !repeats.contain(&hello), "a first ClientHello");
+        assert!(!repeats.is_repeat(&hello) && !repeats.is_repeat(&hello), "a first ClientHello");
     }
 }

@@ -23,7 +23,7 @@ use crate::base::reason::EndReason;
 use crate::base::units;
 use crate::media::{Event, GapReason, Kind, Track};
 use engine::{Command, Engine};
-use offer::Refused;
+use offer::RejectedSection;
 use serde::{Deserialize, Serialize};
 use session::{Answer, Session, SessionConfig};
 use socket::Socket;
@@ -158,7 +158,7 @@ pub trait PeerOwner: fmt::Debug + Send + Sync {
     fn end(&self, reason: EndReason, now: Instant);
 }
 
-/// Why an offer or a word about a session is refused.
+/// Why an offer or a request for a session is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// The SDP can't be used.
@@ -216,7 +216,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
             Socket::bind(&config, local_only)?
         };
         let local_addr = socket.local_addr()?;
-        let candidates = socket.addresses.told().into();
+        let candidates = socket.addresses.advertised().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
         let heartbeat = Heartbeat::new("media engine");
         let engine = Engine::new(socket, heartbeat.clone());
@@ -247,7 +247,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
         &self.config.ice_servers
     }
 
-    /// A place in the engine's queue for a session: the one wait, before anything is taken that only the engine
+    /// A slot in the engine's queue for a session: the one wait, before anything is taken that only the engine
     /// would give back.
     pub async fn reserve(&self) -> Result<Reserved<'_, O>, PeerError> {
         let permit = self.commands.reserve().await.map_err(|_| PeerError::Stopping)?;
@@ -289,7 +289,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
     }
 }
 
-/// A place in the engine's queue.
+/// A slot in the engine's queue.
 #[derive(Debug)]
 pub struct Reserved<'a, O> {
     peers: &'a Peers<O>,
@@ -317,8 +317,8 @@ impl<O: PeerOwner + 'static> Reserved<'_, O> {
         };
         // An offer that makes the code below panic must leave nothing taken.
         let parse = AssertUnwindSafe(|| Session::accept(sdp, &config, Instant::now()));
-        let (session, answer) = catch_unwind(parse).unwrap_or_else(|_| Err(engine::unusable()))?;
-        for Refused { mid, reason } in session.refused() {
+        let (session, answer) = catch_unwind(parse).unwrap_or_else(|_| Err(engine::panicked()))?;
+        for RejectedSection { mid, reason } in session.rejected() {
             tracing::warn!(stream = %owner.name(), session = id.as_str(), mid, reason, "a section is not recorded");
         }
         let session = Box::new(session);
@@ -337,7 +337,7 @@ impl<O> Peers<O> {
         (Self { commands, config, candidates, local_addr, heartbeat: Heartbeat::new("held") }, receiver)
     }
 
-    /// Takes the queue's only place.
+    /// Takes the queue's only slot.
     pub(crate) fn fill(&self, command: Command<O>) {
         assert!(self.commands.try_send(command).is_ok());
     }

@@ -4,54 +4,49 @@
 //! peer whose address changes (NAT rebinding, another network) would be lost. Until a pair is
 //! selected this module only listens; from then on it answers the peer's checks itself, follows the
 //! peer to a new address after an exchange that only the peer could have made, and shows the agent
-//! nothing but the address it knows (`home`).
+//! nothing but the address it knows (`selected`).
 //!
-//! A request alone moves nothing: whoever has captured one could replay it from elsewhere. The new
+//! A request alone moves nothing: an eavesdropper could replay one from elsewhere. The new
 //! address must answer a fresh check of ours, signed with the peer's password (RFC 8445 section 7).
 //!
 //! An ICE restart must cost no media: the pair in use stays until the new generation is proven (RFC
 //! 8445 section 9). The agent would drop everything from the restart to its next selection, so it hears
 //! of none once it has selected a pair: it keeps the credentials it began with, and what it and the peer
-//! say to each other is signed anew in between.
+//! say to each other is signed again in between.
+
+mod stun;
 
 use crate::base::metrics::metrics;
 use crate::webrtc::offer::Credentials;
 use bytes::BytesMut;
-use rtc::crypto::{RTCCryptoProvider, default_provider};
-use rtc::stun::attributes::{
-    ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY, ATTR_USE_CANDIDATE,
-    ATTR_USERNAME,
-};
-use rtc::stun::fingerprint::FINGERPRINT;
-use rtc::stun::integrity::MessageIntegrity;
-use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
+use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, TransactionId};
 use rtc::stun::textattrs::TextAttribute;
-use rtc::stun::xoraddr::XorMappedAddress;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stun::Signer;
 
 /// Checks in flight that are remembered; older ones can't be answered any more.
 const MAX_CHECKS: usize = 64;
 /// A check that was not answered by then is forgotten.
 const CHECK_LIFETIME: Duration = Duration::from_secs(5);
 /// One address gets at most one check of ours in this time, so that forged sources can't make us
-/// flood anybody.
+/// flood a victim.
 const CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// Without any packet from the current address for this long, a valid check from another address
 /// is enough to move there: a peer behind a NAT that rebinds does not know of it and nominates nothing.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Without any packet from the current address for this long, media from another one is reason to
-/// ask who is there; sooner it would be a packet that took its time.
+/// check that one; sooner it would be a packet that was delayed.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Requests from other addresses than the peer's whose signature is looked at, each [`STRANGE_TIME`]: a
-/// browser that tries ten addresses at once sends a fifth. Whoever has seen the user fragments can send
-/// any number, and each signature costs as much as a packet of media.
-const MAX_STRANGE: u32 = 100;
-const STRANGE_TIME: Duration = Duration::from_secs(1);
+/// Requests from other addresses than the peer's whose signature is looked at, each [`OTHERS_WINDOW`]: a
+/// browser that tries ten addresses at once sends a fifth. An attacker that has seen the user fragments can
+/// send any number, and each signature costs as much as a packet of media.
+const MAX_OTHERS: u32 = 100;
+const OTHERS_WINDOW: Duration = Duration::from_secs(1);
 
 /// What becomes of an incoming STUN message.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,18 +73,18 @@ pub(super) struct Paths {
     generation: Generation,
     /// What it will use once it has the answer to its restart.
     next: Option<Generation>,
-    crypto: Arc<dyn RTCCryptoProvider>,
-    /// The address the ICE agent has selected.
-    home: Option<SocketAddr>,
+    signer: Signer,
+    /// The peer's address in the pair that the ICE agent has selected.
+    selected: Option<SocketAddr>,
     /// Where the peer is now.
     current: Option<SocketAddr>,
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
-    /// Requests from elsewhere that were looked at, and since when.
-    strange: (Instant, u32),
-    /// Last check of an address that nobody has proven anything of.
-    suspected: Option<Instant>,
+    /// Requests from other addresses that were looked at, and since when.
+    others: (Instant, u32),
+    /// Last check of an address that only media came from.
+    probed: Option<Instant>,
     /// The agent's own messages and ours, to be sent.
     pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// How long the last answered check took.
@@ -106,27 +101,18 @@ struct Check {
     at: Instant,
     /// Whose credentials it is signed with.
     generation: u64,
-    asks: Asks,
+    purpose: Purpose,
 }
 
 /// What a check is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asks {
+enum Purpose {
     /// It is the ICE agent's own.
     Agent,
     /// Whether the peer is there.
     Presence,
     /// The same, and the peer is followed there.
     Move,
-}
-
-impl std::fmt::Debug for Paths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Paths")
-            .field("home", &self.home)
-            .field("current", &self.current)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Paths {
@@ -137,13 +123,13 @@ impl Paths {
             agent: first.clone(),
             generation: first,
             next: None,
-            crypto: default_provider().ok()?,
-            home: None,
+            signer: Signer::new()?,
+            selected: None,
             current: None,
             heard: now,
             checks: VecDeque::new(),
-            strange: (now, 0),
-            suspected: None,
+            others: (now, 0),
+            probed: None,
             outgoing: VecDeque::new(),
             round_trip: None,
             forged: 0,
@@ -152,8 +138,8 @@ impl Paths {
     }
 
     /// Whether the agent has selected a pair: from then on restarts are no business of it.
-    pub fn is_selected(&self) -> bool {
-        self.home.is_some()
+    pub fn has_selected_pair(&self) -> bool {
+        self.selected.is_some()
     }
 
     /// A new ICE generation. With a pair in use that stays until the new one is proven; without, the
@@ -161,7 +147,7 @@ impl Paths {
     pub fn restart(&mut self, local: Credentials, remote: Credentials) {
         let number = self.next.as_ref().unwrap_or(&self.generation).number + 1;
         let new = Generation { number, local, remote };
-        if self.is_selected() {
+        if self.has_selected_pair() {
             self.next = Some(new);
         } else {
             (self.agent, self.generation) = (new.clone(), new);
@@ -176,16 +162,16 @@ impl Paths {
 
     /// Notes a packet that is no STUN; returns the address the agent knows its sender by.
     pub fn inbound(&mut self, from: SocketAddr, now: Instant) -> SocketAddr {
-        match (self.home, self.current) {
-            (Some(home), Some(current)) if from == current => {
+        match (self.selected, self.current) {
+            (Some(selected), Some(current)) if from == current => {
                 self.heard = now;
-                home
+                selected
             }
             _ => from,
         }
     }
 
-    /// Takes a STUN message, which is signed anew if it is for the agent and of a generation that the
+    /// Takes a STUN message, which is signed again if it is for the agent and of a generation that the
     /// agent doesn't know. `authentic` is set if only the peer can have made it.
     pub fn inbound_stun(
         &mut self,
@@ -196,7 +182,7 @@ impl Paths {
         authentic: &mut bool,
     ) -> Inbound {
         let is_request = datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes());
-        if is_request && self.current != Some(from) && !self.looks_at_stranger(now) {
+        if is_request && self.current != Some(from) && !self.admits_from_elsewhere(now) {
             return Inbound::Done;
         }
         let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
@@ -211,7 +197,7 @@ impl Paths {
         } else if message.typ == BINDING_SUCCESS {
             let inbound = self.response(from, &mut message, now, authentic);
             if let (Inbound::Agent(_), false) = (&inbound, self.agent.number == self.generation.number)
-                && let Some(signed) = self.signed_anew(&message, None, &self.agent.remote.pwd)
+                && let Some(signed) = self.signer.resign(&message, None, &self.agent.remote.pwd)
             {
                 *datagram = signed;
             }
@@ -221,16 +207,16 @@ impl Paths {
         }
     }
 
-    fn looks_at_stranger(&mut self, now: Instant) -> bool {
-        let (since, looked) = &mut self.strange;
-        if now.saturating_duration_since(*since) >= STRANGE_TIME {
+    fn admits_from_elsewhere(&mut self, now: Instant) -> bool {
+        let (since, looked) = &mut self.others;
+        if now.saturating_duration_since(*since) >= OTHERS_WINDOW {
             (*since, *looked) = (now, 0);
         }
         *looked += 1;
-        if *looked > MAX_STRANGE {
+        if *looked > MAX_OTHERS {
             metrics().refused("STUN requests");
         }
-        *looked <= MAX_STRANGE
+        *looked <= MAX_OTHERS
     }
 
     /// Whose credentials a request of the peer is signed with.
@@ -240,8 +226,7 @@ impl Paths {
             name.split_once(':') == Some((generation.local.ufrag.as_str(), generation.remote.ufrag.as_str()))
         };
         let generation = self.in_use().find(named)?;
-        let signed = MessageIntegrity::check(message, generation.local.pwd.as_bytes(), self.crypto.crypto());
-        signed.is_ok().then(|| generation.clone())
+        self.signer.is_signed(message, &generation.local.pwd).then(|| generation.clone())
     }
 
     fn request(
@@ -252,126 +237,84 @@ impl Paths {
         generation: &Generation,
         now: Instant,
     ) -> Inbound {
-        let (Some(home), Some(current)) = (self.home, self.current) else {
+        let (Some(selected), Some(current)) = (self.selected, self.current) else {
             return Inbound::Agent(from);
         };
-        self.answer(from, to, message, &generation.local.pwd);
+        if let Some(answer) = self.signer.answer(message, from, &generation.local.pwd) {
+            self.outgoing.push_back((to, from, answer));
+        }
         let is_next = generation.number > self.generation.number;
         if from == current {
             self.heard = now;
             if generation.number == self.agent.number {
-                return Inbound::Agent(home);
+                return Inbound::Agent(selected);
             }
             if is_next {
-                self.check(from, to, generation, Asks::Presence, now);
+                self.check(from, to, generation, Purpose::Presence, now);
             }
             return Inbound::Done;
         }
         let silent = now.saturating_duration_since(self.heard) >= SILENCE;
         if message.contains(ATTR_USE_CANDIDATE) || silent {
-            self.check(from, to, generation, Asks::Move, now);
+            self.check(from, to, generation, Purpose::Move, now);
         } else if is_next {
             // Once it has nominated this address it sends from here at once.
-            self.check(from, to, generation, Asks::Presence, now);
+            self.check(from, to, generation, Purpose::Presence, now);
         }
         Inbound::Done
     }
 
-    /// Media of this session came from an address that is nobody's. If the peer is silent where it
-    /// was, that address is asked who it is; only a signed answer moves anything (D4). At most one
+    /// Media of this session came from an unproven address. If the peer is silent where it was, that
+    /// address is checked; only a signed answer moves anything (D4). At most one
     /// such check in [`CHECK_PAUSE`], whatever addresses are forged.
-    pub fn suspect(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
+    pub fn probe(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
         let within = |at: Instant, pause| now.saturating_duration_since(at) < pause;
-        let asked = self.suspected.is_some_and(|at| within(at, CHECK_PAUSE));
+        let asked = self.probed.is_some_and(|at| within(at, CHECK_PAUSE));
         if self.current.is_none_or(|current| current == from) || within(self.heard, QUIET) || asked {
             return;
         }
-        self.suspected = Some(now);
+        self.probed = Some(now);
         let generation = self.next.as_ref().unwrap_or(&self.generation).clone();
-        self.check(from, to, &generation, Asks::Move, now);
+        self.check(from, to, &generation, Purpose::Move, now);
     }
 
-    /// Answers a check of the peer with the address it really came from.
-    fn answer(&mut self, from: SocketAddr, to: SocketAddr, request: &Message, password: &str) {
-        let mut message = Message::new();
-        let crypto = self.crypto.clone();
-        let setters: [Box<dyn Setter + '_>; 5] = [
-            Box::new(request.transaction_id),
-            Box::new(BINDING_SUCCESS),
-            Box::new(XorMappedAddress { ip: from.ip(), port: from.port() }),
-            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
-                password.to_owned(),
-                crypto.crypto(),
-            )),
-            Box::new(FINGERPRINT),
-        ];
-        if message.build(&setters).is_ok() {
-            self.outgoing.push_back((to, from, BytesMut::from(&message.raw[..])));
-        }
-    }
-
-    /// Asks whether the peer really is at `at`, unless that has just been asked.
+    /// Checks whether the peer really is at `remote`, unless that has just been checked.
     fn check(
         &mut self,
-        at: SocketAddr,
+        remote: SocketAddr,
         local: SocketAddr,
         generation: &Generation,
-        asks: Asks,
+        purpose: Purpose,
         now: Instant,
     ) {
         let recent = |check: &&mut Check| {
-            check.asks != Asks::Agent
-                && (check.to, check.generation) == (at, generation.number)
+            check.purpose != Purpose::Agent
+                && (check.to, check.generation) == (remote, generation.number)
                 && now.saturating_duration_since(check.at) < CHECK_PAUSE
         };
         if let Some(check) = self.checks.iter_mut().find(recent) {
-            check.asks = if asks == Asks::Move { asks } else { check.asks };
+            check.purpose = if purpose == Purpose::Move { purpose } else { check.purpose };
             return;
         }
-        let mut message = Message::new();
-        // 110 is the type preference of a peer-reflexive candidate (RFC 8445 section 5.1.2.2).
-        message.typ = BINDING_REQUEST;
-        message.transaction_id = TransactionId::new();
-        message.write_header();
-        message.add(ATTR_ICE_CONTROLLED, &rand::random::<[u8; 8]>());
-        message.add(ATTR_PRIORITY, &(110_u32 << 24 | 0x00ff_ff00).to_be_bytes());
-        if let Some(signed) = self.signed_anew(&message, Some(generation), &generation.remote.pwd) {
-            self.remember(message.transaction_id, at, generation.number, asks, now);
-            self.outgoing.push_back((local, at, signed));
+        if let Some((id, request)) = self.signer.request(generation) {
+            self.remember(id, remote, generation.number, purpose, now);
+            self.outgoing.push_back((local, remote, request));
         }
     }
 
-    /// The same message with another password, and as a request of this generation.
-    fn signed_anew(
-        &self,
-        message: &Message,
-        request: Option<&Generation>,
-        password: &str,
-    ) -> Option<BytesMut> {
-        let mut anew = Message::new();
-        (anew.typ, anew.transaction_id) = (message.typ, message.transaction_id);
-        anew.write_header();
-        if let Some(Generation { local, remote, .. }) = request {
-            anew.add(ATTR_USERNAME, format!("{}:{}", remote.ufrag, local.ufrag).as_bytes());
-        }
-        let replaced = [ATTR_USERNAME, ATTR_MESSAGE_INTEGRITY, ATTR_FINGERPRINT];
-        for attribute in message.attributes.0.iter().filter(|found| !replaced.contains(&found.typ)) {
-            anew.add(attribute.typ, &attribute.value);
-        }
-        let crypto = self.crypto.clone();
-        let integrity =
-            MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto.crypto());
-        let setters: [Box<dyn Setter + '_>; 2] = [Box::new(integrity), Box::new(FINGERPRINT)];
-        let signed = setters.iter().all(|setter| setter.add_to(&mut anew).is_ok());
-        signed.then(|| BytesMut::from(&anew.raw[..]))
-    }
-
-    fn remember(&mut self, id: TransactionId, to: SocketAddr, generation: u64, asks: Asks, at: Instant) {
+    fn remember(
+        &mut self,
+        id: TransactionId,
+        to: SocketAddr,
+        generation: u64,
+        purpose: Purpose,
+        at: Instant,
+    ) {
         self.checks.retain(|check| at.saturating_duration_since(check.at) < CHECK_LIFETIME);
         if self.checks.len() == MAX_CHECKS {
             self.checks.pop_front();
         }
-        self.checks.push_back(Check { id, to, at, generation, asks });
+        self.checks.push_back(Check { id, to, at, generation, purpose });
     }
 
     fn response(
@@ -390,14 +333,14 @@ impl Paths {
             return Inbound::Done;
         };
         let password = generation.remote.pwd.clone();
-        if MessageIntegrity::check(message, password.as_bytes(), self.crypto.crypto()).is_err() {
+        if !self.signer.is_signed(message, &password) {
             self.forged += 1;
             return Inbound::Done;
         }
         *authentic = true;
         self.round_trip = Some(now.saturating_duration_since(check.at));
         self.proven.push_back(from);
-        if check.asks == Asks::Move {
+        if check.purpose == Purpose::Move {
             if self.current != Some(from) {
                 tracing::info!(from = ?self.current, to = %from, "the peer moved");
             }
@@ -409,41 +352,41 @@ impl Paths {
         {
             self.generation = next;
         }
-        match check.asks {
-            Asks::Agent => Inbound::Agent(self.inbound(from, now)),
-            Asks::Presence | Asks::Move => Inbound::Done,
+        match check.purpose {
+            Purpose::Agent => Inbound::Agent(self.inbound(from, now)),
+            Purpose::Presence | Purpose::Move => Inbound::Done,
         }
     }
 
-    /// Turns what the ICE agent and the layers above it send into what goes out, signed anew where
+    /// Turns what the ICE agent and the layers above it send into what goes out, signed again where
     /// that must be; `None` if it is not to be sent.
     pub fn outbound(&mut self, to: SocketAddr, datagram: &mut BytesMut, now: Instant) -> Option<SocketAddr> {
         let is_stun = datagram.first().is_some_and(|first| *first < 4);
         if !is_stun {
             // Only the selected pair carries anything else.
-            if self.home.replace(to) != Some(to) || self.current.is_none() {
+            if self.selected.replace(to) != Some(to) || self.current.is_none() {
                 self.current = Some(to);
                 self.heard = now;
             }
             return self.current;
         }
-        let target = match (self.home, self.current) {
-            (Some(home), Some(current)) if to == home => current,
+        let target = match (self.selected, self.current) {
+            (Some(selected), Some(current)) if to == selected => current,
             _ => to,
         };
         let is_request = datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes());
         if !is_request {
             // From selection on, requests are answered by this module.
-            return self.home.is_none().then_some(target);
+            return self.selected.is_none().then_some(target);
         }
         if let Some(Ok(id)) = datagram.get(8..20).map(TryInto::try_into) {
-            self.remember(TransactionId(id), target, self.generation.number, Asks::Agent, now);
+            self.remember(TransactionId(id), target, self.generation.number, Purpose::Agent, now);
         }
         if self.agent.number != self.generation.number {
             let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
             message.decode().ok()?;
             let generation = &self.generation;
-            *datagram = self.signed_anew(&message, Some(generation), &generation.remote.pwd)?;
+            *datagram = self.signer.resign(&message, Some(generation), &generation.remote.pwd)?;
         }
         Some(target)
     }
@@ -452,6 +395,8 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtc::stun::fingerprint::FINGERPRINT;
+    use rtc::stun::message::Setter;
 
     fn address(port: u16) -> SocketAddr {
         ([198, 51, 100, 7], port).into()
@@ -460,18 +405,16 @@ mod tests {
     fn paths(now: Instant) -> Paths {
         let credentials =
             |ufrag: &str| Credentials { ufrag: ufrag.to_owned(), pwd: format!("{ufrag}-secret") };
-        let mut paths = Paths::new(credentials("ours"), credentials("hers"), now).unwrap();
+        let mut paths = Paths::new(credentials("ours"), credentials("theirs"), now).unwrap();
         let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), now);
         assert_eq!(dtls, Some(address(1)), "the agent's pair");
         paths
     }
 
-    /// What somebody who knows this password would answer to the newest check.
+    /// What a peer with this password would answer to the newest check.
     fn answer(paths: &Paths, password: &str) -> BytesMut {
         let mut message = Message::new();
-        let crypto = paths.crypto.clone();
-        let signed =
-            MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto.crypto());
+        let signed = paths.signer.integrity(password);
         let setters: [Box<dyn Setter + '_>; 4] = [
             Box::new(paths.checks.back().unwrap().id),
             Box::new(BINDING_SUCCESS),
@@ -483,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn media_from_elsewhere_is_asked_who_it_is_only_in_silence_and_seldom() {
+    fn media_from_elsewhere_is_checked_only_in_silence_and_seldom() {
         let start = Instant::now();
         let (mut paths, local) = (paths(start), address(8189));
         let mut asked = Vec::new();
@@ -492,7 +435,7 @@ mod tests {
             if ms < 300 {
                 paths.inbound(address(1), now);
             }
-            paths.suspect(address(1000 + ms as u16), local, now);
+            paths.probe(address(1000 + ms as u16), local, now);
             if paths.outgoing.pop_front().is_some() {
                 asked.push(ms);
             }
@@ -507,18 +450,18 @@ mod tests {
         let mut paths = paths(start);
         for second in 0..3 {
             let now = start + Duration::from_secs(second);
-            let looked = (0..10_000).filter(|_| paths.looks_at_stranger(now)).count();
+            let looked = (0..10_000).filter(|_| paths.admits_from_elsewhere(now)).count();
             assert_eq!(looked, 100);
-            let (mut request, crypto, password) =
-                (Message::new(), paths.crypto.clone(), "ours-secret".to_owned());
-            let signed = MessageIntegrity::new_short_term_integrity_with_provider(password, crypto.crypto());
+            let mut request = Message::new();
+            let signed = paths.signer.integrity("ours-secret");
             let setters: [Box<dyn Setter + '_>; 4] = [
                 Box::new(TransactionId::new()),
                 Box::new(BINDING_REQUEST),
-                Box::new(TextAttribute { attr: ATTR_USERNAME, text: "ours:hers".to_owned() }),
+                Box::new(TextAttribute { attr: ATTR_USERNAME, text: "ours:theirs".to_owned() }),
                 Box::new(signed),
             ];
             request.build(&setters).unwrap();
+            drop(setters);
             for (from, expected) in [(address(1), true), (address(2), false)] {
                 let mut authentic = false;
                 let mut datagram = BytesMut::from(&request.raw[..]);
@@ -533,14 +476,14 @@ mod tests {
         let start = Instant::now();
         let now = start + Duration::from_millis(200);
         let (mut paths, local, mut authentic) = (paths(start), address(8189), false);
-        paths.suspect(address(2), local, now);
+        paths.probe(address(2), local, now);
         let mut forged = answer(&paths, "a guess");
         paths.inbound_stun(address(2), local, &mut forged, now, &mut authentic);
         assert_eq!((authentic, paths.current), (false, Some(address(1))), "with another password");
 
         let now = now + CHECK_PAUSE;
-        paths.suspect(address(2), local, now);
-        let mut signed = answer(&paths, "hers-secret");
+        paths.probe(address(2), local, now);
+        let mut signed = answer(&paths, "theirs-secret");
         paths.inbound_stun(address(3), local, &mut signed, now, &mut authentic);
         assert_eq!((authentic, paths.current), (false, Some(address(1))), "from another address");
         let later = now + Duration::from_millis(60);
@@ -549,6 +492,6 @@ mod tests {
         assert_eq!(paths.round_trip, Some(Duration::from_millis(60)));
         let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), later);
         assert_eq!(dtls, Some(address(2)), "what follows goes there");
-        assert_eq!(paths.inbound(address(2), later), address(1), "and is shown as from home");
+        assert_eq!(paths.inbound(address(2), later), address(1), "and is shown as from the selected address");
     }
 }

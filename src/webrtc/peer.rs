@@ -3,7 +3,7 @@
 use crate::media::Kind;
 use crate::rtp::PayloadFormat;
 use crate::webrtc::offer::{RED_FEEDBACK, feedback_of};
-use crate::webrtc::receive::Receive;
+use crate::webrtc::receive::ReceiveChain;
 use rtc::interceptor::Slot;
 use rtc::peer_connection::RTCPeerConnectionBuilder;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
@@ -22,7 +22,11 @@ use webrtc::peer_connection::{
 const REPLAY_WINDOW: usize = 2048;
 
 /// A peer connection that receives VP8 and Opus and sends nothing.
-pub(super) fn build(peer_is_dtls_client: bool, receive: Receive, now: Instant) -> Result<RTCPeerConnection> {
+pub(super) fn build(
+    peer_is_dtls_client: bool,
+    receive: ReceiveChain,
+    now: Instant,
+) -> Result<RTCPeerConnection> {
     let role = if peer_is_dtls_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
     let settings = SettingEngineBuilder::new()
         .with_answering_dtls_role(role)
@@ -49,11 +53,11 @@ pub(super) fn build(peer_is_dtls_client: bool, receive: Receive, now: Instant) -
 
 fn media_engine() -> Result<MediaEngine> {
     let feedback = |known: &[&str]| {
-        let word = |word: &&str| {
-            let (typ, parameter) = word.split_once(' ').unwrap_or((word, ""));
+        let parse = |feedback: &&str| {
+            let (typ, parameter) = feedback.split_once(' ').unwrap_or((feedback, ""));
             RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() }
         };
-        known.iter().map(word).collect::<Vec<_>>()
+        known.iter().map(parse).collect::<Vec<_>>()
     };
     let mut engine = MediaEngine::default();
     // Which payload types we would offer is of no interest: an answer has the offer's.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A server that needs longer costs every publisher as much.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// A datagram that this machine sends itself.
 const ROUND_TRIP: Duration = Duration::from_millis(500);
 
@@ -31,14 +31,14 @@ pub enum Answer {
 ///
 /// # Errors
 ///
-/// What went wrong, in words.
+/// What went wrong, as a sentence for the operator.
 pub fn ask(server: &IceServer, url: &str) -> Result<Answer, String> {
     let (scheme, rest) = url.split_once(':').ok_or("it is no URL")?;
     let (host, query) = rest.split_once('?').unwrap_or((rest, ""));
     let tls = scheme.ends_with('s');
     let address = resolve(host, if tls { 5349 } else { 3478 })?;
     if tls || query == "transport=tcp" {
-        let connected = TcpStream::connect_timeout(&address, PATIENCE);
+        let connected = TcpStream::connect_timeout(&address, TIMEOUT);
         return connected.map(|_| Answer::Connected).map_err(|error| error.to_string());
     }
     exchange(server, address, scheme == "turn").unwrap_or_else(|error| Err(error.to_string()))
@@ -64,7 +64,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     address.copied().ok_or_else(|| format!("{host} has no address"))
 }
 
-/// The outer error is the socket's, the inner one the server's word.
+/// The outer error is the socket's, the inner one the server's.
 fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<Result<Answer, String>> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
@@ -90,7 +90,7 @@ fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<
         ecn: None,
     };
     let mut buffer = [0; 2048];
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         while let Some(datagram) = client.poll_write() {
             socket.send(&datagram.message)?;
         }
@@ -105,8 +105,8 @@ fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<
                 _ => {}
             }
         }
-        let next = client.poll_timeout().map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
-        socket.set_read_timeout(Some(next.clamp(Duration::from_millis(1), PATIENCE)))?;
+        let next = client.poll_timeout().map_or(TIMEOUT, |at| at.saturating_duration_since(Instant::now()));
+        socket.set_read_timeout(Some(next.clamp(Duration::from_millis(1), TIMEOUT)))?;
         let now = match socket.recv(&mut buffer) {
             Ok(length) => {
                 let (now, message) = (Instant::now(), buffer[..length].into());
@@ -121,7 +121,7 @@ fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<
         };
         let _ = client.handle_timeout(now);
     }
-    Ok(Err(format!("no answer within {} s: is it up, and does UDP get there and back?", PATIENCE.as_secs())))
+    Ok(Err(format!("no answer within {} s: is it up, and does UDP get there and back?", TIMEOUT.as_secs())))
 }
 
 /// The addresses publishers would be told, each with whether a datagram sent to it from here arrives.
@@ -133,20 +133,21 @@ fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<
 pub fn reach(config: &Config, local_only: bool) -> io::Result<Vec<(SocketAddr, bool)>> {
     let (media, addresses) = socket::open_blocking(config, local_only)?;
     media.set_read_timeout(Some(ROUND_TRIP))?;
-    let tried = addresses.told().into_iter().map(|told| {
-        let word = format!("onrecord check {told}");
-        let any = if told.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let sent = UdpSocket::bind(any).and_then(|sender| sender.send_to(word.as_bytes(), told)).is_ok();
-        (told, sent && arrives(&media, word.as_bytes()))
+    let tried = addresses.advertised().into_iter().map(|advertised| {
+        let payload = format!("onrecord check {advertised}");
+        let any = if advertised.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let sent =
+            UdpSocket::bind(any).and_then(|sender| sender.send_to(payload.as_bytes(), advertised)).is_ok();
+        (advertised, sent && arrives(&media, payload.as_bytes()))
     });
     Ok(tried.collect())
 }
 
-fn arrives(media: &UdpSocket, word: &[u8]) -> bool {
+fn arrives(media: &UdpSocket, payload: &[u8]) -> bool {
     let (began, mut buffer) = (Instant::now(), [0; 2048]);
     while began.elapsed() < ROUND_TRIP {
         match media.recv(&mut buffer) {
-            Ok(length) if buffer[..length] == *word => return true,
+            Ok(length) if buffer[..length] == *payload => return true,
             // A publisher of the server before may still be sending.
             Ok(_) => {}
             Err(_) => return false,

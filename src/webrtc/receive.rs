@@ -17,25 +17,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 /// What has come, in order. It is emptied after each datagram, which brings one packet at most.
-pub(super) type Arrived = Receiver<TaggedPacket>;
+pub(super) type ReceivedPackets = Receiver<TaggedPacket>;
 
 /// The whole chain of interceptors of a peer connection that receives.
-pub(super) struct Receive {
+pub(super) struct ReceiveChain {
     congestion: Box<dyn Interceptor>,
     reports: Box<dyn Interceptor>,
     /// Payload types with the rates of their clocks.
     clocks: Vec<(u8, u32)>,
     /// Sources that reports are made of. The session admits a bounded number of them.
     reported: HashSet<u32>,
-    arrived: Sender<TaggedPacket>,
+    received: Sender<TaggedPacket>,
     outbound: VecDeque<TaggedPacket>,
 }
 
-impl Receive {
+impl ReceiveChain {
     /// `clocks` are the payload types that are expected, with the rates of their clocks; `congestion` the id
     /// of the extension that counts packets transport-wide.
-    pub fn new(clocks: Vec<(u8, u32)>, congestion: Option<u8>) -> (Self, Arrived) {
-        let (sender, arrived) = channel();
+    pub fn new(clocks: Vec<(u8, u32)>, congestion: Option<u8>) -> (Self, ReceivedPackets) {
+        let (sender, received) = channel();
         let mut counter = TwccReceiverBuilder::new().build();
         if let Some(id) = congestion {
             // What one source has bound counts for all.
@@ -48,10 +48,10 @@ impl Receive {
             reports: Box::new(ReceiverReportBuilder::new().build()),
             clocks,
             reported: HashSet::new(),
-            arrived: sender,
+            received: sender,
             outbound: VecDeque::new(),
         };
-        (receive, arrived)
+        (receive, received)
     }
 
     fn report_on(&mut self, packet: &TaggedPacket) {
@@ -66,7 +66,7 @@ impl Receive {
     }
 }
 
-impl Protocol<TaggedPacket, TaggedPacket, ()> for Receive {
+impl Protocol<TaggedPacket, TaggedPacket, ()> for ReceiveChain {
     type Rout = TaggedPacket;
     type Wout = TaggedPacket;
     type Eout = ();
@@ -80,8 +80,8 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Receive {
             self.reports.handle_read(packet)?;
         }
         while let Some(packet) = self.reports.poll_read() {
-            // Nobody hears it once the session is over.
-            let _ = self.arrived.send(packet);
+            // An error means that the session is over.
+            let _ = self.received.send(packet);
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Receive {
 }
 
 /// Sources are bound when their packets come, whatever the peer connection thinks of them.
-impl Interceptor for Receive {
+impl Interceptor for ReceiveChain {
     fn bind_local_stream(&mut self, _info: &StreamInfo) {}
     fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
     fn bind_remote_stream(&mut self, _info: &StreamInfo) {}

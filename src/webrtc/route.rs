@@ -1,9 +1,23 @@
-//! Which session a datagram is for, as far as its first bytes tell (RFC 7983).
+//! Which session a datagram is for.
+//!
+//! STUN requests are routed by ICE user fragment, STUN responses by the transaction they answer, everything
+//! else by the address it comes from; an address belongs to a session only once the session has proven it
+//! (D4). Media from any other address only tells its session where the peer may be now.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::SocketAddr;
+
+/// STUN transactions of one session whose answers can still be told apart.
+const MAX_TRANSACTIONS: usize = 32;
+/// User fragments, addresses, or media sources of one session that lead to it.
+const MAX_ROUTES: usize = 16;
 
 /// A STUN transaction.
 pub type Transaction = [u8; 12];
 
-/// What a datagram is, as far as its way is concerned.
+/// What a datagram is, as far as its first bytes tell (RFC 7983).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A STUN binding request for this user fragment of ours: the part of USERNAME before the colon
@@ -11,8 +25,8 @@ pub enum Kind<'a> {
     Request(&'a str),
     /// The answer to this STUN transaction of ours.
     Response(&'a Transaction),
-    /// An RTP packet of this source, which SRTP leaves readable. From an address nobody has proven
-    /// it tells no more than where the peer may be now.
+    /// An RTP packet of this source, which SRTP leaves readable. From an unproven address it
+    /// tells no more than where the peer may be now.
     Media(u32),
     /// DTLS, SRTCP, or anything.
     Other,
@@ -51,8 +65,8 @@ fn username(datagram: &[u8]) -> Option<&str> {
     const USERNAME: u16 = 6;
     let mut attributes = datagram.get(20..)?;
     loop {
-        let word = |at: usize| Some(u16::from_be_bytes([*attributes.get(at)?, *attributes.get(at + 1)?]));
-        let (kind, length) = (word(0)?, usize::from(word(2)?));
+        let u16_at = |at: usize| Some(u16::from_be_bytes([*attributes.get(at)?, *attributes.get(at + 1)?]));
+        let (kind, length) = (u16_at(0)?, usize::from(u16_at(2)?));
         if kind == USERNAME {
             return std::str::from_utf8(attributes.get(4..4 + length)?).ok()?.split(':').next();
         }
@@ -60,9 +74,133 @@ fn username(datagram: &[u8]) -> Option<&str> {
     }
 }
 
+/// A session, in the tables of routes; never used twice.
+pub(super) type Key = u64;
+
+/// Routes of one sort. Of more than `most` that lead to one session the oldest is forgotten.
+pub(super) struct Table<R> {
+    most: usize,
+    sessions: HashMap<R, Key>,
+    /// By session, the oldest first.
+    routes: HashMap<Key, VecDeque<R>>,
+}
+
+impl<R: Clone + Eq + Hash> Table<R> {
+    fn new(most: usize) -> Self {
+        Self { most, sessions: HashMap::new(), routes: HashMap::new() }
+    }
+
+    fn get<Q: Eq + Hash + ?Sized>(&self, route: &Q) -> Option<Key>
+    where
+        R: Borrow<Q>,
+    {
+        self.sessions.get(route).copied()
+    }
+
+    /// The route leads to this session from now on, whichever had it.
+    pub fn insert(&mut self, route: R, key: Key) {
+        self.sessions.insert(route.clone(), key);
+        self.note(route, key);
+    }
+
+    /// The route leads to this session, unless another one has it.
+    pub fn insert_free(&mut self, route: R, key: Key) {
+        self.sessions.entry(route.clone()).or_insert(key);
+        self.note(route, key);
+    }
+
+    fn note(&mut self, route: R, key: Key) {
+        let routes = self.routes.entry(key).or_default();
+        routes.retain(|known| *known != route);
+        routes.push_back(route);
+        if routes.len() > self.most
+            && let Some(oldest) = routes.pop_front()
+        {
+            self.forget(&oldest, key);
+        }
+    }
+
+    /// Ends a route, unless another session has it by now.
+    fn forget(&mut self, route: &R, key: Key) {
+        if self.sessions.get(route) == Some(&key) {
+            self.sessions.remove(route);
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        for route in self.routes.remove(&key).into_iter().flatten() {
+            self.forget(&route, key);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+/// The routes of all sessions.
+pub(super) struct Routes {
+    pub ufrags: Table<String>,
+    pub transactions: Table<Transaction>,
+    pub addresses: Table<SocketAddr>,
+    pub sources: Table<u32>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            ufrags: Table::new(MAX_ROUTES),
+            transactions: Table::new(MAX_TRANSACTIONS),
+            addresses: Table::new(MAX_ROUTES),
+            sources: Table::new(MAX_ROUTES),
+        }
+    }
+}
+
+impl Routes {
+    /// The session a datagram is for; false if it is media that comes from an address that is not proven
+    /// to be its peer's.
+    pub fn find(&self, kind: &Kind<'_>, from: SocketAddr) -> Option<(Key, bool)> {
+        let proven = match kind {
+            Kind::Request(ufrag) => self.ufrags.get(*ufrag),
+            Kind::Response(transaction) => self.transactions.get(*transaction),
+            Kind::Media(_) | Kind::Other => self.addresses.get(&from),
+        };
+        match (proven, kind) {
+            (Some(key), _) => Some((key, true)),
+            (None, Kind::Media(source)) => self.sources.get(source).map(|key| (key, false)),
+            (None, _) => None,
+        }
+    }
+
+    pub fn remove(&mut self, key: Key) {
+        self.ufrags.remove(key);
+        self.transactions.remove(key);
+        self.addresses.remove(key);
+        self.sources.remove(key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_keeps_its_newest_routes_and_takes_none_of_another_away() {
+        let mut table = Table::new(MAX_ROUTES);
+        for source in 0..40_u32 {
+            table.insert(source, 1);
+            table.insert(7, 1);
+        }
+        assert_eq!((table.len(), table.routes[&1].len()), (MAX_ROUTES, MAX_ROUTES), "routes kept");
+        assert_eq!((table.get(&39), table.get(&7)), (Some(1), Some(1)));
+        table.insert_free(39, 2);
+        assert_eq!(table.get(&39), Some(1), "it has been another session's");
+        table.insert(39, 2);
+        table.remove(1);
+        assert_eq!((table.len(), table.get(&39)), (1, Some(2)), "it is another session's by now");
+    }
 
     #[test]
     fn a_stun_request_names_its_session_and_rubbish_names_none() {

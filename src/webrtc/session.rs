@@ -3,42 +3,36 @@
 //! Nothing in here touches a socket, a task or a clock, so an hour of lossy network is tested in a
 //! second. The engine owns the session and drives it.
 
+mod lifetime;
 mod negotiation;
 mod packets;
 mod watch;
 
+use lifetime::{LINGER, Stopping};
 use negotiation::Restarts;
 use watch::Watch;
 
 use crate::media::{self, GapReason, Kind, Track};
 use crate::rtp::{self, Pipeline};
-use crate::webrtc::dtls::Repeats;
-use crate::webrtc::offer::{Credentials, Plan, Refused};
+use crate::webrtc::dtls::RepeatFilter;
+use crate::webrtc::offer::{Credentials, ParsedOffer, RejectedSection};
 use crate::webrtc::paths::{Inbound, Paths};
-use crate::webrtc::receive::Arrived;
+use crate::webrtc::receive::ReceivedPackets;
 use crate::webrtc::route;
-use crate::webrtc::sources::{Sections, Seen};
+use crate::webrtc::sources::Sections;
 use crate::webrtc::{Candidate, peer};
 use bytes::BytesMut;
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionEvent, RTCPeerConnectionState};
 
-/// A peer that has not finished ICE and DTLS by then never will (D2).
-const HANDSHAKE: Duration = Duration::from_secs(15);
-/// A peer not heard of for 10 s is gone: browsers check their path every 2.5 s at the latest (D2). The
-/// little that is left of them is for sealing the file.
-const VANISHED: Duration = Duration::from_millis(9_950);
-
-/// After a publisher's word to stop, media that was sent before it may still be on its way: the
-/// word takes another road. The session ends once no more has come out for this long,
-const LINGER: Duration = Duration::from_millis(300);
-/// and at this time after the word whatever still comes; so long packets may be waited for that were asked
-/// for again, since behind a hole nothing comes out.
-const MAX_LINGER: Duration = Duration::from_secs(1);
+/// Sources whose packets the decryption gets to see in one session, beside those that its offer names: it keeps
+/// a window of repetitions for each, from before it knows that a packet is genuine, and for ever. What is
+/// beyond is dropped.
+const MAX_ADMITTED: usize = 64;
 
 /// What a session needs to know.
 #[derive(Clone, Debug)]
@@ -58,7 +52,7 @@ pub struct SessionConfig {
 /// What goes back to the client.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// SDP.
+    /// The SDP answer.
     pub sdp: String,
     /// The server's candidates, which are in the SDP too.
     pub candidates: Vec<Candidate>,
@@ -75,17 +69,17 @@ pub enum Event {
     Proven(SocketAddr),
     /// The peer's media comes from this source (SSRC).
     Source(u32),
-    /// Media.
+    /// A frame, or that frames are missing.
     Media(media::Event),
     /// A track brings nothing, or nothing that can be decoded; `None` once it does again.
     Trouble(usize, Option<GapReason>),
     /// The session is over.
-    Gone(Gone),
+    Ended(SessionEnd),
 }
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum SessionEnd {
     /// The handshake took too long.
     NeverConnected,
     /// Nothing authentic came any more.
@@ -93,42 +87,55 @@ pub enum Gone {
     /// The peer closed the connection.
     Closed,
     /// It has shown another certificate than its offer names.
-    Impostor,
+    WrongCertificate,
     /// Connected, but without media for `webrtc.idle_timeout`.
     Idle,
     /// As [`Session::stop`] said, with what was still on its way.
     Stopped,
-    /// A step of it panicked, as its owner noticed.
-    Broken,
+    /// A step of it panicked: its owner says so.
+    Panicked,
 }
 
 /// A datagram to be sent.
 #[derive(Debug)]
 pub struct Transmit {
-    /// From which of our candidates.
+    /// The candidate of ours that it is sent from.
     pub from: SocketAddr,
-    /// To whom.
+    /// The peer's address.
     pub to: SocketAddr,
-    /// Contents.
+    /// The UDP payload.
     pub data: BytesMut,
+}
+
+/// The sources whose packets are decrypted, beside those that the offer names.
+#[derive(Debug, Default)]
+struct AdmittedSources(HashSet<u32>);
+
+impl AdmittedSources {
+    /// Whether it may see a packet of this one.
+    fn admits(&mut self, source: u32, mut offered: impl Iterator<Item = u32>) -> bool {
+        self.0.contains(&source)
+            || offered.any(|one| one == source)
+            || (self.0.len() < MAX_ADMITTED && self.0.insert(source))
+    }
 }
 
 /// One peer connection.
 pub struct Session {
     peer: RTCPeerConnection,
-    plan: Plan,
-    arrived: Arrived,
-    seen: Seen,
+    offer: ParsedOffer,
+    received: ReceivedPackets,
+    admitted: AdmittedSources,
     sections: Sections,
     local: Credentials,
     watch: Watch,
-    /// Keyframes asked of sources that aren't recorded.
-    asked: u64,
+    /// Keyframes asked of sources that aren't recorded, since the count was taken.
+    unrecorded_keyframe_requests: u64,
     /// Time 0 of the frames.
     origin: Instant,
     pipeline: Pipeline,
     paths: Paths,
-    repeats: Repeats,
+    repeats: RepeatFilter,
     events: VecDeque<Event>,
     outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
@@ -138,29 +145,17 @@ pub struct Session {
     restarts: Restarts,
     began: Instant,
     connected: bool,
-    /// Last packet that only the peer can have sent.
-    heard: Instant,
-    /// Last media packet.
-    media: Instant,
+    /// When a packet came last that only the peer can have sent.
+    last_heard: Instant,
+    /// When media came last.
+    last_media: Instant,
     stopping: Option<Stopping>,
     over: bool,
 }
 
-/// On its way out.
-#[derive(Clone, Copy, Debug)]
-struct Stopping {
-    /// When its publisher said stop.
-    word: Instant,
-    /// When it ends unless more comes out.
-    quiet: Instant,
-}
-
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("connected", &self.connected)
-            .field("paths", &self.paths)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("connected", &self.connected).finish_non_exhaustive()
     }
 }
 
@@ -176,42 +171,42 @@ impl Session {
     }
 
     /// What its publisher sends and is not recorded.
-    pub(super) fn refused(&self) -> &[Refused] {
-        &self.plan.refused
+    pub(super) fn rejected(&self) -> &[RejectedSection] {
+        &self.offer.rejected
     }
 
     /// The tracks its frames name by index.
     pub fn tracks(&self) -> Vec<Track> {
-        self.plan.chosen.iter().map(|chosen| chosen.format.track()).collect()
+        self.offer.recorded.iter().map(|section| section.format.track()).collect()
     }
 
     /// Takes a datagram that came from `from` to our candidate `to`.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, mut datagram: BytesMut) {
         let mut authentic = false;
-        let shown = if datagram.first().is_some_and(|first| *first < 4) {
+        let known_as = if datagram.first().is_some_and(|first| *first < 4) {
             match self.paths.inbound_stun(from, to, &mut datagram, now, &mut authentic) {
-                Inbound::Agent(shown) => shown,
+                Inbound::Agent(address) => address,
                 Inbound::Done => {
-                    self.heard_if(authentic, now);
+                    self.note_path(authentic, now);
                     return;
                 }
             }
         } else {
             self.paths.inbound(from, now)
         };
-        self.heard_if(authentic, now);
-        let offered = || self.plan.chosen.iter().flat_map(|chosen| chosen.ssrcs.iter().copied());
-        if route::source(&datagram).is_some_and(|source| !self.seen.admits(source, offered())) {
+        self.note_path(authentic, now);
+        let offered = || self.offer.recorded.iter().flat_map(|section| section.ssrcs.iter().copied());
+        if route::source(&datagram).is_some_and(|source| !self.admitted.admits(source, offered())) {
             return;
         }
         let transport = TransportContext {
             local_addr: to,
-            peer_addr: shown,
+            peer_addr: known_as,
             transport_protocol: TransportProtocol::UDP,
             ecn: None,
         };
         let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
-        if is_dtls && !self.connected && self.repeats.contain(&datagram) {
+        if is_dtls && !self.connected && self.repeats.is_repeat(&datagram) {
             return;
         }
         if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
@@ -223,22 +218,22 @@ impl Session {
             self.poll_peer(now);
         }
         self.read();
-        if is_dtls && self.connected && self.answers_goodbye(now) {
-            self.end(Gone::Closed, now);
+        if is_dtls && self.connected && self.sends_alert(now) {
+            self.end(SessionEnd::Closed, now);
         }
     }
 
-    /// Notes that media of this session came from an address that is nobody's: the peer may have
-    /// moved there without knowing, as behind a NAT that has forgotten it.
-    pub fn suspect(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
+    /// Media of this session came from an unproven address: the peer may have moved there without
+    /// knowing, as behind a NAT that has forgotten it.
+    pub fn handle_unproven(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
         if !self.over {
-            self.paths.suspect(from, to, now);
+            self.paths.probe(from, to, now);
         }
     }
 
-    fn heard_if(&mut self, authentic: bool, now: Instant) {
+    fn note_path(&mut self, authentic: bool, now: Instant) {
         if authentic {
-            self.heard = now;
+            self.last_heard = now;
         }
         if let Some(round_trip) = self.paths.round_trip.take() {
             self.pipeline.round_trip(round_trip);
@@ -247,7 +242,7 @@ impl Session {
 
     /// Whether DTLS sends an alert (record type 21, RFC 5246 section 6.2.1): only the peer's own,
     /// encrypted one makes it do so once it is up, and the peer connection says nothing of it.
-    fn answers_goodbye(&mut self, now: Instant) -> bool {
+    fn sends_alert(&mut self, now: Instant) -> bool {
         let before = self.outbox.len();
         while let Some(transmit) = self.poll_peer_write(now) {
             self.outbox.push_back(transmit);
@@ -262,107 +257,30 @@ impl Session {
             match state {
                 RTCPeerConnectionState::Connected if !self.connected && !self.is_offerer() => {
                     tracing::warn!("the peer's certificate isn't the one its offer names");
-                    self.end(Gone::Impostor, now);
+                    self.end(SessionEnd::WrongCertificate, now);
                 }
                 RTCPeerConnectionState::Connected if !self.connected => {
-                    (self.connected, self.heard, self.media) = (true, now, now);
+                    (self.connected, self.last_heard, self.last_media) = (true, now, now);
                     let time = now.saturating_duration_since(self.origin);
-                    self.watch.begin(self.plan.chosen.len(), time, now);
+                    self.watch.begin(self.offer.recorded.len(), time, now);
                     self.events.push_back(Event::Connected);
                 }
-                RTCPeerConnectionState::Closed => self.end(Gone::Closed, now),
-                RTCPeerConnectionState::Failed if self.connected => self.end(Gone::Vanished, now),
+                RTCPeerConnectionState::Closed => self.end(SessionEnd::Closed, now),
+                RTCPeerConnectionState::Failed if self.connected => self.end(SessionEnd::Vanished, now),
                 _ => {}
             }
         }
     }
 
-    /// Whether the peer has proven to be who made the offer (RFC 8122 section 6.2).
+    /// Whether the peer's certificate is the one that its offer names (RFC 8122 section 6.2).
     fn is_offerer(&mut self) -> bool {
         let certificate = peer::remote_certificate(&mut self.peer);
-        certificate.is_some_and(|certificate| self.plan.identity().is_of(&certificate))
-    }
-
-    /// Lets time pass.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if let Err(error) = self.peer.handle_timeout(now) {
-            tracing::debug!(%error, "the peer connection's timers");
-        }
-        self.read();
-        self.pipeline.handle_timeout(now);
-        self.take_media(now);
-        while let Some((track, reason)) = self.watch.look(now, self.heard) {
-            self.events.push_back(Event::Trouble(track, Some(reason)));
-        }
-        if self.stops_at().is_some_and(|at| now >= at) {
-            self.end(Gone::Stopped, now);
-        }
-        if !self.over && now >= self.patience() {
-            let gone = match (self.connected, now.saturating_duration_since(self.heard) >= VANISHED) {
-                (false, _) => Gone::NeverConnected,
-                (true, true) => Gone::Vanished,
-                (true, false) => Gone::Idle,
-            };
-            self.end(gone, now);
-        }
-    }
-
-    /// When our patience ends if nothing more is heard.
-    fn patience(&self) -> Instant {
-        if self.connected {
-            (self.heard + VANISHED).min(self.media + self.idle_timeout)
-        } else {
-            self.began + HANDSHAKE
-        }
-    }
-
-    /// When `handle_timeout` is next needed.
-    pub fn deadline(&mut self) -> Option<Instant> {
-        if self.over {
-            return None;
-        }
-        let due =
-            [self.peer.poll_timeout(), self.pipeline.deadline(), self.stops_at(), self.watch.due(self.heard)];
-        due.into_iter().flatten().chain([self.patience()]).min()
-    }
-
-    /// Its publisher has said stop: it ends by itself once what was sent before is there. The first word
-    /// counts.
-    pub fn stop(&mut self, now: Instant) {
-        self.stopping.get_or_insert(Stopping { word: now, quiet: now + LINGER });
-    }
-
-    /// When it ends at its publisher's word, if nothing more comes.
-    fn stops_at(&self) -> Option<Instant> {
-        let Stopping { word, quiet } = self.stopping?;
-        let last = word + MAX_LINGER;
-        Some(if self.pipeline.has_hole() { last } else { quiet.min(last) })
+        certificate.is_some_and(|certificate| self.offer.identity().is_of(&certificate))
     }
 
     /// Asks the publisher for a keyframe.
-    pub fn want_keyframe(&mut self, now: Instant) {
-        self.pipeline.want_keyframe(now);
-    }
-
-    /// Ends the session: releases the frames that are whole and says goodbye to the peer.
-    pub fn close(&mut self, now: Instant) {
-        if !self.over {
-            self.over = true;
-            self.pipeline.finish(now);
-            self.take_media(now);
-            let missing = self.watch.end().into_iter().map(media::Event::Gap);
-            self.events.extend(missing.map(Event::Media));
-            if let Err(error) = self.peer.close() {
-                tracing::debug!(%error, "closing the peer connection");
-            }
-        }
-    }
-
-    fn end(&mut self, gone: Gone, now: Instant) {
-        if !self.over {
-            self.close(now);
-            self.events.push_back(Event::Gone(gone));
-        }
+    pub fn request_keyframe(&mut self, now: Instant) {
+        self.pipeline.request_keyframe(now);
     }
 
     /// What became of the packets of each track since this was last asked.
@@ -370,9 +288,9 @@ impl Session {
         self.pipeline.take_counts()
     }
 
-    /// Keyframes asked since then of sources that aren't recorded: what they send may be larger.
-    pub fn take_asked(&mut self) -> u64 {
-        std::mem::take(&mut self.asked)
+    /// Keyframes asked since then of sources that aren't recorded: their pictures may be larger.
+    pub fn take_unrecorded_keyframe_requests(&mut self) -> u64 {
+        std::mem::take(&mut self.unrecorded_keyframe_requests)
     }
 
     /// STUN messages since then that were not the peer's, though they named it.
@@ -390,7 +308,7 @@ impl Session {
             }
             self.events.push_back(Event::Media(event));
             if let Some(stopping) = &mut self.stopping {
-                stopping.quiet = now + LINGER;
+                stopping.drained = now + LINGER;
             }
         }
     }
@@ -425,5 +343,21 @@ impl Session {
                 return Some(Transmit { from, to, data });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_without_end_are_not_all_decrypted_and_the_offers_own_always_are() {
+        let mut admitted = AdmittedSources::default();
+        let offered = || [5].into_iter();
+        assert!(admitted.admits(100, offered()));
+        let forged = (1000..1_000_000).filter(|source| admitted.admits(*source, offered())).count();
+        assert_eq!((forged, admitted.0.len()), (MAX_ADMITTED - 1, MAX_ADMITTED));
+        assert!(admitted.admits(5, offered()), "the offer names it");
+        assert!(admitted.admits(100, offered()), "it was there before");
     }
 }

@@ -1,8 +1,7 @@
-//! What a section of an offer says of its encodings (simulcast, RFC 8853) and of the marks that its packets
-//! bear, and what the answer says to that.
+//! What a section of an offer says of its encodings (simulcast, RFC 8853) and of the identifiers that its
+//! packets carry, and what the answer says to that.
 //!
-//! The offer doesn't say which encoding is the largest, unless by `max-width`, or by names that everybody
-//! gives. Else all of them are accepted, and [`crate::webrtc::sources`] finds out. The peer connection
+//! The offer doesn't say which encoding is the largest, unless by `max-width`, or by the usual names. Else all of them are accepted, and [`crate::webrtc::sources`] finds out. The peer connection
 //! knows nothing of encodings: these lines are taken from the offer and put into the answer beside it.
 
 use std::fmt::Write as _;
@@ -24,27 +23,27 @@ const SMALLER: [&str; 2] = ["h", "q"];
 
 /// How the packets of one section are told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marks {
+pub(super) struct PacketIdentifiers {
     /// Sources with those of their retransmissions (`a=ssrc-group:FID`, RFC 5576 section 4.2).
-    pub pairs: Vec<(u32, u32)>,
+    pub rtx_pairs: Vec<(u32, u32)>,
     /// Encodings that the answer accepts, in the offer's order; none where there is no simulcast.
     pub rids: Vec<String>,
     /// Ids of the header extensions (RFC 8285) that name a packet's section (RFC 9143 section 15),
-    pub mid: Option<u8>,
+    pub mid_id: Option<u8>,
     /// its encoding, and the one whose packets it sends again (RFC 8852).
-    pub rid: Option<u8>,
+    pub rid_id: Option<u8>,
     /// See above.
-    pub repaired: Option<u8>,
+    pub repaired_rid_id: Option<u8>,
 }
 
-impl Marks {
+impl PacketIdentifiers {
     /// Reads a section whose codec has these payload types.
     pub fn read(session: &[&str], section: &[&str], media: &[u8]) -> Self {
         let id = |uri| extension(section, uri).or_else(|| extension(session, uri));
-        let (rid, repaired) = (id(RID), id(REPAIRED));
-        // Without its mark a packet can't tell which encoding it is of.
-        let rids = if rid.is_some() { encodings(section, media) } else { Vec::new() };
-        Self { pairs: pairs(section), rids, mid: id(MID), rid, repaired }
+        let (rid_id, repaired_rid_id) = (id(RID), id(REPAIRED));
+        // Without that extension a packet can't tell which encoding it is of.
+        let rids = if rid_id.is_some() { encodings(section, media) } else { Vec::new() };
+        Self { rtx_pairs: rtx_pairs(section), rids, mid_id: id(MID), rid_id, repaired_rid_id }
     }
 
     /// What the section's answer says beside what the peer connection does.
@@ -53,7 +52,7 @@ impl Marks {
         if self.rids.is_empty() {
             return out;
         }
-        for (id, uri) in [(self.rid, RID), (self.repaired, REPAIRED)] {
+        for (id, uri) in [(self.rid_id, RID), (self.repaired_rid_id, REPAIRED)] {
             if let Some(id) = id {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }
@@ -75,7 +74,7 @@ pub(super) fn extension(lines: &[&str], uri: &str) -> Option<u8> {
     })
 }
 
-fn pairs(section: &[&str]) -> Vec<(u32, u32)> {
+fn rtx_pairs(section: &[&str]) -> Vec<(u32, u32)> {
     let pair = |line: &&str| {
         let mut sources = line.strip_prefix("a=ssrc-group:FID ")?.split(' ').map(str::parse);
         Some((sources.next()?.ok()?, sources.next()?.ok()?))
@@ -91,10 +90,10 @@ struct Encoding<'a> {
 
 impl<'a> Encoding<'a> {
     fn read(line: &'a str) -> Option<Self> {
-        let mut words = line.strip_prefix("a=rid:")?.splitn(3, ' ');
-        let (rid, direction) = (words.next()?, words.next()?);
+        let mut fields = line.strip_prefix("a=rid:")?.splitn(3, ' ');
+        let (rid, direction) = (fields.next()?, fields.next()?);
         let known = !rid.is_empty() && rid.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        (known && direction == "send").then(|| Self { rid, restrictions: words.next().unwrap_or_default() })
+        (known && direction == "send").then(|| Self { rid, restrictions: fields.next().unwrap_or_default() })
     }
 
     fn restriction(&self, name: &str) -> Option<&'a str> {
@@ -102,13 +101,13 @@ impl<'a> Encoding<'a> {
     }
 
     /// Whether it may come under one of these payload types.
-    fn may_be(&self, media: &[u8]) -> bool {
+    fn allows_any(&self, media: &[u8]) -> bool {
         let is_one = |one: &str| one.parse().is_ok_and(|payload_type| media.contains(&payload_type));
         self.restriction("pt").is_none_or(|types| types.split(',').any(is_one))
     }
 
     /// Pixels at most, where the offer restricts both sides.
-    fn most(&self) -> Option<u64> {
+    fn max_pixels(&self) -> Option<u64> {
         let side = |name| self.restriction(name)?.parse::<u32>().ok().map(u64::from);
         Some(side("max-width")? * side("max-height").unwrap_or(1))
     }
@@ -120,8 +119,8 @@ fn encodings(section: &[&str], media: &[u8]) -> Vec<String> {
     let Some(list) = section.iter().find_map(|line| line.strip_prefix("a=simulcast:")) else {
         return Vec::new();
     };
-    let mut words = list.split(' ').skip_while(|word| *word != "send");
-    let streams = words.nth(1).unwrap_or_default();
+    let mut fields = list.split(' ').skip_while(|field| *field != "send");
+    let streams = fields.nth(1).unwrap_or_default();
     // Of alternatives the preferred one; `~` says that it begins paused.
     let wanted: Vec<&str> = streams
         .split(';')
@@ -131,10 +130,10 @@ fn encodings(section: &[&str], media: &[u8]) -> Vec<String> {
     let mut found: Vec<Encoding<'_>> = section
         .iter()
         .filter_map(|line| Encoding::read(line))
-        .filter(|encoding| wanted.contains(&encoding.rid) && encoding.may_be(media))
+        .filter(|encoding| wanted.contains(&encoding.rid) && encoding.allows_any(media))
         .collect();
     found.truncate(MAX_RIDS);
-    let sizes: Option<Vec<u64>> = found.iter().map(Encoding::most).collect();
+    let sizes: Option<Vec<u64>> = found.iter().map(Encoding::max_pixels).collect();
     let largest = sizes.and_then(|sizes| (0..sizes.len()).max_by_key(|at| sizes[*at]));
     match largest.or_else(|| named_full(&found)) {
         Some(at) => vec![found[at].rid.to_owned()],
@@ -152,9 +151,9 @@ fn named_full(found: &[Encoding<'_>]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn marks(lines: &str) -> Marks {
+    fn identifiers(lines: &str) -> PacketIdentifiers {
         let section: Vec<&str> = lines.lines().collect();
-        Marks::read(&["a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"], &section, &[96, 120])
+        PacketIdentifiers::read(&["a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"], &section, &[96, 120])
     }
 
     const EXTENSIONS: &str = "a=extmap:10/sendonly urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\n\
@@ -162,10 +161,10 @@ mod tests {
 
     #[test]
     fn all_encodings_are_accepted_where_nothing_says_which_is_the_largest() {
-        let found = marks(&format!(
+        let found = identifiers(&format!(
             "{EXTENSIONS}a=rid:1 send\na=rid:2 send pt=97,120\na=rid:3 send max-width=1280\na=simulcast:send 1;~2,x;3\n"
         ));
-        assert_eq!((found.mid, found.rid, found.repaired), (Some(4), Some(10), Some(11)));
+        assert_eq!((found.mid_id, found.rid_id, found.repaired_rid_id), (Some(4), Some(10), Some(11)));
         let answer = "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
             a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
             a=rid:1 recv\r\na=rid:2 recv\r\na=rid:3 recv\r\na=simulcast:recv 1;2;3\r\n";
@@ -174,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_largest_alone_is_asked_for_where_the_offer_says_which_it_is() {
-        let found = marks(&format!(
+        let found = identifiers(&format!(
             "{EXTENSIONS}a=rid:q send max-width=320;max-height=180\na=rid:f send max-width=1280;max-height=720\n\
              a=rid:h send max-width=640;max-height=360\na=simulcast:recv x send q;f;h\n"
         ));
@@ -187,7 +186,7 @@ mod tests {
         {
             let names: Vec<String> = names.chars().map(String::from).collect();
             let lines: String = names.iter().map(|rid| format!("a=rid:{rid} send\n")).collect();
-            let found = marks(&format!("{EXTENSIONS}{lines}a=simulcast:send {}\n", names.join(";")));
+            let found = identifiers(&format!("{EXTENSIONS}{lines}a=simulcast:send {}\n", names.join(";")));
             assert_eq!(found.rids, asked);
         }
     }
@@ -195,17 +194,18 @@ mod tests {
     #[test]
     fn what_no_packet_could_be_told_by_or_is_of_another_codec_is_not_accepted() {
         let plain = "a=rid:q send\na=simulcast:send q\n";
-        assert_eq!(marks(plain).answer(), "", "no extension");
-        assert_eq!(marks(EXTENSIONS).rids, Vec::<String>::new(), "no simulcast");
+        assert_eq!(identifiers(plain).answer(), "", "no extension");
+        assert_eq!(identifiers(EXTENSIONS).rids, Vec::<String>::new(), "no simulcast");
         let others =
             "a=rid:q recv\na=rid:h send pt=100\na=rid:f send\na=rid:<x> send\na=simulcast:send q;h;<x>;f\n";
-        assert_eq!(marks(&format!("{EXTENSIONS}{others}")).rids, ["f"]);
+        assert_eq!(identifiers(&format!("{EXTENSIONS}{others}")).rids, ["f"]);
     }
 
     #[test]
     fn a_source_is_found_beside_its_retransmissions() {
-        let found =
-            marks("a=ssrc-group:SIM 1 2\na=ssrc-group:FID 1 3\na=ssrc-group:FID 2 4\na=ssrc-group:FID 9");
-        assert_eq!(found.pairs, [(1, 3), (2, 4)]);
+        let found = identifiers(
+            "a=ssrc-group:SIM 1 2\na=ssrc-group:FID 1 3\na=ssrc-group:FID 2 4\na=ssrc-group:FID 9",
+        );
+        assert_eq!(found.rtx_pairs, [(1, 3), (2, 4)]);
     }
 }

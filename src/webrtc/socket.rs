@@ -17,7 +17,7 @@ const MAX_DATAGRAM: usize = 2048;
 /// Which addresses peers are told, and the ones of this machine behind them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Addresses {
-    /// (told to peers, ours if it differs or is known)
+    /// (advertised to peers, ours if it differs or is known)
     pairs: Vec<(SocketAddr, Option<IpAddr>)>,
 }
 
@@ -48,7 +48,8 @@ impl Addresses {
             vec![bound.ip()]
         };
         for ip in own {
-            let hidden = pairs.iter().any(|(told, private)| told.ip() == ip || *private == Some(ip));
+            let hidden =
+                pairs.iter().any(|(advertised, private)| advertised.ip() == ip || *private == Some(ip));
             if !hidden {
                 pairs.push((SocketAddr::new(ip, bound.port()), Some(ip)));
             }
@@ -57,27 +58,31 @@ impl Addresses {
     }
 
     /// What peers are told, best first.
-    pub fn told(&self) -> Vec<SocketAddr> {
-        self.pairs.iter().map(|(told, _)| *told).collect()
+    pub fn advertised(&self) -> Vec<SocketAddr> {
+        self.pairs.iter().map(|(advertised, _)| *advertised).collect()
     }
 
     /// The candidate that a datagram to `destination` was meant for.
     fn candidate(&self, destination: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
         let known = destination.and_then(|ip| {
-            self.pairs.iter().find(|(told, ours)| *ours == Some(ip) || (ours.is_none() && told.ip() == ip))
+            self.pairs
+                .iter()
+                .find(|(advertised, ours)| *ours == Some(ip) || (ours.is_none() && advertised.ip() == ip))
         });
         known
-            // Behind a NAT whose inside address nobody told us.
+            // Behind a NAT whose inside address `webrtc.advertise` doesn't tell.
             .or_else(|| {
-                self.pairs.iter().find(|(told, ours)| ours.is_none() && told.is_ipv4() == source.is_ipv4())
+                self.pairs
+                    .iter()
+                    .find(|(advertised, ours)| ours.is_none() && advertised.is_ipv4() == source.is_ipv4())
             })
-            .or_else(|| self.pairs.iter().find(|(told, _)| told.is_ipv4() == source.is_ipv4()))
-            .map(|(told, _)| *told)
+            .or_else(|| self.pairs.iter().find(|(advertised, _)| advertised.is_ipv4() == source.is_ipv4()))
+            .map(|(advertised, _)| *advertised)
     }
 
     /// Our own address behind a candidate; `None` leaves the choice to the kernel.
     fn own(&self, candidate: SocketAddr) -> Option<IpAddr> {
-        self.pairs.iter().find(|(told, _)| *told == candidate).and_then(|(_, ours)| *ours)
+        self.pairs.iter().find(|(advertised, _)| *advertised == candidate).and_then(|(_, ours)| *ours)
     }
 }
 
@@ -239,11 +244,11 @@ mod tests {
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         let peer = address("198.51.100.9:1000");
         let mapped = Addresses::new(address("10.0.0.5:8189"), &["10.0.0.5=203.0.113.7".to_owned()]).unwrap();
-        assert_eq!(mapped.told(), [address("203.0.113.7:8189")], "the private address is not told");
+        assert_eq!(mapped.advertised(), [address("203.0.113.7:8189")], "the private address is not told");
         assert_eq!(mapped.candidate(ip("10.0.0.5"), peer), Some(address("203.0.113.7:8189")));
         assert_eq!(mapped.own(address("203.0.113.7:8189")), ip("10.0.0.5"));
         let plain = Addresses::new(address("10.0.0.5:8189"), &["203.0.113.7".to_owned()]).unwrap();
-        assert_eq!(plain.told(), [address("203.0.113.7:8189"), address("10.0.0.5:8189")]);
+        assert_eq!(plain.advertised(), [address("203.0.113.7:8189"), address("10.0.0.5:8189")]);
         assert_eq!(plain.candidate(ip("172.17.0.2"), peer), Some(address("203.0.113.7:8189")));
         assert_eq!(plain.candidate(ip("10.0.0.5"), peer), Some(address("10.0.0.5:8189")));
         assert_eq!(plain.own(address("203.0.113.7:8189")), None);

@@ -1,7 +1,7 @@
 //! Which of a section's sources (SSRCs) is recorded.
 //!
 //! A section may bring several: encodings of one camera in several sizes (simulcast, RFC 8853), the
-//! retransmissions of each (RFC 4588), and the one of an encoder that began anew. An offer may name them, or
+//! retransmissions of each (RFC 4588), and the one of an encoder that was restarted. An offer may name them, or
 //! their encodings (rid), or nothing, and never says which is the largest. So only what authentic packets
 //! tell is believed: a payload type says what a packet is (unique on one transport, RFC 8843 section 9.2),
 //! its keyframes how large a source's pictures are. The one with the largest is recorded. Packets of the
@@ -12,16 +12,12 @@
 //! begins with what the other one sent meanwhile, so that nothing is lost while that is not clear.
 
 use crate::media::{Kind, Size};
-use crate::webrtc::offer::{Carries, Chosen};
+use crate::webrtc::offer::{PayloadKind, RecordedSection};
 use bytes::Bytes;
 use rtc::rtp;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Sources whose packets the decryption gets to see in one session, beside those that its offer names: it keeps
-/// a window of repetitions for each, from before it knows that a packet is genuine, and for ever. What is
-/// beyond is dropped.
-const MAX_SEEN: usize = 64;
 /// Sources of one section that are told apart, the newest: a few encodings, and those that replaced them.
 const MAX_SOURCES: usize = 16;
 /// A source that was heard within this time still sends.
@@ -39,19 +35,6 @@ const BEGINS: Duration = Duration::from_millis(100);
 const ASK: Duration = Duration::from_millis(500);
 /// to 2^4 times as much.
 const MAX_DOUBLINGS: u32 = 4;
-
-/// The sources that the decryption has seen.
-#[derive(Debug, Default)]
-pub(super) struct Seen(HashSet<u32>);
-
-impl Seen {
-    /// Whether it may see a packet of this one.
-    pub fn admits(&mut self, source: u32, mut offered: impl Iterator<Item = u32>) -> bool {
-        self.0.contains(&source)
-            || offered.any(|one| one == source)
-            || (self.0.len() < MAX_SEEN && self.0.insert(source))
-    }
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +72,7 @@ struct Source {
     /// Pixels of its newest keyframe.
     area: Option<u64>,
     /// Timestamp of its newest packet.
-    stamp: u32,
+    timestamp: u32,
     /// Pictures, or packets of sound, since the recorded source was heard.
     ahead: u32,
     /// When it is to be asked for a keyframe, if it still matters, and how often it was.
@@ -97,7 +80,7 @@ struct Source {
     asked: u32,
     report: Option<Report>,
     /// It has said goodbye (RTCP BYE).
-    left: bool,
+    said_bye: bool,
 }
 
 impl Source {
@@ -108,12 +91,12 @@ impl Source {
             repair: None,
             heard: now,
             area: None,
-            stamp: 0,
+            timestamp: 0,
             ahead: 0,
             ask: now + BEGINS,
             asked: 0,
             report: None,
-            left: false,
+            said_bye: false,
         }
     }
 }
@@ -121,7 +104,7 @@ impl Source {
 /// The sources of one section.
 #[derive(Debug)]
 pub(super) struct Sources {
-    chosen: Chosen,
+    section: RecordedSection,
     all: Vec<Source>,
     /// Index of the one that is recorded.
     recorded: Option<usize>,
@@ -130,19 +113,18 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    fn new(chosen: Chosen) -> Self {
-        Self { chosen, all: Vec::new(), recorded: None, kept: VecDeque::new() }
+    fn new(section: RecordedSection) -> Self {
+        Self { section, all: Vec::new(), recorded: None, kept: VecDeque::new() }
     }
 
     fn is_video(&self) -> bool {
-        self.chosen.kind() == Kind::Video
+        self.section.kind() == Kind::Video
     }
 
     fn knows(&self, ssrc: u32) -> bool {
         self.all.iter().any(|source| source.ssrc == ssrc || source.repair == Some(ssrc))
     }
 
-    /// The source that is recorded.
     pub fn recorded(&self) -> Option<u32> {
         self.recorded.map(|at| self.all[at].ssrc)
     }
@@ -154,23 +136,19 @@ impl Sources {
 
     /// Looks at a packet; a retransmission becomes the packet it repeats.
     fn take(&mut self, packet: &mut rtp::Packet, now: Instant) -> Verdict {
-        let at = match self.chosen.carries(packet.header.payload_type) {
-            Some(Carries::Repair(of)) => {
+        let at = match self.section.payload_kind(packet.header.payload_type) {
+            Some(PayloadKind::Rtx(of)) => {
                 let primary = self.repaired_by(&packet.header);
-                // What nobody had asked for repeats a picture that isn't recorded.
-                primary.filter(|at| self.recorded == Some(*at) && unwrap(packet, self.all[*at].ssrc, of))
+                // What was not asked for repeats a picture that isn't recorded.
+                primary.filter(|at| self.recorded == Some(*at) && unwrap_rtx(packet, self.all[*at].ssrc, of))
             }
-            Some(Carries::Media | Carries::Redundancy) => self.find(&packet.header, now),
+            Some(PayloadKind::Media | PayloadKind::Red) => self.find(&packet.header, now),
             None => None,
         };
         let Some(at) = at else { return Verdict::Drop };
         if self.is_video() {
-            return self.heard(
-                at,
-                packet.header.timestamp,
-                self.chosen.format.keyframe_size(&packet.payload),
-                now,
-            );
+            let size = self.section.format.keyframe_size(&packet.payload);
+            return self.heard(at, packet.header.timestamp, size, now);
         }
         let silent_since = self.recorded.map(|at| self.all[at].heard);
         let verdict = self.heard(at, packet.header.timestamp, None, now);
@@ -209,8 +187,8 @@ impl Sources {
         if let Some(at) = self.all.iter().position(|source| source.repair == Some(ssrc)) {
             return Some(at);
         }
-        let declared = self.chosen.marks.pairs.iter().find(|(_, repair)| *repair == ssrc);
-        let named = self.chosen.marks.repaired.and_then(|id| header.get_extension(id));
+        let declared = self.section.identifiers.rtx_pairs.iter().find(|(_, repair)| *repair == ssrc);
+        let named = self.section.identifiers.repaired_rid_id.and_then(|id| header.get_extension(id));
         let is_primary = |source: &Source| match (declared, &named) {
             (Some((primary, _)), _) => source.ssrc == *primary,
             (None, Some(rid)) => source.rid.as_ref() == Some(rid),
@@ -227,7 +205,7 @@ impl Sources {
         if let Some(at) = self.all.iter().position(|source| source.ssrc == header.ssrc) {
             return Some(at);
         }
-        let rid = self.chosen.marks.rid.and_then(|id| header.get_extension(id));
+        let rid = self.section.identifiers.rid_id.and_then(|id| header.get_extension(id));
         let new = Source::new(header.ssrc, rid, now);
         if self.all.len() < MAX_SOURCES {
             self.all.push(new);
@@ -246,7 +224,7 @@ impl Sources {
         let area = size.map(|size| u64::from(size.width) * u64::from(size.height));
         let source = &mut self.all[at];
         let measured = source.area.is_some();
-        (source.heard, source.left) = (now, false);
+        (source.heard, source.said_bye) = (now, false);
         if area.is_some() {
             (source.area, source.asked, source.ask) = (area, 0, now);
         }
@@ -254,8 +232,8 @@ impl Sources {
             self.record(at);
             return Verdict::Media;
         };
-        if source.stamp != timestamp || source.ahead == 0 {
-            (source.stamp, source.ahead) = (timestamp, source.ahead + 1);
+        if source.timestamp != timestamp || source.ahead == 0 {
+            (source.timestamp, source.ahead) = (timestamp, source.ahead + 1);
         }
         let ended = self.has_ended(recorded, at, now);
         let goes_over = if self.is_video() {
@@ -280,7 +258,7 @@ impl Sources {
     /// Whether a keyframe of this area makes its source the one to record.
     fn outgrows(&self, recorded: usize, at: usize, area: u64, measured: bool) -> bool {
         let (old, new) = (&self.all[recorded], &self.all[at]);
-        // An encoder that began anew at the same size, and no other encoding.
+        // An encoder that was restarted at the same size, and no other encoding.
         let again = !measured && (new.rid.is_none() || new.rid == old.rid);
         old.area.is_none_or(|old| area > old || (area == old && again))
     }
@@ -290,21 +268,21 @@ impl Sources {
         let (silence, ahead) = if self.is_video() { ENDED_VIDEO } else { ENDED_AUDIO };
         let (recorded, other) = (&self.all[recorded], &self.all[other]);
         let silent = now.saturating_duration_since(recorded.heard) >= silence;
-        recorded.left || (silent && other.ahead >= ahead)
+        recorded.said_bye || (silent && other.ahead >= ahead)
     }
 
     /// The source that is to be asked for a keyframe now, beside the recorded one: it may be the larger, or
-    /// must take its place.
+    /// must replace it.
     fn wanted(&mut self, now: Instant) -> Option<u32> {
         let recorded = self.recorded.filter(|_| self.is_video() && self.all.len() > 1)?;
         let matters = |at: &usize| {
             let source = &self.all[*at];
-            let sends = !source.left && now.saturating_duration_since(source.heard) < HEARD;
+            let sends = !source.said_bye && now.saturating_duration_since(source.heard) < HEARD;
             let larger = source.area.is_none_or(|area| Some(area) > self.all[recorded].area);
             *at != recorded && sends && (larger || self.has_ended(recorded, *at, now))
         };
         let best = (0..self.all.len()).filter(matters).filter(|at| now >= self.all[*at].ask);
-        // One that nobody has measured may be the largest.
+        // One whose size is unknown may be the largest.
         let best = best.max_by_key(|at| self.all[*at].area.unwrap_or(u64::MAX))?;
         let source = &mut self.all[best];
         source.ask = now + ASK * 2_u32.pow(source.asked.min(MAX_DOUBLINGS));
@@ -315,7 +293,7 @@ impl Sources {
 
 /// Makes of a retransmission the packet it repeats: its number stands in front of the payload (RFC 4588
 /// section 4), under the payload type that its own repairs. False if it is padding.
-fn unwrap(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool {
+fn unwrap_rtx(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool {
     let Some(number) = packet.payload.first_chunk::<2>() else { return false };
     packet.header.sequence_number = u16::from_be_bytes(*number);
     packet.header.ssrc = primary;
@@ -329,23 +307,23 @@ fn unwrap(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool {
 pub(super) struct Sections {
     all: Vec<Sources>,
     /// Mids of the sections that are refused.
-    refused: Vec<String>,
-    /// Sources that were heard for the first time, until somebody takes them.
+    rejected: Vec<String>,
+    /// Sources that were heard for the first time, until they are taken.
     pub found: VecDeque<u32>,
 }
 
 impl Sections {
     /// The sections that are recorded, of those with these mids.
-    pub fn new<'a>(chosen: &[Chosen], mids: impl Iterator<Item = &'a str>) -> Self {
-        let refused = mids.filter(|mid| chosen.iter().all(|chosen| chosen.mid != **mid));
-        let refused = refused.map(str::to_owned).collect();
-        Self { all: chosen.iter().cloned().map(Sources::new).collect(), refused, found: VecDeque::new() }
+    pub fn new<'a>(recorded: &[RecordedSection], mids: impl Iterator<Item = &'a str>) -> Self {
+        let rejected = mids.filter(|mid| recorded.iter().all(|section| section.mid != **mid));
+        let rejected = rejected.map(str::to_owned).collect();
+        Self { all: recorded.iter().cloned().map(Sources::new).collect(), rejected, found: VecDeque::new() }
     }
 
     /// A re-offer of the same sections: their sources stay.
-    pub fn renew(&mut self, chosen: &[Chosen]) {
-        for (sources, chosen) in self.all.iter_mut().zip(chosen) {
-            sources.chosen = chosen.clone();
+    pub fn renew(&mut self, recorded: &[RecordedSection]) {
+        for (sources, section) in self.all.iter_mut().zip(recorded) {
+            sources.section = section.clone();
         }
     }
 
@@ -362,20 +340,21 @@ impl Sections {
         Some((track, verdict))
     }
 
-    /// The track of a packet's source, of its section by its mark, or of its payload type.
+    /// The track of a packet's source, of its section by its mid, or of its payload type.
     fn track_of(&self, header: &rtp::Header) -> Option<usize> {
         let position = |is_it: &dyn Fn(&Sources) -> bool| self.all.iter().position(is_it);
         if let Some(track) = position(&|sources| sources.knows(header.ssrc)) {
             return Some(track);
         }
-        let mid = self.all.iter().find_map(|sources| header.get_extension(sources.chosen.marks.mid?));
+        let mid =
+            self.all.iter().find_map(|sources| header.get_extension(sources.section.identifiers.mid_id?));
         let named = |name: &String| mid.as_ref().is_some_and(|mid| mid[..] == *name.as_bytes());
-        if self.refused.iter().any(named) {
+        if self.rejected.iter().any(named) {
             return None;
         }
-        position(&|sources| named(&sources.chosen.mid))
-            .or_else(|| position(&|sources| sources.chosen.ssrcs.contains(&header.ssrc)))
-            .or_else(|| position(&|sources| sources.chosen.carries(header.payload_type).is_some()))
+        position(&|sources| named(&sources.section.mid))
+            .or_else(|| position(&|sources| sources.section.ssrcs.contains(&header.ssrc)))
+            .or_else(|| position(&|sources| sources.section.payload_kind(header.payload_type).is_some()))
     }
 
     /// The source of a track that is recorded.
@@ -398,8 +377,8 @@ impl Sections {
         self.all.get_mut(track)?.wanted(now)
     }
 
-    /// A source reports; gives its track if it is recorded.
-    pub fn reported(&mut self, ssrc: u32, report: Report) -> Option<usize> {
+    /// Takes a sender report; gives the source's track if it is recorded.
+    pub fn sender_report(&mut self, ssrc: u32, report: Report) -> Option<usize> {
         let mut all = self.all.iter_mut().enumerate();
         let (track, at, sources) = all.find_map(|(track, sources)| {
             let at = sources.all.iter().position(|source| source.ssrc == ssrc)?;
@@ -409,10 +388,10 @@ impl Sections {
         (sources.recorded == Some(at)).then_some(track)
     }
 
-    /// A source says goodbye.
-    pub fn left(&mut self, ssrc: u32) {
+    /// A source has said goodbye (RTCP BYE).
+    pub fn bye(&mut self, ssrc: u32) {
         let all = self.all.iter_mut().flat_map(|sources| &mut sources.all);
-        all.filter(|source| source.ssrc == ssrc).for_each(|source| source.left = true);
+        all.filter(|source| source.ssrc == ssrc).for_each(|source| source.said_bye = true);
     }
 }
 

@@ -40,7 +40,7 @@ impl LoopStats {
     }
 
     /// A turn that was to begin at `due`, if not by a packet before, began and ended.
-    pub fn turned(&mut self, due: Instant, began: Instant, ended: Instant) {
+    pub fn note_turn(&mut self, due: Instant, began: Instant, ended: Instant) {
         self.lag = self.lag.max(began.saturating_duration_since(due));
         self.turn = self.turn.max(ended.saturating_duration_since(began));
     }
@@ -51,7 +51,7 @@ impl LoopStats {
         self.bytes += bytes as u64;
     }
 
-    /// It is nobody's.
+    /// It is for none of the sessions.
     pub fn unknown(&mut self, kind: &Kind<'_>) {
         self.unknown[match kind {
             Kind::Request(_) => 0,
@@ -61,7 +61,7 @@ impl LoopStats {
         }] += 1;
     }
 
-    /// It names somebody's source, but comes from an address that nobody has proven to be his.
+    /// It is of a session's source, but comes from an unproven address.
     pub fn unproven(&mut self) {
         self.unproven += 1;
     }
@@ -71,7 +71,7 @@ impl LoopStats {
         for (kind, counts) in session.take_counts() {
             self.rtp[usize::from(kind == media::Kind::Audio)].add(&counts);
         }
-        let (asked, forged) = (session.take_asked(), session.take_forged());
+        let (asked, forged) = (session.take_unrecorded_keyframe_requests(), session.take_forged());
         if asked > 0 {
             metrics().rtp.keyframe_requests.add(["encoding"], asked);
         }
@@ -122,7 +122,7 @@ struct Rtp {
 impl Rtp {
     fn of(kind: &'static str) -> Self {
         let rtp = &metrics().rtp;
-        // Copies of pictures are nothing anybody sends.
+        // RED is for audio.
         let copied = if kind == "audio" { rtp.repaired.of([kind, "red"]) } else { Counter::default() };
         Self {
             received: rtp.received.of([kind]),

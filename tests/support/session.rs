@@ -4,7 +4,7 @@ use super::network::{Datagram, Endpoint};
 use super::proof::KeptFrame;
 use bytes::BytesMut;
 use onrecord::webrtc::route::Kind;
-use onrecord::webrtc::session::{Event, Gone, Session, SessionConfig};
+use onrecord::webrtc::session::{Event, Session, SessionConfig, SessionEnd};
 use onrecord::{media, rtp};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub struct Ours {
     pub media: Vec<(Instant, media::Event)>,
     pub connected_at: Option<Instant>,
     /// The session has said that it is over.
-    pub gone: Option<(Instant, Gone)>,
+    pub ended: Option<(Instant, SessionEnd)>,
     /// Tracks that brought nothing, or did so again, and when that was told.
     pub troubles: Vec<(Instant, usize, Option<media::GapReason>)>,
     /// Where its peer was found to be: each move.
@@ -48,7 +48,7 @@ impl Ours {
             session,
             media: Vec::new(),
             connected_at: None,
-            gone: None,
+            ended: None,
             troubles: Vec::new(),
             proven: Vec::new(),
             routed: HashSet::new(),
@@ -83,7 +83,7 @@ impl Ours {
                 Event::Source(source) => drop(self.sources.insert(source)),
                 Event::Media(event) => self.media.push((now, event)),
                 Event::Trouble(track, reason) => self.troubles.push((now, track, reason)),
-                Event::Gone(gone) => self.gone = Some((now, gone)),
+                Event::Ended(end) => self.ended = Some((now, end)),
             }
         }
     }
@@ -95,7 +95,7 @@ impl Endpoint for Ours {
         let routed = self.routed.contains(&from);
         match Kind::of(&bytes) {
             Kind::Media(source) if !routed && self.sources.contains(&source) => {
-                self.session.suspect(now, from, to);
+                self.session.handle_unproven(now, from, to);
             }
             // STUN finds its session without an address; the rest only from a proven one (D4).
             Kind::Media(_) | Kind::Other if !routed => return,

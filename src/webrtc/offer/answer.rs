@@ -1,12 +1,12 @@
-//! The answer to the whole of an offer, woven from the peer connection's answer to the reduced one.
+//! The answer to the whole of an offer, made from the peer connection's answer to the reduced one.
 
 use super::section::{self, formats, mid, of_format, split, value};
-use super::{Chosen, Plan, candidates};
+use super::{ParsedOffer, RecordedSection, candidates};
 use std::fmt::Write as _;
 
 /// A section of the offer, as far as its answer needs it.
 #[derive(Clone, Debug)]
-pub(super) struct Offered {
+pub(super) struct OfferedSection {
     /// Its `m=` line.
     media: String,
     /// Its `a=mid`.
@@ -17,7 +17,7 @@ pub(super) struct Offered {
     inactive: String,
 }
 
-impl Offered {
+impl OfferedSection {
     pub fn of(section: &[&str]) -> Self {
         Self {
             media: section[0].to_owned(),
@@ -29,15 +29,15 @@ impl Offered {
 
     /// Its `m=` line with another port, and these formats where it keeps one.
     fn media_line(&self, port: &str, formats: Option<String>) -> String {
-        let mut words: Vec<&str> = self.media.split_ascii_whitespace().collect();
-        if let Some(old) = words.get_mut(1) {
+        let mut fields: Vec<&str> = self.media.split_ascii_whitespace().collect();
+        if let Some(old) = fields.get_mut(1) {
             *old = port;
         }
         if formats.is_some() {
-            words.truncate(3);
+            fields.truncate(3);
         }
-        words.extend(formats.as_deref());
-        words.join(" ") + "\r\n"
+        fields.extend(formats.as_deref());
+        fields.join(" ") + "\r\n"
     }
 
     /// Its `a=mid`.
@@ -65,10 +65,10 @@ fn inactive(section: &[&str]) -> String {
     section.iter().filter(is_said).take(8).map(|line| format!("{line}\r\n")).collect()
 }
 
-impl Plan {
+impl ParsedOffer {
     /// The answer for the client, whose browser is to begin video at `start_bitrate` (bit/s; 0 leaves
     /// that to it).
-    pub fn weave(&self, answer: &str, start_bitrate: u64) -> String {
+    pub fn answer(&self, answer: &str, start_bitrate: u64) -> String {
         let (session, answered) = split(answer);
         let mut out = String::with_capacity(2 * answer.len());
         for line in session.iter().filter(|line| !line.starts_with("a=group:")) {
@@ -78,14 +78,14 @@ impl Plan {
             let _ = write!(out, "a=group:BUNDLE {}\r\n", group.join(" "));
         }
         for (index, offered) in self.sections.iter().enumerate() {
-            let chosen = self.chosen.iter().find(|chosen| chosen.index == index);
-            let section = chosen.and_then(|c| answered.iter().find(|s| mid(s) == Some(&c.mid)));
-            if let (Some(chosen), Some(section)) = (chosen, section) {
-                take(chosen, offered, section, start_bitrate / 1000, &mut out);
+            let recorded = self.recorded.iter().find(|recorded| recorded.index == index);
+            let section = recorded.and_then(|c| answered.iter().find(|s| mid(s) == Some(&c.mid)));
+            if let (Some(recorded), Some(section)) = (recorded, section) {
+                write_recorded(recorded, offered, section, start_bitrate / 1000, &mut out);
             } else if index == self.transport.tag {
-                keep(offered, answered.first().map_or(&[], Vec::as_slice), &mut out);
+                write_inactive(offered, answered.first().map_or(&[], Vec::as_slice), &mut out);
             } else {
-                refuse(offered, &mut out);
+                write_rejected(offered, &mut out);
             }
             if index == self.transport.tag {
                 let own = candidates(answer);
@@ -106,8 +106,15 @@ impl Plan {
 }
 
 /// A section that is recorded.
-fn take(chosen: &Chosen, offered: &Offered, answered: &[&str], start_kbits: u64, out: &mut String) {
-    let numbers: Vec<String> = chosen.formats.iter().map(|format| format.payload_type.to_string()).collect();
+fn write_recorded(
+    recorded: &RecordedSection,
+    offered: &OfferedSection,
+    answered: &[&str],
+    start_kbits: u64,
+    out: &mut String,
+) {
+    let numbers: Vec<String> =
+        recorded.formats.iter().map(|format| format.payload_type.to_string()).collect();
     out.push_str(&offered.media_line("9", Some(numbers.join(" "))));
     let ours = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=mid:", "a=candidate:", "a=end-of-candidates"];
     for line in &answered[1..] {
@@ -117,15 +124,15 @@ fn take(chosen: &Chosen, offered: &Offered, answered: &[&str], start_kbits: u64,
         }
     }
     out.push_str(&offered.mid_line());
-    for format in &chosen.formats {
-        format.answer(chosen.kind(), start_kbits, out);
+    for format in &recorded.formats {
+        format.write_answer(recorded.kind(), start_kbits, out);
     }
-    out.push_str(&chosen.marks.answer());
+    out.push_str(&recorded.identifiers.answer());
 }
 
 /// The section that the transport belongs to, taken without media: Chromium under `max-bundle` can't
 /// apply an answer that refuses it.
-fn keep(offered: &Offered, answered: &[&str], out: &mut String) {
+fn write_inactive(offered: &OfferedSection, answered: &[&str], out: &mut String) {
     let first = section::formats(&[&offered.media]).next().unwrap_or("0").to_owned();
     out.push_str(&offered.media_line("9", Some(first)));
     let _ = write!(out, "c=IN IP4 0.0.0.0\r\n{}a=inactive\r\n{}", offered.mid_line(), offered.inactive);
@@ -137,7 +144,7 @@ fn keep(offered: &Offered, answered: &[&str], out: &mut String) {
 }
 
 /// A section that is refused with port 0 (RFC 3264 section 6).
-fn refuse(offered: &Offered, out: &mut String) {
+fn write_rejected(offered: &OfferedSection, out: &mut String) {
     out.push_str(&offered.media_line("0", None));
     let _ = write!(out, "c=IN IP4 0.0.0.0\r\na=inactive\r\n{}", offered.mid_line());
 }

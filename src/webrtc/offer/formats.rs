@@ -10,20 +10,20 @@ const MAX_MEDIA: usize = 4;
 
 /// What comes under a payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::webrtc) enum Carries {
+pub(in crate::webrtc) enum PayloadKind {
     /// The codec's packets.
     Media,
     /// Several of them in one, as RED (RFC 2198).
-    Redundancy,
+    Red,
     /// Those of this payload type once more (RFC 4588).
-    Repair(u8),
+    Rtx(u8),
 }
 
 /// One payload type of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::webrtc) struct Format {
     pub payload_type: u8,
-    pub carries: Carries,
+    pub payload_kind: PayloadKind,
     /// Name, clock rate and channels, as offered (`a=rtpmap`).
     encoding: String,
     /// The answer's `a=fmtp`; empty for none.
@@ -63,9 +63,9 @@ pub(super) fn find(section: &[&str], codec: Codec) -> Vec<Format> {
     let repair = |of: u8| rtx.iter().find(|(_, repaired)| *repaired == Some(of)).map(|(rtx, _)| *rtx);
     media.sort_by_key(|payload_type| repair(*payload_type).is_none());
 
-    let format = |payload_type, carries, parameters: String, known: &[&'static str]| Format {
+    let format = |payload_type, payload_kind, parameters: String, known: &[&'static str]| Format {
         payload_type,
-        carries,
+        payload_kind,
         encoding: listed
             .iter()
             .find(|(number, _)| *number == payload_type)
@@ -77,12 +77,12 @@ pub(super) fn find(section: &[&str], codec: Codec) -> Vec<Format> {
     let mut found = Vec::new();
     let red = named("red/48000/2").into_iter().find(|red| protects(parameters(*red), &media));
     if let Some(red) = red.filter(|_| kind == Kind::Audio) {
-        found.push(format(red, Carries::Redundancy, parameters(red).to_owned(), RED_FEEDBACK));
+        found.push(format(red, PayloadKind::Red, parameters(red).to_owned(), RED_FEEDBACK));
     }
     for of in media {
-        found.push(format(of, Carries::Media, answered(codec, parameters(of)), feedback_of(kind)));
+        found.push(format(of, PayloadKind::Media, answered(codec, parameters(of)), feedback_of(kind)));
         if let Some(rtx) = repair(of) {
-            found.push(format(rtx, Carries::Repair(of), format!("apt={of}"), &[]));
+            found.push(format(rtx, PayloadKind::Rtx(of), format!("apt={of}"), &[]));
         }
     }
     found
@@ -100,7 +100,8 @@ fn listed<'a>(section: &[&'a str]) -> Vec<(u8, &'a str)> {
         }
     }
     // RTP has 7 bits for them.
-    let numbers = formats(section).filter_map(|word| word.parse::<u8>().ok()).filter(|number| *number < 128);
+    let numbers =
+        formats(section).filter_map(|format| format.parse::<u8>().ok()).filter(|number| *number < 128);
     // Each once, however often it is listed.
     numbers.filter_map(|number| names.remove(&number).map(|name| (number, name))).collect()
 }
@@ -117,7 +118,7 @@ fn repaired(parameters: &str) -> Option<u8> {
 /// Whether RED's parameters (RFC 2198 section 5: `111/111`) name one payload type throughout, which is
 /// one of these.
 fn protects(parameters: &str, media: &[u8]) -> bool {
-    let mut generations = parameters.split('/').map(|word| word.trim().parse::<u8>().ok());
+    let mut generations = parameters.split('/').map(|generation| generation.trim().parse::<u8>().ok());
     let first = generations.next().flatten();
     first.is_some_and(|of| media.contains(&of))
         && parameters.contains('/')
@@ -146,12 +147,12 @@ fn offered_feedback(section: &[&str], payload_type: u8, known: &[&'static str]) 
 }
 
 impl Format {
-    /// One without further words.
+    /// One without parameters and feedback.
     #[cfg(test)]
-    pub fn plain(payload_type: u8, carries: Carries) -> Self {
+    pub fn plain(payload_type: u8, payload_kind: PayloadKind) -> Self {
         Self {
             payload_type,
-            carries,
+            payload_kind,
             encoding: String::new(),
             parameters: String::new(),
             feedback: Vec::new(),
@@ -165,8 +166,8 @@ impl Format {
 
     /// Its lines in the answer; of video with the bitrate (kbit/s) at which a browser is to begin, where
     /// 0 leaves that to it.
-    pub(super) fn answer(&self, kind: Kind, start_kbits: u64, out: &mut String) {
-        let start = (kind, self.carries) == (Kind::Video, Carries::Media) && start_kbits > 0;
+    pub(super) fn write_answer(&self, kind: Kind, start_kbits: u64, out: &mut String) {
+        let start = (kind, self.payload_kind) == (Kind::Video, PayloadKind::Media) && start_kbits > 0;
         let parameters = match start {
             true => format!("x-google-start-bitrate={start_kbits}"),
             false => self.parameters.clone(),
@@ -176,9 +177,9 @@ impl Format {
 
     /// Its lines for the peer connection. That takes two payload types of one codec for the same one,
     /// unless their parameters contradict each other.
-    pub(super) fn reduce(&self, out: &mut String) {
-        let parameters = match self.carries {
-            Carries::Media => format!("payload-type={}", self.payload_type),
+    pub(super) fn write_reduced(&self, out: &mut String) {
+        let parameters = match self.payload_kind {
+            PayloadKind::Media => format!("payload-type={}", self.payload_type),
             _ => self.parameters.clone(),
         };
         self.write(&parameters, out);

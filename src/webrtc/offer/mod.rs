@@ -1,9 +1,9 @@
 //! The SDP offer, cut down to what we record, and the answer that fits the whole of it.
 //!
 //! The peer connection is given only the sections we take (one audio, one video, no simulcast, no
-//! candidates: those are added one by one, so that a broken one costs nobody the call), with the payload
-//! types we take and one transport, in plain words: offers differ more than it understands. Its answer
-//! is then woven into one for the client's offer, where all other sections are rejected with port 0
+//! candidates: those are added one by one, so that a broken one does not end the call), with the payload
+//! types we take and one transport, in plain lines: offers differ more than it understands. Its answer
+//! is then made into one for the client's offer, where all other sections are rejected with port 0
 //! (RFC 3264 section 6). Text in, text out: SDP is lines (RFC 8866), and what we don't take need not
 //! even be valid.
 
@@ -14,15 +14,15 @@ mod section;
 mod tests;
 mod transport;
 
-pub(super) use formats::{Carries, Format, RED_FEEDBACK, feedback_of};
+pub(super) use formats::{Format, PayloadKind, RED_FEEDBACK, feedback_of};
 pub(super) use section::lines;
 pub(super) use transport::{Credentials, Identity};
 
 use crate::media::Kind;
 use crate::rtp::PayloadFormat;
 use crate::webrtc::PeerError;
-use crate::webrtc::simulcast::Marks;
-use answer::Offered;
+use crate::webrtc::simulcast::PacketIdentifiers;
+use answer::OfferedSection;
 use section::{mid, sends, split};
 use std::fmt::Write as _;
 use transport::Transport;
@@ -41,7 +41,7 @@ const MAX_SSRCS: usize = 16;
 
 /// One media section that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chosen {
+pub(super) struct RecordedSection {
     /// Position in the client's offer.
     pub index: usize,
     /// Its `a=mid`, or a made-up one: a section that shares its transport with none needs none.
@@ -53,19 +53,19 @@ pub(super) struct Chosen {
     /// All payload types that it may come under, in the order of the answer.
     pub formats: Vec<Format>,
     /// How its packets are told apart.
-    pub marks: Marks,
+    pub identifiers: PacketIdentifiers,
 }
 
-impl Chosen {
+impl RecordedSection {
     /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.format.codec().kind()
     }
 
     /// What comes under this payload type; `None` if the answer doesn't take it.
-    pub fn carries(&self, payload_type: u8) -> Option<Carries> {
+    pub fn payload_kind(&self, payload_type: u8) -> Option<PayloadKind> {
         let format = self.formats.iter().find(|format| format.payload_type == payload_type);
-        format.map(|format| format.carries)
+        format.map(|format| format.payload_kind)
     }
 
     /// Whether packets may be asked for again; browsers answer that for sound only if they offer it.
@@ -77,9 +77,9 @@ impl Chosen {
 
 /// An offer that can be answered.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct ParsedOffer {
     /// What is recorded: video first, then audio.
-    pub chosen: Vec<Chosen>,
+    pub recorded: Vec<RecordedSection>,
     /// The offer for the peer connection.
     pub reduced: String,
     /// The offer's candidates, without `a=`.
@@ -87,21 +87,21 @@ pub(super) struct Plan {
     /// Where and with whom.
     transport: Transport,
     /// Sections that send something which is not recorded.
-    pub refused: Vec<Refused>,
+    pub rejected: Vec<RejectedSection>,
     /// All sections, for the answer.
-    sections: Vec<Offered>,
+    sections: Vec<OfferedSection>,
 }
 
 /// A section that sends something which is not recorded: its port is 0 in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Its `a=mid`, or its place where it has none.
+pub(super) struct RejectedSection {
+    /// Its `a=mid`, or its position where it has none.
     pub mid: String,
     /// Why.
     pub reason: &'static str,
 }
 
-impl Plan {
+impl ParsedOffer {
     /// `a=ice-ufrag` and `a=ice-pwd`.
     pub fn credentials(&self) -> &Credentials {
         &self.transport.credentials
@@ -119,17 +119,17 @@ impl Plan {
 
     /// The mids of all sections.
     pub fn mids(&self) -> impl Iterator<Item = &str> {
-        self.sections.iter().filter_map(Offered::mid)
+        self.sections.iter().filter_map(OfferedSection::mid)
     }
 
     /// Payload types that may come, with the rates of their clocks (a retransmission has that of what it
     /// repeats, RFC 4588 section 8.1).
     pub fn clocks(&self) -> Vec<(u8, u32)> {
-        let of = |chosen: &Chosen| {
-            let rate = chosen.format.codec().clock_rate();
-            chosen.formats.iter().map(move |format| (format.payload_type, rate)).collect::<Vec<_>>()
+        let of = |recorded: &RecordedSection| {
+            let rate = recorded.format.codec().clock_rate();
+            recorded.formats.iter().map(move |format| (format.payload_type, rate)).collect::<Vec<_>>()
         };
-        self.chosen.iter().flat_map(of).collect()
+        self.recorded.iter().flat_map(of).collect()
     }
 
     /// The offerer insists on being the DTLS client (`a=setup:active`).
@@ -154,7 +154,7 @@ fn bad(message: &str) -> PeerError {
 }
 
 /// Reads an offer.
-pub(super) fn plan(sdp: &str) -> Result<Plan, PeerError> {
+pub(super) fn parse(sdp: &str) -> Result<ParsedOffer, PeerError> {
     if sdp.len() > MAX_BYTES {
         return Err(bad("it is larger than 256 KiB"));
     }
@@ -171,21 +171,21 @@ pub(super) fn plan(sdp: &str) -> Result<Plan, PeerError> {
     if sections.len() > MAX_SECTIONS {
         return Err(bad("it has more than 64 media sections"));
     }
-    let chosen = choose(&session, &sections)?;
-    let transport = Transport::of(&session, &sections, &chosen)?;
-    Ok(Plan {
-        reduced: reduce(&session, &sections, &chosen, &transport),
+    let recorded = recorded_sections(&session, &sections)?;
+    let transport = Transport::of(&session, &sections, &recorded)?;
+    Ok(ParsedOffer {
+        reduced: reduce(&session, &sections, &recorded, &transport),
         candidates: candidates(sdp),
         transport,
-        refused: refused(&session, &sections, &chosen),
-        sections: sections.iter().map(|section| Offered::of(section)).collect(),
-        chosen,
+        rejected: rejected(&session, &sections, &recorded),
+        sections: sections.iter().map(|section| OfferedSection::of(section)).collect(),
+        recorded,
     })
 }
 
 /// Takes the first sending section of each kind that has a codec we record.
-fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PeerError> {
-    let mut chosen: Vec<Chosen> = Vec::new();
+fn recorded_sections(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<RecordedSection>, PeerError> {
+    let mut recorded: Vec<RecordedSection> = Vec::new();
     let mut offered = 0;
     for format in PayloadFormat::ALL {
         let of_kind = |section: &[&str]| kind_of(section) == Some(format.codec().kind());
@@ -196,19 +196,19 @@ fn choose(session: &[&str], sections: &[Vec<&str>]) -> Result<Vec<Chosen>, PeerE
         offered += 1;
         let found = sending().find_map(|(index, section)| {
             let formats = formats::find(section, format.codec());
-            (!formats.is_empty()).then(|| choose_section(session, (index, section), formats, format))
+            (!formats.is_empty()).then(|| recorded_section(session, (index, section), formats, format))
         });
-        chosen.push(found.ok_or(PeerError::UnsupportedCodec)?);
+        recorded.push(found.ok_or(PeerError::UnsupportedCodec)?);
     }
     if offered == 0 {
         return Err(bad("no audio or video section sends anything: add a camera or a microphone track"));
     }
-    if let [one, other] = chosen.as_slice()
+    if let [one, other] = recorded.as_slice()
         && one.mid == other.mid
     {
         return Err(bad("two media sections have the same a=mid"));
     }
-    Ok(chosen)
+    Ok(recorded)
 }
 
 /// What a section is about; `None` for data channels and the like.
@@ -218,21 +218,21 @@ fn kind_of(section: &[&str]) -> Option<Kind> {
 }
 
 /// A section, at its index, with these payload types.
-fn choose_section(
+fn recorded_section(
     session: &[&str],
     (index, section): (usize, &[&str]),
     formats: Vec<Format>,
     format: PayloadFormat,
-) -> Chosen {
-    let media = formats.iter().filter(|format| format.carries == Carries::Media);
+) -> RecordedSection {
+    let media = formats.iter().filter(|format| format.payload_kind == PayloadKind::Media);
     let media: Vec<u8> = media.map(|format| format.payload_type).collect();
-    Chosen {
+    RecordedSection {
         index,
         mid: name_of(index, section),
         format,
         ssrcs: ssrcs(section),
         formats,
-        marks: Marks::read(session, section, &media),
+        identifiers: PacketIdentifiers::read(session, section, &media),
     }
 }
 
@@ -240,10 +240,10 @@ fn name_of(index: usize, section: &[&str]) -> String {
     mid(section).map_or_else(|| format!("section-{index}"), str::to_owned)
 }
 
-/// The sections that send something and were not chosen.
-fn refused(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Vec<Refused> {
+/// The sections that send something and are not recorded.
+fn rejected(session: &[&str], sections: &[Vec<&str>], recorded: &[RecordedSection]) -> Vec<RejectedSection> {
     let left_out = |(index, section): &(usize, &Vec<&str>)| {
-        chosen.iter().all(|chosen| chosen.index != *index) && sends(session, section)
+        recorded.iter().all(|recorded| recorded.index != *index) && sends(session, section)
     };
     let reason = |section: &[&str]| {
         let Some(kind) = kind_of(section) else { return "only audio and video are recorded" };
@@ -255,11 +255,11 @@ fn refused(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Vec<R
             false => "one section of a kind is recorded, and another one comes before it",
         }
     };
-    let refused = |(index, section): (usize, &Vec<&str>)| Refused {
+    let rejected = |(index, section): (usize, &Vec<&str>)| RejectedSection {
         mid: name_of(index, section),
         reason: reason(section),
     };
-    sections.iter().enumerate().filter(left_out).map(refused).collect()
+    sections.iter().enumerate().filter(left_out).map(rejected).collect()
 }
 
 fn ssrcs(section: &[&str]) -> Vec<u32> {
@@ -276,34 +276,39 @@ fn ssrcs(section: &[&str]) -> Vec<u32> {
     found
 }
 
-/// The offer with the chosen sections only, in our own words but for header extensions.
-fn reduce(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen], transport: &Transport) -> String {
-    let mut order: Vec<&Chosen> = chosen.iter().collect();
-    order.sort_by_key(|chosen| chosen.index);
+/// The offer with the recorded sections only, in our own lines but for header extensions.
+fn reduce(
+    session: &[&str],
+    sections: &[Vec<&str>],
+    recorded: &[RecordedSection],
+    transport: &Transport,
+) -> String {
+    let mut order: Vec<&RecordedSection> = recorded.iter().collect();
+    order.sort_by_key(|recorded| recorded.index);
     let mut out = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
     let for_all = ["a=extmap-allow-mixed", "a=ice-lite"];
     for line in session.iter().filter(|line| for_all.contains(*line)) {
         let _ = write!(out, "{line}\r\n");
     }
-    let mids: Vec<&str> = order.iter().map(|chosen| chosen.mid.as_str()).collect();
+    let mids: Vec<&str> = order.iter().map(|recorded| recorded.mid.as_str()).collect();
     let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
     let kept = ["a=extmap:", "a=msid:"];
-    for chosen in order {
-        let kind = chosen.kind().as_str();
+    for recorded in order {
+        let kind = recorded.kind().as_str();
         let _ = write!(out, "m={kind} 9 UDP/TLS/RTP/SAVPF");
-        for format in &chosen.formats {
+        for format in &recorded.formats {
             let _ = write!(out, " {}", format.payload_type);
         }
-        let _ = write!(out, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=sendonly\r\na=rtcp-mux\r\n", chosen.mid);
+        let _ = write!(out, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=sendonly\r\na=rtcp-mux\r\n", recorded.mid);
         transport.write(&mut out);
-        chosen.formats.iter().for_each(|format| format.reduce(&mut out));
-        let section = &sections[chosen.index];
+        recorded.formats.iter().for_each(|format| format.write_reduced(&mut out));
+        let section = &sections[recorded.index];
         for line in section.iter().filter(|line| kept.iter().any(|key| line.starts_with(key))) {
             let _ = write!(out, "{line}\r\n");
         }
         // The peer connection wants one source of each section, whichever: packets are taken from it before
         // it looks for their source.
-        let _ = write!(out, "a=ssrc:{} cname:onrecord\r\n", chosen.index + 1);
+        let _ = write!(out, "a=ssrc:{} cname:onrecord\r\n", recorded.index + 1);
     }
     out
 }

@@ -30,7 +30,7 @@ pub(super) fn mid<'a>(section: &[&'a str]) -> Option<&'a str> {
 
 /// Whether the offerer itself has given the section up: port 0 without `a=bundle-only` (RFC 9143
 /// section 6).
-pub(super) fn is_refused(section: &[&str]) -> bool {
+pub(super) fn is_disabled(section: &[&str]) -> bool {
     section[0].split_ascii_whitespace().nth(1) == Some("0") && !section.contains(&"a=bundle-only")
 }
 
@@ -43,7 +43,7 @@ pub(super) fn sends(session: &[&str], section: &[&str]) -> bool {
             _ => None,
         })
     };
-    !is_refused(section) && direction(section).or_else(|| direction(session)).unwrap_or(true)
+    !is_disabled(section) && direction(section).or_else(|| direction(session)).unwrap_or(true)
 }
 
 /// The formats of the section's `m=` line.

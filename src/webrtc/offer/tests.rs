@@ -17,22 +17,23 @@ fn section<'a>(answer: &'a str, media: &str) -> Vec<&'a str> {
 
 #[test]
 fn one_audio_and_one_video_section_are_taken_and_the_rest_is_rejected_with_port_0() {
-    let plan = plan(&format!("{SESSION}{AUDIO}{VIDEO}{}", VIDEO.replace("mid:1", "mid:2"))).unwrap();
+    let offer = parse(&format!("{SESSION}{AUDIO}{VIDEO}{}", VIDEO.replace("mid:1", "mid:2"))).unwrap();
     assert_eq!(
-        plan.chosen.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>(),
+        offer.recorded.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>(),
         [(1, PayloadFormat::Vp8), (0, PayloadFormat::Opus)]
     );
-    let formats =
-        |chosen: &Chosen| chosen.formats.iter().map(|f| (f.payload_type, f.carries)).collect::<Vec<_>>();
-    assert_eq!(formats(&plan.chosen[0]), [(96, Carries::Media), (97, Carries::Repair(96))]);
-    assert_eq!(formats(&plan.chosen[1]), [(63, Carries::Redundancy), (111, Carries::Media)]);
-    assert_eq!(plan.clocks(), [(96, 90_000), (97, 90_000), (63, 48_000), (111, 48_000)]);
-    assert_eq!(plan.chosen[1].ssrcs, [7]);
+    let formats = |recorded: &RecordedSection| {
+        recorded.formats.iter().map(|f| (f.payload_type, f.payload_kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(formats(&offer.recorded[0]), [(96, PayloadKind::Media), (97, PayloadKind::Rtx(96))]);
+    assert_eq!(formats(&offer.recorded[1]), [(63, PayloadKind::Red), (111, PayloadKind::Media)]);
+    assert_eq!(offer.clocks(), [(96, 90_000), (97, 90_000), (63, 48_000), (111, 48_000)]);
+    assert_eq!(offer.recorded[1].ssrcs, [7]);
     for gone in ["simulcast", "a=rid", "candidate", "mid:2", "sendrecv", "a=ssrc:7 "] {
-        assert!(!plan.reduced.contains(gone), "{gone} is left in {}", plan.reduced);
+        assert!(!offer.reduced.contains(gone), "{gone} is left in {}", offer.reduced);
     }
-    assert_eq!(plan.candidates.len(), 2);
-    let answer = plan.weave(ANSWER, 0);
+    assert_eq!(offer.candidates.len(), 2);
+    let answer = offer.answer(ANSWER, 0);
     let media: Vec<_> = lines(&answer).filter(|line| line.starts_with("m=")).collect();
     assert_eq!(
         media,
@@ -50,10 +51,11 @@ fn a_section_that_sends_what_is_not_recorded_is_named_with_the_reason() {
     let idle = second.replace("mid:3", "mid:4").replace("sendonly", "recvonly");
     let given_up = second.replace("mid:3", "mid:5").replace("video 9", "video 0");
     let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=sctp-port:5000\r\n";
-    let plan = plan(&format!("{SESSION}{AUDIO}{VIDEO}{H264}{second}{idle}{given_up}{data}")).unwrap();
-    let refused: Vec<_> = plan.refused.iter().map(|refused| (refused.mid.as_str(), refused.reason)).collect();
+    let offer = parse(&format!("{SESSION}{AUDIO}{VIDEO}{H264}{second}{idle}{given_up}{data}")).unwrap();
+    let rejected: Vec<_> =
+        offer.rejected.iter().map(|rejected| (rejected.mid.as_str(), rejected.reason)).collect();
     assert_eq!(
-        refused,
+        rejected,
         [
             ("2", "none of its codecs is recorded"),
             ("3", "one section of a kind is recorded, and another one comes before it"),
@@ -64,7 +66,7 @@ fn a_section_that_sends_what_is_not_recorded_is_named_with_the_reason() {
 
 #[test]
 fn an_offer_that_cannot_be_recorded_says_why() {
-    let because = |sdp: &str| plan(sdp).map(|_| ()).unwrap_err();
+    let because = |sdp: &str| parse(sdp).map(|_| ()).unwrap_err();
     assert_eq!(because(&format!("{SESSION}{AUDIO}{H264}")), PeerError::UnsupportedCodec);
     assert_eq!(because(&format!("{SESSION}{H264}")), PeerError::UnsupportedCodec);
     for (sdp, word) in [
@@ -93,7 +95,7 @@ fn an_offer_that_cannot_be_recorded_says_why() {
 #[test]
 fn a_tagged_section_that_is_not_recorded_stays_in_the_transport_without_media() {
     let inactive = AUDIO.replace("sendrecv", "inactive");
-    let answer = plan(&format!("{SESSION}{inactive}{VIDEO}")).unwrap().weave(ANSWER, 0);
+    let answer = parse(&format!("{SESSION}{inactive}{VIDEO}")).unwrap().answer(ANSWER, 0);
     assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
     let audio = section(&answer, "m=audio");
     assert_eq!(audio[0], "m=audio 9 UDP/TLS/RTP/SAVPF 111");
@@ -112,12 +114,12 @@ fn a_tagged_section_that_is_not_recorded_stays_in_the_transport_without_media() 
     assert_eq!(answer.matches("a=candidate:").count(), 1, "{answer}");
 
     // What the offerer has given up itself can't be kept; the next one's transport is the group's.
-    let refused = inactive.replace("m=audio 9", "m=audio 0");
-    let plan = plan(&format!("{SESSION}{refused}{VIDEO}")).unwrap();
-    let answer = plan.weave(ANSWER, 0);
+    let rejected = inactive.replace("m=audio 9", "m=audio 0");
+    let offer = parse(&format!("{SESSION}{rejected}{VIDEO}")).unwrap();
+    let answer = offer.answer(ANSWER, 0);
     assert!(answer.contains("a=group:BUNDLE 1\r\n"), "{answer}");
     assert_eq!(section(&answer, "m=audio")[0], "m=audio 0 UDP/TLS/RTP/SAVPF 111 63");
-    assert_eq!(plan.tagged(), (Some("1"), 1));
+    assert_eq!(offer.tagged(), (Some("1"), 1));
 }
 
 #[test]
@@ -125,12 +127,12 @@ fn the_transport_is_the_one_of_the_tagged_section() {
     let tagged = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\na=ice-ufrag:tagd\r\na=ice-pwd:tagged\r\na=setup:active\r\n";
     let session = SESSION.replace("BUNDLE 0 1 2", "BUNDLE 2 0 1");
     let (audio, video) = (AUDIO.replace("m=audio 9", "m=audio 0") + "a=bundle-only\r\n", VIDEO);
-    let plan = plan(&format!("{session}{audio}{video}{tagged}")).unwrap();
+    let offer = parse(&format!("{session}{audio}{video}{tagged}")).unwrap();
     let credentials = Credentials { ufrag: "tagd".to_owned(), pwd: "tagged".to_owned() };
-    assert_eq!(plan.credentials(), &credentials);
-    assert!(plan.peer_is_dtls_client());
-    assert_eq!(plan.chosen.len(), 2, "a section that is for the bundle alone is taken");
-    let answer = plan.weave(ANSWER, 0);
+    assert_eq!(offer.credentials(), &credentials);
+    assert!(offer.peer_is_dtls_client());
+    assert_eq!(offer.recorded.len(), 2, "a section that is for the bundle alone is taken");
+    let answer = offer.answer(ANSWER, 0);
     assert!(answer.contains("a=group:BUNDLE 2 0 1\r\n"), "{answer}");
     let data = section(&answer, "m=application");
     assert_eq!(data[0], "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
@@ -159,9 +161,9 @@ fn the_strongest_known_fingerprint_counts_in_whatever_order_and_case() {
     ] {
         let fingerprints: String = lines.iter().map(|line| format!("a=fingerprint:{line}\r\n")).collect();
         let session: String = lines_without(SESSION, "a=fingerprint");
-        let plan = plan(&format!("{session}{fingerprints}{AUDIO}")).unwrap();
-        assert_eq!(plan.identity().is_of(certificate), is_of, "{lines:?}");
-        assert_eq!(plan.reduced.matches("a=fingerprint:").count(), 1, "{}", plan.reduced);
+        let offer = parse(&format!("{session}{fingerprints}{AUDIO}")).unwrap();
+        assert_eq!(offer.identity().is_of(certificate), is_of, "{lines:?}");
+        assert_eq!(offer.reduced.matches("a=fingerprint:").count(), 1, "{}", offer.reduced);
     }
 }
 
@@ -172,7 +174,7 @@ fn lines_without(sdp: &str, key: &str) -> String {
 #[test]
 fn payload_types_are_answered_once_each_with_what_belongs_to_them() {
     let answered = |video: &str| {
-        let answer = plan(&format!("{SESSION}{AUDIO}{video}")).unwrap().weave(ANSWER, 2_000_000);
+        let answer = parse(&format!("{SESSION}{AUDIO}{video}")).unwrap().answer(ANSWER, 2_000_000);
         let lines = section(&answer, "m=video").into_iter().map(str::to_owned);
         lines
             .filter(|l| ["m=", "a=rtpmap", "a=fmtp", "a=rtcp-fb"].iter().any(|k| l.starts_with(k)))
@@ -207,14 +209,14 @@ fn payload_types_are_answered_once_each_with_what_belongs_to_them() {
         ]
     );
     let unlisted = format!("{SESSION}{AUDIO}{}", VIDEO.replace("SAVPF 96 97", "SAVPF 97 98"));
-    assert_eq!(plan(&unlisted).map(drop), Err(PeerError::UnsupportedCodec));
+    assert_eq!(parse(&unlisted).map(drop), Err(PeerError::UnsupportedCodec));
 }
 
 #[test]
 fn a_section_on_its_own_needs_neither_a_group_nor_a_mid() {
     let session = lines_without(SESSION, "a=group");
-    let alone = plan(&format!("{session}{}", AUDIO.replace("a=mid:0\r\n", ""))).unwrap();
-    let answer = alone.weave(&ANSWER.replace("a=mid:0", "a=mid:section-0"), 0);
+    let alone = parse(&format!("{session}{}", AUDIO.replace("a=mid:0\r\n", ""))).unwrap();
+    let answer = alone.answer(&ANSWER.replace("a=mid:0", "a=mid:section-0"), 0);
     assert!(
         !answer.contains("a=group") && !section(&answer, "m=audio").iter().any(|l| l.starts_with("a=mid")),
         "{answer}"

@@ -1,8 +1,8 @@
 //! What an offer says of its transport: which section it belongs to, ICE credentials, the DTLS role and
 //! the offerer's certificate.
 
-use super::section::{is_refused, lines, mid, value};
-use super::{Chosen, MAX_SECTIONS, bad};
+use super::section::{is_disabled, lines, mid, value};
+use super::{MAX_SECTIONS, RecordedSection, bad};
 use crate::webrtc::PeerError;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fmt::Write as _;
@@ -17,12 +17,12 @@ pub(in crate::webrtc) struct Credentials {
 impl Credentials {
     /// Credentials of our own. RFC 8445 section 5.3 asks for 24 and 128 random bits.
     pub fn random() -> Self {
-        let word = |letters: usize| {
+        let random = |letters: usize| {
             (0..letters)
                 .map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[rand::random_range(0..32)]))
                 .collect()
         };
-        Self { ufrag: word(16), pwd: word(32) }
+        Self { ufrag: random(16), pwd: random(32) }
     }
 
     /// The first pair in an SDP or fragment.
@@ -134,11 +134,15 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub fn of(session: &[&str], sections: &[Vec<&str>], chosen: &[Chosen]) -> Result<Self, PeerError> {
-        let (group, tag) = bundle(session, sections, chosen)?;
+    pub fn of(
+        session: &[&str],
+        sections: &[Vec<&str>],
+        recorded: &[RecordedSection],
+    ) -> Result<Self, PeerError> {
+        let (group, tag) = bundle(session, sections, recorded)?;
         // What the tagged section says holds for the group (RFC 9143 section 7.1.3); what it leaves out,
         // the session may say, and what that leaves out, clients have said in the others.
-        let others = chosen.iter().map(|chosen| sections[chosen.index].as_slice());
+        let others = recorded.iter().map(|recorded| sections[recorded.index].as_slice());
         let scopes: Vec<&[&str]> = [sections[tag].as_slice(), session].into_iter().chain(others).collect();
         let credentials = scopes
             .iter()
@@ -169,25 +173,26 @@ impl Transport {
 fn bundle(
     session: &[&str],
     sections: &[Vec<&str>],
-    chosen: &[Chosen],
+    recorded: &[RecordedSection],
 ) -> Result<(Option<Vec<String>>, usize), PeerError> {
     let mids: Vec<Option<&str>> = sections.iter().map(|section| mid(section)).collect();
     let groups = session.iter().filter_map(|line| line.strip_prefix("a=group:BUNDLE "));
     let group = groups
         .map(|mids| mids.split_ascii_whitespace().take(MAX_SECTIONS).collect::<Vec<_>>())
-        .find(|group| chosen.iter().all(|c| mids[c.index].is_some_and(|mid| group.contains(&mid))));
+        .find(|group| recorded.iter().all(|c| mids[c.index].is_some_and(|mid| group.contains(&mid))));
     let Some(group) = group else {
-        return match chosen {
+        return match recorded {
             [alone] => Ok((None, alone.index)),
             _ => Err(bad("audio and video must share one transport (a=group:BUNDLE)")),
         };
     };
     let kept = group.iter().find_map(|mid| {
         let index = mids.iter().position(|other| *other == Some(*mid))?;
-        (!is_refused(&sections[index])).then_some(index)
+        (!is_disabled(&sections[index])).then_some(index)
     });
-    let tag = kept.unwrap_or(chosen[0].index);
-    let is_taken = |mid: &&&str| mids[tag] == Some(**mid) || chosen.iter().any(|chosen| chosen.mid == **mid);
+    let tag = kept.unwrap_or(recorded[0].index);
+    let is_taken =
+        |mid: &&&str| mids[tag] == Some(**mid) || recorded.iter().any(|recorded| recorded.mid == **mid);
     let taken = group.iter().filter(is_taken).map(|mid| (*mid).to_owned()).collect();
     Ok((Some(taken), tag))
 }

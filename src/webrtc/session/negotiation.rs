@@ -1,16 +1,16 @@
 //! A session's offers and answers.
 
 use super::watch::Watch;
-use super::{Answer, Session, SessionConfig};
+use super::{AdmittedSources, Answer, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::rtp::{Pipeline, TrackSetup};
 use crate::webrtc::PeerError;
-use crate::webrtc::dtls::Repeats;
-use crate::webrtc::offer::{self, Credentials, Plan};
+use crate::webrtc::dtls::RepeatFilter;
+use crate::webrtc::offer::{self, Credentials, ParsedOffer};
 use crate::webrtc::paths::Paths;
-use crate::webrtc::receive::Receive;
+use crate::webrtc::receive::ReceiveChain;
 use crate::webrtc::simulcast::extension;
-use crate::webrtc::sources::{Sections, Seen};
+use crate::webrtc::sources::Sections;
 use crate::webrtc::{Candidate, peer};
 use rtc::sdp::extmap::TRANSPORT_CC_URI;
 use std::collections::VecDeque;
@@ -47,36 +47,36 @@ impl Restarts {
 
 impl Session {
     /// Answers an offer.
-    pub fn accept(offer: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), PeerError> {
-        let plan = offer::plan(offer)?;
-        let lines: Vec<&str> = offer::lines(&plan.reduced).collect();
-        let (receive, arrived) = Receive::new(plan.clocks(), extension(&lines, TRANSPORT_CC_URI));
-        let mut peer = peer::build(plan.peer_is_dtls_client(), receive, now).map_err(unusable)?;
+    pub fn accept(sdp: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), PeerError> {
+        let offer = offer::parse(sdp)?;
+        let lines: Vec<&str> = offer::lines(&offer.reduced).collect();
+        let (receive, received) = ReceiveChain::new(offer.clocks(), extension(&lines, TRANSPORT_CC_URI));
+        let mut peer = peer::build(offer.peer_is_dtls_client(), receive, now).map_err(unusable)?;
         for address in &config.candidates {
             peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
         }
-        let answered = negotiate(&mut peer, &plan.reduced, now)?;
+        let answered = negotiate(&mut peer, &offer.reduced, now)?;
         let local =
             Credentials::find(&answered).ok_or_else(|| PeerError::BadSdp("no ICE credentials".to_owned()))?;
-        let paths = Paths::new(local.clone(), plan.credentials().clone(), now)
+        let paths = Paths::new(local.clone(), offer.credentials().clone(), now)
             .ok_or_else(|| PeerError::BadSdp("no crypto provider".to_owned()))?;
-        let setups: Vec<TrackSetup> = plan
-            .chosen
+        let setups: Vec<TrackSetup> = offer
+            .recorded
             .iter()
-            .map(|chosen| TrackSetup { format: chosen.format, nack: chosen.has_nack() })
+            .map(|section| TrackSetup { format: section.format, nack: section.has_nack() })
             .collect();
         let mut session = Self {
             peer,
-            arrived,
-            seen: Seen::default(),
-            sections: Sections::new(&plan.chosen, plan.mids()),
+            received,
+            admitted: AdmittedSources::default(),
+            sections: Sections::new(&offer.recorded, offer.mids()),
             local,
             watch: Watch::default(),
-            asked: 0,
+            unrecorded_keyframe_requests: 0,
             origin: config.origin,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
             paths,
-            repeats: Repeats::default(),
+            repeats: RepeatFilter::default(),
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
@@ -85,11 +85,11 @@ impl Session {
             restarts: Restarts { paid: now },
             began: now,
             connected: false,
-            heard: now,
-            media: now,
+            last_heard: now,
+            last_media: now,
             stopping: None,
             over: false,
-            plan,
+            offer,
         };
         session.add_offered_candidates();
         let answer = session.answer(&answered);
@@ -98,25 +98,26 @@ impl Session {
 
     /// Answers a further offer of the same peer connection: an ICE restart, with the same media.
     /// `None` if it is another one's: it has other keys, so it needs a session of its own.
-    pub fn reoffer(&mut self, offer: &str, now: Instant) -> Result<Option<Answer>, PeerError> {
+    pub fn reoffer(&mut self, sdp: &str, now: Instant) -> Result<Option<Answer>, PeerError> {
         self.restarts.another(now)?;
-        let mut plan = offer::plan(offer)?;
-        if plan.identity() != self.plan.identity() {
+        let mut offer = offer::parse(sdp)?;
+        if offer.identity() != self.offer.identity() {
             return Ok(None);
         }
-        let tracks = |plan: &Plan| plan.chosen.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>();
-        if tracks(&plan) != tracks(&self.plan) {
+        let tracks =
+            |offer: &ParsedOffer| offer.recorded.iter().map(|c| (c.index, c.format)).collect::<Vec<_>>();
+        if tracks(&offer) != tracks(&self.offer) {
             return Err(PeerError::BadSdp(
                 "a re-offer must have the same tracks: stop and publish again".to_owned(),
             ));
         }
-        let restarts = plan.credentials() != self.plan.credentials();
+        let restarts = offer.credentials() != self.offer.credentials();
         if let Some(known) = self.kept_credentials(restarts) {
-            plan.reduced = known.put_into(&plan.reduced);
+            offer.reduced = known.put_into(&offer.reduced);
         }
-        let answered = negotiate(&mut self.peer, &plan.reduced, now)?;
-        self.sections.renew(&plan.chosen);
-        self.plan = plan;
+        let answered = negotiate(&mut self.peer, &offer.reduced, now)?;
+        self.sections.renew(&offer.recorded);
+        self.offer = offer;
         if restarts {
             self.restarted(&answered, now);
         }
@@ -129,15 +130,15 @@ impl Session {
         let credentials = Credentials::find(fragment)
             .ok_or_else(|| PeerError::BadSdp("an ICE restart needs a=ice-ufrag and a=ice-pwd".to_owned()))?;
         self.restarts.another(now)?;
-        if credentials == *self.plan.credentials() {
+        if credentials == *self.offer.credentials() {
             return Err(PeerError::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
         let known = self.kept_credentials(true).unwrap_or_else(|| credentials.clone());
-        let offer = known.put_into(&self.plan.reduced);
-        let answered = negotiate(&mut self.peer, &offer, now)?;
-        self.plan.reduced = offer;
-        self.plan.set_credentials(credentials);
-        self.plan.candidates = offer::candidates(fragment);
+        let sdp = known.put_into(&self.offer.reduced);
+        let answered = negotiate(&mut self.peer, &sdp, now)?;
+        self.offer.reduced = sdp;
+        self.offer.set_credentials(credentials);
+        self.offer.candidates = offer::candidates(fragment);
         self.restarted(&answered, now);
         self.add_offered_candidates();
         Ok((fragment_of(&self.answer(&answered).sdp), self.etag()))
@@ -147,34 +148,38 @@ impl Session {
     /// those that it knows, unless it is to restart ICE itself. Once it has selected a pair it would
     /// drop all media until it selects the next, so from then on restarts are a matter of the paths.
     fn kept_credentials(&self, restarts: bool) -> Option<Credentials> {
-        if restarts && !self.paths.is_selected() { None } else { Credentials::find(&self.plan.reduced) }
+        if restarts && !self.paths.has_selected_pair() {
+            None
+        } else {
+            Credentials::find(&self.offer.reduced)
+        }
     }
 
     fn restarted(&mut self, answered: &str, now: Instant) {
         self.local = match Credentials::find(answered) {
-            Some(local) if !self.paths.is_selected() => local,
+            Some(local) if !self.paths.has_selected_pair() => local,
             _ => Credentials::random(),
         };
         self.candidates = 0;
-        self.paths.restart(self.local.clone(), self.plan.credentials().clone());
+        self.paths.restart(self.local.clone(), self.offer.credentials().clone());
         // The peer has just spoken to us, by way of signalling.
-        self.heard = now;
+        self.last_heard = now;
     }
 
     fn answer(&self, answered: &str) -> Answer {
-        let (mid, index) = self.plan.tagged();
+        let (mid, index) = self.offer.tagged();
         let index = mid.is_none().then(|| index.try_into().ok()).flatten();
         let mid = mid.map(str::to_owned);
         let candidates = offer::candidates(answered)
             .into_iter()
             .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: index })
             .collect();
-        let sdp = self.local.put_into(&self.plan.weave(answered, self.start_bitrate));
+        let sdp = self.local.put_into(&self.offer.answer(answered, self.start_bitrate));
         Answer { sdp, candidates, etag: self.etag() }
     }
 
     fn add_offered_candidates(&mut self) {
-        for candidate in std::mem::take(&mut self.plan.candidates) {
+        for candidate in std::mem::take(&mut self.offer.candidates) {
             // One too many is counted, and no reason to refuse the offer.
             let _ = self.add_candidate(&candidate);
         }
@@ -188,15 +193,15 @@ impl Session {
             return Err(PeerError::RateLimited("the candidates of one session"));
         }
         let text = candidate.strip_prefix("a=").unwrap_or(candidate);
-        let words: Vec<&str> = text.split(' ').collect();
-        let usable = words.len() >= 8
-            && words[2].eq_ignore_ascii_case("udp")
-            && words[4].parse::<std::net::IpAddr>().is_ok();
+        let fields: Vec<&str> = text.split(' ').collect();
+        let usable = fields.len() >= 8
+            && fields[2].eq_ignore_ascii_case("udp")
+            && fields[4].parse::<std::net::IpAddr>().is_ok();
         if usable {
             self.candidates += 1;
         }
         // From the selection of a pair on, the paths follow the peer wherever it proves to be.
-        if usable && !self.paths.is_selected() {
+        if usable && !self.paths.has_selected_pair() {
             let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
             if let Err(error) = self.peer.add_remote_candidate(init) {
                 tracing::debug!(%error, candidate = text, "a candidate is ignored");

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::rtp::{self, Feedback};
-use crate::webrtc::offer::Carries;
+use crate::webrtc::offer::PayloadKind;
 use crate::webrtc::sources::{Report, Verdict};
 use rtc::interceptor::Packet;
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
@@ -21,13 +21,13 @@ impl Session {
     pub(super) fn read(&mut self) {
         // What waited for the keys is looked into only when it is asked for.
         while self.peer.poll_read().is_some() {}
-        while let Ok(arrived) = self.arrived.try_recv() {
+        while let Ok(arrived) = self.received.try_recv() {
             if !self.connected {
-                // Before it is known who sends, nothing counts.
+                // Nothing counts before the peer has shown its certificate.
                 continue;
             }
             let now = arrived.now;
-            self.heard = now;
+            self.last_heard = now;
             match arrived.message.packet {
                 Packet::Rtp(packet) => self.packet(packet, now),
                 Packet::Rtcp(packets) => self.reports(&packets, now),
@@ -38,10 +38,10 @@ impl Session {
 
     fn packet(&mut self, mut packet: rtc::rtp::Packet, now: Instant) {
         let Some((track, verdict)) = self.sections.take(&mut packet, now) else { return };
-        self.media = now;
+        self.last_media = now;
         self.watch.packet(track, now);
         if let Some(source) = self.sections.wanted(track, now) {
-            self.asked += 1;
+            self.unrecorded_keyframe_requests += 1;
             self.ask_for_keyframe(source, now);
         }
         if verdict == Verdict::Drop {
@@ -72,13 +72,13 @@ impl Session {
 
     /// A packet of a track as the pipeline takes it.
     fn media_of(&self, track: usize, packet: rtc::rtp::Packet) -> rtp::Packet {
-        let carries = self.plan.chosen[track].carries(packet.header.payload_type);
+        let payload_kind = self.offer.recorded[track].payload_kind(packet.header.payload_type);
         rtp::Packet {
             sequence: packet.header.sequence_number,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
             payload: packet.payload,
-            red: carries == Some(Carries::Redundancy),
+            red: payload_kind == Some(PayloadKind::Red),
         }
     }
 
@@ -86,11 +86,11 @@ impl Session {
         for packet in packets {
             if let Some(sent) = packet.as_any().downcast_ref::<SenderReport>() {
                 let report = Report { ntp: sent.ntp_time, rtp: sent.rtp_time, arrived: now };
-                if let Some(track) = self.sections.reported(sent.ssrc, report) {
+                if let Some(track) = self.sections.sender_report(sent.ssrc, report) {
                     self.pipeline.sender_report(track, report.ntp, report.rtp, now);
                 }
             } else if let Some(goodbye) = packet.as_any().downcast_ref::<Goodbye>() {
-                goodbye.sources.iter().for_each(|source| self.sections.left(*source));
+                goodbye.sources.iter().for_each(|source| self.sections.bye(*source));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Tracks that were agreed on and bring nothing: no packet, or packets that no frame comes of. Nobody sees it
-//! in the file before it is too late, so it is said while there is still somebody to mend it.
+//! Tracks that were agreed on and bring nothing: no packet, or packets that no frame comes of. The file
+//! shows it when it is too late, so the publisher is told while it can still be mended.
 
 use crate::media::{Gap, GapReason};
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ impl Watch {
     }
 
     /// A frame of a track has come out; what was missing before it, if the track was in trouble. A pause between
-    /// two frames is none: who is silent for long is named where the publication's time is kept.
+    /// two frames is none: long silences are noted where the publication's time is kept.
     pub fn frame(&mut self, track: usize, time: Duration, now: Instant) -> Option<Gap> {
         let watched = self.0.get_mut(track)?;
         let from = std::mem::replace(&mut watched.time, time);

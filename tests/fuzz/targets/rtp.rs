@@ -183,7 +183,7 @@ impl World {
                 self.pipeline.sender_report(usize::from(audio), ntp, rtp, self.now);
             }
             Step::RoundTrip(ms) => self.pipeline.round_trip(Duration::from_millis(ms.into())),
-            Step::Viewer => self.pipeline.want_keyframe(self.now),
+            Step::Viewer => self.pipeline.request_keyframe(self.now),
             Step::Wait(ms) => {
                 self.now += Duration::from_millis(ms.into());
                 // Each look asks for 200 packets at most; then who sleeps until the deadline must sleep.

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::support::network::{Datagram, Endpoint, rtp_payload_type};
-use onrecord::webrtc::session::Gone;
+use onrecord::webrtc::session::SessionEnd;
 
 /// Why the session ended, and how long after `since`.
-fn gone(network: &Net, since: Instant) -> (Gone, Duration) {
-    let (at, gone) = network.server.gone.expect("the session is over");
+fn gone(network: &Net, since: Instant) -> (SessionEnd, Duration) {
+    let (at, gone) = network.server.ended.expect("the session is over");
     println!("{gone:?} after {:?}", at - since);
     (gone, at - since)
 }
@@ -18,7 +18,7 @@ fn a_peer_that_never_sends_anything_is_dropped_after_15_s() {
     network.up.loss = 1.0;
     network.run_for(Duration::from_secs(20));
     let (why, after) = gone(&network, start);
-    assert_eq!((why, after.as_millis()), (Gone::NeverConnected, 15_000));
+    assert_eq!((why, after.as_millis()), (SessionEnd::NeverConnected, 15_000));
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_peer_that_never_finishes_dtls_is_dropped_after_15_s() {
     network.up.filter = Some(Box::new(|_, datagram| !(20..64).contains(&datagram[0])));
     network.run_for(Duration::from_secs(20));
     let (why, after) = gone(&network, start);
-    assert_eq!((why, after.as_millis()), (Gone::NeverConnected, 15_000));
+    assert_eq!((why, after.as_millis()), (SessionEnd::NeverConnected, 15_000));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_peer_that_falls_silent_is_gone_after_10_s() {
     network.up.loss = 1.0;
     network.run_for(Duration::from_secs(15));
     let (why, after) = gone(&network, start);
-    assert_eq!(why, Gone::Vanished);
+    assert_eq!(why, SessionEnd::Vanished);
     assert!(after.abs_diff(Duration::from_secs(10)) < Duration::from_millis(100), "{after:?}");
 }
 
@@ -50,10 +50,10 @@ fn a_peer_without_media_is_ended_after_the_idle_timeout_and_not_before() {
     network.publisher.stop_sending();
     let start = network.now();
     network.run_for(Duration::from_secs(59));
-    assert_eq!(network.server.gone, None);
+    assert_eq!(network.server.ended, None);
     network.run_for(Duration::from_secs(3));
     let (why, after) = gone(&network, start);
-    assert_eq!(why, Gone::Idle);
+    assert_eq!(why, SessionEnd::Idle);
     assert!(after.abs_diff(Duration::from_secs(60)) < Duration::from_millis(100), "{after:?}");
 }
 
@@ -65,7 +65,7 @@ fn a_peer_that_closes_is_gone_at_once() {
     network.publisher.close();
     network.run_for(Duration::from_secs(1));
     let (why, after) = gone(&network, start);
-    assert_eq!(why, Gone::Closed);
+    assert_eq!(why, SessionEnd::Closed);
     assert!(after < Duration::from_millis(100), "{after:?}");
     let (sent, kept) = counts(&network, Video);
     assert!(sent - kept <= 2, "{kept} of {sent} pictures");
@@ -92,7 +92,7 @@ fn stopped_with_a_hole(seed: u64, repaired: bool) -> (Net, Duration) {
     network.server.session.stop(word);
     network.run_for(Duration::from_secs(3));
     let (why, after) = gone(&network, word);
-    assert_eq!(why, Gone::Stopped);
+    assert_eq!(why, SessionEnd::Stopped);
     assert_kept(&network, Audio, 100.0);
     assert_one_stream(&network);
     (network, after)
@@ -124,7 +124,7 @@ fn a_session_that_is_stopped_with_nothing_missing_ends_300_ms_later() {
     let word = network.now();
     network.server.session.stop(word);
     network.run_for(Duration::from_secs(1));
-    assert_eq!(gone(&network, word), (Gone::Stopped, Duration::from_millis(300)));
+    assert_eq!(gone(&network, word), (SessionEnd::Stopped, Duration::from_millis(300)));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_forged_goodbye_ends_nothing() {
     let bytes = vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 1, 0];
     network.server.receive(now, Datagram { from: inside(), to: server(), bytes });
     network.run_for(Duration::from_secs(2));
-    assert_eq!(network.server.gone, None);
+    assert_eq!(network.server.ended, None);
     finish(&mut network);
     assert_kept(&network, Video, 100.0);
 }

@@ -4,7 +4,7 @@ use super::sources::without_sources;
 use super::*;
 use crate::support::sdp;
 use onrecord::webrtc::PeerError;
-use onrecord::webrtc::session::{Gone, Session};
+use onrecord::webrtc::session::{Session, SessionEnd};
 
 fn assert_records(name: &str, mut network: Net, kinds: &[MediaKind]) {
     network.both(|link| link.loss = 0.02);
@@ -171,7 +171,7 @@ fn a_certificate_that_the_strongest_fingerprint_does_not_fit_never_publishes() {
         network.run_for(Duration::from_secs(5));
         assert_eq!(network.server.connected_at, None, "{media}");
         assert!(network.server.media.is_empty(), "{media}: {} events", network.server.media.len());
-        assert_eq!(network.server.gone.map(|(_, gone)| gone), Some(Gone::Impostor), "{media}");
+        assert_eq!(network.server.ended.map(|(_, gone)| gone), Some(SessionEnd::WrongCertificate), "{media}");
     }
     let known = |line: &str| vec!["a=fingerprint:shake256 00".to_owned(), line.replace("sha-256", "SHA-256")];
     let network = connect_with(591, fake_media(), |offer| {

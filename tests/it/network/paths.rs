@@ -15,7 +15,7 @@ fn assert_goes_on(network: &mut Net, what: &str) {
 fn assert_answers_a_pli(network: &mut Net) {
     let asked = network.publisher.keyframe_requests().len();
     let now = network.now();
-    network.server.session.want_keyframe(now);
+    network.server.session.request_keyframe(now);
     network.run_for(Duration::from_millis(1500));
     assert!(network.publisher.keyframe_requests().len() > asked, "no request arrived");
     let newest = frames(network).filter(|(_, frame)| frame.track == 0 && frame.keyframe).last();
@@ -36,7 +36,7 @@ fn a_nat_that_rebinds_twice_costs_less_than_a_second_each_time() {
             assert_answers_a_pli(&mut network);
         }
         network.run_for(Duration::from_secs(60));
-        assert_eq!(network.server.gone, None, "gone after a minute");
+        assert_eq!(network.server.ended, None, "gone after a minute");
         let up = network.now();
         finish(&mut network);
         let (video, audio) = (longest_silence(&network, Video), longest_silence(&network, Audio));
@@ -130,7 +130,7 @@ fn an_ice_restart_by_offer_goes_on_in_the_same_stream() {
         assert_answers_a_pli(&mut network);
     }
     network.run_for(Duration::from_secs(60));
-    assert_eq!(network.server.gone, None);
+    assert_eq!(network.server.ended, None);
     finish(&mut network);
     assert_one_stream(&network);
     assert!(longest_silence(&network, Video) <= Duration::from_secs(3));
@@ -138,7 +138,7 @@ fn an_ice_restart_by_offer_goes_on_in_the_same_stream() {
 
 /// Everything that was sent in a network that loses nothing is kept.
 fn assert_nothing_lost(network: &mut Net, what: &str) {
-    assert_eq!(network.server.gone, None, "{what}");
+    assert_eq!(network.server.ended, None, "{what}");
     let asked = network.publisher.keyframe_requests().len();
     network.run_for(Duration::from_secs(6));
     assert!(network.publisher.keyframe_requests().len() > asked, "{what}: no request for a keyframe arrives");
@@ -202,7 +202,7 @@ fn a_nat_that_rebinds_after_an_ice_restart_is_followed() {
     assert_eq!(network.server.proven.last(), Some(&outside(43_000)));
     assert_goes_on(&mut network, "rebound after a restart");
     network.run_for(Duration::from_secs(90));
-    assert_eq!(network.server.gone, None);
+    assert_eq!(network.server.ended, None);
     finish(&mut network);
     assert_one_stream(&network);
 }
@@ -224,7 +224,7 @@ fn an_ice_restart_from_a_new_address_by_fragment_goes_on_in_the_same_stream() {
     assert_goes_on(&mut network, "ICE restart by fragment");
     assert_answers_a_pli(&mut network);
     network.run_for(Duration::from_secs(60));
-    assert_eq!(network.server.gone, None);
+    assert_eq!(network.server.ended, None);
     finish(&mut network);
     assert_one_stream(&network);
     let silence = longest_silence(&network, Video);
