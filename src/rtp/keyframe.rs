@@ -22,7 +22,7 @@ pub enum Reason {
     Loss,
     /// The newest is old: files should seek.
     Interval,
-    /// Somebody would like to begin to watch.
+    /// A viewer begins to watch.
     Viewer,
 }
 
@@ -72,7 +72,7 @@ impl Keyframes {
         }
     }
 
-    /// Somebody would like one. A keyframe that came for another reason before they did is no use to them.
+    /// A viewer needs one. A keyframe that came for another reason before is of no use to it.
     pub fn wanted(&mut self, now: Instant) {
         let within = |pause: Duration, at: Option<Instant>| {
             at.is_some_and(|at| now.saturating_duration_since(at) < pause)

@@ -6,7 +6,7 @@
 //!
 //! Padding takes its sequence number and nothing else: it says nothing of sound, pictures and clocks.
 //!
-//! It counts what became of packets ([`Counts`]); whoever owns it adds that up.
+//! It counts what became of packets ([`Counts`]); its owner adds that up.
 //!
 //! Pure: no tokio, no sockets, no clock; every call takes the time as an argument.
 
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 /// datagram, with header extensions and padding: up to 2 KiB, as the socket takes them. By payload alone
 /// packets of one byte would take a thousand times of what a bound allows.
 const PACKET: usize = 2048;
-/// Without a packet for this long a track is silent, and nobody is asked for a keyframe.
+/// Without a packet for this long a track is silent, and no keyframe is asked for.
 const SILENT: Duration = Duration::from_secs(2);
 
 /// One packet of a track's primary stream (retransmissions already unwrapped: RFC 4588).
@@ -147,7 +147,7 @@ impl Pipeline {
         if !payload.is_empty() {
             state.heard = Some(arrived);
             // A packet that was asked for again says nothing of how long packets take.
-            if !state.reorder.lacks(sequence) {
+            if !state.reorder.is_missing(sequence) {
                 let media = state.timestamps.micros(timestamp);
                 self.timeline.arrived(track, media, at);
             }
@@ -172,7 +172,7 @@ impl Pipeline {
         }
     }
 
-    /// The round trip, as somebody else measured it; NACKs are paced by it.
+    /// The round trip, as measured by ICE; NACKs are paced by it.
     pub fn round_trip(&mut self, round_trip: Duration) {
         for state in &mut self.tracks {
             state.reorder.set_round_trip(round_trip);
@@ -203,7 +203,7 @@ impl Pipeline {
     /// Whether packets wait behind a hole, or frames for their time: what came of the publisher last is
     /// not all out yet.
     pub fn has_hole(&self) -> bool {
-        self.tracks.iter().any(|state| state.reorder.holds() || state.waits().is_some())
+        self.tracks.iter().any(|state| state.reorder.holds() || state.oldest_waiting().is_some())
     }
 
     /// The next event, in the order it left the reorder window.
@@ -225,7 +225,7 @@ impl Pipeline {
     }
 
     /// Asks for a keyframe of every video track as soon as allowed (a viewer joined).
-    pub fn want_keyframe(&mut self, now: Instant) {
+    pub fn request_keyframe(&mut self, now: Instant) {
         for track in 0..self.tracks.len() {
             if let Some(keyframes) = &mut self.tracks[track].keyframes {
                 keyframes.wanted(now);
@@ -240,7 +240,7 @@ impl Pipeline {
             self.tracks[track].reorder.finish();
             self.take(track, now);
             self.timeline.settle(track);
-            self.place(track, now);
+            self.release_timed(track, now);
         }
         self.feedback.clear();
     }
@@ -252,7 +252,7 @@ impl Pipeline {
         self.tracks[track].reorder.finish();
         self.take(track, now);
         self.timeline.settle(track);
-        self.place(track, now);
+        self.release_timed(track, now);
         let state = &mut self.tracks[track];
         state.reorder.restart();
         state.timestamps.restart();
@@ -272,11 +272,11 @@ impl Pipeline {
             match next {
                 Ok((packet, copy)) => {
                     if let Some(frame) = state.frame(&packet, copy, now)
-                        && !state.wait(frame)
+                        && !state.push_waiting(frame)
                     {
                         self.timeline.settle(track);
                     }
-                    self.place(track, now);
+                    self.release_timed(track, now);
                 }
                 Err(packets) => {
                     let lost = state.depacketizer.lost(packets);
@@ -284,7 +284,7 @@ impl Pipeline {
                 }
             }
         }
-        self.place(track, now);
+        self.release_timed(track, now);
         self.ask(track, now);
     }
 
@@ -318,12 +318,12 @@ impl Pipeline {
     }
 
     /// Gives the frames that wait their times, where these are known.
-    fn place(&mut self, track: usize, now: Instant) {
+    fn release_timed(&mut self, track: usize, now: Instant) {
         let at = self.micros(now);
         self.timeline.handle_timeout(track, at);
-        while let Some(media) = self.tracks[track].waits()
+        while let Some(media) = self.tracks[track].oldest_waiting()
             && !self.timeline.is_unsettled(track, media)
-            && let Some(frame) = self.tracks[track].waited()
+            && let Some(frame) = self.tracks[track].pop_waiting()
         {
             self.emit(track, media, frame.frame, at);
         }

@@ -27,15 +27,15 @@ const MAX_HOLES: usize = 2048;
 /// Missing packets that may be asked for at the same time; a larger hole is no loss but another
 /// source, or one that paused.
 const MAX_MISSING: i64 = 1000;
-/// A packet this many places late has overtaken nothing: it is missing. Fewer may be reordering.
+/// A packet this many positions late has overtaken nothing: it is missing. Fewer may be reordering.
 const REORDERED: i64 = 3;
 /// So long it may still be reordering, too.
-const PATIENCE: Duration = Duration::from_millis(10);
+const NACK_DELAY: Duration = Duration::from_millis(10);
 /// Before the first measurement. Most paths are shorter; a repetition too many costs little.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 /// A retransmission that has not come by then won't be asked for more often than this.
 const MIN_REPEAT: Duration = Duration::from_millis(20);
-/// Packets that are looked at for the place of a copy: more than a sender of copies has under way.
+/// Packets that are looked at for the position of a copy: more than a sender of copies has under way.
 const COPY_REACH: usize = 64;
 /// Requests in one message (RFC 4585 section 6.2.1): at most four bytes each.
 const MAX_NACKS: usize = 200;
@@ -102,10 +102,11 @@ pub(super) struct Reorder {
     /// The earliest `ask`; exact enough for a timer.
     ask: Option<Instant>,
     round_trip: Duration,
-    /// The first packet of what may be another source (RFC 3550 appendix A.1).
-    stranger: Option<u16>,
+    /// The number after that of the last packet out of range: the next may show that another source has
+    /// begun (RFC 3550 appendix A.1).
+    bad_seq: Option<u16>,
     released: VecDeque<Item>,
-    /// What became of packets, since somebody took it.
+    /// What became of packets, since the counts were taken.
     pub counts: Counts,
 }
 
@@ -124,21 +125,21 @@ impl Reorder {
             missing: VecDeque::new(),
             ask: None,
             round_trip: ROUND_TRIP,
-            stranger: None,
+            bad_seq: None,
             released: VecDeque::new(),
             counts: Counts::default(),
         }
     }
 
     /// Whether this packet has been waited for.
-    pub fn lacks(&self, sequence: u16) -> bool {
+    pub fn is_missing(&self, sequence: u16) -> bool {
         self.missing.iter().any(|missing| missing.sequence as u16 == sequence)
     }
 
     /// Takes a copy that came in the packet with number `carrier`, if a packet of its time is missing. Whether
     /// it was asked for says nothing.
     pub fn push_copy(&mut self, carrier: u16, copy: Packet, now: Instant) {
-        let Some(sequence) = self.place_of_copy(carrier, copy.timestamp) else { return };
+        let Some(sequence) = self.sequence_of_copy(carrier, copy.timestamp) else { return };
         let before = self.counts;
         self.insert(sequence, Item::Copy(copy), now);
         self.counts = Counts { copied: before.copied + 1, lost: self.counts.lost, ..before };
@@ -146,7 +147,7 @@ impl Reorder {
 
     /// The last missing packet before `carrier` that is between the packets around this time. Counting back
     /// from the carrier would not do: padding takes sequence numbers.
-    fn place_of_copy(&self, carrier: u16, timestamp: u32) -> Option<i64> {
+    fn sequence_of_copy(&self, carrier: u16, timestamp: u32) -> Option<i64> {
         let next = self.next?;
         let mut after = next + i64::from(carrier.wrapping_sub(next as u16) as i16);
         self.held.get(&after)?;
@@ -176,7 +177,7 @@ impl Reorder {
                 return;
             }
         }
-        self.stranger = None;
+        self.bad_seq = None;
         let sequence = self.sequences.extend(packet.sequence);
         self.insert(sequence, Item::Packet(packet), now);
     }
@@ -203,9 +204,9 @@ impl Reorder {
             return;
         }
         match self.held.entry(sequence) {
-            Entry::Vacant(place) => {
+            Entry::Vacant(slot) => {
                 self.held_bytes += item.bytes();
-                place.insert(item);
+                slot.insert(item);
             }
             Entry::Occupied(_) => self.counts.late += 1,
         }
@@ -221,7 +222,7 @@ impl Reorder {
 
     /// A jump is another source once two packets in a row agree on it.
     fn jump(&mut self, packet: Packet, now: Instant) {
-        if self.stranger.replace(packet.sequence.wrapping_add(1)) != Some(packet.sequence) {
+        if self.bad_seq.replace(packet.sequence.wrapping_add(1)) != Some(packet.sequence) {
             return;
         }
         while !self.held.is_empty() {
@@ -235,7 +236,7 @@ impl Reorder {
     }
 
     fn note_missing(&mut self, range: std::ops::Range<i64>, now: Instant) {
-        let ask = now + PATIENCE;
+        let ask = now + NACK_DELAY;
         self.ask = Some(self.ask.map_or(ask, |at| at.min(ask)));
         self.missing.extend(range.map(|sequence| Missing::new(sequence, now, ask)));
     }
@@ -255,7 +256,7 @@ impl Reorder {
         }
     }
 
-    /// The round trip as somebody else measured it.
+    /// The round trip as measured by ICE.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
         self.round_trip = round_trip;
     }
@@ -372,7 +373,7 @@ impl Reorder {
     pub fn restart(&mut self) {
         self.missing.clear();
         self.sequences = Sequences::default();
-        (self.start, self.next, self.newest, self.stranger) = (None, None, 0, None);
+        (self.start, self.next, self.newest, self.bad_seq) = (None, None, 0, None);
     }
 
     pub fn pop(&mut self) -> Option<Item> {

@@ -21,7 +21,7 @@ impl Sequences {
     }
 }
 
-/// Thousands of years: a media time beyond is nobody's. Sums of two stay far below 2^63.
+/// Thousands of years: a media time beyond is no real one. Sums of two stay far below 2^63.
 const MAX_MICROS: i128 = 1 << 60;
 
 /// Extends 32-bit RTP timestamps and gives them in microseconds.

@@ -26,14 +26,14 @@ const STEADY: i64 = 20_000;
 pub(super) enum Verdict {
     Unclear,
     /// The clock ran on.
-    RanOn,
+    Ran,
     /// The clock stood still for so long.
-    Stood(i64),
+    Stopped(i64),
 }
 
 /// A source that is back.
 #[derive(Debug)]
-pub(super) struct Return {
+pub(super) struct Resumption {
     since: i64,
     /// The media time of the newest packet before the silence.
     pub before: i64,
@@ -49,7 +49,7 @@ pub(super) struct Return {
     holds: bool,
 }
 
-impl Return {
+impl Resumption {
     /// Back at `since` after a `silence` of more than [`SILENCE`]; `least` is the lateness that this kind of
     /// source can have otherwise.
     pub fn new(since: i64, silence: i64, before: i64, least: i64) -> Self {
@@ -60,7 +60,7 @@ impl Return {
     /// A packet came so late. `prompt` is when one of another track came last that was not late.
     pub fn watch(&mut self, late: i64, arrived: i64, prompt: Option<i64>) -> Verdict {
         if late < self.least {
-            return Verdict::RanOn;
+            return Verdict::Ran;
         }
         if self.first == i64::MAX {
             self.first = late;
@@ -81,13 +81,13 @@ impl Return {
         if watched < PROVEN || least == i64::MAX {
             Verdict::Unclear
         } else if self.proven {
-            Verdict::Stood(least)
+            Verdict::Stopped(least)
         } else if self.silence < LONG {
-            Verdict::RanOn
+            Verdict::Ran
         } else if watched < 2 * HALF {
             Verdict::Unclear
         } else if second >= first.saturating_sub(STEADY) {
-            Verdict::Stood(least)
+            Verdict::Stopped(least)
         } else {
             // A queue that empties. It is watched on, but nothing waits for it.
             (self.since, self.halves, self.holds) = (now, [i64::MAX; 2], false);
@@ -96,10 +96,10 @@ impl Return {
     }
 
     /// The verdict where no more can be waited for.
-    pub fn hurry(&self) -> Verdict {
+    pub fn verdict_now(&self) -> Verdict {
         let least = self.halves[0].min(self.halves[1]);
         let believed = self.silence >= LONG && self.first.saturating_sub(least) < PROMPT;
-        if least < i64::MAX && (self.proven || believed) { Verdict::Stood(least) } else { Verdict::RanOn }
+        if least < i64::MAX && (self.proven || believed) { Verdict::Stopped(least) } else { Verdict::Ran }
     }
 
     /// Whether a frame of this media time waits.

@@ -6,7 +6,7 @@
 //! loses some. The others are placed beside it: by sender reports (RFC 3550 section 6.4.1) once both
 //! have one, before that by the smallest delay seen, for packets can be late but not early. Corrections
 //! move a track by at most [`SLEW`] a frame, and never backwards; only a source whose clock stood still
-//! while nothing came is moved on at once, over the hole ([`Return`]).
+//! while nothing came is moved on at once, over the hole ([`Resumption`]).
 //!
 //! Browsers' reports of sound place it late: Firefox's tell when a packet was sent, as if its sound had begun then,
 //! by Chromium's it leaves 0 to 12 ms after it began. But a microphone's packet isn't sent before its sound is over,
@@ -14,7 +14,7 @@
 //! from a file may be sent so early, and be 20 ms early for it; as may be what comes by a path of much jitter,
 //! where reports are rare.
 
-use crate::rtp::silence::{LONG, PROMPT, Return, SILENCE, Verdict};
+use crate::rtp::silence::{LONG, PROMPT, Resumption, SILENCE, Verdict};
 use std::time::Duration;
 
 /// The largest correction of one frame, in microseconds: too small to be seen or heard.
@@ -90,7 +90,7 @@ struct Track {
     /// When one arrived last that was not late.
     prompt: Option<i64>,
     /// It was silent, and has just come back.
-    returns: Option<Return>,
+    resumption: Option<Resumption>,
     /// The media time up to which its clock ran before it stood still last, and for how long it did.
     stood: Option<(i64, i64)>,
     /// Sender's wall clock − media time, by its reports.
@@ -114,28 +114,28 @@ impl Track {
     /// to arrival stays.
     fn jump(&mut self, by: i64, delay: i64, arrived: i64) {
         self.offset = self.offset.map(|offset| offset + by);
-        (self.reported, self.claimed, self.returns, self.stood) = (None, None, None, None);
+        (self.reported, self.claimed, self.resumption, self.stood) = (None, None, None, None);
         (self.reports_sending, self.recent) = (false, None);
         self.delay = Some(Smallest::new(delay, arrived));
     }
 
     /// The same clock, which stood still while nothing came: all that is known of it has moved by as much.
-    fn stood(&mut self, returns: &Return, by: i64, now: i64) {
+    fn stood(&mut self, resumption: &Resumption, by: i64, now: i64) {
         self.offset = self.offset.map(|offset| offset + by);
         self.reported = self.reported.map(|reported| reported + by);
         self.claimed = None;
         self.delay = self.delay.take().map(|delay| Smallest::new(delay.get() + by, now));
         // What came behind the hole and before that was clear is of neither clock.
         self.recent = self.delay.as_ref().map(|delay| Smallest::recent(delay.get(), now));
-        self.stood = Some((returns.before, by));
+        self.stood = Some((resumption.before, by));
     }
 
     fn judge(&mut self, verdict: Verdict, now: i64) {
         if verdict != Verdict::Unclear
-            && let Some(returns) = self.returns.take()
-            && let Verdict::Stood(by) = verdict
+            && let Some(resumption) = self.resumption.take()
+            && let Verdict::Stopped(by) = verdict
         {
-            self.stood(&returns, by, now);
+            self.stood(&resumption, by, now);
         }
     }
 }
@@ -171,7 +171,7 @@ impl Timeline {
         if let Some((last, newest)) = heard {
             this.heard = Some((arrived, newest.max(media)));
             if arrived - last > SILENCE {
-                this.returns = Some(Return::new(arrived, arrived - last, newest, least));
+                this.resumption = Some(Resumption::new(arrived, arrived - last, newest, least));
             }
         }
         match &mut this.delay {
@@ -181,8 +181,8 @@ impl Timeline {
                 if late < PROMPT {
                     this.prompt = Some(arrived);
                 }
-                if let Some(returns) = &mut this.returns {
-                    let verdict = returns.watch(late, arrived, prompt);
+                if let Some(resumption) = &mut this.resumption {
+                    let verdict = resumption.watch(late, arrived, prompt);
                     this.judge(verdict, arrived);
                 }
             }
@@ -201,27 +201,27 @@ impl Timeline {
     /// Lets time pass: what is clear by now of a source that is back.
     pub fn handle_timeout(&mut self, track: usize, now: i64) {
         let this = &mut self.tracks[track];
-        if let Some(returns) = &mut this.returns {
-            let verdict = returns.verdict(now);
+        if let Some(resumption) = &mut this.resumption {
+            let verdict = resumption.verdict(now);
             this.judge(verdict, now);
         }
     }
 
     /// Whether a frame with media time `media` has to wait for its time: [`Self::deadline`] ends that.
     pub fn is_unsettled(&self, track: usize, media: i64) -> bool {
-        self.tracks[track].returns.as_ref().is_some_and(|returns| returns.holds(media))
+        self.tracks[track].resumption.as_ref().is_some_and(|resumption| resumption.holds(media))
     }
 
     /// When a frame that waits has its time at the latest.
     pub fn deadline(&self) -> Option<i64> {
-        self.tracks.iter().filter_map(|track| track.returns.as_ref()?.deadline()).min()
+        self.tracks.iter().filter_map(|track| track.resumption.as_ref()?.deadline()).min()
     }
 
     /// Nothing waits any longer: the track's times are what they seem to be.
     pub fn settle(&mut self, track: usize) {
         let this = &mut self.tracks[track];
         let now = this.heard.map_or(0, |(arrived, _)| arrived);
-        let verdict = this.returns.as_ref().map_or(Verdict::RanOn, Return::hurry);
+        let verdict = this.resumption.as_ref().map_or(Verdict::Ran, Resumption::verdict_now);
         this.judge(verdict, now);
     }
 
@@ -242,9 +242,9 @@ impl Timeline {
         self.network.get_or_insert_with(|| Smallest::new(delay, arrived)).add(delay, arrived);
         self.reports = self.reports.saturating_add(1);
         let this = &mut self.tracks[track];
-        // In a silence and right behind it nobody knows of which of two clocks it tells.
+        // In a silence and right behind it nothing says of which of two clocks it tells.
         let silent = this.heard.is_none_or(|(heard, _)| arrived - heard > LONG);
-        if !silent && this.returns.is_none() {
+        if !silent && this.resumption.is_none() {
             this.claimed = Some((wall - media, arrived));
         }
     }
@@ -252,7 +252,7 @@ impl Timeline {
     /// Takes the newest report for true if the track has gone on since and its clock ran.
     fn believe(&mut self, track: usize) {
         let this = &mut self.tracks[track];
-        if this.returns.is_some() {
+        if this.resumption.is_some() {
             return;
         }
         let Some((new, arrived)) = this.claimed.take() else { return };

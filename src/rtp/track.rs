@@ -80,22 +80,22 @@ impl TrackState {
         Some(Untimed { media: self.timestamps.micros_near(frame.timestamp), frame })
     }
 
-    /// Lets a frame wait until its time is known; whether there is room for more.
-    pub fn wait(&mut self, frame: Untimed) -> bool {
+    /// Lets a frame wait until its time is known; whether there is space for more.
+    pub fn push_waiting(&mut self, frame: Untimed) -> bool {
         self.waiting_bytes += frame.frame.data.len().max(PACKET);
         self.waiting.push_back(frame);
         self.waiting_bytes <= MAX_WAITING
     }
 
     /// The oldest frame that waits.
-    pub fn waited(&mut self) -> Option<Untimed> {
+    pub fn pop_waiting(&mut self) -> Option<Untimed> {
         let frame = self.waiting.pop_front()?;
         self.waiting_bytes -= frame.frame.data.len().max(PACKET);
         Some(frame)
     }
 
     /// The media time of the oldest frame that waits.
-    pub fn waits(&self) -> Option<i64> {
+    pub fn oldest_waiting(&self) -> Option<i64> {
         self.waiting.front().map(|frame| frame.media)
     }
 }

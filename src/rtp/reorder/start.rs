@@ -1,6 +1,6 @@
 //! Where a sequence begins: the first packet to come may have overtaken those before it, or they were lost.
 
-use super::{Item, Missing, PATIENCE, Reorder};
+use super::{Item, Missing, NACK_DELAY, Reorder};
 use crate::rtp::Packet;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Reorder {
     pub(super) fn reach_back(&mut self, sequence: i64, next: i64, now: Instant) -> bool {
         let Some(start) = &self.start else { return false };
         if !start.asked {
-            let ask = now + PATIENCE;
+            let ask = now + NACK_DELAY;
             let between = (sequence + 1..next).rev();
             between.for_each(|sequence| self.missing.push_front(Missing::new(sequence, now, ask)));
             self.ask = Some(self.ask.map_or(ask, |at| at.min(ask)));

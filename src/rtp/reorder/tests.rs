@@ -130,7 +130,7 @@ fn a_copy_takes_the_place_that_its_time_has_whatever_padding_came_between() {
             reorder.handle_timeout(now + OPEN);
         }
         reorder.push(sound(carrier, ms), now + OPEN);
-        let found = reorder.place_of_copy(carrier, copy * 48).map(|found| found - (1 << 16));
+        let found = reorder.sequence_of_copy(carrier, copy * 48).map(|found| found - (1 << 16));
         // What isn't newer than all that has gone is dropped where that is known.
         let found = found.filter(|_| came.is_empty() || copy > 200);
         assert_eq!(found, place, "{what}");
