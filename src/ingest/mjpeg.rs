@@ -8,8 +8,7 @@
 //! A stream begins with its first image and ends by [`Mjpeg::end`], after `mjpeg.idle_timeout` without
 //! an image, or when its publisher goes on another way.
 
-use crate::base::id::SessionId;
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
@@ -54,7 +53,7 @@ const TRACKS: [Track; 1] = [Track::video(Codec::Mjpeg)];
 /// The least time from one picture of a file to the next.
 const TICK: Duration = Duration::from_millis(1);
 /// How often a stream is looked at that may have gone on another way.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// All JPEG streams. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -86,8 +85,8 @@ struct Source {
 
 #[derive(Debug)]
 struct Newest {
-    /// When it came.
-    came: Instant,
+    /// When it arrived.
+    arrived: Instant,
     /// Its time in the stream; `None` before the first.
     time: Option<Duration>,
 }
@@ -139,8 +138,8 @@ impl Mjpeg {
         Ok(source.take(images))
     }
 
-    /// Ends a stream at its publisher's word; gives what becomes of it. Of one that is over already
-    /// too, for a minute, to whoever has its secret. `None` if there is no such stream.
+    /// Ends a stream as its publisher asks; gives what becomes of it. Of one that is over already
+    /// too, for a minute, to a caller with its secret. `None` if there is no such stream.
     pub fn end(
         &self,
         name: &StreamName,
@@ -161,12 +160,12 @@ impl Mjpeg {
         Ok(Some(publication.status()))
     }
 
-    /// Somebody who looks on; `None` if no JPEG stream has this name.
+    /// A viewer; `None` if no JPEG stream has this name.
     pub fn view(&self, name: &StreamName) -> Option<Viewer> {
         Some(self.inner.live(name)?.pictures.viewer())
     }
 
-    /// The same once a JPEG stream of this name begins, if none is there yet; `None` when somebody publishes it
+    /// The same once a JPEG stream of this name begins, if none is there yet; `None` when it is published
     /// another way.
     pub async fn wait(&self, name: &StreamName) -> Option<Viewer> {
         let mut begun = self.inner.begun.subscribe();
@@ -177,12 +176,12 @@ impl Mjpeg {
             if self.is_elsewhere(name) {
                 return None;
             }
-            // Nobody tells of a stream that begins another way.
-            let _ = tokio::time::timeout(LOOK, begun.changed()).await;
+            // A stream that begins another way is not announced here.
+            let _ = tokio::time::timeout(POLL, begun.changed()).await;
         }
     }
 
-    /// How many look on.
+    /// How many viewers there are.
     pub fn viewers(&self, name: &StreamName) -> usize {
         self.inner.live(name).map_or(0, |source| source.pictures.viewers())
     }
@@ -197,7 +196,7 @@ impl Mjpeg {
         self.inner.publications.find(name, token).is_some()
     }
 
-    /// Whether somebody publishes this stream another way.
+    /// Whether this stream is published another way.
     pub fn is_elsewhere(&self, name: &StreamName) -> bool {
         self.inner.live(name).is_none() && self.inner.publications.stream(name).is_some()
     }
@@ -216,7 +215,7 @@ impl Inner {
         client: Option<ClientKey>,
     ) -> Result<Secret, PublishError> {
         let publication = match self.publications.reserve(name, self.config.record, token, None, client) {
-            // The name lives, so the secret is somebody else's rather than old.
+            // The name lives, so the secret is another publisher's rather than old.
             Err(PublishError::ResumeExpired) if self.publications.stream(name).is_some() => {
                 return Err(PublishError::StreamBusy(name.clone()));
             }
@@ -226,14 +225,14 @@ impl Inner {
         publication.connected(&session, Transport::Mjpeg, &TRACKS, now)?;
         let secret = publication.resume().clone();
         let pictures = Pictures::new(images[0].0.clone());
-        let newest = Mutex::new(Newest { came: now, time: None });
+        let newest = Mutex::new(Newest { arrived: now, time: None });
         let source = Arc::new(Source { publication, session, pictures, newest });
         source.take(images);
         self.sources.lock().insert(name.clone(), source.clone());
         self.begun.send_replace(());
         let inner = self.clone();
         self.tasks.spawn("jpeg stream", async move {
-            source.lives(inner.config.idle_timeout, &inner.tasks).await;
+            source.run(inner.config.idle_timeout, &inner.tasks).await;
             inner.forget(&source.publication);
         });
         Ok(secret)
@@ -252,7 +251,7 @@ impl Inner {
 impl Source {
     /// Whether it is neither over nor gone on another way.
     fn is_live(&self) -> bool {
-        !self.publication.is_over() && self.publication.was(&self.session)
+        !self.publication.is_over() && self.publication.is_current(&self.session)
     }
 
     /// Whether an image with this secret, or with none, is the publisher's.
@@ -269,7 +268,7 @@ impl Source {
             return false;
         }
         let now = Instant::now();
-        newest.came = now;
+        newest.arrived = now;
         let times =
             times(newest.time, now.saturating_duration_since(self.publication.origin()), images.len());
         for ((picture, size), time) in images.iter().zip(times) {
@@ -282,15 +281,15 @@ impl Source {
     }
 
     /// Resolves when the stream has ended, which it does at the latest `idle` after its last image.
-    async fn lives(&self, idle: Duration, tasks: &Tasks) {
+    async fn run(&self, idle: Duration, tasks: &Tasks) {
         let (mut status, stop) = (self.publication.status(), tasks.stop_token());
         while self.is_live() {
-            let last = self.newest.lock().came;
+            let last = self.newest.lock().arrived;
             if last.elapsed() >= idle {
                 let reason = EndReason::PublisherLost;
                 return self.publication.end_session(&self.session, reason, Instant::now());
             }
-            let look = (last + idle).min(Instant::now() + LOOK);
+            let look = (last + idle).min(Instant::now() + POLL);
             tokio::select! {
                 _ = status.wait_for(Status::is_final) => return,
                 () = tokio::time::sleep_until(look.into()) => {}
@@ -301,7 +300,7 @@ impl Source {
 }
 
 /// The times of so many images that came together `now`: they were taken one after the other since the `last` one,
-/// as far as anybody knows, the newest just now.
+/// as far as one can tell, the newest just now.
 fn times(last: Option<Duration>, now: Duration, count: usize) -> Vec<Duration> {
     let (begin, mut least) = (last.unwrap_or(now), last.map_or(Duration::ZERO, |last| last + TICK));
     let step = now.saturating_sub(begin).div_f64(count.max(1) as f64);

@@ -1,4 +1,4 @@
-//! Who pushes frames in.
+//! The ways in: what pushes frames to publications.
 
 pub mod chunks;
 pub mod mjpeg;

@@ -27,14 +27,14 @@ use tokio::sync::watch;
 /// engine takes milliseconds.
 const STOPPED: Duration = Duration::from_secs(3);
 
-/// Somebody asks to publish.
+/// A client asks to publish.
 #[derive(Debug)]
 pub struct Offer {
-    /// Under which name.
+    /// The stream's name.
     pub stream: StreamName,
     /// The SDP offer.
     pub sdp: String,
-    /// Whether to record.
+    /// Whether it is to be recorded.
     pub record: bool,
     /// Proof of an earlier publication under this name.
     pub resume: Option<Secret>,
@@ -43,7 +43,7 @@ pub struct Offer {
     pub bearer: Option<String>,
     /// A session the caller holds (`/signal`): a re-offer, for an ICE restart.
     pub session: Option<SessionId>,
-    /// Whose share of the limits it takes.
+    /// The client whose share of the limits it takes.
     pub client: Option<ClientKey>,
 }
 
@@ -60,7 +60,7 @@ pub struct Accepted {
     pub etag: String,
     /// The publication's secret.
     pub resume: Secret,
-    /// What becomes of it.
+    /// What becomes of the publication.
     pub status: watch::Receiver<Status>,
 }
 
@@ -243,13 +243,13 @@ impl WebRtc {
         self.publications.stop_recording(name)
     }
 
-    /// Ends a stream on the operator's word; [`PublishError::SessionNotFound`] if there is none of this name.
+    /// Ends a stream as the operator asks; [`PublishError::SessionNotFound`] if there is none of this name.
     pub fn kick(&self, name: &StreamName) -> Result<(), PublishError> {
         self.publications.kick(name)
     }
 
     /// Ends every publication in order, and takes no more. An engine that hangs, be it with a
-    /// publication in its hands, keeps nobody: the others end.
+    /// publication in its hands, keeps none of the others: they end.
     pub async fn stop_all(&self) {
         self.publications.refuse();
         if tokio::time::timeout(STOPPED, self.peers.stop_all()).await.is_err() {

@@ -98,7 +98,7 @@ impl Codec {
         self.facts().webm
     }
 
-    /// Whether every picture is a keyframe, so that none marks a place of its own.
+    /// Whether every picture is a keyframe, so that none marks a position of its own.
     pub fn is_intra_only(self) -> bool {
         self == Self::Mjpeg
     }

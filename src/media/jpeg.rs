@@ -109,7 +109,7 @@ fn segment(image: &[u8], at: usize) -> Result<&[u8], BadImage> {
 fn frame_size(header: &[u8]) -> Result<Size, BadImage> {
     let [_precision, h1, h0, w1, w0, ..] = header else { return Err(BadImage::NotJpeg) };
     let (height, width) = (u16::from_be_bytes([*h1, *h0]), u16::from_be_bytes([*w1, *w0]));
-    // Zero lines: the number follows the first scan, which nobody writes any more.
+    // Zero lines: the number follows the first scan, which encoders write no more.
     if width == 0 || height == 0 {
         return Err(BadImage::Unusual);
     }

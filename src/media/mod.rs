@@ -141,7 +141,7 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    /// The manifest's word.
+    /// Its name in manifests.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Loss => "loss",

@@ -49,7 +49,7 @@ pub struct Walker {
     /// As they will be once the fragment is whole.
     ahead: Vec<Mp4Track>,
     /// Duration that `moov` tells, which it does where there are no fragments.
-    told: Duration,
+    declared: Duration,
 }
 
 type Kind = [u8; 4];
@@ -108,7 +108,7 @@ impl Walker {
     /// How long what is whole lasts.
     pub fn duration(&self) -> Duration {
         let lasts = |track: &Mp4Track| seconds(track.end, track.scale);
-        self.tracks.iter().map(lasts).max().unwrap_or_default().max(self.told)
+        self.tracks.iter().map(lasts).max().unwrap_or_default().max(self.declared)
     }
 
     fn head(&mut self, bytes: &[u8]) -> usize {
@@ -152,7 +152,7 @@ impl Walker {
         match &kind {
             b"moov" => {
                 self.has_moov = true;
-                (self.tracks, self.told) = movie(&self.pending);
+                (self.tracks, self.declared) = movie(&self.pending);
                 self.ahead = self.tracks.clone();
             }
             b"moof" => {
@@ -207,12 +207,12 @@ fn find<'a>(payload: &'a [u8], path: &[&Kind]) -> Option<&'a [u8]> {
 fn movie(moov: &[u8]) -> (Vec<Mp4Track>, Duration) {
     let mut tracks: Vec<_> =
         boxes(moov).filter(|(kind, _)| kind == b"trak").filter_map(|(_, trak)| track(trak)).collect();
-    let told = tracks.iter().map(|track| seconds(track.end, track.scale)).max().unwrap_or_default();
+    let declared = tracks.iter().map(|track| seconds(track.end, track.scale)).max().unwrap_or_default();
     for (_, trex) in boxes(find(moov, &[b"mvex"]).unwrap_or_default()).filter(|(kind, _)| kind == b"trex") {
         let Some(track) = tracks.iter_mut().find(|track| be32(trex, 4) == Some(track.id)) else { continue };
         track.default_duration = be32(trex, 12).unwrap_or(0);
     }
-    (tracks, told)
+    (tracks, declared)
 }
 
 fn track(trak: &[u8]) -> Option<Mp4Track> {

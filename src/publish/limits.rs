@@ -77,8 +77,8 @@ impl Limits {
 
 /// So much media in excess of the bitrate is no offence: keyframes, and what a network held back.
 const BURST: Duration = Duration::from_secs(5);
-/// What a browser that records by itself may have kept while it was offline comes all at once.
-pub(super) const KEPT: Duration = Duration::from_secs(60);
+/// What a browser that records by itself has kept while it was offline comes all at once.
+pub(super) const OFFLINE_BACKLOG: Duration = Duration::from_secs(60);
 
 /// What one publication has sent. Pure: time is an argument.
 #[derive(Debug)]
@@ -107,9 +107,9 @@ impl Meter {
         }
     }
 
-    /// Takes so many bytes; the limit they exceed, if any. `kept` is for how long its sender may have
+    /// Takes so many bytes; the limit they exceed, if any. `backlog` is for how long its sender may have
     /// been offline and gone on recording.
-    pub fn take(&mut self, bytes: usize, kept: Duration, now: Instant) -> Option<&'static str> {
+    pub fn take(&mut self, bytes: usize, backlog: Duration, now: Instant) -> Option<&'static str> {
         let began = *self.began.get_or_insert(now);
         self.bytes += bytes as u64;
         if self.max_bytes > 0 && self.bytes > self.max_bytes {
@@ -121,7 +121,7 @@ impl Meter {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level = (self.level - passed * self.rate).max(0.0) + bytes as f64;
         self.at = now;
-        let full = self.rate * (BURST + kept).as_secs_f64();
+        let full = self.rate * (BURST + backlog).as_secs_f64();
         (self.rate > 0.0 && self.level > full).then_some("limits.max_bitrate")
     }
 }
@@ -133,12 +133,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Sends this much a second in ten pieces; when it was stopped, and by what.
-    fn stopped(limits: &Limits, bytes: usize, kept: Duration) -> Option<(f64, &'static str)> {
+    fn stopped(limits: &Limits, bytes: usize, backlog: Duration) -> Option<(f64, &'static str)> {
         let start = Instant::now();
         let mut meter = Meter::new(limits, start);
         (0..6000_u32).find_map(|tenth| {
             let at = SECOND * tenth / 10;
-            meter.take(bytes / 10, kept, start + at).map(|limit| (at.as_secs_f64(), limit))
+            meter.take(bytes / 10, backlog, start + at).map(|limit| (at.as_secs_f64(), limit))
         })
     }
 
@@ -155,12 +155,12 @@ mod tests {
             (of(800_000, 0, 0), 100_000, Duration::ZERO, None),
             // Twice the rate fills a burst of five seconds in five.
             (of(800_000, 0, 0), 200_000, Duration::ZERO, Some((4.9, "limits.max_bitrate"))),
-            (of(800_000, 0, 0), 200_000, KEPT, Some((64.9, "limits.max_bitrate"))),
+            (of(800_000, 0, 0), 200_000, OFFLINE_BACKLOG, Some((64.9, "limits.max_bitrate"))),
             (of(0, 1_000_000, 0), 100_000, Duration::ZERO, Some((10.0, "limits.max_bytes"))),
             (of(0, 0, 30), 100_000, Duration::ZERO, Some((30.0, "limits.max_duration"))),
         ];
-        for (limits, bytes, kept, expected) in table {
-            let found = stopped(&limits, bytes, kept);
+        for (limits, bytes, backlog, expected) in table {
+            let found = stopped(&limits, bytes, backlog);
             let near = match (found, expected) {
                 (Some(found), Some(expected)) => found.1 == expected.1 && (found.0 - expected.0).abs() < 0.3,
                 (found, expected) => found == expected,

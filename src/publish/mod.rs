@@ -1,4 +1,4 @@
-//! Who has which name, and what becomes of a publication.
+//! Publications: which one has a name, and what becomes of each.
 
 mod limits;
 pub mod publication;
@@ -28,7 +28,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The API's word.
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Webrtc => "webrtc",

@@ -1,10 +1,13 @@
 //! A publication: one name's claim by one publisher, over all its sessions, from the first offer
 //! until its file is sealed.
 //!
-//! A name is only reserved at the offer and claimed when media can flow: whoever connects first has
+//! A name is only reserved at the offer and claimed when media can flow: the first to connect has
 //! it. A publisher that vanishes keeps it for `record.reconnect_grace`, and goes on in the same
 //! recording if it comes back.
+//!
+//! It claims and frees its name in the registry that made it, so the two know each other.
 
+mod begin;
 mod control;
 mod end;
 mod info;
@@ -13,26 +16,23 @@ pub use control::ControlError;
 pub use info::{Change, Picture, StreamInfo, What};
 
 use crate::base::clock::Anchor;
-use crate::base::error_code::ErrorCode;
-use crate::base::id::SessionId;
-use crate::base::id::{Secret, StreamName};
-use crate::base::metrics::{Counter, metrics};
+use crate::base::id::{Secret, SessionId, StreamName};
+use crate::base::metrics::Counter;
 use crate::base::quota::Permit;
 use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
-use crate::catalog::RecordingError;
 use crate::live::Stream;
-use crate::media::{Event, Frame, GapReason, Kind, Track};
-use crate::publish::limits::{KEPT, Meter};
+use crate::media::{Event, Frame, GapReason, Kind};
+use crate::publish::Transport;
+use crate::publish::limits::{Meter, OFFLINE_BACKLOG};
 use crate::publish::registry::Inner;
 use crate::publish::status::Status;
 use crate::publish::timeline::Timeline;
-use crate::publish::{PublishError, Transport};
 use crate::record::{ByteSink, Progress, Recording};
 use info::StreamCounters;
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -62,7 +62,7 @@ struct State {
     session: Option<SessionId>,
     transport: Option<Transport>,
     /// It has not been lost.
-    up: bool,
+    connected: bool,
     stream: Option<Stream>,
     /// Where bytes go that are kept as they come, in place of a stream.
     bytes: Option<ByteSink>,
@@ -71,35 +71,35 @@ struct State {
     /// The recording that its media goes to.
     recording: Option<Recording>,
     /// Recordings that have not come to their end, this one too.
-    unsettled: usize,
+    open_recordings: usize,
     /// The newest file there is so far.
-    kept: Option<Box<Manifest>>,
+    newest_file: Option<Box<Manifest>>,
     /// What ended the recording that its media went to last, if nothing else has.
-    last: Option<Progress>,
+    last_progress: Option<Progress>,
     /// Why it is over.
     reason: Option<EndReason>,
-    tally: StreamCounters,
+    counters: StreamCounters,
     /// A new file waits for a keyframe.
     wants_keyframe: bool,
     timeline: Timeline,
     last_media: Option<Instant>,
-    /// Its place among the streams, until it is over.
-    place: Option<Permit>,
+    /// Its share of the streams that there may be, until it is over.
+    permit: Option<Permit>,
     meter: Meter,
-    flow: Flow,
-    /// Counts connections, so that a grace that ran out knows whether anybody came.
+    metrics: MediaMetrics,
+    /// Counts connections, so that a grace that ran out knows whether the publisher is back.
     generation: u64,
 }
 
-/// Where its frames are counted.
+/// The metrics its frames are counted in.
 #[derive(Debug, Default)]
-struct Flow {
+struct MediaMetrics {
     /// By the stream's track.
     frames: Vec<Counter>,
     bytes: Counter,
 }
 
-impl Flow {
+impl MediaMetrics {
     fn count(&self, frame: &Frame) {
         if let Some(frames) = self.frames.get(frame.track) {
             frames.inc();
@@ -114,7 +114,7 @@ impl Publication {
         record: bool,
         bearer: Option<String>,
         owner: Weak<Inner>,
-        (place, meter): (Permit, Meter),
+        (permit, meter): (Permit, Meter),
     ) -> Self {
         Self {
             name,
@@ -126,7 +126,7 @@ impl Publication {
             status: watch::Sender::new(Status::pending()),
             over: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            state: Mutex::new(State::new(record, place, meter)),
+            state: Mutex::new(State::new(record, permit, meter)),
         }
     }
 
@@ -148,12 +148,12 @@ impl Publication {
     /// The session a re-offer may be for: the one that is up, or the newest that tries.
     pub fn session(&self) -> Option<SessionId> {
         let state = self.lock();
-        let up = state.session.as_ref().filter(|_| state.up);
+        let up = state.session.as_ref().filter(|_| state.connected);
         up.or(state.pending.last()).cloned()
     }
 
     /// Whether this session connected last.
-    pub(crate) fn was(&self, session: &SessionId) -> bool {
+    pub(crate) fn is_current(&self, session: &SessionId) -> bool {
         self.lock().session.as_ref() == Some(session)
     }
 
@@ -173,140 +173,16 @@ impl Publication {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Its publisher has said stop. What was sent before may still be on its way, and is waited for; the
-    /// name and the place are free for whoever is next, who may be the same.
+    /// Its publisher has asked to stop. What was sent before may still be on its way, and is waited for; the
+    /// name and the permit are free for the next publisher, which may be the same.
     pub(crate) fn leaves(&self) {
         self.leaving.store(true, Ordering::Release);
-        self.lock().place = None;
+        self.lock().permit = None;
     }
 
-    /// Whether nobody else may have its name.
+    /// Whether no other publication may have its name.
     pub(crate) fn needs_name(&self) -> bool {
         !self.is_over() && !self.leaving.load(Ordering::Acquire)
-    }
-
-    /// A session is about to try: until it connects or is lost, the publication waits for it.
-    pub fn offered(&self, session: &SessionId) {
-        self.lock().pending.push(session.clone());
-    }
-
-    /// A session is up. Returns the session it replaces.
-    ///
-    /// # Errors
-    ///
-    /// Somebody else was quicker, or nothing can be recorded; the publication is over then.
-    pub fn connected(
-        self: &Arc<Self>,
-        session: &SessionId,
-        transport: Transport,
-        tracks: &[Track],
-        now: Instant,
-    ) -> Result<Option<SessionId>, PublishError> {
-        let owner = self.claimed()?;
-        let mut guard = self.lock();
-        if self.is_over() {
-            return Err(PublishError::SessionNotFound);
-        }
-        let state = &mut *guard;
-        state.pending.retain(|pending| pending != session);
-        // What the session before lacked, this one may have.
-        self.status
-            .send_if_modified(|status| status.note(Kind::Video, None) | status.note(Kind::Audio, None));
-        let fits = state.stream.as_ref().is_some_and(|stream| state.timeline.resume(stream.tracks(), tracks));
-        if !fits && let Err(failed) = self.begin(&owner, state, session, tracks, now) {
-            self.fail_to_begin(guard, failed);
-            return Err(PublishError::DiskFull);
-        }
-        Ok(state.connect(session, transport, now))
-    }
-
-    /// The same for one whose bytes are kept as they come. A file before this one is sealed.
-    ///
-    /// # Errors
-    ///
-    /// As [`Publication::connected`].
-    pub fn connected_bytes(
-        self: &Arc<Self>,
-        session: &SessionId,
-        transport: Transport,
-        now: Instant,
-    ) -> Result<ByteSink, PublishError> {
-        let owner = self.claimed()?;
-        let mut guard = self.lock();
-        if self.is_over() {
-            return Err(PublishError::SessionNotFound);
-        }
-        let state = &mut *guard;
-        state.end_file(session, now);
-        let (recording, sink) = match owner.recordings.start_bytes(&self.name) {
-            Ok(started) => started,
-            Err(error) => {
-                let failed = self.cannot_start(&error);
-                self.fail_to_begin(guard, failed);
-                return Err(PublishError::DiskFull);
-            }
-        };
-        self.watch(&owner, state, recording);
-        state.bytes = Some(sink.clone());
-        state.connect(session, transport, now);
-        Ok(sink)
-    }
-
-    /// Takes the name, if nobody else has it.
-    ///
-    /// # Errors
-    ///
-    /// Somebody else was quicker; the publication is over then.
-    pub(crate) fn claim(self: &Arc<Self>) -> Result<(), PublishError> {
-        self.claimed().map(drop)
-    }
-
-    fn claimed(self: &Arc<Self>) -> Result<Arc<Inner>, PublishError> {
-        let owner = self.owner.upgrade().ok_or(PublishError::Stopping)?;
-        match owner.claim(self) {
-            // Whoever ended it has the last word.
-            Ok(()) | Err(PublishError::SessionNotFound) => Ok(owner),
-            Err(refusal) => {
-                self.finish(Status::Failed { code: refusal.code(), message: refusal.to_string() });
-                Err(refusal)
-            }
-        }
-    }
-
-    fn fail_to_begin(&self, mut state: MutexGuard<'_, State>, failed: Progress) {
-        self.over.store(true, Ordering::Release);
-        // An earlier file is the last word; without one, this is.
-        state.last = Some(failed);
-        self.finish_if_settled(state);
-    }
-
-    fn cannot_start(&self, error: &RecordingError) -> Progress {
-        tracing::error!(stream = %self.name, %error, "a recording can't start");
-        let full = matches!(error, RecordingError::DiskFull);
-        let code = if full { ErrorCode::DiskFull } else { ErrorCode::WriteError };
-        Progress::Failed { code, message: format!("nothing can be recorded: {error}") }
-    }
-
-    /// Begins a stream, and its recording; one with other tracks can't go on in the same file.
-    fn begin(
-        self: &Arc<Self>,
-        owner: &Arc<Inner>,
-        state: &mut State,
-        session: &SessionId,
-        tracks: &[Track],
-        now: Instant,
-    ) -> Result<(), Progress> {
-        state.end_file(session, now);
-        let stream = Stream::new(self.name.clone(), tracks.to_vec());
-        if state.record {
-            let recording = owner.recordings.start(&stream).map_err(|error| self.cannot_start(&error))?;
-            self.watch(owner, state, recording);
-        }
-        state.timeline = Timeline::new(tracks.len());
-        let frames = |track: &Track| metrics().media.frames.of([track.codec.as_str()]);
-        state.flow.frames = tracks.iter().map(frames).collect();
-        state.stream = Some(stream);
-        Ok(())
     }
 
     /// Whether the publisher has gone on with another session, which may have come another way.
@@ -328,14 +204,14 @@ impl Publication {
         let exceeded = bytes.and_then(|bytes| state.measure(bytes, now));
         let mut keyframe_wanted = false;
         if let Some(stream) = &state.stream {
-            let is_keyframe = state.tally.count(&event, stream.tracks());
-            state.timeline.place(event, |event| {
+            let is_keyframe = state.counters.count(&event, stream.tracks());
+            state.timeline.push(event, |event| {
                 if let Event::Frame(frame) = &event {
-                    state.flow.count(frame);
+                    state.metrics.count(frame);
                 }
                 keyframe_wanted |= stream.push(&event, now);
             });
-            // Asked for until it comes: a publisher is spared those that are wished right after another.
+            // Asked for until it comes: requests right after another don't reach the publisher.
             state.wants_keyframe &= !is_keyframe;
             keyframe_wanted |= state.wants_keyframe;
         }
@@ -343,7 +219,7 @@ impl Publication {
             self.publishing(state);
         }
         drop(guard);
-        self.ends_at(exceeded, now);
+        self.end_at_limit(exceeded, now);
         keyframe_wanted
     }
 
@@ -361,11 +237,11 @@ impl Publication {
             return;
         }
         state.last_media = Some(now);
-        state.tally.bytes += bytes as u64;
-        state.flow.bytes.inc_by(bytes as u64);
+        state.counters.bytes += bytes as u64;
+        state.metrics.bytes.inc_by(bytes as u64);
         let exceeded = state.measure(bytes, now);
         drop(state);
-        self.ends_at(exceeded, now);
+        self.end_at_limit(exceeded, now);
     }
 
     fn publishing(&self, state: &State) {
@@ -375,7 +251,7 @@ impl Publication {
             true
         });
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
-            owner.tell(What::Live, self.info_of(state));
+            owner.announce(What::Live, self.info_of(state));
         }
     }
 
@@ -399,61 +275,35 @@ impl Publication {
 }
 
 impl State {
-    fn new(record: bool, place: Permit, meter: Meter) -> Self {
+    fn new(record: bool, permit: Permit, meter: Meter) -> Self {
         Self {
             pending: Vec::new(),
             session: None,
             transport: None,
-            up: false,
+            connected: false,
             stream: None,
             bytes: None,
             record,
             recording: None,
-            unsettled: 0,
-            kept: None,
-            last: None,
+            open_recordings: 0,
+            newest_file: None,
+            last_progress: None,
             reason: None,
-            tally: StreamCounters::default(),
+            counters: StreamCounters::default(),
             wants_keyframe: false,
             timeline: Timeline::default(),
             last_media: None,
-            place: Some(place),
+            permit: Some(permit),
             meter,
-            flow: Flow::default(),
+            metrics: MediaMetrics::default(),
             generation: 0,
         }
     }
 
     /// Counts media; the limit that it exceeds.
     fn measure(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
-        let kept = if self.transport == Some(Transport::Chunks) { KEPT } else { Duration::ZERO };
-        self.meter.take(bytes, kept, now)
-    }
-
-    /// A session is up; returns the one it replaces.
-    fn connect(&mut self, session: &SessionId, transport: Transport, now: Instant) -> Option<SessionId> {
-        let counts = &metrics().publications;
-        if self.generation == 0 {
-            counts.connected.inc([transport.as_str()]);
-        } else if self.session.as_ref() != Some(session) {
-            counts.reconnected.inc([transport.as_str()]);
-        }
-        self.flow.bytes = metrics().media.bytes.of([transport.as_str()]);
-        (self.generation, self.up, self.last_media) = (self.generation + 1, true, Some(now));
-        self.transport = Some(transport);
-        self.session.replace(session.clone()).filter(|old| old != session)
-    }
-
-    /// What comes next doesn't fit into the file: it is sealed. A session that goes on by itself has
-    /// lost nothing.
-    fn end_file(&mut self, session: &SessionId, now: Instant) {
-        let same = self.session.as_ref() == Some(session);
-        let reason = if same { EndReason::Rotated } else { EndReason::PublisherLost };
-        if let Some(stream) = self.stream.take() {
-            stream.end(reason, now);
-        }
-        if let Some(bytes) = self.bytes.take() {
-            bytes.end(reason);
-        }
+        let backlog =
+            if self.transport == Some(Transport::Chunks) { OFFLINE_BACKLOG } else { Duration::ZERO };
+        self.meter.take(bytes, backlog, now)
     }
 }

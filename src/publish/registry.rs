@@ -1,7 +1,6 @@
-//! All publications: who has which name, who may come back, who is refused.
+//! All publications: which has which name, which may be resumed, which publishers are refused.
 
-use crate::base::id::SessionId;
-use crate::base::id::{RecordingId, Secret, StreamName};
+use crate::base::id::{RecordingId, Secret, SessionId, StreamName};
 use crate::base::metrics::{Scrape, metrics};
 use crate::base::quota::{ClientKey, Permit, Quota};
 use crate::base::reason::EndReason;
@@ -20,7 +19,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 /// A `resume` secret tells what became of its publication for this long after the end.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// Changes that may wait for somebody who looks on; one that is further behind learns that it missed
+/// Changes that may wait for a subscriber; one that is further behind learns that it missed
 /// some, and reads the list again.
 const CHANGES: usize = 256;
 
@@ -52,9 +51,9 @@ pub(super) struct Inner {
 
 #[derive(Debug, Default)]
 struct Maps {
-    /// Who has each name.
+    /// The publication that has each name.
     names: HashMap<StreamName, Arc<Publication>>,
-    /// Everybody who may come back, and for a minute those whose file is sealed.
+    /// All that may be resumed, and for a minute those whose file is sealed.
     secrets: HashMap<Secret, Arc<Publication>>,
     stopping: bool,
 }
@@ -62,20 +61,20 @@ struct Maps {
 impl Publications {
     /// No publications yet.
     pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, limits: &Limits) -> Self {
-        let places = |(all, each)| Quota::new(all, each);
-        let (streams, handshakes) = (places(limits.streams()), places(limits.handshakes()));
+        let quota = |(all, each)| Quota::new(all, each);
+        let (streams, handshakes) = (quota(limits.streams()), quota(limits.handshakes()));
         let (limits, memory, maps) = (limits.clone(), Arc::new(Semaphore::new(MEMORY)), Mutex::default());
         let changes = broadcast::Sender::new(CHANGES);
         let inner = Inner { recordings, tasks, grace, limits, streams, handshakes, memory, maps, changes };
         Self { inner: Arc::new(inner) }
     }
 
-    /// A place for a WebRTC session that has yet to connect.
+    /// A permit for a WebRTC session that has yet to connect.
     pub(crate) fn handshake(&self, client: Option<ClientKey>) -> Result<Permit, PublishError> {
         Ok(self.inner.handshakes.enter(client)?)
     }
 
-    /// Reserves a name for a publisher who makes an offer, or finds the publication it had.
+    /// Reserves a name for a publisher that makes an offer, or finds the publication it had.
     pub fn reserve(
         &self,
         name: &StreamName,
@@ -85,7 +84,7 @@ impl Publications {
         client: Option<ClientKey>,
     ) -> Result<Arc<Publication>, PublishError> {
         // A call to the operating system, so before the lock.
-        let room = if record { self.inner.recordings.has_space() } else { Ok(()) };
+        let space = if record { self.inner.recordings.has_space() } else { Ok(()) };
         let mut maps = self.inner.lock();
         if maps.stopping {
             return Err(PublishError::Stopping);
@@ -98,13 +97,13 @@ impl Publications {
             let may = held.may_be_taken_over(bearer.as_deref());
             return if may { Ok(held.clone()) } else { Err(PublishError::StreamBusy(name.clone())) };
         }
-        let place = self.inner.streams.enter(client)?;
-        if matches!(room, Err(RecordingError::DiskFull)) {
+        let permit = self.inner.streams.enter(client)?;
+        if matches!(space, Err(RecordingError::DiskFull)) {
             return Err(PublishError::DiskFull);
         }
         let owner = Arc::downgrade(&self.inner);
         let meter = Meter::new(&self.inner.limits, Instant::now());
-        let publication = Publication::new(name.clone(), record, bearer, owner, (place, meter));
+        let publication = Publication::new(name.clone(), record, bearer, owner, (permit, meter));
         let publication = Arc::new(publication);
         maps.secrets.insert(publication.resume().clone(), publication.clone());
         metrics().publications.begun.inc();
@@ -116,10 +115,10 @@ impl Publications {
         self.inner.lock().secrets.get(resume).filter(|held| held.name() == name).cloned()
     }
 
-    /// The publication that waits for the return of this session.
+    /// The publication that waits for the publisher of this session.
     pub fn waiting_for(&self, session: &SessionId) -> Option<Arc<Publication>> {
         let maps = self.inner.lock();
-        maps.secrets.values().find(|held| !held.is_over() && held.was(session)).cloned()
+        maps.secrets.values().find(|held| !held.is_over() && held.is_current(session)).cloned()
     }
 
     /// All live streams, by name.
@@ -145,9 +144,10 @@ impl Publications {
     /// What there is at present.
     pub fn gauges(&self, scrape: &mut Scrape) {
         let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
-        let ways: Vec<_> = all.iter().filter_map(|publication| publication.transport()).collect();
-        let of =
-            |transport: Option<Transport>| ways.iter().filter(|other| **other == transport).count() as u64;
+        let transports: Vec<_> = all.iter().filter_map(|publication| publication.transport()).collect();
+        let of = |transport: Option<Transport>| {
+            transports.iter().filter(|other| **other == transport).count() as u64
+        };
         let values = [
             (Transport::Webrtc.as_str(), of(Some(Transport::Webrtc))),
             (Transport::Chunks.as_str(), of(Some(Transport::Chunks))),
@@ -161,7 +161,7 @@ impl Publications {
         scrape.gauge("recorder_queue_max_bytes", help, most.max().unwrap_or(0) as u64);
     }
 
-    /// Who begins and ends from now on, for whoever looks on.
+    /// The streams that begin and end from now on.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.inner.changes.subscribe()
     }
@@ -185,7 +185,7 @@ impl Publications {
         self.inner.lock().stopping = true;
     }
 
-    /// Ends all that are left: those who wait for a publisher's return.
+    /// Ends all that are left: those that wait for their publisher.
     pub fn stop(&self) {
         self.refuse();
         let all: Vec<_> = self.inner.lock().secrets.values().cloned().collect();
@@ -196,7 +196,7 @@ impl Publications {
 }
 
 impl Inner {
-    /// Gives the name to whoever connects first; one that leaves, or whose file is being sealed, needs it
+    /// Gives the name to the first publication that connects; one that leaves, or whose file is being sealed, needs it
     /// no more.
     pub(crate) fn claim(&self, publication: &Arc<Publication>) -> Result<(), PublishError> {
         let mut maps = self.lock();
@@ -218,8 +218,8 @@ impl Inner {
         }
     }
 
-    /// An error only means that nobody looks on.
-    pub(super) fn tell(&self, what: What, info: StreamInfo) {
+    /// An error only means that there is no subscriber.
+    pub(super) fn announce(&self, what: What, info: StreamInfo) {
         let _ = self.changes.send(Change { what, info });
     }
 
@@ -306,7 +306,7 @@ mod tests {
         publication.offered(&second);
         publication.lost(&first, Instant::now());
         assert_eq!(word(&publication), "PENDING");
-        assert_eq!(publication.session(), Some(second.clone()), "whom a re-offer is for");
+        assert_eq!(publication.session(), Some(second.clone()), "the one a re-offer is for");
         publication.lost(&second, Instant::now());
         assert_eq!(word(&publication), "FAILED");
         assert!(publication.connected(&second, Transport::Webrtc, &TRACKS, Instant::now()).is_err());
@@ -377,7 +377,7 @@ mod tests {
             last = Some(publication);
         }
         let (last, kept) = (last.unwrap(), all.inner.lock().secrets.len());
-        assert_eq!((kept, all.inner.streams.taken()), (MEMORY, 0), "remembered, places taken");
+        assert_eq!((kept, all.inner.streams.taken()), (MEMORY, 0), "remembered, permits taken");
         assert!(all.find(last.name(), last.resume()).is_none());
     }
 
@@ -401,13 +401,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_connects_or_begins_a_file_does_not_wait_for_the_disk() {
+    async fn connecting_and_beginning_a_file_do_not_wait_for_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("records");
         let all = publications(&folder);
         let (publication, session) = offered(&all, true);
         let bytes = all.reserve(&"bytes".parse().unwrap(), true, None, None, None).unwrap();
-        // Whoever asked it now would get an error.
+        // A call to it would fail now.
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(all.inner.recordings.has_space().is_err());
         publication.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn recording_begins_and_stops_at_the_operators_word_and_the_last_file_is_told_at_the_end() {
+    async fn recording_begins_and_stops_as_the_operator_asks_and_the_last_file_is_told_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
         let name = "name".parse().unwrap();
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_begun_and_comes_to_nothing_is_no_failure_of_who_wished_no_file() {
+    async fn a_recording_without_a_frame_is_no_failure_where_the_publisher_asked_for_none() {
         let dir = tempfile::tempdir().unwrap();
         let all = publications(dir.path());
         let (publication, _) = on_air(&all, false);
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn words_that_come_all_at_once_lose_no_picture() {
+    async fn requests_that_come_all_at_once_lose_no_picture() {
         for round in 0..20 {
             let dir = tempfile::tempdir().unwrap();
             let all = publications(dir.path());

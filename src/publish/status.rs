@@ -1,4 +1,4 @@
-//! Where a publication stands, in the contract's words.
+//! Where a publication stands, as the contract has it.
 
 use crate::base::error_code::ErrorCode;
 use crate::base::reason::EndReason;
@@ -84,7 +84,7 @@ impl Status {
         troubles.warning()
     }
 
-    /// All that is wrong with it, for whoever looks at the publication.
+    /// All that is wrong with it, for operators and publishers.
     pub fn warnings(&self) -> Vec<String> {
         match self {
             Self::Sealing { error } => {
@@ -105,7 +105,7 @@ impl Status {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Pending(_) => "PENDING",
-            // There is no word for it: nothing has ended for who waits for the file.
+            // There is none for it: nothing has ended for a client that waits for the file.
             Self::Publishing(_) | Self::Sealing { .. } => "PUBLISHING",
             Self::Unpublished { .. } => "UNPUBLISHED",
             Self::Failed { .. } => "FAILED",

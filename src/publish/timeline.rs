@@ -20,7 +20,7 @@ pub(crate) struct Timeline {
     /// Tracks that have had no frame since the session began.
     returning: Vec<bool>,
     /// Tracks whose hole is explained already.
-    told: Vec<bool>,
+    explained: Vec<bool>,
 }
 
 impl Timeline {
@@ -30,11 +30,11 @@ impl Timeline {
             tracks: (0..tracks).collect(),
             newest: vec![None; tracks],
             returning: vec![false; tracks],
-            told: vec![false; tracks],
+            explained: vec![false; tracks],
         }
     }
 
-    /// For a further session; false if one of its tracks has no place on the stream.
+    /// For a further session; false if one of its tracks has no counterpart on the stream.
     pub fn resume(&mut self, stream: &[Track], session: &[Track]) -> bool {
         // Beside the gain, Opus' header tells only what to cut off at the very start.
         let known = |held: &Track, track: &Track| match held.codec {
@@ -42,25 +42,25 @@ impl Timeline {
             _ => held.private == track.private && webm::is_shown_alike(held, track),
         };
         let fits = |held: &Track, track: &Track| held.codec == track.codec && known(held, track);
-        let places: Option<Vec<usize>> =
+        let stream_tracks: Option<Vec<usize>> =
             session.iter().map(|track| stream.iter().position(|held| fits(held, track))).collect();
-        let Some(places) = places else { return false };
-        self.tracks = places;
+        let Some(stream_tracks) = stream_tracks else { return false };
+        self.tracks = stream_tracks;
         self.returning.fill(true);
         true
     }
 
     /// Hands an event on, preceded by the hole it ends.
-    pub fn place(&mut self, event: Event, mut give: impl FnMut(Event)) {
+    pub fn push(&mut self, event: Event, mut give: impl FnMut(Event)) {
         let Some(&track) = self.tracks.get(event_track(&event)) else { return };
         match event {
             Event::Frame(frame) => {
                 let newest = self.newest[track];
                 let time = newest.map_or(frame.time, |newest| frame.time.max(newest + TICK));
                 let returning = std::mem::take(&mut self.returning[track]);
-                let told = std::mem::take(&mut self.told[track]);
+                let explained = std::mem::take(&mut self.explained[track]);
                 if let Some(from) = newest
-                    && !told
+                    && !explained
                     && (returning || time - from >= PAUSE)
                 {
                     let reason = if returning { GapReason::Reconnect } else { GapReason::Silence };
@@ -71,7 +71,7 @@ impl Timeline {
             }
             Event::Gap(gap) => {
                 // What came and could not be decoded was no silence, nor is a clock that was set.
-                self.told[track] |= matches!(gap.reason, GapReason::Undecodable | GapReason::Clock);
+                self.explained[track] |= matches!(gap.reason, GapReason::Undecodable | GapReason::Clock);
                 give(Event::Gap(Gap { track, ..gap }));
             }
             Event::Lost { packets, .. } => give(Event::Lost { track, packets }),
@@ -103,9 +103,9 @@ mod tests {
         const AUDIO: Track = Track::opus(2);
         let mut timeline = Timeline::new(2);
         let mut out = Vec::new();
-        timeline.place(frame(0, 100), |event| out.push(event));
+        timeline.push(frame(0, 100), |event| out.push(event));
         assert!(timeline.resume(&[VIDEO, AUDIO], &[AUDIO, VIDEO]), "the same tracks in another order fit");
-        timeline.place(frame(1, 90), |event| out.push(event));
+        timeline.push(frame(1, 90), |event| out.push(event));
         let gap = Gap {
             track: 0,
             from: Duration::from_millis(100),
@@ -113,7 +113,7 @@ mod tests {
             reason: GapReason::Reconnect,
         };
         assert_eq!(out, [frame(0, 100), Event::Gap(gap), frame(0, 101)]);
-        assert!(!timeline.resume(&[AUDIO], &[VIDEO]), "a track without a place was taken");
+        assert!(!timeline.resume(&[AUDIO], &[VIDEO]), "a track without a counterpart was taken");
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         let mut timeline = Timeline::new(1);
         let mut gaps = 0;
         for ms in [0, 33, 5033] {
-            timeline.place(frame(0, ms), |event| gaps += usize::from(matches!(event, Event::Gap(_))));
+            timeline.push(frame(0, ms), |event| gaps += usize::from(matches!(event, Event::Gap(_))));
         }
         assert_eq!(gaps, 1);
     }

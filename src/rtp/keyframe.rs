@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_viewer_gets_one_of_its_own_right_after_one_that_nobody_saw() {
+    fn a_viewer_gets_one_of_its_own_right_after_one_that_came_before_it() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut keyframes = Keyframes::new(Duration::from_secs(4));

@@ -335,7 +335,7 @@ impl Pipeline {
         if let (Kind::Audio, Some(length)) = (state.kind(), opus::duration(&data)) {
             self.timeline.lasts(track, i64::try_from(length.as_micros()).unwrap_or(0));
         }
-        let time = self.timeline.place(track, media, now);
+        let time = self.timeline.time_of(track, media, now);
         let last = state.last.replace(time);
         self.lost(track, lost);
         if let (true, Some(from)) = (after_gap, last) {

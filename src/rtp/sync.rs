@@ -314,7 +314,7 @@ impl Timeline {
     }
 
     /// The time of a frame with media time `media`.
-    pub fn place(&mut self, track: usize, media: i64, now: i64) -> Duration {
+    pub fn time_of(&mut self, track: usize, media: i64, now: i64) -> Duration {
         let target = self.target(track, now);
         let this = &mut self.tracks[track];
         let offset = match (this.offset, target) {

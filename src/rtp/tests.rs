@@ -236,7 +236,7 @@ fn of_two_lost_in_a_row_the_copy_saves_the_second() {
 }
 
 #[test]
-fn rubbish_harms_nobody() {
+fn rubbish_does_no_harm() {
     let (start, mut dice) = (Instant::now(), Dice(42));
     let mut pipeline = Pipeline::new(CONFIG, &[VIDEO, AUDIO], start);
     for n in 0..200_000u64 {

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// is the jitter of encoders, whose frames are put a tick apart.
 const STEP: i128 = 200_000_000;
 /// A frame that is so much later than when it arrived explains was recorded by a clock that was set:
-/// nobody who is silent for that long keeps a connection.
+/// a client that is silent for that long keeps no connection.
 const LEAP: i128 = 300_000_000_000;
 /// Pictures that are shown before one that was sent before them: no more can wait in a decoder of H.264
 /// (MaxDpbFrames, ITU-T H.264 section A.3.1).
@@ -30,17 +30,17 @@ const TICK: i128 = 1_000_000;
 /// When a frame was recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp {
-    /// Which of the recorder's tracks it is of.
-    pub lane: usize,
+    /// Index of the recorder's track.
+    pub track: usize,
     /// The recorder's time, in nanoseconds.
     pub time: i128,
     /// It may be shown before frames that were sent before it.
     pub may_be_early: bool,
 }
 
-/// Where that is on the stream.
+/// When that is on the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Placed {
+pub(super) struct StreamTime {
     pub time: Duration,
     /// How long before that it is shown.
     pub early: Duration,
@@ -61,8 +61,8 @@ struct TrackState {
 
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    lanes: Vec<TrackState>,
-    /// What the newest lane goes by.
+    tracks: Vec<TrackState>,
+    /// That of the newest track.
     base: Option<i128>,
     /// The newest frame's stream time, and how long it lasts.
     newest: Option<(Duration, Duration)>,
@@ -80,8 +80,8 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Another recorder, with a clock of its own.
-    pub fn begin_anew(&mut self) {
-        self.lanes.clear();
+    pub fn restart(&mut self) {
+        self.tracks.clear();
         (self.base, self.last) = (None, None);
     }
 
@@ -102,22 +102,22 @@ impl Clock {
         self.first = first.unwrap_or(self.first);
     }
 
-    /// Places a frame that arrived at `at`; `None` if it lies beyond any recording.
-    pub fn place(&mut self, frame: Stamp, at: Duration) -> Option<Placed> {
-        if self.lanes.len() <= frame.lane {
-            self.lanes.resize_with(frame.lane + 1, TrackState::default);
+    /// The stream time of a frame that arrived at `at`; `None` if it lies beyond any recording.
+    pub fn stream_time(&mut self, frame: Stamp, at: Duration) -> Option<StreamTime> {
+        if self.tracks.len() <= frame.track {
+            self.tracks.resize_with(frame.track + 1, TrackState::default);
         }
-        let lane = &self.lanes[frame.lane];
-        let (before, newest) = (lane.base, lane.newest);
-        let early = lane.is_early(frame);
+        let track = &self.tracks[frame.track];
+        let (before, newest) = (track.base, track.newest);
+        let early = track.is_early(frame);
         let fits = |base: &i128| early || self.fits(newest, base + frame.time, at);
         let known = [before, self.base].into_iter().flatten().find(fits);
         let base = known.unwrap_or_else(|| self.begin(frame, at));
         let shown = (base + frame.time).max(0);
         let time = newest.map_or(shown, |newest| shown.max(newest + TICK));
         let set = newest.is_some() && before != Some(base);
-        self.lanes[frame.lane].took(frame, base, time);
-        let placed = Placed {
+        self.tracks[frame.track].took(frame, base, time);
+        let placed = StreamTime {
             time: nanos(time)?,
             early: if early { nanos(time - shown)? } else { Duration::ZERO },
             set_after: newest.filter(|_| set).and_then(nanos),
@@ -126,7 +126,7 @@ impl Clock {
         Some(placed)
     }
 
-    /// Whether a frame of a lane with this newest one may be at `time`.
+    /// Whether a frame of a track with this newest one may be at `time`.
     fn fits(&self, newest: Option<i128>, time: i128, at: Duration) -> bool {
         let Some((stream, _)) = self.newest else { return true };
         let stream = stream.as_nanos() as i128;
@@ -200,19 +200,19 @@ mod tests {
 
     const HOUR: i128 = 3_600_000;
 
-    /// Places frames of `(lane, ms)` that came at once: `(ms, ms early, clock was set)`.
+    /// Places frames of `(track, ms)` that came at once: `(ms, ms early, clock was set)`.
     fn place(
         clock: &mut Clock,
         at: u64,
         may_be_early: bool,
         frames: &[(usize, i128)],
     ) -> Vec<(u128, u128, bool)> {
-        let stamp = |(lane, ms): &(usize, i128)| Stamp { lane: *lane, time: ms * 1_000_000, may_be_early };
+        let stamp = |(track, ms): &(usize, i128)| Stamp { track: *track, time: ms * 1_000_000, may_be_early };
         let at = Duration::from_millis(at);
         clock.expect(frames.iter().map(stamp));
         let mut placed = Vec::new();
         for frame in frames.iter().map(stamp) {
-            let Placed { time, early, set_after } = clock.place(frame, at).unwrap();
+            let StreamTime { time, early, set_after } = clock.stream_time(frame, at).unwrap();
             placed.push((time.as_millis(), early.as_millis(), set_after.is_some()));
         }
         clock.is_done(at);

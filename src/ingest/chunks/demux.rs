@@ -16,9 +16,9 @@ const MAX_HELD: usize = MAX_PENDING;
 /// Bytes of memory of what comes out at a time: the largest element and a Blob's slice of real frames stay
 /// far below. Frames of a byte each, which take a hundred times what they brought, don't.
 const MAX_OUT: usize = 2 * MAX_PENDING;
-/// Elements in a row that nobody knows. A recorder may write some between those that all know; rubbish
+/// Unknown elements in a row. A recorder may write some between those of the specification; rubbish
 /// often reads like a long row of small ones.
-const MAX_STRANGE: usize = 64;
+const MAX_UNKNOWN: usize = 64;
 
 /// What comes out.
 #[derive(Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub(crate) enum Out {
 
 /// A track of the input, and where it goes.
 #[derive(Debug)]
-struct TrackState {
+struct InputTrack {
     declared: ForeignTrack,
     codec: Codec,
     /// Index in the tracks given out.
@@ -46,8 +46,8 @@ struct TrackState {
 
 /// A frame at its recorder's own time, in nanoseconds.
 #[derive(Debug)]
-struct Local {
-    lane: usize,
+struct LocalFrame {
+    input: usize,
     time: i128,
     keyframe: bool,
     data: Bytes,
@@ -59,16 +59,16 @@ struct Local {
 pub(crate) struct Demuxer {
     reader: Reader,
     tick: Duration,
-    lanes: Vec<TrackState>,
+    inputs: Vec<InputTrack>,
     /// H.264 without a description: its tracks are told with the first keyframe.
     undescribed: bool,
     tracks: Vec<Track>,
-    local: Vec<Local>,
+    local: Vec<LocalFrame>,
     /// Bytes of memory of `local`.
     held: usize,
     clock: Clock,
-    /// Elements in a row that nobody knows.
-    strange: usize,
+    /// Unknown elements in a row.
+    unknown: usize,
 }
 
 impl Demuxer {
@@ -77,13 +77,13 @@ impl Demuxer {
         Self {
             reader: Reader::new(None),
             tick: Duration::from_millis(1),
-            lanes: Vec::new(),
+            inputs: Vec::new(),
             undescribed: false,
             tracks: Vec::new(),
             local: Vec::new(),
             held: 0,
             clock: Clock::default(),
-            strange: 0,
+            unknown: 0,
         }
     }
 
@@ -91,9 +91,9 @@ impl Demuxer {
     pub fn push(&mut self, bytes: &[u8], at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         self.reader.push(bytes);
         let read = self.read(at, out);
-        let placed = self.place(at, out);
+        let emitted = self.emit(at, out);
         self.clock.is_done(at);
-        read.and(placed)?;
+        read.and(emitted)?;
         if self.reader.is_astray() {
             return Err(UploadError::BadBlob(
                 "these bytes are no WebM that goes on from what came before".into(),
@@ -122,23 +122,23 @@ impl Demuxer {
 
     fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         match item {
-            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => self.strange += 1,
+            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => self.unknown += 1,
             Item::Aside { .. } | Item::Passed { .. } => {}
-            _ => self.strange = 0,
+            _ => self.unknown = 0,
         }
         match item {
             Item::Header { .. } => {
-                self.place(at, out)?;
-                self.lanes.clear();
+                self.emit(at, out)?;
+                self.inputs.clear();
                 self.local.clear();
-                self.clock.begin_anew();
+                self.clock.restart();
                 (self.held, self.undescribed) = (0, false);
                 self.tick = Duration::from_millis(1);
             }
             Item::Element { id: webm::INFO, payload, .. } => {
                 self.tick = webm::tick_of(payload).ok_or_else(|| broken("its Info makes no sense"))?;
             }
-            Item::Element { id: webm::TRACKS, payload, .. } if self.lanes.is_empty() => {
+            Item::Element { id: webm::TRACKS, payload, .. } if self.inputs.is_empty() => {
                 let tracks = webm::tracks_of(payload).ok_or_else(|| broken("its Tracks make no sense"))?;
                 self.declare(tracks)?;
                 if !self.undescribed {
@@ -146,7 +146,7 @@ impl Demuxer {
                 }
             }
             Item::Block(block) => self.block(&block, out)?,
-            Item::Aside { .. } | Item::Passed { .. } if self.strange > MAX_STRANGE => {
+            Item::Aside { .. } | Item::Passed { .. } if self.unknown > MAX_UNKNOWN => {
                 return Err(broken("what stands in it is nothing that a recorder writes"));
             }
             Item::Damaged { .. } => return Err(broken("bytes in its middle make no sense")),
@@ -163,8 +163,14 @@ impl Demuxer {
             {
                 Some(codec) => {
                     self.undescribed |= codec == Codec::H264 && !is_avcc(&declared.private);
-                    let (track, before_keyframes) = (self.lanes.len(), Bytes::new());
-                    self.lanes.push(TrackState { track, declared, codec, before_keyframes, reorders: false });
+                    let (track, before_keyframes) = (self.inputs.len(), Bytes::new());
+                    self.inputs.push(InputTrack {
+                        track,
+                        declared,
+                        codec,
+                        before_keyframes,
+                        reorders: false,
+                    });
                 }
                 None => unknown.push(declared.codec_id),
             }
@@ -172,7 +178,7 @@ impl Demuxer {
         if !unknown.is_empty() {
             return Err(UploadError::UnsupportedCodec(unknown.join(", ")));
         }
-        if self.lanes.is_empty() {
+        if self.inputs.is_empty() {
             return Err(broken("it has neither sound nor pictures"));
         }
         Ok(())
@@ -181,32 +187,32 @@ impl Demuxer {
     /// Knows all tracks: goes on in those there are, or gives out new ones.
     fn settle(&mut self, config: Option<&Bytes>, out: &mut Vec<Out>) {
         self.undescribed = false;
-        let wanted: Vec<Track> = self.lanes.iter().map(|lane| lane.describe(config)).collect();
+        let wanted: Vec<Track> = self.inputs.iter().map(|input| input.describe(config)).collect();
         let mut free: Vec<_> = (0..self.tracks.len()).collect();
-        let places: Option<Vec<usize>> = wanted
+        let slots: Option<Vec<usize>> = wanted
             .iter()
             .map(|track| {
-                let at = free.iter().position(|place| goes_on(&self.tracks[*place], track))?;
+                let at = free.iter().position(|slot| can_follow(&self.tracks[*slot], track))?;
                 Some(free.remove(at))
             })
             .collect();
-        let places = places.unwrap_or_else(|| {
+        let slots = slots.unwrap_or_else(|| {
             self.tracks.clone_from(&wanted);
             out.push(Out::Tracks(wanted.clone()));
             (0..wanted.len()).collect()
         });
-        for ((lane, track), place) in self.lanes.iter_mut().zip(&wanted).zip(places) {
-            lane.track = place;
-            lane.before_keyframes = needed(&self.tracks[place], track);
-            lane.reorders = track.codec == Codec::H264 && h264::reorders(&track.private);
+        for ((input, track), slot) in self.inputs.iter_mut().zip(&wanted).zip(slots) {
+            input.track = slot;
+            input.before_keyframes = needed(&self.tracks[slot], track);
+            input.reorders = track.codec == Codec::H264 && h264::reorders(&track.private);
         }
     }
 
     fn block(&mut self, block: &StoredBlock<'_>, out: &mut Vec<Out>) -> Result<(), UploadError> {
-        let Some(index) = self.lanes.iter().position(|lane| lane.declared.number == block.track) else {
+        let Some(index) = self.inputs.iter().position(|input| input.declared.number == block.track) else {
             return Ok(());
         };
-        let codec = self.lanes[index].codec;
+        let codec = self.inputs[index].codec;
         let mut time = block.time * self.tick.as_nanos() as i128;
         let count = block.frames().len();
         let each = block
@@ -232,7 +238,7 @@ impl Demuxer {
             let aside = if index_in_block + 1 == count { &block.aside[..] } else { &[] };
             let aside = Bytes::copy_from_slice(aside);
             self.held += data.len() + aside.len() + Frame::OVERHEAD;
-            self.local.push(Local { lane: index, time, keyframe, data, aside });
+            self.local.push(LocalFrame { input: index, time, keyframe, data, aside });
             let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
             time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
         }
@@ -246,27 +252,27 @@ impl Demuxer {
     }
 
     /// Gives out what was read, on the stream's clock.
-    fn place(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
+    fn emit(&mut self, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         if self.undescribed {
             return Ok(());
         }
         self.held = 0;
-        let lanes = &self.lanes;
-        let stamp = |local: &Local| Stamp {
-            lane: local.lane,
+        let inputs = &self.inputs;
+        let stamp = |local: &LocalFrame| Stamp {
+            track: local.input,
             time: local.time,
-            may_be_early: !local.keyframe && lanes[local.lane].reorders,
+            may_be_early: !local.keyframe && inputs[local.input].reorders,
         };
         self.clock.expect(self.local.iter().map(stamp));
         for local in self.local.drain(..) {
-            let placed = self.clock.place(stamp(&local), at);
+            let placed = self.clock.stream_time(stamp(&local), at);
             let placed = placed.ok_or_else(|| broken("a frame's time makes no sense"))?;
-            let lane = &lanes[local.lane];
+            let input = &inputs[local.input];
             if let Some(from) = placed.set_after {
-                let (track, to) = (lane.track, placed.time);
+                let (track, to) = (input.track, placed.time);
                 out.push(Out::Gap(Gap { track, from, to, reason: GapReason::Clock }));
             }
-            let frame = lane.frame(local.keyframe, local.data);
+            let frame = input.frame(local.keyframe, local.data);
             let (time, early, aside) = (placed.time, placed.early, local.aside);
             out.push(Out::Frame(Frame { time, early, aside, ..frame }));
         }
@@ -274,7 +280,7 @@ impl Demuxer {
     }
 }
 
-impl TrackState {
+impl InputTrack {
     /// The track that its entry describes.
     fn describe(&self, config: Option<&Bytes>) -> Track {
         let private = match self.codec {
@@ -295,8 +301,8 @@ impl TrackState {
 
     fn frame(&self, keyframe: bool, data: Bytes) -> Frame {
         let (width, height) = self.declared.size;
-        let told = self.codec.size_of(&data).or((width > 0).then_some(Size { width, height }));
-        let size = told.filter(|_| keyframe && self.codec.kind() == Kind::Video);
+        let known = self.codec.size_of(&data).or((width > 0).then_some(Size { width, height }));
+        let size = known.filter(|_| keyframe && self.codec.kind() == Kind::Video);
         let data = if keyframe && !self.before_keyframes.is_empty() {
             [&self.before_keyframes[..], &data].concat().into()
         } else {
@@ -311,7 +317,7 @@ fn is_avcc(private: &[u8]) -> bool {
 }
 
 /// Whether frames of `next` can follow in `track`: of the same codec, and framed alike.
-fn goes_on(track: &Track, next: &Track) -> bool {
+fn can_follow(track: &Track, next: &Track) -> bool {
     let alike = match track.codec {
         Codec::H264 => h264::goes_with(&track.private, &next.private),
         // Version and profile.
@@ -429,7 +435,7 @@ mod tests {
             println!("{codec:?}: {held} frames of {} bytes, {refused:?}", sent.len());
             assert!(matches!(refused, Some(UploadError::BadBlob(_))), "{codec:?}: {refused:?}");
             assert!(held <= most / Frame::OVERHEAD, "{codec:?}: {held} frames in memory");
-            let list = demuxer.local.capacity() * size_of::<Local>();
+            let list = demuxer.local.capacity() * size_of::<LocalFrame>();
             assert!(list <= most, "{codec:?}: {list} bytes beside their own");
         }
     }

@@ -106,7 +106,7 @@ impl UploadError {
     }
 }
 
-/// Who registers.
+/// What a client registers for.
 #[derive(Clone, Debug)]
 pub enum Register {
     /// A new stream of this name, or, with another way's `resume`, the one that has it.
@@ -148,7 +148,7 @@ pub struct Upload {
     /// Closed when another socket takes over.
     held: watch::Receiver<u64>,
     /// Tells the task when it is dropped.
-    _here: oneshot::Sender<Infallible>,
+    _socket: oneshot::Sender<Infallible>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, UploadError>>;
@@ -173,7 +173,7 @@ impl Chunks {
         &self.inner.config
     }
 
-    /// Begins an upload, or takes it up again; whoever held it before is told.
+    /// Begins an upload, or takes it up again; the socket that held it before is told.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// It has begun already, or somebody else took the name.
+    /// It has begun already, or another publisher took the name.
     pub async fn start(&self) -> Result<(), UploadError> {
         ask(&self.commands, |reply| Command::Start { hold: self.hold, reply }).await
     }

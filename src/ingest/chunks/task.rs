@@ -21,8 +21,8 @@ const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 const MAGIC: usize = 8;
 /// An upload tells what became of it for this long after its end.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// How often one who waits for the disk looks whether there is still anything to wait for.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a task that waits for the disk looks whether there is still anything to wait for.
+const POLL: Duration = Duration::from_secs(1);
 /// Bytes that are taken apart before the recorder is asked whether it keeps up.
 const SLICE: usize = 256 << 10;
 
@@ -49,7 +49,7 @@ pub(super) struct Task {
     /// Counts the sockets that have held it.
     hold: watch::Sender<u64>,
     /// Ends with the socket.
-    here: Option<oneshot::Receiver<Infallible>>,
+    socket: Option<oneshot::Receiver<Infallible>>,
 }
 
 impl Task {
@@ -64,7 +64,7 @@ impl Task {
             connected: false,
             clock_sets: 0,
             hold: watch::Sender::new(0),
-            here: None,
+            socket: None,
         }
     }
 
@@ -77,7 +77,7 @@ impl Task {
                 biased;
                 () = stop.cancelled() => return,
                 command = commands.recv() => command,
-                () = gone(&mut self.here) => {
+                () = gone(&mut self.socket) => {
                     self.protocol.lost(Instant::now());
                     None
                 }
@@ -88,7 +88,7 @@ impl Task {
                 _ = status.wait_for(Status::is_final) => None,
             };
             if let Some(command) = command {
-                self.obey(command).await;
+                self.handle(command).await;
             }
         }
         let memory = self.inner.clone();
@@ -99,7 +99,7 @@ impl Task {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = &mut forget => break,
-                Some(command) = commands.recv() => self.obey(command).await,
+                Some(command) = commands.recv() => self.handle(command).await,
             }
         }
         let mut uploads = self.inner.uploads.lock();
@@ -109,7 +109,7 @@ impl Task {
         }
     }
 
-    /// Who has been replaced only goes; the publication is another's.
+    /// An upload that has been replaced only goes; the publication is another's.
     fn end(&mut self, reason: EndReason) {
         if self.publication.has_left(&self.session) {
             self.protocol = Protocol::new(Instant::now());
@@ -118,9 +118,9 @@ impl Task {
         self.publication.end(reason, Instant::now());
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn handle(&mut self, command: Command) {
         let now = Instant::now();
-        // Nobody may wait for the answer any more.
+        // An error means that the socket waits for the answer no more.
         match command {
             Command::Attach { reply, commands } => {
                 let _ = reply.send(Ok(self.attach(commands, now)));
@@ -144,8 +144,8 @@ impl Task {
 
     fn attach(&mut self, commands: mpsc::Sender<Command>, now: Instant) -> Upload {
         self.hold.send_modify(|hold| *hold += 1);
-        let (here, gone) = oneshot::channel();
-        self.here = Some(gone);
+        let (socket, gone) = oneshot::channel();
+        self.socket = Some(gone);
         self.protocol.attached(now);
         Upload {
             uid: self.publication.resume().clone(),
@@ -155,7 +155,7 @@ impl Task {
             hold: *self.hold.borrow(),
             commands,
             held: self.hold.subscribe(),
-            _here: here,
+            _socket: socket,
         }
     }
 
@@ -190,7 +190,7 @@ impl Task {
             }
             bytes = std::mem::take(first).freeze();
         }
-        self.choose(&bytes)?;
+        self.detect(&bytes)?;
         if let Sink::Mp4(sink, walker) = &mut self.sink {
             walker.push(&bytes);
             let length = bytes.len();
@@ -212,7 +212,7 @@ impl Task {
 
     /// What the bytes are. A MediaRecorder that starts again, with another container or with MP4, which
     /// can't go on in the same file, begins with a Blob.
-    fn choose(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
+    fn detect(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let is_mp4 = mp4::begins(bytes);
         match &self.sink {
             Sink::Unknown(_) if !is_mp4 && !bytes.starts_with(&EBML) => {
@@ -240,7 +240,7 @@ impl Task {
                 return Err(PublishError::SessionNotFound.into());
             }
             let Some(stream) = self.publication.stream() else { return Ok(()) };
-            if tokio::time::timeout(LOOK, stream.room()).await.is_ok() {
+            if tokio::time::timeout(POLL, stream.room()).await.is_ok() {
                 return Ok(());
             }
         }
@@ -258,7 +258,7 @@ impl Task {
                     self.publication.connected(&self.session, Transport::Chunks, &tracks, now)?;
                     self.connected = true;
                 }
-                // A viewer who needs a keyframe waits for the next: MediaRecorder takes no requests.
+                // A viewer that needs a keyframe waits for the next: MediaRecorder takes no requests.
                 Out::Frame(frame) => drop(self.publication.media(&self.session, Event::Frame(frame), now)),
                 Out::Gap(gap) => {
                     self.clock_sets += 1;
@@ -277,8 +277,8 @@ impl Task {
 }
 
 /// Resolves when the socket is gone; never if there is none.
-async fn gone(here: &mut Option<oneshot::Receiver<Infallible>>) {
-    let Some(socket) = here else { return std::future::pending().await };
-    let _ = socket.await;
-    *here = None;
+async fn gone(socket: &mut Option<oneshot::Receiver<Infallible>>) {
+    let Some(open) = socket else { return std::future::pending().await };
+    let _ = open.await;
+    *socket = None;
 }

@@ -8,7 +8,7 @@ use crate::webrtc::engine::Command;
 use str0m::media::{Direction, MediaKind};
 use tokio::sync::{mpsc, oneshot};
 
-/// Room for so many streams, and an engine that is this receiver: it takes nothing by itself.
+/// Permits for so many streams, and an engine that is this receiver: it takes nothing by itself.
 pub(crate) fn held(
     dir: &std::path::Path,
     max_streams: usize,
@@ -44,7 +44,7 @@ async fn a_caller_that_leaves_before_the_engine_takes_its_offer_leaves_nothing_t
     assert!(gave_up.is_err(), "{gave_up:?}");
     engine.recv().await.unwrap();
     let second = webrtc.accept(offer("second")).await;
-    assert!(second.is_ok(), "the only place is still taken: {second:?}");
+    assert!(second.is_ok(), "the only permit is still taken: {second:?}");
     assert!(matches!(engine.recv().await, Some(Command::Add { .. })));
 }
 
@@ -55,7 +55,7 @@ async fn an_offer_that_no_engine_is_left_for_leaves_nothing_taken() {
     drop(engine);
     assert_eq!(webrtc.accept(offer("first")).await.map(drop), Err(PublishError::Stopping));
     let next = webrtc.publications.reserve(&"second".parse().unwrap(), false, None, None, None);
-    assert!(next.is_ok(), "the only place is still taken: {next:?}");
+    assert!(next.is_ok(), "the only permit is still taken: {next:?}");
 }
 
 #[tokio::test]
@@ -64,5 +64,5 @@ async fn a_hung_engine_does_not_keep_the_server_from_ending_its_publications() {
     let (webrtc, _hung) = held(dir.path(), 1);
     let publication = webrtc.publications.reserve(&"held".parse().unwrap(), false, None, None, None).unwrap();
     let stopped = tokio::time::timeout(Duration::from_secs(60), webrtc.stop_all()).await;
-    assert!(stopped.is_ok() && publication.is_over(), "it waits for an engine that answers nobody");
+    assert!(stopped.is_ok() && publication.is_over(), "it waits for an engine that never answers");
 }

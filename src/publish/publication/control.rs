@@ -1,4 +1,4 @@
-//! Recording at the operator's word: begun, cut into a new file, and stopped while the stream goes on.
+//! Recording as the operator asks: begun, cut into a new file, and stopped while the stream goes on.
 
 use crate::base::id::RecordingId;
 use crate::base::reason::EndReason;

@@ -1,9 +1,8 @@
-//! How a publication ends: at its publisher's word or silence, an operator's, or a limit; with the last word
-//! of its recorders, once all of them have said it.
+//! How a publication ends: as its publisher or an operator asks, by silence, or at a limit; its final status
+//! is known once all of its recorders are done.
 
 use crate::base::error_code::ErrorCode;
-use crate::base::id::RecordingId;
-use crate::base::id::SessionId;
+use crate::base::id::{RecordingId, SessionId};
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::publish::PublishError;
@@ -20,20 +19,20 @@ use std::time::Instant;
 const NEVER_CONNECTED: ErrorCode = ErrorCode::SessionNotFound;
 
 impl Publication {
-    /// A session ended without its publisher's word: the name and the file wait for its return.
+    /// A session ended that its publisher has not stopped: the name and the file wait for the publisher.
     pub fn lost(self: &Arc<Self>, session: &SessionId, now: Instant) {
         let Some(owner) = self.owner.upgrade() else { return };
         let mut state = self.lock();
         if state.session.as_ref() != Some(session) {
             drop(state);
-            return self.gave_up(
+            return self.session_failed(
                 session,
                 NEVER_CONNECTED,
                 "no media connection came about within 15 s: check that UDP reaches the server \
                  (webrtc.udp_bind, webrtc.advertise, firewalls)",
             );
         }
-        state.up = false;
+        state.connected = false;
         let lost = state.generation;
         drop(state);
         if owner.grace.is_zero() {
@@ -67,21 +66,21 @@ impl Publication {
             return;
         }
         let (stream, bytes) = (state.stream.take(), state.bytes.take());
-        (state.reason, state.place) = (Some(reason), None);
+        (state.reason, state.permit) = (Some(reason), None);
         if let Some(stream) = &stream {
             stream.end(reason, now);
         }
         if let Some(bytes) = bytes {
             bytes.end(reason);
         }
-        if stream.is_none() && self.record && state.last.is_none() {
-            state.last = Some(Progress::Empty(reason));
+        if stream.is_none() && self.record && state.last_progress.is_none() {
+            state.last_progress = Some(Progress::Empty(reason));
         }
-        // Its recorders have the last word, if there are any.
+        // The final status is its recorders', if there are any.
         self.finish_if_settled(state);
     }
 
-    pub(super) fn ends_at(&self, limit: Option<&'static str>, now: Instant) {
+    pub(super) fn end_at_limit(&self, limit: Option<&'static str>, now: Instant) {
         let Some(limit) = limit else { return };
         if !self.is_over() {
             tracing::warn!(stream = %self.name, limit, "the publication exceeds a limit: it ends here");
@@ -92,11 +91,11 @@ impl Publication {
 
     /// A session was refused before it could try.
     pub(crate) fn refused(&self, session: &SessionId, refusal: &PublishError) {
-        self.gave_up(session, refusal.code(), &refusal.to_string());
+        self.session_failed(session, refusal.code(), &refusal.to_string());
     }
 
-    /// A session will not connect; it was the publication's last hope unless others try, or have.
-    fn gave_up(&self, session: &SessionId, code: ErrorCode, message: &str) {
+    /// A session will not connect; the publication fails with it unless others try, or have connected.
+    fn session_failed(&self, session: &SessionId, code: ErrorCode, message: &str) {
         let mut state = self.lock();
         state.pending.retain(|pending| pending != session);
         let hopeless = state.pending.is_empty() && state.generation == 0;
@@ -108,7 +107,7 @@ impl Publication {
 
     /// The recording is the one that media goes to from now on; follows its recorder.
     pub(super) fn watch(self: &Arc<Self>, owner: &Arc<Inner>, state: &mut State, recording: Recording) {
-        state.unsettled += 1;
+        state.open_recordings += 1;
         let (publication, id, mut progress) =
             (self.clone(), recording.id.clone(), recording.progress.clone());
         state.recording = Some(recording);
@@ -136,7 +135,7 @@ impl Publication {
         let mut state = self.lock();
         if state.recording.as_ref().is_some_and(|open| open.id == *id) {
             self.over.store(true, Ordering::Release);
-            (state.stream, state.bytes, state.place) = (None, None, None);
+            (state.stream, state.bytes, state.permit) = (None, None, None);
         }
         drop(state);
         if self.is_over() {
@@ -150,38 +149,38 @@ impl Publication {
         }
     }
 
-    /// A recording has come to its end. If nobody ended it, there is nothing to go on with: the
-    /// publication is over.
+    /// A recording has come to its end. If the publication had not ended, there is nothing to
+    /// go on with: it is over.
     fn recorded(&self, id: &RecordingId, last: Progress) {
         let mut state = self.lock();
-        state.unsettled -= 1;
+        state.open_recordings -= 1;
         if let Progress::Sealed(kept) = &last
-            && state.kept.as_ref().is_none_or(|newest| newest.id < kept.id)
+            && state.newest_file.as_ref().is_none_or(|newest| newest.id < kept.id)
         {
-            state.kept = Some(kept.clone());
+            state.newest_file = Some(kept.clone());
         }
         if state.recording.as_ref().is_some_and(|open| open.id == *id) {
             self.over.store(true, Ordering::Release);
             // A recorder that failed has left its stream open.
-            (state.stream, state.bytes, state.place) = (None, None, None);
-            state.last = Some(last);
+            (state.stream, state.bytes, state.permit) = (None, None, None);
+            state.last_progress = Some(last);
         }
         if self.is_over() {
             self.finish_if_settled(state);
         }
     }
 
-    /// Gives the last word, unless a recorder may still have a file to add to it.
+    /// Takes on the final status, unless a recorder may still have a file to add to it.
     pub(super) fn finish_if_settled(&self, state: MutexGuard<'_, State>) {
-        if state.unsettled > 0 {
+        if state.open_recordings > 0 {
             return;
         }
-        let last = state.last_word(self.record);
+        let last = state.final_status(self.record);
         drop(state);
         self.finish(last);
     }
 
-    /// Gives the last word, frees the name, and is forgotten a minute later.
+    /// Takes on this final status, frees the name, and is forgotten a minute later.
     pub(super) fn finish(&self, status: Status) {
         let was_live = matches!(*self.status.borrow(), Status::Publishing(_) | Status::Sealing { .. });
         let first = self.status.send_if_modified(|current| {
@@ -193,7 +192,7 @@ impl Publication {
         });
         self.over.store(true, Ordering::Release);
         let mut state = self.lock();
-        (state.stream, state.bytes, state.place) = (None, None, None);
+        (state.stream, state.bytes, state.permit) = (None, None, None);
         let (info, reason) = (self.info_of(&state), state.reason);
         drop(state);
         if first {
@@ -203,7 +202,7 @@ impl Publication {
             tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
             owner.release(&self.name, &self.resume);
             if was_live {
-                owner.tell(What::Ended, info);
+                owner.announce(What::Ended, info);
             }
         }
     }
@@ -212,9 +211,9 @@ impl Publication {
 impl State {
     /// What becomes of a publication whose recorders are done. `wanted` says whether its publisher counts
     /// on a file.
-    fn last_word(&self, wanted: bool) -> Status {
+    fn final_status(&self, wanted: bool) -> Status {
         let reason = self.reason.unwrap_or(EndReason::Stopped);
-        match (&self.last, &self.kept) {
+        match (&self.last_progress, &self.newest_file) {
             (Some(Progress::Sealed(last)), Some(kept)) if last.id == kept.id => {
                 let reason = kept.end_reason.unwrap_or(reason);
                 Status::Unpublished { recording: Some(kept.clone()), reason }
@@ -232,7 +231,7 @@ impl State {
     }
 }
 
-/// The last word, as it is counted: whoever ended it has the better reason for an empty recording.
+/// The final status, as it is counted: why it was ended says more of an empty recording.
 fn ending(status: &Status, said: Option<EndReason>) -> &'static str {
     match status {
         Status::Unpublished { reason, .. } => reason.as_str(),

@@ -1,4 +1,4 @@
-//! What a publication tells of itself while it runs, in totals: who looks twice has the rates.
+//! What a publication tells of itself while it runs, in totals: two looks give the rates.
 
 use crate::base::clock::as_millis;
 use crate::base::id::{RecordingId, StreamName};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 pub struct StreamInfo {
     /// Its name.
     pub stream: StreamName,
-    /// The contract's status word.
+    /// The contract's status.
     #[schema(value_type = String, example = "PUBLISHING")]
     pub status: &'static str,
     /// When its publisher was first accepted.
@@ -38,10 +38,10 @@ pub struct StreamInfo {
     pub frames: u64,
     /// Packets so far that never came.
     pub lost: u64,
-    /// Who watches now.
+    /// How many watch now.
     pub viewers: usize,
     /// What is wrong with it, in sentences: a track brings nothing, or nothing that can be decoded; its file
-    /// can't be finished for now. Pages are told by their socket too; who publishes by WHIP sees it here.
+    /// can't be finished for now. Pages are told by their socket too; WHIP publishers see it here.
     pub warnings: Vec<String>,
 }
 
@@ -119,15 +119,15 @@ impl StreamCounters {
 impl Publication {
     pub(super) fn info_of(&self, state: &State) -> StreamInfo {
         let open = state.recording.as_ref().map(|recording| recording.current());
-        let kept = state.kept.as_ref().filter(|_| self.is_over()).map(|kept| kept.id.clone());
-        let tally = &state.tally;
+        let kept = state.newest_file.as_ref().filter(|_| self.is_over()).map(|kept| kept.id.clone());
+        let counters = &state.counters;
         let tracks: Vec<Codec> =
             state.stream.iter().flat_map(|stream| stream.tracks()).map(|track| track.codec).collect();
         let picture = |codec: &Codec| Picture {
             codec: *codec,
-            width: tally.size.map(|size| size.width),
-            height: tally.size.map(|size| size.height),
-            frames: tally.pictures,
+            width: counters.size.map(|size| size.width),
+            height: counters.size.map(|size| size.height),
+            frames: counters.pictures,
         };
         StreamInfo {
             stream: self.name.clone(),
@@ -137,9 +137,9 @@ impl Publication {
             via: state.transport,
             video: tracks.iter().find(|codec| codec.kind() == Kind::Video).map(picture),
             tracks,
-            bytes: tally.bytes,
-            frames: tally.frames,
-            lost: tally.lost,
+            bytes: counters.bytes,
+            frames: counters.frames,
+            lost: counters.lost,
             viewers: state.stream.as_ref().map_or(0, |stream| stream.viewers()),
             warnings: self.status.borrow().warnings(),
         }

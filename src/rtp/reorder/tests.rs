@@ -121,7 +121,7 @@ fn a_copy_takes_the_place_that_its_time_has_whatever_padding_came_between() {
         ("between others", &[(10, Some(200)), (12, Some(240)), (14, Some(280))], (15, 300), 260, Some(13)),
         ("before the first", &[], (11, 220), 200, None),
     ];
-    for (what, came, (carrier, ms), copy, place) in table {
+    for (what, came, (carrier, ms), copy, position) in table {
         let (mut reorder, now) = (Reorder::new(WINDOW, false, None), Instant::now());
         for (number, ms) in came {
             reorder.push(ms.map_or_else(|| padding(*number), |ms| sound(*number, ms)), now);
@@ -133,7 +133,7 @@ fn a_copy_takes_the_place_that_its_time_has_whatever_padding_came_between() {
         let found = reorder.sequence_of_copy(carrier, copy * 48).map(|found| found - (1 << 16));
         // What isn't newer than all that has gone is dropped where that is known.
         let found = found.filter(|_| came.is_empty() || copy > 200);
-        assert_eq!(found, place, "{what}");
+        assert_eq!(found, position, "{what}");
     }
 }
 

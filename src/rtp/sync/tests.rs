@@ -38,7 +38,7 @@ impl Sender {
     fn send(&mut self, track: usize, captured: i64) -> i64 {
         let (media, arrived) = (self.media(track, captured), captured + 20_000 + self.random());
         self.timeline.arrived(track, media, arrived);
-        self.timeline.place(track, media, arrived).as_micros() as i64
+        self.timeline.time_of(track, media, arrived).as_micros() as i64
     }
 
     fn report(&mut self, track: usize, captured: i64) {
@@ -105,7 +105,7 @@ fn a_source_that_jumps_goes_on_by_arrival_and_never_backwards() {
     let mut timeline = Timeline::new(1, 0);
     let mut send = |media, arrived| {
         timeline.arrived(0, media, arrived);
-        timeline.place(0, media, arrived).as_micros() as i64
+        timeline.time_of(0, media, arrived).as_micros() as i64
     };
     assert_eq!(send(1_000_000, 20_000), 20_000);
     assert_eq!(send(900_000_000, 60_000), 60_000, "a jump ahead");
@@ -158,13 +158,13 @@ fn beside_reports_of_sound(tell_of_sending: bool, jitter: i64) -> (i64, i64) {
         if tick % 10 == 0 {
             let (media, arrived) = (sender.media(VIDEO, now), now + 5_000 + sender.random());
             sender.timeline.arrived(VIDEO, media, arrived);
-            lag = sender.timeline.place(VIDEO, media, arrived).as_micros() as i64 - now;
+            lag = sender.timeline.time_of(VIDEO, media, arrived).as_micros() as i64 - now;
         }
         if tick % 6 == 3 {
             let (media, arrived) = (sender.media(AUDIO, now), now + PACKET + 1_000 + sender.random());
             sender.timeline.arrived(AUDIO, media, arrived);
             sender.timeline.lasts(AUDIO, PACKET);
-            let behind = sender.timeline.place(AUDIO, media, arrived).as_micros() as i64 - now - lag;
+            let behind = sender.timeline.time_of(AUDIO, media, arrived).as_micros() as i64 - now - lag;
             if now > 5_000_000 {
                 (late, early) = (late.max(behind / 1_000), early.max(-behind / 1_000));
             }
@@ -206,14 +206,14 @@ fn worst_off(tell_of_sending: bool, path: impl Fn(i64) -> i64, wall: impl Fn(i64
         if tick % 10 == 0 && now >= from {
             let media = sender.media(VIDEO, now - 30_000);
             sender.timeline.arrived(VIDEO, media, now + path(now));
-            let time = sender.timeline.place(VIDEO, media, now + path(now));
+            let time = sender.timeline.time_of(VIDEO, media, now + path(now));
             lag = Some(time.as_micros() as i64 - (now - 30_000));
         }
         if tick % 6 == 3 {
             let media = sender.media(AUDIO, now - 21_000);
             sender.timeline.arrived(AUDIO, media, now + path(now));
             sender.timeline.lasts(AUDIO, 20_000);
-            let time = sender.timeline.place(AUDIO, media, now + path(now)).as_micros() as i64;
+            let time = sender.timeline.time_of(AUDIO, media, now + path(now)).as_micros() as i64;
             if let Some(lag) = lag.filter(|_| now > 20_000_000) {
                 worst = worst.max((time - (now - 21_000) - lag).abs() / 1_000);
             }
@@ -311,7 +311,7 @@ impl Out {
                 self.longest_wait = self.longest_wait.max(now - captured);
                 self.waiting.push((track, media, captured));
             } else {
-                let time = timeline.place(track, media, now).as_micros() as i64;
+                let time = timeline.time_of(track, media, now).as_micros() as i64;
                 self.placed.push((track, captured, time));
             }
         }

@@ -84,7 +84,6 @@ pub(super) struct ParsedOffer {
     pub reduced: String,
     /// The offer's candidates, without `a=`.
     pub candidates: Vec<String>,
-    /// Where and with whom.
     transport: Transport,
     /// Sections that send something which is not recorded.
     pub rejected: Vec<RejectedSection>,

@@ -69,7 +69,7 @@ fn an_offer_that_cannot_be_recorded_says_why() {
     let because = |sdp: &str| parse(sdp).map(|_| ()).unwrap_err();
     assert_eq!(because(&format!("{SESSION}{AUDIO}{H264}")), PeerError::UnsupportedCodec);
     assert_eq!(because(&format!("{SESSION}{H264}")), PeerError::UnsupportedCodec);
-    for (sdp, word) in [
+    for (sdp, reason) in [
         (String::new(), "v=0"),
         ("rubbish".to_owned(), "v=0"),
         (SESSION.to_owned(), "no media section"),
@@ -88,7 +88,7 @@ fn an_offer_that_cannot_be_recorded_says_why() {
         (format!("v=0\r\n{}", "a=x\r\n".repeat(100_000)), "larger"),
     ] {
         let refusal = because(&sdp).to_string();
-        assert!(refusal.contains(word), "{refusal:?} doesn't mention {word:?}");
+        assert!(refusal.contains(reason), "{refusal:?} doesn't mention {reason:?}");
     }
 }
 

@@ -26,7 +26,7 @@ const RESTART_EVERY: Duration = Duration::from_secs(1);
 /// and so many may come at once.
 const RESTART_BURST: u32 = 10;
 
-/// How often a session has been negotiated anew.
+/// How often a session has been renegotiated.
 #[derive(Debug)]
 pub(super) struct Restarts {
     /// When all that came will have been paid for.

@@ -107,7 +107,7 @@ fn the_largest_encoding_is_recorded_in_whatever_order_they_come() {
 }
 
 #[test]
-fn an_encoding_that_nobody_has_measured_is_asked_with_growing_pauses_and_taken_at_its_keyframe() {
+fn an_encoding_of_unknown_size_is_asked_with_growing_pauses_and_taken_at_its_keyframe() {
     let mut scene = Scene::simulcast();
     scene.picture(160, Some(160));
     let mut asked = Vec::new();
@@ -157,7 +157,7 @@ fn slow_pictures_of_all_encodings_end_none() {
 }
 
 #[test]
-fn an_encoder_that_begins_anew_is_taken_at_once_and_the_old_one_does_not_come_between() {
+fn an_encoder_that_is_restarted_is_taken_at_once_and_the_old_one_does_not_come_between() {
     let mut scene = Scene::new(&[video(PacketIdentifiers::default())]);
     scene.picture(1, Some(640));
     scene.pass(33);
@@ -228,7 +228,7 @@ fn a_retransmission_is_the_recorded_sources_packet_or_nothing() {
 fn a_packet_belongs_to_its_source_its_section_or_its_payload_type() {
     let identifiers = PacketIdentifiers { mid_id: Some(4), ..PacketIdentifiers::default() };
     let mut scene = Scene::new(&[video(identifiers), audio()]);
-    let marked = |scene: &Scene, ssrc, payload_type, mid: &'static str| {
+    let with_mid = |scene: &Scene, ssrc, payload_type, mid: &'static str| {
         let mut packet = scene.packet(ssrc, payload_type, &[0xfc, 1]);
         packet.header.set_extension(4, Bytes::from_static(mid.as_bytes())).unwrap();
         packet
@@ -244,7 +244,7 @@ fn a_packet_belongs_to_its_source_its_section_or_its_payload_type() {
         (35, "a", Some(1)),
         (35, "unheard of", None),
     ] {
-        let packet = marked(&scene, u32::from(payload_type) + 1000 * mid.len() as u32, payload_type, mid);
+        let packet = with_mid(&scene, u32::from(payload_type) + 1000 * mid.len() as u32, payload_type, mid);
         assert_eq!(scene.take(packet).map(|(track, _)| track), track, "{payload_type} of {mid}");
     }
 }
