@@ -22,7 +22,7 @@
 //! | --- | --- | --- |
 //! | 6 | `main` `app` `config` | assembly: the only place that knows everything (and `fuzzing`, entries for `tests/fuzz`) |
 //! | 5 | `http` | axum handlers: parse, authorise, call, map the error |
-//! | 4 | `ingest` on `webrtc` on `publish` | who pushes frames in; one engine for all peers; who has which name |
+//! | 4 | `ingest` on `webrtc` on `publish` | the ways in; one engine for all peers; publications and their names |
 //! | 3 | `record`, `hook` | frames to files; scripts. Neither knows the other |
 //! | 2 | `catalog` on `disk`; `live`; `auth` | manifests, files kept durably; fan-out; permissions |
 //! | 1 | `media` below `rtp`, `container` | pure: no tokio, no files, no sockets; time is an argument |

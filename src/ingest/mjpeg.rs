@@ -73,7 +73,6 @@ struct Inner {
     begun: watch::Sender<()>,
 }
 
-/// One stream.
 #[derive(Debug)]
 struct Source {
     publication: Arc<Publication>,
@@ -85,7 +84,6 @@ struct Source {
 
 #[derive(Debug)]
 struct Newest {
-    /// When it arrived.
     arrived: Instant,
     /// Its time in the stream; `None` before the first.
     time: Option<Duration>,
@@ -95,7 +93,7 @@ struct Newest {
 pub type Image = (Picture, Size);
 
 impl Mjpeg {
-    /// None yet.
+    /// There are no streams yet.
     pub fn new(config: Config, publications: Publications, tasks: Tasks) -> Self {
         let (sources, beginning) = Default::default();
         let begun = watch::Sender::new(());

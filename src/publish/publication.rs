@@ -72,11 +72,9 @@ struct State {
     recording: Option<Recording>,
     /// Recordings that have not come to their end, this one too.
     open_recordings: usize,
-    /// The newest file there is so far.
     newest_file: Option<Box<Manifest>>,
     /// What ended the recording that its media went to last, if nothing else has.
     last_progress: Option<Progress>,
-    /// Why it is over.
     reason: Option<EndReason>,
     counters: StreamCounters,
     /// A new file waits for a keyframe.
@@ -91,7 +89,6 @@ struct State {
     generation: u64,
 }
 
-/// The metrics its frames are counted in.
 #[derive(Debug, Default)]
 struct MediaMetrics {
     /// By the stream's track.

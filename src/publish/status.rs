@@ -14,7 +14,7 @@ pub enum Status {
     Publishing(Troubles),
     /// Over, and the file can't be finished for now: that is tried again.
     Sealing {
-        /// What the disk says.
+        /// The operating system's message.
         error: String,
     },
     /// Over: a file is sealed, or nothing was to be recorded.
@@ -26,9 +26,9 @@ pub enum Status {
     },
     /// Over, and nothing was recorded.
     Failed {
-        /// Why.
+        /// The error's code.
         code: ErrorCode,
-        /// What to do.
+        /// A sentence that says what to do.
         message: String,
     },
 }

@@ -26,7 +26,6 @@ pub enum Reason {
     Viewer,
 }
 
-/// One video track's keyframes.
 #[derive(Debug)]
 pub(super) struct Keyframes {
     interval: Duration,
@@ -35,7 +34,6 @@ pub(super) struct Keyframes {
     /// When one was last asked for because of viewers.
     viewers: Option<Instant>,
     pause: Duration,
-    /// Ask now.
     due: bool,
     /// Why the newest request was made.
     reason: Reason,
@@ -57,7 +55,6 @@ impl Keyframes {
         }
     }
 
-    /// A keyframe has come.
     pub fn arrived(&mut self, now: Instant) {
         (self.newest, self.asked, self.pause) = (Some(now), None, REPEAT);
         (self.due, self.needed) = (false, false);

@@ -94,7 +94,6 @@ pub(super) struct Reorder {
     start: Option<Start>,
     /// The next to be released; at the start the lowest that came.
     next: Option<i64>,
-    /// The newest received.
     newest: i64,
     held: BTreeMap<i64, Item>,
     held_bytes: usize,
@@ -168,7 +167,6 @@ impl Reorder {
         last.filter(|sequence| *sequence > before)
     }
 
-    /// Takes a packet.
     pub fn push(&mut self, packet: Packet, now: Instant) {
         if let Some(next) = self.next {
             let distance = i64::from(packet.sequence.wrapping_sub(self.newest as u16) as i16);

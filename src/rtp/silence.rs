@@ -21,7 +21,6 @@ const HALF: i64 = 300_000;
 /// A queue that empties falls by more than this from one half to the other.
 const STEADY: i64 = 20_000;
 
-/// What became clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Unclear,
@@ -40,7 +39,6 @@ pub(super) struct Resumption {
     silence: i64,
     /// Lateness below this is the network's, or the encoder's.
     least: i64,
-    /// Lateness of the first packet.
     first: i64,
     /// The least lateness in each half of the time it is watched.
     halves: [i64; 2],

@@ -103,7 +103,6 @@ struct Track {
     reports_sending: bool,
     /// What is added to media time.
     offset: Option<i64>,
-    /// The last frame's time.
     last: Option<i64>,
     /// The next packet is another source's.
     replaced: bool,
@@ -159,7 +158,6 @@ impl Timeline {
         Self { tracks, leader, network: None, reports: 0, settling: None }
     }
 
-    /// A packet with media time `media` arrived.
     pub fn arrived(&mut self, track: usize, media: i64, arrived: i64) {
         let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != track);
         let prompt = others.filter_map(|(_, other)| other.prompt).max();

@@ -29,7 +29,6 @@ pub(super) struct TrackState {
     pub timestamps: Timestamps,
     /// The last frame's time, to tell where a gap begins.
     pub last: Option<Duration>,
-    /// When media came last.
     pub heard: Option<Instant>,
     /// It was not silent when it was looked at last.
     pub flows: bool,

@@ -82,7 +82,6 @@ fn catch_panic<O, T>(entry: &mut Entry<O>, step: impl FnOnce(&mut Entry<O>) -> T
     done
 }
 
-/// The loop's state.
 pub(super) struct Engine<O> {
     socket: Socket,
     sessions: HashMap<Key, Entry<O>>,

@@ -19,7 +19,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(500);
 /// What a server of `webrtc.ice_servers` had to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// STUN: where it sees this machine.
+    /// STUN: the address that it sees this machine at.
     Reflexive(SocketAddr),
     /// TURN: it took the credential and lent this address.
     Relayed(SocketAddr),

@@ -14,7 +14,7 @@ const MAX_TRANSACTIONS: usize = 32;
 /// User fragments, addresses, or media sources of one session that lead to it.
 const MAX_ROUTES: usize = 16;
 
-/// A STUN transaction.
+/// The transaction ID of a STUN message (RFC 8489 section 5).
 pub type Transaction = [u8; 12];
 
 /// What a datagram is, as far as its first bytes tell (RFC 7983).
@@ -33,7 +33,7 @@ pub enum Kind<'a> {
 }
 
 impl<'a> Kind<'a> {
-    /// Looks at a datagram.
+    /// What a UDP payload is; what is cut short or malformed is [`Kind::Other`].
     pub fn of(datagram: &'a [u8]) -> Self {
         let transaction = || datagram.get(8..20)?.try_into().ok();
         match datagram {
@@ -139,7 +139,6 @@ impl<R: Clone + Eq + Hash> Table<R> {
     }
 }
 
-/// The routes of all sessions.
 pub(super) struct Routes {
     pub ufrags: Table<String>,
     pub transactions: Table<Transaction>,

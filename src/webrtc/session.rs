@@ -34,14 +34,14 @@ use webrtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionEvent, RTCPeer
 /// beyond is dropped.
 const MAX_ADMITTED: usize = 64;
 
-/// What a session needs to know.
+/// What a session is configured with.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// Addresses offered to the peer, best first.
     pub candidates: Vec<SocketAddr>,
     /// Bounds of the way from packets to frames.
     pub pipeline: rtp::Config,
-    /// Time 0 of the frames.
+    /// When the frames' time is 0.
     pub origin: Instant,
     /// A connected peer without media for this long is ended.
     pub idle_timeout: Duration,
@@ -160,7 +160,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Names the ICE generation.
+    /// WHIP's ETag without quotes, which changes with every ICE generation.
     pub fn etag(&self) -> String {
         self.local.ufrag.clone()
     }
@@ -250,7 +250,6 @@ impl Session {
         self.outbox.iter().skip(before).any(|transmit| transmit.data.first() == Some(&21))
     }
 
-    /// Takes the peer connection's own events.
     fn poll_peer(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
             let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event else { continue };

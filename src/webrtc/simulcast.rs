@@ -28,11 +28,11 @@ pub(super) struct PacketIdentifiers {
     pub rtx_pairs: Vec<(u32, u32)>,
     /// Encodings that the answer accepts, in the offer's order; none where there is no simulcast.
     pub rids: Vec<String>,
-    /// Ids of the header extensions (RFC 8285) that name a packet's section (RFC 9143 section 15),
+    /// Id of the header extension (RFC 8285) that names a packet's section (RFC 9143 section 15),
     pub mid_id: Option<u8>,
-    /// its encoding, and the one whose packets it sends again (RFC 8852).
+    /// of the one that names its encoding,
     pub rid_id: Option<u8>,
-    /// See above.
+    /// and of the one that names the encoding whose packets it sends again (RFC 8852).
     pub repaired_rid_id: Option<u8>,
 }
 

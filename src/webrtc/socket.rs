@@ -93,7 +93,6 @@ pub(super) struct Datagram<'a> {
     pub data: &'a [u8],
 }
 
-/// The socket.
 pub(super) struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -121,7 +120,6 @@ impl Socket {
         })
     }
 
-    /// The bound address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -226,7 +224,6 @@ fn unmap(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The reverse.
 fn map(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),

@@ -57,7 +57,6 @@ pub(super) struct Report {
     pub ntp: u64,
     /// The same instant in the source's RTP clock.
     pub rtp: u32,
-    /// When it came.
     pub arrived: Instant,
 }
 
@@ -71,7 +70,6 @@ struct Source {
     heard: Instant,
     /// Pixels of its newest keyframe.
     area: Option<u64>,
-    /// Timestamp of its newest packet.
     timestamp: u32,
     /// Pictures, or packets of sound, since the recorded source was heard.
     ahead: u32,
@@ -79,7 +77,6 @@ struct Source {
     ask: Instant,
     asked: u32,
     report: Option<Report>,
-    /// It has said goodbye (RTCP BYE).
     said_bye: bool,
 }
 
@@ -106,7 +103,6 @@ impl Source {
 pub(super) struct Sources {
     section: RecordedSection,
     all: Vec<Source>,
-    /// Index of the one that is recorded.
     recorded: Option<usize>,
     /// Sound of others since that one was heard, and when it came. Of more than [`MAX_KEPT`] the newest.
     kept: VecDeque<(rtp::Packet, Instant)>,
@@ -129,7 +125,6 @@ impl Sources {
         self.recorded.map(|at| self.all[at].ssrc)
     }
 
-    /// The recorded source's newest report.
     pub fn report(&self) -> Option<Report> {
         self.all[self.recorded?].report
     }
@@ -302,7 +297,6 @@ fn unwrap_rtx(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool 
     true
 }
 
-/// The sources of all sections.
 #[derive(Debug)]
 pub(super) struct Sections {
     all: Vec<Sources>,

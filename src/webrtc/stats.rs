@@ -45,7 +45,6 @@ impl LoopStats {
         self.turn = self.turn.max(ended.saturating_duration_since(began));
     }
 
-    /// A datagram came.
     pub fn datagram(&mut self, bytes: usize) {
         self.datagrams += 1;
         self.bytes += bytes as u64;

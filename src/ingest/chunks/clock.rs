@@ -27,7 +27,6 @@ const MAX_FRAME: Duration = Duration::from_millis(200);
 /// A file's clock ticks in milliseconds, and frames of a track are a tick apart at least.
 const TICK: i128 = 1_000_000;
 
-/// When a frame was recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp {
     /// Index of the recorder's track.
@@ -48,12 +47,10 @@ pub(super) struct StreamTime {
     pub set_after: Option<Duration>,
 }
 
-/// One of the recorder's tracks.
 #[derive(Debug, Default)]
 struct TrackState {
     /// Stream time of the recorder's time 0, in nanoseconds.
     base: Option<i128>,
-    /// Stream time of the newest frame.
     newest: Option<i128>,
     /// The recorder's latest times, ascending, if frames may be early.
     shown: Vec<i128>,

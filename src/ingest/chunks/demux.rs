@@ -20,7 +20,6 @@ const MAX_OUT: usize = 2 * MAX_PENDING;
 /// often reads like a long row of small ones.
 const MAX_UNKNOWN: usize = 64;
 
-/// What comes out.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Out {
     /// Frames from here on are of these tracks.
@@ -64,7 +63,6 @@ pub(crate) struct Demuxer {
     undescribed: bool,
     tracks: Vec<Track>,
     local: Vec<LocalFrame>,
-    /// Bytes of memory of `local`.
     held: usize,
     clock: Clock,
     /// Unknown elements in a row.
@@ -72,7 +70,6 @@ pub(crate) struct Demuxer {
 }
 
 impl Demuxer {
-    /// Nothing has come yet.
     pub fn new() -> Self {
         Self {
             reader: Reader::new(None),

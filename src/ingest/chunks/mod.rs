@@ -79,9 +79,9 @@ pub enum UploadError {
         "{said} bytes were announced, but {arrived} have arrived: count all bytes sent since START_REC_BLOB"
     )]
     OffsetMismatch {
-        /// What the client said.
+        /// Bytes that the client has announced.
         said: u64,
-        /// What there is.
+        /// Bytes that have come.
         arrived: u64,
     },
     /// The stream goes on another way, or on another socket.
@@ -141,7 +141,7 @@ pub struct Upload {
     pub name: StreamName,
     /// Bytes received in order.
     pub offset: u64,
-    /// What becomes of it.
+    /// What becomes of the publication.
     pub status: watch::Receiver<Status>,
     hold: u64,
     commands: mpsc::Sender<Command>,
@@ -162,13 +162,13 @@ enum Command {
 }
 
 impl Chunks {
-    /// None yet.
+    /// There are no uploads yet.
     pub fn new(publications: Publications, tasks: Tasks, config: Config) -> Self {
         let (uploads, memory) = (Mutex::default(), Semaphore::new(MEMORY));
         Self { inner: Arc::new(Inner { publications, tasks, config, uploads, memory }) }
     }
 
-    /// The configuration.
+    /// Section `chunks` of the configuration.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }

@@ -20,7 +20,6 @@ enum Phase {
     },
 }
 
-/// One upload's protocol.
 #[derive(Debug)]
 pub(crate) struct Protocol {
     phase: Phase,
@@ -36,12 +35,10 @@ impl Protocol {
         Self { phase: Phase::Registered, offset: 0, heard: now, away: None }
     }
 
-    /// Bytes received in order.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// START_REC_BLOB.
     pub fn start(&mut self, now: Instant) -> Result<(), UploadError> {
         if self.phase != Phase::Registered {
             return Err(UploadError::BadRequest("this upload has begun already: go on with its bytes"));

@@ -26,7 +26,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// Bytes that are taken apart before the recorder is asked whether it keeps up.
 const SLICE: usize = 256 << 10;
 
-/// Where an upload's bytes go.
 enum Sink {
     /// Too few to tell what they are.
     Unknown(BytesMut),
@@ -34,7 +33,6 @@ enum Sink {
     Mp4(ByteSink, Box<mp4::Walker>),
 }
 
-/// One upload's task.
 pub(super) struct Task {
     inner: Arc<Inner>,
     publication: Arc<Publication>,

@@ -53,7 +53,7 @@ pub struct Picture {
     /// Pixels in a row, as of the newest keyframe; `null` if it doesn't say.
     #[schema(required)]
     pub width: Option<u32>,
-    /// Rows.
+    /// Rows of pixels, as of the newest keyframe.
     #[schema(required)]
     pub height: Option<u32>,
     /// Pictures so far.
@@ -74,7 +74,7 @@ pub enum What {
 /// A stream that began or ended.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Which of both.
+    /// What has happened.
     pub what: What,
     /// The stream, as it is now.
     pub info: StreamInfo,

@@ -60,7 +60,6 @@ impl PayloadFormat {
 pub(super) struct Assembled {
     pub timestamp: u32,
     pub keyframe: bool,
-    /// Picture size, on video keyframes.
     pub size: Option<Size>,
     /// See [`crate::media::Frame::private`].
     pub private: Bytes,

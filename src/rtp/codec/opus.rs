@@ -27,7 +27,6 @@ impl Depacketizer {
         *self = Self { hole, ..Self::default() };
     }
 
-    /// Takes the next packet.
     pub fn push(&mut self, packet: &Packet, copy: bool) -> Option<Assembled> {
         // Only what is a packet of sound gets into the file; padding is empty.
         let length = opus::duration(&packet.payload)?;

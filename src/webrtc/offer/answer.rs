@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 pub(super) struct OfferedSection {
     /// Its `m=` line.
     media: String,
-    /// Its `a=mid`.
     mid: Option<String>,
     /// It may be sent RTCP without a report in front (RFC 5506).
     reduced_size: bool,
@@ -40,7 +39,6 @@ impl OfferedSection {
         fields.join(" ") + "\r\n"
     }
 
-    /// Its `a=mid`.
     pub fn mid(&self) -> Option<&str> {
         self.mid.as_deref()
     }
@@ -105,7 +103,6 @@ impl ParsedOffer {
     }
 }
 
-/// A section that is recorded.
 fn write_recorded(
     recorded: &RecordedSection,
     offered: &OfferedSection,

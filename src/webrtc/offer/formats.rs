@@ -19,7 +19,6 @@ pub(in crate::webrtc) enum PayloadKind {
     Rtx(u8),
 }
 
-/// One payload type of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::webrtc) struct Format {
     pub payload_type: u8,

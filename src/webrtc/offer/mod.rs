@@ -39,7 +39,6 @@ const MAX_LINES: usize = 4096;
 /// Sources of one section that are looked at: one, its repairs, and those of simulcast layers.
 const MAX_SSRCS: usize = 16;
 
-/// One media section that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordedSection {
     /// Position in the client's offer.
@@ -52,12 +51,10 @@ pub(super) struct RecordedSection {
     pub ssrcs: Vec<u32>,
     /// All payload types that it may come under, in the order of the answer.
     pub formats: Vec<Format>,
-    /// How its packets are told apart.
     pub identifiers: PacketIdentifiers,
 }
 
 impl RecordedSection {
-    /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.format.codec().kind()
     }
@@ -96,7 +93,6 @@ pub(super) struct ParsedOffer {
 pub(super) struct RejectedSection {
     /// Its `a=mid`, or its position where it has none.
     pub mid: String,
-    /// Why.
     pub reason: &'static str,
 }
 
@@ -111,12 +107,10 @@ impl ParsedOffer {
         self.transport.credentials = credentials;
     }
 
-    /// The offerer's certificate.
     pub fn identity(&self) -> &Identity {
         &self.transport.identity
     }
 
-    /// The mids of all sections.
     pub fn mids(&self) -> impl Iterator<Item = &str> {
         self.sections.iter().filter_map(OfferedSection::mid)
     }
@@ -152,7 +146,6 @@ fn bad(message: &str) -> PeerError {
     PeerError::BadSdp(format!("the SDP offer can't be used: {message}"))
 }
 
-/// Reads an offer.
 pub(super) fn parse(sdp: &str) -> Result<ParsedOffer, PeerError> {
     if sdp.len() > MAX_BYTES {
         return Err(bad("it is larger than 256 KiB"));
@@ -216,7 +209,6 @@ fn kind_of(section: &[&str]) -> Option<Kind> {
     [Kind::Video, Kind::Audio].into_iter().find(|kind| kind.as_str() == media)
 }
 
-/// A section, at its index, with these payload types.
 fn recorded_section(
     session: &[&str],
     (index, section): (usize, &[&str]),

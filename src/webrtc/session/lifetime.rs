@@ -28,7 +28,7 @@ pub(super) struct Stopping {
 }
 
 impl Session {
-    /// Lets time pass.
+    /// Lets time pass: the peer connection's timers, windows of the pipeline, tracks in trouble, and its own end.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Err(error) = self.peer.handle_timeout(now) {
             tracing::debug!(%error, "the peer connection's timers");

@@ -223,7 +223,6 @@ fn fragment_of(answer: &str) -> String {
         .fold(String::new(), |out, line| out + line + "\r\n")
 }
 
-/// Offer in, answer out.
 fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, PeerError> {
     let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
     peer.set_remote_description(now, offer).map_err(unusable)?;

@@ -70,7 +70,6 @@ impl Session {
         }
     }
 
-    /// A packet of a track as the pipeline takes it.
     fn media_of(&self, track: usize, packet: rtc::rtp::Packet) -> rtp::Packet {
         let payload_kind = self.offer.recorded[track].payload_kind(packet.header.payload_type);
         rtp::Packet {

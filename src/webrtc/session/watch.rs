@@ -12,12 +12,10 @@ const FLOWS: Duration = Duration::from_secs(2);
 /// A peer not heard of for this long may be gone, with all its tracks: browsers check their path every 2.5 s.
 const CONTACT: Duration = Duration::from_secs(3);
 
-/// One track's.
 #[derive(Debug)]
 struct Watched {
     /// When the newest frame came out; before the first, when the peer connected.
     frame: Instant,
-    /// Its time.
     time: Duration,
     /// A frame has come.
     begun: bool,
@@ -50,7 +48,6 @@ impl Watched {
     }
 }
 
-/// All tracks of a session.
 #[derive(Debug, Default)]
 pub(super) struct Watch(Vec<Watched>);
 
@@ -61,7 +58,6 @@ impl Watch {
         self.0 = (0..tracks).map(watched).collect();
     }
 
-    /// A packet of a track has come.
     pub fn packet(&mut self, track: usize, now: Instant) {
         if let Some(watched) = self.0.get_mut(track) {
             let first = watched.packets.map_or(now, |(first, _)| first);
@@ -85,7 +81,6 @@ impl Watch {
         self.0.iter_mut().enumerate().find_map(|(track, watched)| Some((track, watched.look(now, heard)?)))
     }
 
-    /// When to look.
     pub fn due(&self, heard: Instant) -> Option<Instant> {
         self.0.iter().filter_map(|watched| watched.due(heard)).min()
     }
