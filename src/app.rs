@@ -31,15 +31,14 @@ use crate::catalog::RecordingError;
 use crate::config::Config;
 use crate::hook::{Hooks, ReplayError, Script};
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Diagnostics;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::listen::tls::Tls;
 use crate::http::pages::assets::Assets;
-use crate::http::publish::signal::Timing;
-use crate::http::state::{Replay, Sockets, State, connections};
-use crate::http::watch::live::ViewerLimits;
-use crate::http::{self, Doors};
+use crate::http::socket::{Sockets, Timing};
+use crate::http::state::{Diagnostics, Replay, State, connections};
+use crate::http::watch::limits::ViewerLimits;
+use crate::http::{self, Listeners};
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::webrtc::WebRtc;
@@ -210,7 +209,7 @@ fn replay_by(hooks: Option<Hooks>) -> Replay {
     })
 }
 
-async fn listen(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
+async fn listen(config: &Config, tls: Option<Tls>) -> Result<Listeners, Error> {
     let bind = async |key, address: String| {
         TcpListener::bind(&address).await.map_err(|error| Error::Bind(key, address, error))
     };
@@ -219,7 +218,7 @@ async fn listen(config: &Config, tls: Option<Tls>) -> Result<Doors, Error> {
         "" => None,
         address => Some(bind("server.tls.redirect_bind", address.to_owned()).await?),
     };
-    Ok(Doors { main, tls, redirect })
+    Ok(Listeners { main, tls, redirect })
 }
 
 /// Says in the log and on the standard output that the server is there, where, and for whom.

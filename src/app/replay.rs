@@ -105,7 +105,7 @@ impl Running {
         }
         let mut request = self.client.post(format!("{}/api/recordings/{id}/hook", self.url));
         if !self.session.is_empty() {
-            request = request.header(COOKIE, http::gate::login::cookies(&self.session));
+            request = request.header(COOKIE, http::gate::credential::cookies(&self.session));
         }
         let mut response = request.send().await.map_err(whole)?;
         let (accepted, unknown_there) =

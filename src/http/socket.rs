@@ -1,15 +1,16 @@
-//! A WebSocket with deadlines: what `/signal`, `/chunks` and `/live` have in common.
+//! WebSockets with deadlines: what `/signal`, `/chunks` and `/live` have in common.
 
+use crate::base::metrics::{Scrape, metrics};
+use crate::base::quota::{ClientKey, Limit, Permit, Quota};
+use crate::base::tasks::Tasks;
 use crate::http::error::ApiError;
 use crate::http::listen::accept::ReassemblyBudget;
-use crate::http::state::Sockets;
-use axum::Extension;
+use crate::publish::Limits;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A peer that doesn't read for this long is dropped; until then nothing piles up, since nothing is
@@ -17,13 +18,62 @@ use tokio_util::sync::CancellationToken;
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// Errors after which a socket is closed: a browser whose publication ends while it still sends
+/// candidates causes a dozen, a broken loop thousands.
+pub(super) const MAX_ERRORS: u32 = 100;
 
 /// What comes before a client's control frame (RFC 6455 section 5.2).
 const CONTROL_HEAD: usize = 6;
 
-/// Whether a request means to become a WebSocket.
-pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// The deadlines of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A client that hasn't published or registered anything by then is closed.
+    pub first_publish: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// After this long without a message or a pong a socket is dead: three pings, and more than a
+    /// page in the background needs.
+    pub silence: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            first_publish: Duration::from_secs(30),
+            ping: Duration::from_secs(15),
+            silence: Duration::from_secs(45),
+        }
+    }
+}
+
+/// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
+pub struct Sockets {
+    /// Owns their tasks.
+    pub tasks: Tasks,
+    /// Their deadlines.
+    pub timing: Timing,
+    places: Quota,
+}
+
+impl Sockets {
+    /// None yet.
+    pub fn new(timing: Timing, limits: &Limits) -> Self {
+        let all = Limit("limits.max_sockets", limits.max_sockets);
+        let each = Limit("limits.max_sockets_per_address", limits.max_sockets_per_address);
+        Self { tasks: Tasks::new(), timing, places: Quota::new(all, each) }
+    }
+
+    /// What there is at present.
+    pub(in crate::http) fn gauges(&self, scrape: &mut Scrape) {
+        scrape.gauge("websockets", "WebSockets that are open", self.places.taken() as u64);
+    }
+
+    /// A place for one more socket, free again when dropped; a client over its bound is told before
+    /// its upgrade.
+    pub fn enter(&self, client: Option<ClientKey>) -> Result<Permit, ApiError> {
+        Ok(self.places.enter(client)?)
+    }
 }
 
 /// Why a socket ends.
@@ -50,27 +100,50 @@ pub(super) struct Socket {
     ping: Interval,
     silence: Duration,
     heard: Instant,
+    /// What must happen by when, and how long it had.
+    first: Option<(&'static str, Instant, Duration)>,
+    first_publish: Duration,
+    errors: u32,
     unfinished: ReassemblyBudget,
 }
 
 impl Socket {
-    pub fn new(
-        socket: WebSocket,
-        sockets: &Sockets,
-        Extension(unfinished): Extension<ReassemblyBudget>,
-    ) -> Self {
+    pub fn new(socket: WebSocket, sockets: &Sockets, unfinished: ReassemblyBudget) -> Self {
         unfinished.count();
         let timing = sockets.timing;
         let mut ping = interval_at(Instant::now() + timing.ping, timing.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = sockets.tasks.stop_token();
-        Self { socket, stop, ping, silence: timing.silence, heard: Instant::now(), unfinished }
+        let Timing { first_publish, silence, .. } = timing;
+        let (heard, first, errors) = (Instant::now(), None, 0);
+        Self { socket, stop, ping, silence, heard, first, first_publish, errors, unfinished }
+    }
+
+    /// Ends it if nothing is "published", or "registered", in time, which [`Self::is_used`] tells.
+    pub fn expects(&mut self, what: &'static str) {
+        self.first = Some((what, Instant::now() + self.first_publish, self.first_publish));
+    }
+
+    /// What was expected has happened.
+    pub fn is_used(&mut self) {
+        self.first = None;
+    }
+
+    /// The peer caused an error: the hundredth is the end.
+    pub fn count_error(&mut self) -> Result<(), End> {
+        self.errors += 1;
+        if self.errors < MAX_ERRORS {
+            return Ok(());
+        }
+        metrics().refused("errors of a socket");
+        Err(ApiError::bad_request("this socket has caused too many errors").into())
     }
 
     /// The peer's next message, text or bytes. Pings the peer meanwhile, and ends if it is silent for
     /// too long or the server stops. May be dropped and called again: nothing is lost by it.
     pub async fn next(&mut self) -> Result<Message, End> {
         loop {
+            let (what, by, limit) = self.first.unwrap_or(("", self.heard, Duration::ZERO));
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -85,8 +158,8 @@ impl Socket {
                             return Ok(message);
                         }
                         // Pings are answered by the library.
-                        Message::Ping(said) | Message::Pong(said) => {
-                            self.unfinished.aside(CONTROL_HEAD + said.len());
+                        Message::Ping(payload) | Message::Pong(payload) => {
+                            self.unfinished.aside(CONTROL_HEAD + payload.len());
                         }
                         // After a closing handshake nothing comes.
                         Message::Close(_) => {}
@@ -97,6 +170,9 @@ impl Socket {
                         return Err(End::Gone);
                     }
                     self.send(Message::Ping(Bytes::new())).await?;
+                }
+                () = sleep_until(by), if self.first.is_some() => {
+                    return Err(ApiError::bad_request(format!("nothing was {what} within {limit:?}")).into());
                 }
             }
         }

@@ -3,23 +3,19 @@
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
 use crate::auth::Auth;
-use crate::base::id::SessionId;
-use crate::base::id::{RecordingId, StreamName};
+use crate::base::heartbeat::Heartbeat;
+use crate::base::id::{RecordingId, SessionId, StreamName};
 use crate::base::metrics::Scrape;
-use crate::base::quota::{ClientKey, Limit, Permit, Quota};
+use crate::base::quota::{Limit, Quota};
 use crate::base::reason::EndReason;
-use crate::base::tasks::Tasks;
-use crate::catalog::Manifest;
-use crate::catalog::RecordingError;
+use crate::catalog::{Manifest, RecordingError};
 use crate::hook::ReplayError;
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Diagnostics;
-use crate::http::error::ApiError;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::pages::assets::Assets;
-use crate::http::publish::signal::Timing;
-use crate::http::watch::live::ViewerLimits;
+use crate::http::socket::Sockets;
+use crate::http::watch::limits::ViewerLimits;
 use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::webrtc::{Accepted, Offer, WebRtc};
@@ -35,25 +31,25 @@ use std::sync::atomic::AtomicBool;
 
 /// Everything the routes need; `app` fills it in.
 pub struct State {
-    /// Who takes publishers.
+    /// Takes publishers by WebRTC.
     pub ingest: Arc<dyn Ingest>,
-    /// Who takes MediaRecorder's output.
+    /// Takes MediaRecorder's output.
     pub chunks: Chunks,
     /// The recordings.
     pub recordings: Arc<dyn Catalogue>,
     /// The JPEG streams.
     pub mjpeg: Mjpeg,
-    /// Where the server stands for the world.
+    /// The server's address as clients see it.
     pub site: Site,
-    /// From where one is served.
+    /// From where, and from which pages, requests are served.
     pub guard: Guard,
-    /// Who may do what.
+    /// Which credentials allow what.
     pub auth: Auth,
     /// Runs a recording's hook again.
     pub replay: Replay,
     /// Pages, scripts, styles.
     pub assets: Assets,
-    /// Whether `/readyz` says yes: true once everything runs, false from the first word of a stop.
+    /// Whether `/readyz` says yes: true once everything runs, false as soon as the server is told to stop.
     pub ready: Arc<AtomicBool>,
     /// How many connections there may be.
     pub connections: Quota,
@@ -61,9 +57,9 @@ pub struct State {
     pub requests: Quota,
     /// The open WebSockets.
     pub sockets: Sockets,
-    /// Who watches.
+    /// How many viewers there may be.
     pub viewers: ViewerLimits,
-    /// What the operator is told.
+    /// What operators are told.
     pub inside: Diagnostics,
     /// What happens, for `/api/events`.
     pub feed: Feed,
@@ -72,39 +68,24 @@ pub struct State {
 /// Notes durably that a recording's hook is to run, and queues it.
 pub type Replay = Arc<dyn Fn(RecordingId) -> BoxFuture<'static, Result<(), ReplayError>> + Send + Sync>;
 
+/// Adds its present values to a scrape.
+pub type Owner = Box<dyn Fn(&mut Scrape) + Send + Sync>;
+
+/// What operators are told from places that HTTP doesn't know; `app` fills it in.
+#[derive(Default)]
+pub struct Diagnostics {
+    /// The loops that must turn.
+    pub heartbeats: Vec<Heartbeat>,
+    /// Whether the queue of hooks is full.
+    pub hooks_full: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    /// What has present values. They answer from memory.
+    pub owners: Vec<Owner>,
+}
+
 /// The places for connections, and as many for requests.
 pub fn connections(limits: &Limits) -> Quota {
     let all = Limit("limits.max_connections", limits.max_connections);
     Quota::new(all, Limit("limits.max_connections_per_address", limits.max_connections_per_address))
-}
-
-/// The open WebSockets: counted, owned, and closed by [`crate::http::serve`].
-pub struct Sockets {
-    /// Owns their tasks.
-    pub tasks: Tasks,
-    /// Their deadlines.
-    pub timing: Timing,
-    places: Quota,
-}
-
-impl Sockets {
-    /// None yet.
-    pub fn new(timing: Timing, limits: &Limits) -> Self {
-        let all = Limit("limits.max_sockets", limits.max_sockets);
-        let each = Limit("limits.max_sockets_per_address", limits.max_sockets_per_address);
-        Self { tasks: Tasks::new(), timing, places: Quota::new(all, each) }
-    }
-
-    /// What there is at present.
-    pub(super) fn gauges(&self, scrape: &mut Scrape) {
-        scrape.gauge("websockets", "WebSockets that are open", self.places.taken() as u64);
-    }
-
-    /// A place for one more socket, free again when dropped; a client over its bound is told before
-    /// its upgrade.
-    pub fn enter(&self, client: Option<ClientKey>) -> Result<Permit, ApiError> {
-        Ok(self.places.enter(client)?)
-    }
 }
 
 /// What the routes ask of ingest; see [`WebRtc`] for the promises.

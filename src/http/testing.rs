@@ -9,14 +9,13 @@ use crate::catalog::RecordingError;
 use crate::catalog::{HookRecord, HookState, Manifest, RecordingState};
 use crate::hook::ReplayError;
 use crate::http::api::feed::Feed;
-use crate::http::api::ops::Diagnostics;
 use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::pages::assets::Assets;
-use crate::http::publish::signal::Timing;
-use crate::http::state::{Catalogue, Ingest, Sockets, State, connections};
-use crate::http::watch::live::ViewerLimits;
-use crate::http::{Config, Doors};
+use crate::http::socket::{Sockets, Timing};
+use crate::http::state::{Catalogue, Diagnostics, Ingest, State, connections};
+use crate::http::watch::limits::ViewerLimits;
+use crate::http::{Config, Listeners};
 use crate::ingest::chunks::{self, Chunks};
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::webrtc::{Accepted, Offer};
@@ -354,8 +353,8 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =
             (listener.local_addr().unwrap(), state.ready.clone(), CancellationToken::new());
-        let doors = Doors { main: listener, tls: None, redirect: None };
-        let ended = tokio::spawn(crate::http::serve(doors, Arc::new(state), shutdown.clone()));
+        let listeners = Listeners { main: listener, tls: None, redirect: None };
+        let ended = tokio::spawn(crate::http::serve(listeners, Arc::new(state), shutdown.clone()));
         let client = reqwest::Client::new();
         Self { address, ingest, catalogue, ready, replayed, shutdown, ended, client, folder }
     }

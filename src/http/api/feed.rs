@@ -4,7 +4,6 @@ use crate::base::id::{StreamName, random_suffix};
 use crate::base::tasks::Tasks;
 use crate::catalog;
 use crate::catalog::Manifest;
-use crate::http::api::recordings::Listed;
 use crate::publish::publication as stream;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -53,10 +52,7 @@ impl Entry {
     }
 
     /// The event's data; a recording as `listed` lists it.
-    pub(in crate::http) fn json(
-        &self,
-        listed: impl FnOnce(Manifest) -> Listed,
-    ) -> serde_json::Result<String> {
+    pub fn json<L: Serialize>(&self, listed: impl FnOnce(Manifest) -> L) -> serde_json::Result<String> {
         match self {
             Self::Stream(change) => {
                 serde_json::to_string(&Told { change: change.what, listed: &change.info })
@@ -283,7 +279,7 @@ mod tests {
     fn an_event_has_what_the_list_has() {
         let entry = Entry::Stream(live());
         let told: serde_json::Value =
-            serde_json::from_str(&entry.json(|_| unreachable!("it is about a stream")).unwrap()).unwrap();
+            serde_json::from_str(&entry.json(|manifest| manifest).unwrap()).unwrap();
         let mut listed = serde_json::to_value(cam()).unwrap();
         listed["change"] = "live".into();
         assert_eq!((told, entry.stream().as_str()), (listed, "cam"));

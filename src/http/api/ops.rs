@@ -3,7 +3,6 @@
 //! Everybody may ask the first two, so they name what is wrong and never where.
 
 use crate::base::error_code::ErrorCode;
-use crate::base::heartbeat::Heartbeat;
 use crate::base::metrics::{Answered, Format, Scrape, metrics as counts};
 use crate::http::api::process;
 use crate::http::error::ApiError;
@@ -18,20 +17,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// Adds its present values to a scrape.
-pub type Owner = Box<dyn Fn(&mut Scrape) + Send + Sync>;
-
-/// What the operator is told, from places that HTTP doesn't know; `app` fills it in.
-#[derive(Default)]
-pub struct Diagnostics {
-    /// The loops that must turn.
-    pub heartbeats: Vec<Heartbeat>,
-    /// Whether no hook is taken any more.
-    pub hooks_full: Option<Box<dyn Fn() -> bool + Send + Sync>>,
-    /// Who has present values. They answer from memory.
-    pub owners: Vec<Owner>,
-}
 
 /// `GET /healthz`: the process answers and its loops turn; 503 tells which one hangs.
 pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {

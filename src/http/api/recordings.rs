@@ -7,8 +7,8 @@ use crate::catalog::{Manifest, RecordingState};
 use crate::http::api::range;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
+use crate::http::percent_encode;
 use crate::http::state::State;
-use crate::http::{PATH_SEGMENT, percent_encode};
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State as Extract};
@@ -31,7 +31,7 @@ const MAX_LIMIT: usize = 10_000;
 /// The path a sealed file is downloaded from. With auth on it carries a token for that one file, so that a
 /// plain link downloads.
 pub fn url(state: &State, file: &str) -> String {
-    let path = state.site.path(&format!("/recordings/{}", percent_encode(file, PATH_SEGMENT)));
+    let path = state.site.path(&format!("/recordings/{}", percent_encode(file)));
     if !state.auth.asks() {
         return path;
     }
@@ -212,7 +212,7 @@ async fn range_applies(path: &FilePath, headers: &HeaderMap) -> bool {
 fn disposition(kind: &str, file: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || " ._-".contains(c) { c } else { '_' };
     let fallback: String = file.chars().map(plain).collect();
-    format!("{kind}; filename=\"{fallback}\"; filename*=UTF-8''{}", percent_encode(file, PATH_SEGMENT))
+    format!("{kind}; filename=\"{fallback}\"; filename*=UTF-8''{}", percent_encode(file))
 }
 
 fn find(state: &State, id: Result<Path<String>, PathRejection>) -> Result<Manifest, ApiError> {

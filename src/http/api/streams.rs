@@ -1,16 +1,16 @@
-//! `/api/streams`: who is publishing, and what an operator may do about it.
+//! `/api/streams`: what is live, and what an operator may do about it.
 
 use crate::auth::Permission;
 use crate::base::error_code::ErrorCode;
-use crate::base::id::{RecordingId, StreamName};
+use crate::base::id::RecordingId;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
+use crate::http::route::NamedStream;
 use crate::http::state::State;
 use crate::publish::publication::StreamInfo;
 use crate::publish::{PublishError, Transport};
 use crate::record::Begun;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State as Extract};
+use axum::extract::State as Extract;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -30,9 +30,8 @@ pub async fn list(Extract(state): Extract<Arc<State>>, access: Extension<Access>
 /// `DELETE /api/streams/{name}`: ends a publication (`kicked`); its file is sealed in the background.
 pub async fn kick(
     Extract(state): Extract<Arc<State>>,
-    name: Result<Path<String>, PathRejection>,
+    NamedStream(name): NamedStream,
 ) -> Result<StatusCode, ApiError> {
-    let name = stream_name(name)?;
     match state.ingest.kick(&name).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(PublishError::SessionNotFound) => {
@@ -57,9 +56,9 @@ pub struct File {
 /// one there is goes on in a new file, which begins with the next keyframe.
 pub async fn begin_file(
     Extract(state): Extract<Arc<State>>,
-    name: Result<Path<String>, PathRejection>,
+    NamedStream(name): NamedStream,
 ) -> Result<(StatusCode, Json<File>), ApiError> {
-    let Begun { recording, continues, waits } = state.ingest.begin_file(&stream_name(name)?)?;
+    let Begun { recording, continues, waits } = state.ingest.begin_file(&name)?;
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     Ok((status, Json(File { recording, continues })))
 }
@@ -75,15 +74,8 @@ pub struct Stopped {
 /// goes on.
 pub async fn stop_recording(
     Extract(state): Extract<Arc<State>>,
-    name: Result<Path<String>, PathRejection>,
+    NamedStream(name): NamedStream,
 ) -> Result<(StatusCode, Json<Stopped>), ApiError> {
-    let recording = state.ingest.stop_recording(&stream_name(name)?)?;
+    let recording = state.ingest.stop_recording(&name)?;
     Ok((StatusCode::ACCEPTED, Json(Stopped { recording })))
-}
-
-/// A stream's name from a path, percent-decoded.
-pub fn stream_name(path: Result<Path<String>, PathRejection>) -> Result<StreamName, ApiError> {
-    let bad = |_| ApiError::new(ErrorCode::BadName, "a stream name is UTF-8, percent-encoded");
-    let Path(name) = path.map_err(bad)?;
-    Ok(name.parse()?)
 }

@@ -1,44 +1,29 @@
-//! Who may come in: what a request shows is traded for a grant before its handler runs.
-//!
-//! A credential comes in the header `Authorization: Bearer`; with a WebSocket also as the subprotocol
-//! `bearer.<token>`, percent-encoded, beside `onrecord`; and where browsers can set neither (sockets of
-//! old libraries, live pictures, pages) as `?token=`. People who logged in have a cookie. It speaks for
-//! them only from pages of ours: to a page of another origin, listed or not, it is no credential.
+//! Authorising: what a request shows is traded for a grant before its handler runs.
 
-use crate::auth::{AccessRequest, Auth, AuthError, Grant, Permission};
+use crate::auth::{Auth, AuthError, Grant, Permission};
 use crate::base::id::{Secret, StreamName};
 use crate::http::error::ApiError;
+use crate::http::gate::credential::{Credential, RESUME, query};
 use crate::http::gate::forwarded::ClientAddress;
-use crate::http::gate::login::{self, Cookie};
+use crate::http::gate::login;
 use crate::http::gate::same_origin::Guard;
-use crate::http::publish::upload::RESUME;
-use crate::http::route::{Needs, Route};
-use crate::http::socket;
+use crate::http::route::{FoundStream, Needs, Route, param};
 use crate::http::state::State;
-use crate::ingest::mjpeg::DEFAULT;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State as Extract};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use url::form_urlencoded;
 
-/// The subprotocol of every socket; a browser that offers some wants one of them selected.
-pub(in crate::http) const SUBPROTOCOL: &str = "onrecord";
-/// What a subprotocol that is a credential begins with.
-const BEARER: &str = "bearer.";
-/// How often the credential of somebody who is served for longer is looked at again.
+/// How often the credential behind an answer that goes on is checked again.
 const RECHECK: Duration = Duration::from_secs(60);
-/// The key of a credential in a query.
-pub(in crate::http) const QUERY: &str = "token";
 
-/// What whoever made the request may do.
+/// What the caller may do.
 #[derive(Clone)]
 pub struct Access {
     auth: Auth,
@@ -50,26 +35,14 @@ pub struct Access {
     grant: Grant,
 }
 
-/// A credential, and what kind it is.
-#[derive(Clone)]
-pub(in crate::http) enum Credential {
-    Nothing,
-    /// For [`Auth::authorise`].
-    Token(String),
-    /// A log-in of ours.
-    Session(String),
-    /// A link to the one file that the request is for.
-    Link,
-}
-
 impl Access {
     /// Whether its credential, when the request came, allowed that with this stream. For lists.
     pub fn may(&self, permission: Permission, stream: &StreamName) -> bool {
         self.grant.allows(permission, Some(stream))
     }
 
-    /// Comes when what was granted is over, for whoever is served as long as it is: at the grant's end, or when
-    /// the credential turns out to be good no more, or for something else.
+    /// Resolves when what was granted is over, for answers that go on as long: at the grant's end, or when the
+    /// credential turns out to be good no more, or for something else.
     pub async fn over(&self) {
         let mut grant = self.grant.clone();
         while self.auth.asks() && !matches!(self.shown, Credential::Link) {
@@ -89,7 +62,7 @@ impl Access {
                 Ok(now) if (&now.permissions, &now.streams) == (&grant.permissions, &grant.streams) => {
                     grant = now;
                 }
-                // Whoever was let in isn't put out because nobody can be asked.
+                // An answer isn't ended because auth.url can't be asked.
                 Err(AuthError::Unavailable | AuthError::TooMany(_)) => {}
                 Ok(_) | Err(_) => return,
             }
@@ -107,57 +80,7 @@ impl Access {
     }
 }
 
-impl Credential {
-    async fn authorise(
-        &self,
-        auth: &Auth,
-        permission: Permission,
-        stream: Option<&StreamName>,
-        from: IpAddr,
-    ) -> Result<Grant, AuthError> {
-        let credential = match self {
-            Self::Nothing => None,
-            Self::Link => return Ok(Grant::everything("a link")),
-            Self::Token(token) => Some(token.as_str()),
-            Self::Session(session) => {
-                let grant = auth.open_session(session, Timestamp::now())?;
-                return if grant.allows(permission, stream) { Ok(grant) } else { Err(AuthError::Forbidden) };
-            }
-        };
-        auth.authorise(AccessRequest { credential, permission, stream, from }).await
-    }
-
-    /// The grant, whatever it allows.
-    pub async fn identify(&self, auth: &Auth, from: IpAddr) -> Result<Grant, AuthError> {
-        match self {
-            Self::Session(session) => auth.open_session(session, Timestamp::now()),
-            Self::Token(token) => auth.identify(Some(token), from).await,
-            Self::Nothing | Self::Link => auth.identify(None, from).await,
-        }
-    }
-
-    /// What a request shows, by whatever of the ways that its route knows; the more deliberate first.
-    pub fn by(state: &State, needs: Needs, request: &Parts) -> Self {
-        let headers = &request.headers;
-        let upgrade = socket::is_wanted(headers);
-        let reads = matches!(request.method, Method::GET | Method::HEAD);
-        if let Some(token) = bearer(headers) {
-            return Self::Token(token);
-        }
-        if upgrade && let Some(token) = subprotocol(headers) {
-            return Self::Token(token);
-        }
-        if (upgrade || reads && matches!(needs, Needs::View | Needs::Login | Needs::Any))
-            && let Some(token) = query(request)
-        {
-            return Self::Token(token);
-        }
-        let cookie = Cookie::of(state, request).value(headers).map(str::to_owned);
-        cookie.filter(|_| state.guard.is_ours(request)).map_or(Self::Nothing, Self::Session)
-    }
-}
-
-/// The middleware before each handler: nobody passes without what the route needs.
+/// The middleware before each handler: no request passes without what its route needs.
 pub(in crate::http) async fn admit(
     Extract((state, route)): Extract<(Arc<State>, Arc<Route>)>,
     params: Result<RawPathParams, RawPathParamsRejection>,
@@ -166,9 +89,12 @@ pub(in crate::http) async fn admit(
 ) -> Response {
     let (mut request, body) = request.into_parts();
     let from = ClientAddress::of(&request.extensions).0;
-    let admitted = enter(&state, &route, params.ok().as_ref(), &request, from).await;
-    let access = match admitted {
-        Ok(admitted) => admitted,
+    let params = params.ok();
+    let stream = route.stream.read(params.as_ref(), &request.headers);
+    // One that can be no name is left to the handler, which says so.
+    let name = stream.as_ref().and_then(|found| found.as_ref().ok());
+    let access = match authorise(&state, &route, params.as_ref(), name, &request, from).await {
+        Ok(access) => access,
         Err(denied @ (AuthError::Missing | AuthError::Unknown | AuthError::Expired))
             if route.needs == Needs::Login =>
         {
@@ -180,13 +106,14 @@ pub(in crate::http) async fn admit(
             return ApiError::from(denied).into_response();
         }
     };
-    // Of a link that brought its token: the next page knows its reader by a cookie. It replaces no other,
-    // or a link could make its reader somebody else; nor is there one for a link in a page of another site,
-    // which could log its reader in as somebody else. That page's own requests bring the token.
+    // After a link that brought its token the next page knows the user by a cookie. It replaces no other, nor is
+    // there one for a link in a page of another site: either could log the user in as somebody else. That page's
+    // own requests bring the token.
     let linked = route.needs == Needs::Login && state.auth.asks() && query(&request).is_some();
     let deliberate = linked && Guard::is_deliberate(&request);
     let cookie = if deliberate { login::remember_new(&state, &request, &access.grant) } else { None };
     request.extensions.insert(access);
+    stream.map(|found| request.extensions.insert(FoundStream(found)));
     let mut response = next.run(Request::from_parts(request, body)).await;
     if linked {
         let headers = response.headers_mut();
@@ -196,10 +123,11 @@ pub(in crate::http) async fn admit(
     response
 }
 
-async fn enter(
+async fn authorise(
     state: &State,
     route: &Route,
     params: Option<&RawPathParams>,
+    stream: Option<&StreamName>,
     request: &Parts,
     from: IpAddr,
 ) -> Result<Access, AuthError> {
@@ -216,13 +144,12 @@ async fn enter(
         };
         return Ok(access(shown, None, grant));
     };
-    let stream = stream_of(route.path, params, &request.headers);
-    if let Some(stream) = &stream
-        && resumes(state, route, stream, &request.headers)
+    if let Some(stream) = stream.filter(|_| route.needs == Needs::PublishOrSecret)
+        && has_secret(state, stream, &request.headers)
     {
         return Ok(access(shown, None, nothing()));
     }
-    if let Some(file) = param(params, "file").filter(|_| route.needs == Needs::Recordings)
+    if let Some(file) = param(params, "file").filter(|_| route.needs == Needs::RecordingOrLink)
         && let Some(token) = query(request)
     {
         if auth.opens_file(file, &token, Timestamp::now()) {
@@ -232,110 +159,17 @@ async fn enter(
             return Err(AuthError::Unknown);
         }
     }
-    let grant = shown.authorise(auth, permission, stream.as_ref(), from).await?;
-    Ok(access(shown, Some((permission, stream)), grant))
+    let grant = shown.authorise(auth, permission, stream, from).await?;
+    Ok(access(shown, Some((permission, stream.cloned())), grant))
 }
 
 fn nothing() -> Grant {
     Grant { permissions: Vec::new(), streams: Vec::new(), ..Grant::everything("nobody") }
 }
 
-/// The stream a path names. One that can be no name is left to the handler, which says so.
-fn stream_of(path: &str, params: Option<&RawPathParams>, headers: &HeaderMap) -> Option<StreamName> {
-    let name = match path {
-        "/upload" | "/stream" => DEFAULT,
-        "/snapshot/{file}" => param(params, "file")?.strip_suffix(".jpg")?,
-        "/live/{name}" if !socket::is_wanted(headers) => param(params, "name")?.strip_suffix(".webm")?,
-        _ => param(params, "name")?,
-    };
-    name.parse().ok()
-}
-
-fn param<'a>(params: Option<&'a RawPathParams>, wanted: &str) -> Option<&'a str> {
-    params?.iter().find_map(|(key, value)| (key == wanted).then_some(value))
-}
-
-/// Whether an image belongs to a stream under way, by the secret that only its publisher has: each one is
-/// a request, and a grant that ends must not end a recording.
-fn resumes(state: &State, route: &Route, stream: &StreamName, headers: &HeaderMap) -> bool {
-    let secret =
-        headers.get(RESUME).and_then(|secret| secret.to_str().ok()).filter(|secret| !secret.is_empty());
-    route.path.starts_with("/upload")
-        && secret.is_some_and(|secret| state.mjpeg.is_held_by(stream, &Secret::from_client(secret)))
-}
-
-/// The token of the header `Authorization`.
-pub(in crate::http) fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
-}
-
-fn subprotocol(headers: &HeaderMap) -> Option<String> {
-    let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|list| list.to_str().ok());
-    let token = lists.flat_map(|list| list.split(',')).find_map(|one| one.trim().strip_prefix(BEARER))?;
-    let token = percent_decode_str(token).decode_utf8().ok()?;
-    (!token.is_empty()).then(|| token.into_owned())
-}
-
-fn query(request: &Parts) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(request.uri.query()?.as_bytes());
-    pairs.find_map(|(key, value)| (key == QUERY && !value.is_empty()).then(|| value.into_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::body::Body;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut request = Request::builder();
-        for (name, value) in pairs {
-            request = request.header(*name, *value);
-        }
-        request.body(Body::empty()).unwrap().headers().clone()
-    }
-
-    #[test]
-    fn a_bearer_is_read_from_its_header_and_nothing_else_is_one() {
-        let read = |value| bearer(&headers(&[("authorization", value)]));
-        assert_eq!(read("Bearer abc").as_deref(), Some("abc"));
-        assert_eq!(read("bearer  abc ").as_deref(), Some("abc"));
-        for no in ["", "Bearer", "Bearer ", "Basic abc", "abc"] {
-            assert_eq!(read(no), None, "{no:?}");
-        }
-    }
-
-    #[test]
-    fn a_subprotocol_brings_a_token_percent_encoded_or_plain() {
-        let name = "sec-websocket-protocol";
-        let read = |values: &[&str]| {
-            let pairs: Vec<_> = values.iter().map(|value| (name, *value)).collect();
-            subprotocol(&headers(&pairs))
-        };
-        assert_eq!(read(&["onrecord, bearer.abc"]).as_deref(), Some("abc"));
-        assert_eq!(read(&["bearer.a%2Fb%3D%3D,onrecord"]).as_deref(), Some("a/b=="));
-        assert_eq!(read(&["onrecord", "bearer.abc"]).as_deref(), Some("abc"));
-        for no in [&["onrecord"][..], &["onrecord, bearer."], &[], &["bearer.%ff"], &["bearer abc"]] {
-            assert_eq!(read(no), None, "{no:?}");
-        }
-    }
-
-    #[test]
-    fn a_query_brings_a_token_wherever_it_stands() {
-        let read =
-            |uri: &str| query(&Request::builder().uri(uri).body(Body::empty()).unwrap().into_parts().0);
-        assert_eq!(read("/live/a?x=1&token=a%2Bb").as_deref(), Some("a+b"));
-        for no in ["/live/a", "/live/a?token=", "/live/a?tokens=a", "/live/a?mytoken=a"] {
-            assert_eq!(read(no), None, "{no}");
-        }
-    }
-
-    #[test]
-    fn the_stream_is_read_from_the_path_as_its_handler_reads_it() {
-        let plain = HeaderMap::new();
-        assert_eq!(stream_of("/upload", None, &plain).unwrap().as_str(), "default");
-        assert_eq!(stream_of("/stream", None, &plain).unwrap().as_str(), "default");
-        assert_eq!(stream_of("/signal", None, &plain), None);
-    }
+/// Whether an image belongs to a stream under way, by the secret that only its publisher has.
+fn has_secret(state: &State, stream: &StreamName, headers: &HeaderMap) -> bool {
+    let secret = headers.get(RESUME).and_then(|secret| secret.to_str().ok());
+    let mut secret = secret.into_iter().filter(|secret| !secret.is_empty()).map(Secret::from_client);
+    secret.any(|secret| state.mjpeg.is_held_by(stream, &secret))
 }

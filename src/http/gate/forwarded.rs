@@ -1,4 +1,4 @@
-//! Before every route: whose request it is, what it asks for, and where below `server.base_path`.
+//! Whose request it is, what it asks for, and where below `server.base_path`.
 //!
 //! A connection knows its peer and whether it is encrypted. Behind a proxy both are the proxy's own, so
 //! a peer in `server.trusted_proxies`, and no other, is believed what it says in `X-Forwarded-For`,
@@ -9,17 +9,15 @@ use crate::http::Config;
 use crate::http::error::{self, ApiError};
 use crate::http::gate::origin;
 use crate::http::listen::connection::Encrypted;
-use crate::http::state::State;
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State as Extract};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use url::{Origin, Url};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -28,10 +26,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Proxies in a row. What stands further left in their headers is only what a client made up.
 const MAX_HOPS: usize = 16;
-
-/// Browsers that have been here ask for `https://` by themselves for so long. Long enough for who comes
-/// every few weeks, short enough to leave TLS again.
-const HSTS: &str = "max-age=2592000";
 
 /// The address a request comes from: the peer's, or the one that a trusted proxy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +48,7 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
-/// The client a request takes its share of the limits from; nobody if it comes from this machine.
+/// The client whose share of the limits a request takes; none if it comes from this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller(pub Option<ClientKey>);
 
@@ -78,7 +72,7 @@ pub struct Requested {
 }
 
 impl Requested {
-    /// Of a request that came through [`enter`]; of any other what it says itself.
+    /// Of a request that came through the middleware; of any other what it says itself.
     pub fn of(request: &Request) -> Self {
         Self::found(request.extensions(), request.uri(), request.headers())
     }
@@ -110,24 +104,24 @@ pub(in crate::http) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<
     hosts.all(|other| other == Some(first)).then_some(first)
 }
 
-/// Where the server stands for the world.
+/// The server's address as clients see it.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     base: String,
     trusted: Vec<IpNet>,
     public: Option<Url>,
-    hsts: bool,
+    pub(super) hsts: bool,
 }
 
 impl Site {
-    /// What the configuration, which is checked, says of it.
+    /// Of a configuration that is checked.
     pub fn new(config: &Config) -> Self {
         Self {
             base: config.base().to_owned(),
             trusted: config.trusted_proxies.iter().filter_map(|text| network(text)).collect(),
             public: Url::parse(&config.public_url).ok(),
-            // Who sends plain HTTP on to TLS has both ports of the host; elsewhere another server's
-            // pages, on another port, may need plain HTTP. Under HSTS a browser lets nobody past a
+            // A server that sends plain HTTP on to TLS has both ports of the host; elsewhere another server's
+            // pages, on another port, may need plain HTTP. Under HSTS a browser lets no user past a
             // certificate it doesn't know, so never with one of our own.
             hsts: !config.tls.self_signed && config.tls.is_on() && !config.tls.redirect_bind.is_empty(),
         }
@@ -147,12 +141,12 @@ impl Site {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Says once that a proxy is not known as one: until it is, all who come by it are one client.
-    fn note_stranger(&self, peer: IpAddr, headers: &HeaderMap) {
+    /// Warns once of a proxy that is not trusted: until it is, all clients behind it are one.
+    pub(super) fn warn_of_unknown_proxy(&self, peer: IpAddr, headers: &HeaderMap) {
         let forwards = headers.contains_key(FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
         if forwards && is_near(peer.to_canonical()) && !self.trusts(peer.to_canonical()) {
-            static TOLD: Once = Once::new();
-            TOLD.call_once(|| {
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| {
                 tracing::warn!(
                     %peer,
                     "a proxy brings requests of others, and all count as its own: if it is yours, put its \
@@ -163,7 +157,7 @@ impl Site {
     }
 
     /// Whose request this is, and what it asks for.
-    fn told(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Requested) {
+    pub(super) fn forwarded(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Requested) {
         let (mut address, headers) = (peer.to_canonical(), request.headers());
         let proxied = self.trusts(address);
         let said = if proxied { ForwardedHops::by(headers) } else { ForwardedHops::default() };
@@ -203,7 +197,7 @@ impl Site {
     }
 
     /// The request's address below [`Self::base`]; `None` if it is not below.
-    fn below(&self, uri: &Uri) -> Option<Uri> {
+    pub(super) fn below(&self, uri: &Uri) -> Option<Uri> {
         let path = uri.path().strip_prefix(&self.base)?;
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let mut parts = uri.clone().into_parts();
@@ -211,7 +205,7 @@ impl Site {
         Uri::from_parts(parts).ok()
     }
 
-    fn not_below(&self, uri: &Uri) -> Response {
+    pub(super) fn not_below(&self, uri: &Uri) -> Response {
         let base = &self.base;
         if uri.path() == base {
             let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -291,39 +285,6 @@ pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| address.to_canonical().into()))
 }
 
-/// The first of all middlewares.
-pub(in crate::http) async fn enter(
-    Extract(state): Extract<Arc<State>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let site = &state.site;
-    let encrypted = request.extensions().get::<Encrypted>().copied();
-    // Whoever keeps the server alive asks its bare address, and needs to know of no certificate and no path.
-    let probe = state.guard.is_probe(request.uri());
-    if encrypted == Some(Encrypted(false)) && !probe {
-        return site.encrypted(request.uri(), request.headers(), None);
-    }
-    let (address, asked) = site.told(peer.ip(), &request);
-    site.note_stranger(peer.ip(), request.headers());
-    request.extensions_mut().insert(address);
-    request.extensions_mut().insert(asked);
-    let mut response = match site.below(request.uri()) {
-        Some(uri) => {
-            *request.uri_mut() = uri;
-            next.run(request).await
-        }
-        // `OPTIONS *` and what else has no path.
-        None if site.base.is_empty() || probe => next.run(request).await,
-        None => site.not_below(request.uri()),
-    };
-    if site.hsts && encrypted.is_some() {
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
-    }
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,7 +302,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (address, asked) = site.told(peer.parse().unwrap(), &request.body(Body::empty()).unwrap());
+        let (address, asked) = site.forwarded(peer.parse().unwrap(), &request.body(Body::empty()).unwrap());
         (address.0.to_string(), asked.scheme, asked.host.unwrap_or_default())
     }
 
@@ -373,7 +334,7 @@ mod tests {
         let mut strange = Request::builder().uri("/").body(Body::empty()).unwrap();
         let value = HeaderValue::from_bytes(b"\xff, 203.0.113.1").unwrap();
         strange.headers_mut().insert(FORWARDED_FOR, value);
-        let (address, _) = site.told([127, 0, 0, 1].into(), &strange);
+        let (address, _) = site.forwarded([127, 0, 0, 1].into(), &strange);
         assert_eq!(address.0.to_string(), "203.0.113.1", "a client's own word hid what the proxy added");
         let long = vec!["10.0.0.1"; 5000].join(",");
         assert_eq!(told(&site, "127.0.0.1", &[xff(&long)]).0, "10.0.0.1");

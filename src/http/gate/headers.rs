@@ -1,7 +1,8 @@
 //! How far browsers may trust an answer: the security headers, on every one of them, errors too.
 //!
 //! One policy for all: an answer that was meant as data is no less of a page once somebody opens it.
-//! No HSTS: only who ends TLS knows whether it is there to stay.
+//! No HSTS: only what ends TLS knows whether it is there to stay. Not `tower-http`'s header layers: one for each
+//! header is longer than a loop.
 
 use crate::http::gate::origin::Origins;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -35,8 +36,8 @@ impl Policy {
         Some(Self { csp, shared_media: !listed.is_empty() || !ancestors.is_empty() })
     }
 
-    /// Puts them on.
-    pub fn dress(&self, headers: &mut HeaderMap) {
+    /// Adds them to those of an answer.
+    pub fn add_to(&self, headers: &mut HeaderMap) {
         for (name, value) in &FIXED {
             // A page that was opened by a link with a token says more.
             headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -46,9 +47,9 @@ impl Policy {
         headers.insert(RESOURCE_POLICY, resource);
     }
 
-    /// Who may load an answer without asking by CORS. Every page may load the library: it is public,
+    /// Which pages may load an answer without asking by CORS. Every page may load the library: it is public,
     /// and does nothing that its page may not. `<img>` and `<video>` don't say whose page they are in,
-    /// so media is for all pages once some of other sites are listed; who may have it is for its token.
+    /// so media is for all pages once some of other sites are listed; its token says who may have it.
     fn resource_policy(&self, headers: &HeaderMap) -> &'static str {
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let media = [&b"image/"[..], b"video/", b"audio/", b"multipart/x-mixed-replace"];

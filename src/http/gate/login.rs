@@ -8,11 +8,12 @@ use crate::auth::{AuthError, Grant};
 use crate::base::error_code::ErrorCode;
 use crate::http::body;
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::{Credential, QUERY};
+use crate::http::gate::credential::{Cookie, Credential, QUERY};
 use crate::http::gate::forwarded::ClientAddress;
+use crate::http::pages::assets;
+use crate::http::percent_encode;
 use crate::http::route::Needs;
 use crate::http::state::State;
-use crate::http::{PATH_SEGMENT, assets, percent_encode};
 use axum::Json;
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
@@ -24,52 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::form_urlencoded;
 
-/// How long somebody stays logged in: a working day.
+/// How long a user stays logged in: a working day.
 const SESSION: SignedDuration = SignedDuration::from_hours(12);
 /// A signed token with many patterns is 2 KiB.
 const MAX_BODY: usize = 16 << 10;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The session's cookie, as this request's browser keeps it.
-pub(in crate::http) struct Cookie {
-    name: &'static str,
-    attributes: String,
-}
-
-/// The cookie's names: over TLS they say that no plain-text page can have set it (RFC 6265bis section
-/// 4.1.3), at the root that no sibling's can.
-const NAMES: [&str; 3] = ["onrecord", "__Secure-onrecord", "__Host-onrecord"];
-
-/// A `Cookie` header with this session, whichever of its names the server goes by.
-pub fn cookies(session: &str) -> String {
-    NAMES.map(|name| format!("{name}={session}")).join("; ")
-}
-
-impl Cookie {
-    pub fn of(state: &State, request: &Parts) -> Self {
-        let path = state.site.path("/");
-        let (name, secure) = match state.guard.is_https(request) {
-            true if path == "/" => (2, "; Secure"),
-            true => (1, "; Secure"),
-            false => (0, ""),
-        };
-        Self { name: NAMES[name], attributes: format!("; Path={path}; HttpOnly; SameSite=Lax{secure}") }
-    }
-
-    /// What a request has under that name.
-    pub fn value<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let lists = headers.get_all(header::COOKIE).iter().filter_map(|list| list.to_str().ok());
-        let mut pairs = lists.flat_map(|list| list.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find_map(|(name, value)| (name == self.name && !value.is_empty()).then_some(value))
-    }
-
-    fn set(&self, value: &str, seconds: i64) -> Option<HeaderValue> {
-        let name = self.name;
-        HeaderValue::try_from(format!("{name}={value}; Max-Age={seconds}{}", self.attributes)).ok()
-    }
-}
-
-/// The cookie for whoever has this grant.
+/// The cookie that stands for a grant.
 pub(in crate::http) fn remember(state: &State, request: &Parts, grant: &Grant) -> Option<HeaderValue> {
     let now = Timestamp::now();
     let until = grant.expires.map_or(now + SESSION, |expires| expires.min(now + SESSION));
@@ -94,7 +56,7 @@ pub(in crate::http) fn redirect(uri: &Uri) -> Response {
         let kept: Vec<_> = query.split('&').filter(|pair| !is_token(pair)).collect();
         if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) }
     });
-    let next = percent_encode(&format!("{path}{query}"), PATH_SEGMENT);
+    let next = percent_encode(&format!("{path}{query}"));
     to(&if next.is_empty() { format!("{up}login") } else { format!("{up}login?next={next}") })
 }
 

@@ -1,27 +1,27 @@
-//! The one middleware before every route: from where one is served, and from which pages.
+//! From where requests are served, and from which pages.
 //!
 //! With `auth.mode = "off"` and no tokens a request must come from this machine, ask for this machine, and show
 //! no sign of a proxy: a proxy in front, or a page that points its own name at 127.0.0.1 (DNS
 //! rebinding), must not open the server to the world. In every mode a page of a foreign origin can
-//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes. Who
-//! calls, and what for, is [`crate::http::gate::authorize`]'s.
+//! neither open a WebSocket nor change anything. What isn't a browser sends no `Origin` and passes. What the
+//! caller may do is [`crate::http::gate::authorize`]'s.
+//!
+//! Not `tower-http`'s CORS layer: it answers every OPTIONS request itself, WHIP's own (RFC 9725 section 4.2) too,
+//! and tells methods and headers to origins that aren't listed.
 
 use crate::auth;
 use crate::base::error_code::ErrorCode;
+use crate::http::Config;
 use crate::http::error::ApiError;
 use crate::http::gate::forwarded::Requested;
 use crate::http::gate::headers::Policy;
 use crate::http::gate::origin::{self, Origins};
-use crate::http::route::Needs;
-use crate::http::state::State;
-use crate::http::{Config, all_routes};
-use axum::extract::{ConnectInfo, Request, State as Extract};
+use crate::http::route::{HEALTHZ, READYZ};
+use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use url::{Origin, Url};
 
 /// Headers by which proxies tell on themselves, besides all of `X-Forwarded-*`.
@@ -37,14 +37,12 @@ const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Ma
 /// Seconds a browser may reuse a preflight: Chromium's own upper bound.
 const PREFLIGHT_AGE: &str = "7200";
 
-/// Who is served.
+/// Decides which requests are served.
 pub struct Guard {
     local_only: bool,
     origins: Origins,
     public: Option<Origin>,
     policy: Policy,
-    /// What probes ask for.
-    probes: Vec<&'static str>,
 }
 
 impl Guard {
@@ -69,63 +67,59 @@ impl Guard {
         match Policy::new(&ancestors, &origins) {
             Some(policy) if problems.is_empty() => {
                 let local_only = auth.mode == auth::Mode::Off && !auth.asks();
-                let probes = all_routes().into_iter().filter(|route| route.needs == Needs::Probe);
-                let probes = probes.map(|route| route.path).collect();
-                Ok(Self { local_only, origins, public, policy, probes })
+                Ok(Self { local_only, origins, public, policy })
             }
             _ => Err(problems),
         }
     }
 
-    fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
+    pub(super) fn admit(&self, peer: SocketAddr, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
         let asked = Requested::of(request);
-        if self.local_only && !is_local(peer, &asked, request) && !self.is_probe(request.uri()) {
+        if self.local_only && !is_local(peer, &asked, request) && !is_probe(request.uri()) {
             return Err(ApiError::new(
                 ErrorCode::Unauthorized,
                 "this server serves only its own machine: open it as http://localhost without a proxy, or \
                  let its operator set auth.tokens for those who may, or auth.mode = \"open\" to serve everybody",
             ));
         }
-        if changes_something(request) && headers.contains_key(header::ORIGIN) && !self.is_own(&asked, headers)
-        {
-            let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
-            if !listed {
-                return Err(ApiError::new(
-                    ErrorCode::OriginDenied,
-                    "pages of this origin may do nothing here: add it to server.cors_origins, or if it is this \
-                     server's own behind a proxy, set server.public_url",
-                ));
-            }
+        let foreign = headers.contains_key(header::ORIGIN) && !self.is_own(&asked, headers);
+        if changes_something(request) && foreign && self.listed_origin(headers).is_none() {
+            return Err(ApiError::new(
+                ErrorCode::OriginDenied,
+                "pages of this origin may do nothing here: add it to server.cors_origins, or if it is this \
+                 server's own behind a proxy, set server.public_url",
+            ));
         }
         Ok(())
     }
 
-    /// Whether a request only asks how the server is.
-    pub(in crate::http) fn is_probe(&self, uri: &Uri) -> bool {
-        self.probes.contains(&uri.path())
+    /// The page's origin, if it is listed.
+    pub(super) fn listed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        let listed = foreign_origin(headers).is_some_and(|origin| self.origins.lists(&origin));
+        headers.get(header::ORIGIN).filter(|_| listed)
     }
 
-    /// Whether a request comes from a page of ours, or from an address bar or a link: only then a cookie is
-    /// the word of whoever sits there. Requests of other pages carry it too, if those are of the same site
+    /// Whether a request comes from a page of ours, or from an address bar or a link: only then a cookie says
+    /// what its user wants. Requests of other pages carry it too, if those are of the same site
     /// (RFC 6265bis section 5.2), such as another port or a sibling domain.
     pub(in crate::http) fn is_ours(&self, request: &Parts) -> bool {
         let headers = &request.headers;
         if headers.contains_key(header::ORIGIN) && !self.is_own(&Requested::of_parts(request), headers) {
             return false;
         }
-        let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        match said("sec-fetch-site") {
+        let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        match value("sec-fetch-site") {
             // Browsers don't say on plain HTTP.
             None | Some(b"same-origin" | b"none") => true,
             Some(_) => {
-                said("sec-fetch-mode") == Some(b"navigate") && said("sec-fetch-dest") == Some(b"document")
+                value("sec-fetch-mode") == Some(b"navigate") && value("sec-fetch-dest") == Some(b"document")
             }
         }
     }
 
     /// Whether a page of ours leads here, or the address bar: browsers say so, except on plain HTTP off their
-    /// own machine, where nobody can tell.
+    /// own machine.
     pub(in crate::http) fn is_deliberate(request: &Parts) -> bool {
         let site = request.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         matches!(site, Some(b"same-origin" | b"none"))
@@ -154,7 +148,7 @@ impl Guard {
     }
 
     /// Adds what browsers must know: CORS for listed origins, and how far to trust the answer.
-    fn dress(&self, response: &mut Response, origin: Option<HeaderValue>) {
+    pub(super) fn add_headers(&self, response: &mut Response, origin: Option<HeaderValue>) {
         let headers = response.headers_mut();
         if !self.origins.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("origin"));
@@ -163,37 +157,20 @@ impl Guard {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
-        self.policy.dress(headers);
+        self.policy.add_to(headers);
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if kind.starts_with(b"application/json") {
-            set(headers, header::CACHE_CONTROL, "no-store");
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
 }
 
-/// The middleware.
-pub async fn check(
-    Extract(state): Extract<Arc<State>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let guard = &state.guard;
-    let listed = foreign_origin(request.headers()).is_some_and(|origin| guard.origins.lists(&origin));
-    let origin = request.headers().get(header::ORIGIN).filter(|_| listed).cloned();
-    let mut response = match guard.admit(peer, &request) {
-        Err(refusal) => {
-            tracing::debug!(%peer, method = %request.method(), code = refusal.code.as_str(), "request refused");
-            refusal.into_response()
-        }
-        Ok(()) if listed && is_preflight(&request) => preflight(),
-        Ok(()) => next.run(request).await,
-    };
-    guard.dress(&mut response, origin);
-    response
+/// Whether a request only asks how the server is.
+pub(super) fn is_probe(uri: &Uri) -> bool {
+    matches!(uri.path(), HEALTHZ | READYZ)
 }
 
-/// Whether somebody at this machine asks, as far as can be told: a proxy that says nothing of itself, asks by
+/// Whether a request comes from this machine, as far as can be told: a proxy that says nothing of itself, asks by
 /// the server's own name and keeps to HTTP/1.1 can't be told from a browser here.
 fn is_local(peer: SocketAddr, asked: &Requested, request: &Request) -> bool {
     let headers = request.headers();
@@ -231,22 +208,18 @@ fn changes_something(request: &Request) -> bool {
     upgrade || !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-fn is_preflight(request: &Request) -> bool {
+pub(super) fn is_preflight(request: &Request) -> bool {
     *request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn preflight() -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    set(headers, header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-    set(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
-    set(headers, header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
-    response
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
-    headers.insert(name, HeaderValue::from_static(value));
+pub(super) fn preflight() -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
 }
 
 fn public_origin(url: &str) -> Option<Origin> {

@@ -39,9 +39,9 @@ const UNFINISHED: usize = 128 << 20;
 /// browser's video.
 const FAIR: usize = 2 << 20;
 
-/// Lets connections in to `inner`, as long as there are places.
+/// Accepts as `inner` does, as long as there are places.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Door<A> {
+pub(in crate::http) struct LimitedAcceptor<A> {
     inner: A,
     places: Quota,
     site: Site,
@@ -49,13 +49,13 @@ pub(in crate::http) struct Door<A> {
     all: Arc<AtomicUsize>,
 }
 
-impl<A> Door<A> {
+impl<A> LimitedAcceptor<A> {
     pub fn new(inner: A, places: Quota, site: Site) -> Self {
         Self { inner, places, site, all: Arc::default() }
     }
 }
 
-impl<A, S> Accept<TcpStream, S> for Door<A>
+impl<A, S> Accept<TcpStream, S> for LimitedAcceptor<A>
 where
     A: Accept<TcpStream, AddExtension<S, ReassemblyBudget>>,
     A::Future: Send + 'static,

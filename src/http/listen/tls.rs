@@ -106,7 +106,7 @@ impl Tls {
 
     /// Keeps the certificate what its source says, for ever. Connections there are go on with the one
     /// they began with.
-    pub(in crate::http) async fn keep(mut self) {
+    pub(in crate::http) async fn keep_current(mut self) {
         let mut changing = None;
         let pause = if matches!(self.source, Source::Own { .. }) { LOOK_OWN } else { LOOK };
         loop {

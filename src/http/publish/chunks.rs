@@ -10,27 +10,23 @@ use crate::base::id::{Secret, StreamName, random_suffix};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::{Access, SUBPROTOCOL};
-use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::ReassemblyBudget;
+use crate::http::gate::authorize::Access;
 use crate::http::publish::signal::wire::Recording;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
+use crate::http::upgrade::{Opened, Upgrade};
 use crate::ingest::chunks::{Register, Upload, UploadError};
 use crate::publish::PublishError;
 use crate::publish::status::Status;
-use axum::Extension;
 use axum::extract::State as Extract;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocketUpgrade};
-use axum::http::StatusCode;
+use axum::extract::ws::Message;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 /// A byte of a REC_BLOB takes up to two of UTF-8, and control characters are escaped: twice the bytes
 /// of compressed media, and never more than this many times. Beyond it, and some room for names, the
@@ -38,8 +34,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 const TEXT: u64 = 4;
 /// Room for what is not a Blob.
 const MAX_TEXT: u64 = 64 << 10;
-/// Errors after which a socket is closed.
-const MAX_ERRORS: u32 = 100;
 /// An upload answers at once, unless it waits for the disk.
 const CALL_TIME: Duration = Duration::from_secs(10);
 /// How long a client that sent rubbish may wait for the file of what came before.
@@ -97,30 +91,12 @@ pub(in crate::http) enum Server<'a> {
 }
 
 /// `GET /chunks`.
-pub async fn open(
-    Extract(state): Extract<Arc<State>>,
-    Extension(access): Extension<Access>,
-    Caller(client): Caller,
-    unfinished: Extension<ReassemblyBudget>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|_| {
-        ApiError::with_status(
-            StatusCode::UPGRADE_REQUIRED,
-            ErrorCode::BadRequest,
-            "open /chunks as a WebSocket",
-        )
-    })?;
-    let place = state.sockets.enter(client)?;
+pub async fn open(Extract(state): Extract<Arc<State>>, upgrade: Upgrade) -> Result<Response, ApiError> {
     let most = (state.chunks.config().max_message * TEXT + MAX_TEXT) as usize;
-    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
-    Ok(upgrade.on_upgrade(async move |socket| {
-        state.clone().sockets.tasks.spawn("chunks socket", async move {
-            let socket = Socket::new(socket, &state.sockets, unfinished);
-            Connection { socket, state, access, client, upload: None, fault: None, errors: 0 }.run().await;
-            drop(place);
-        });
-    }))
+    upgrade.open("chunks socket", most, |Opened { mut socket, state, access, client }| {
+        socket.expects("registered");
+        Connection { socket, state, access, client, upload: None, fault: None }.run()
+    })
 }
 
 /// How bad an error is.
@@ -141,7 +117,6 @@ struct Connection {
     upload: Option<Upload>,
     /// Why the upload's file can't be finished, as the client was told.
     fault: Option<String>,
-    errors: u32,
 }
 
 impl Connection {
@@ -152,16 +127,13 @@ impl Connection {
         {
             return;
         }
-        // Whoever comes with the same uid need not wait for the end of this handshake.
+        // The next socket with this uid need not wait for the end of this handshake.
         self.upload = None;
         self.socket.close(end).await;
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let limit = self.state.sockets.timing.first_publish;
-        let (register_by, mut registered) = (Instant::now() + limit, false);
         loop {
-            registered |= self.upload.is_some();
             tokio::select! {
                 biased;
                 came = watched(&mut self.upload, self.fault.as_deref()) => match came {
@@ -172,10 +144,6 @@ impl Connection {
                     self.received(message?).await?;
                     // The disk may have kept it waiting.
                     self.socket.listens_again();
-                }
-                () = sleep_until(register_by), if !registered => {
-                    let message = format!("nothing was registered within {limit:?}");
-                    return Err(ApiError::bad_request(message).into());
                 }
             }
         }
@@ -271,6 +239,7 @@ impl Connection {
         let upload = upload?;
         let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
         self.upload = Some(upload);
+        self.socket.is_used();
         let told = self.socket.tell(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
         told.map_err(|_| bad("the socket is gone"))
     }
@@ -335,13 +304,8 @@ impl Connection {
 
     /// Answers one bad message with an error, the hundredth with the end.
     async fn refuse(&mut self, error: ApiError) -> Result<(), End> {
-        self.errors += 1;
         self.error(&error).await?;
-        if self.errors < MAX_ERRORS {
-            return Ok(());
-        }
-        metrics().refused("errors of a socket");
-        Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
+        self.socket.count_error()
     }
 
     async fn error(&mut self, error: &ApiError) -> Result<(), End> {

@@ -8,13 +8,13 @@
 use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
 use crate::base::reason::EndReason;
-use crate::http::api::streams::stream_name;
 use crate::http::body::{self, expect_type};
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::bearer;
+use crate::http::gate::credential::bearer;
 use crate::http::gate::forwarded::Caller;
+use crate::http::percent_encode;
+use crate::http::route::NamedStream;
 use crate::http::state::State;
-use crate::http::{PATH_SEGMENT, percent_encode};
 use crate::ingest::webrtc::Offer;
 use crate::webrtc::{IceServer, Patch, Patched};
 use axum::body::Body;
@@ -36,16 +36,15 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 /// `POST /whip/{name}`.
 pub async fn publish(
     Extract(state): Extract<Arc<State>>,
-    name: Result<Path<String>, PathRejection>,
+    NamedStream(stream): NamedStream,
     Caller(client): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let stream = stream_name(name)?;
     expect_type(&headers, SDP)?;
     let sdp = text(body).await?;
     let bearer = bearer(&headers);
-    let path = state.site.path(&format!("/whip/{}", percent_encode(stream.as_str(), PATH_SEGMENT)));
+    let path = state.site.path(&format!("/whip/{}", percent_encode(stream.as_str())));
     let offer = Offer { stream, sdp, record: true, resume: None, bearer, session: None, client };
     let accepted = state.ingest.accept(offer).await?;
 
@@ -202,7 +201,7 @@ mod tests {
         let names = "\\PC{1,40}|[ -~]{1,30}|[%+?#&;:@. /\\\\]{1,10}";
         for _ in 0..NAMES {
             let name = names.new_tree(&mut runner).unwrap().current();
-            let path = format!("/whip/{}", percent_encode(&name, PATH_SEGMENT));
+            let path = format!("/whip/{}", percent_encode(&name));
             let request = || server.request("POST", &path).header("content-type", SDP).body("v=0");
             let answer = request().send().await.unwrap();
             if name.parse::<StreamName>().is_err() {

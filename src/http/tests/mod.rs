@@ -7,7 +7,7 @@ use crate::auth;
 use crate::base::heartbeat::{self, Heartbeat};
 use crate::catalog::RecordingState;
 use crate::http::END_TIME;
-use crate::http::api::ops::Diagnostics;
+use crate::http::state::Diagnostics;
 use crate::http::testing::{Server, Setup, error_of, manifest};
 use crate::publish::PublishError;
 use crate::record::Condition;

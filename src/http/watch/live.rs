@@ -7,30 +7,26 @@
 use crate::auth::Permission;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::StreamName;
-use crate::base::metrics::Scrape;
-use crate::base::quota::{ClientKey, Limit, LimitExceeded, Permit, Quota};
-use crate::http::api::streams::stream_name;
+use crate::base::quota::ClientKey;
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::{Access, SUBPROTOCOL};
+use crate::http::gate::authorize::Access;
 use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::listen::connection::Connection;
-use crate::http::socket::{self, End, Socket};
+use crate::http::route::{FileIn, NamedStream, StreamIn, wants_websocket};
+use crate::http::socket::{End, Socket};
 use crate::http::state::State;
+use crate::http::upgrade::{Opened, Upgrade};
+use crate::http::watch::limits::ViewerKind;
 use crate::live::{Segment, Stream, View, Viewer};
-use crate::publish::Limits;
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::PathRejection;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State as Extract};
+use axum::extract::State as Extract;
+use axum::extract::ws::{Message, close_code};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -40,125 +36,41 @@ const SEND_TIME: Duration = Duration::from_secs(10);
 /// How long an HTTP viewer waits for a stream's first picture, which its `Content-Type` depends on: two
 /// keyframe intervals.
 const FIRST_TIME: Duration = Duration::from_secs(8);
-/// Viewers say nothing; what they say nevertheless is read up to here and thrown away.
+/// Viewers send nothing; what they send nevertheless is read up to here and thrown away.
 const MAX_MESSAGE: usize = 4 << 10;
 /// Clusters on their way to an HTTP connection: more would only be older.
 const HTTP_QUEUE: usize = 2;
 
-/// Who watches, and what they share.
-pub struct ViewerLimits {
-    places: Quota,
-    streams: Quota<StreamName>,
-    cache: usize,
-    /// In the order of [`Kind`].
-    seated: [Arc<AtomicU64>; 3],
-}
-
-/// How somebody watches.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::http) enum Kind {
-    WebSocket,
-    Http,
-    Mjpeg,
-}
-
-/// A viewer's seat, free again when dropped.
-#[derive(Debug)]
-pub(in crate::http) struct ViewerPermit {
-    _place: Permit,
-    _at_stream: Permit<StreamName>,
-    seated: Arc<AtomicU64>,
-}
-
-impl Drop for ViewerPermit {
-    fn drop(&mut self) {
-        self.seated.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl ViewerLimits {
-    /// Nobody yet; streams have so many bytes of cache.
-    pub fn new(limits: &Limits, cache: u64) -> Self {
-        let all = Limit("limits.max_viewers", limits.max_viewers);
-        let each = Limit("limits.max_viewers_per_address", limits.max_viewers_per_address);
-        let stream = Limit("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
-        Self {
-            places: Quota::new(all, each),
-            streams: Quota::new(all, stream),
-            cache: usize::try_from(cache).unwrap_or(usize::MAX),
-            seated: Default::default(),
-        }
-    }
-
-    /// A seat for one more, free again when dropped.
-    pub(in crate::http) fn enter(
-        &self,
-        kind: Kind,
-        client: Option<ClientKey>,
-        stream: &StreamName,
-    ) -> Result<ViewerPermit, ApiError> {
-        let place = self.places.enter(client)?;
-        // A stream has many clients: that it has all the viewers it may have is nobody's own doing.
-        let full = |(LimitExceeded::Own(limit) | LimitExceeded::All(limit)): LimitExceeded| {
-            LimitExceeded::All(limit)
-        };
-        let at_stream = self.streams.enter(Some(stream.clone())).map_err(full)?;
-        let seated = self.seated[kind as usize].clone();
-        seated.fetch_add(1, Ordering::Relaxed);
-        Ok(ViewerPermit { _place: place, _at_stream: at_stream, seated })
-    }
-
-    /// What there is at present.
-    pub(in crate::http) fn gauges(&self, scrape: &mut Scrape) {
-        let of = |kind: Kind| self.seated[kind as usize].load(Ordering::Relaxed);
-        let values =
-            [("websocket", of(Kind::WebSocket)), ("http", of(Kind::Http)), ("mjpeg", of(Kind::Mjpeg))];
-        scrape.gauges("viewers", "Viewers of live streams, by how they watch", "kind", values);
-    }
-}
+/// A WebSocket's path has the stream's name, a file's with an extension.
+pub(in crate::http) const FILE_OR_SOCKET: StreamIn = StreamIn::File(FileIn {
+    parameter: "name",
+    extension: ".webm",
+    bare_for_sockets: true,
+    otherwise: (StatusCode::UPGRADE_REQUIRED, "open /live/{name} as a WebSocket, or get /live/{name}.webm"),
+});
 
 /// `GET /live/{name}` as a WebSocket, `GET /live/{name}.webm` without.
 pub(in crate::http) async fn watch(
     Extract(state): Extract<Arc<State>>,
-    name: Result<Path<String>, PathRejection>,
-    (Caller(client), Extension(access)): (Caller, Extension<Access>),
-    (connection, unfinished): (Extension<Connection>, Extension<ReassemblyBudget>),
+    name: Result<NamedStream, ApiError>,
+    Caller(client): Caller,
+    connection: Extension<Connection>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     match upgrade {
         Ok(upgrade) => {
-            let name = stream_name(name)?;
-            let place = state.sockets.enter(client)?;
-            let upgrade =
-                upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-            Ok(upgrade.on_upgrade(async move |opened| {
-                state.clone().sockets.tasks.spawn("viewer", async move {
-                    let socket = Socket::new(opened, &state.sockets, unfinished);
-                    LiveSocket { socket, state, name, client, access }.run().await;
-                    drop(place);
-                });
-            }))
+            let NamedStream(name) = name?;
+            upgrade.open("viewer", MAX_MESSAGE, |Opened { socket, state, access, client }| {
+                LiveSocket { socket, state, name, client, access }.run()
+            })
         }
-        // The name is read here as it was where the caller was admitted.
-        Err(_) if socket::is_wanted(&headers) => Err(ApiError::with_status(
+        Err(_) if wants_websocket(&headers) => Err(ApiError::with_status(
             StatusCode::UPGRADE_REQUIRED,
             ErrorCode::BadRequest,
             "this is no handshake of a WebSocket: see RFC 6455 section 4.1",
         )),
-        Err(_) => {
-            let plain =
-                |Path(file): Path<String>| file.strip_suffix(".webm").map(|name| Path(name.to_owned()));
-            match name.map(plain) {
-                Ok(None) => Err(ApiError::with_status(
-                    StatusCode::UPGRADE_REQUIRED,
-                    ErrorCode::BadRequest,
-                    "open /live/{name} as a WebSocket, or get /live/{name}.webm",
-                )),
-                Ok(Some(name)) => file(state, stream_name(Ok(name))?, client, &connection).await,
-                Err(bad) => file(state, stream_name(Err(bad))?, client, &connection).await,
-            }
-        }
+        Err(_) => file(state, name?.0, client, &connection).await,
     }
 }
 
@@ -177,7 +89,7 @@ async fn file(
     connection: &Connection,
 ) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
-    let place = state.viewers.enter(Kind::Http, client, &name)?;
+    let place = state.viewers.enter(ViewerKind::Http, client, &name)?;
     let mut viewer = stream.view(state.viewers.cache);
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
@@ -238,13 +150,13 @@ impl LiveSocket {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let _place = self.state.viewers.enter(Kind::WebSocket, self.client, &self.name)?;
+        let _place = self.state.viewers.enter(ViewerKind::WebSocket, self.client, &self.name)?;
         let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
             tokio::select! {
                 biased;
-                // What a viewer says is of no interest.
-                said = self.socket.next() => drop(said?),
+                // What a viewer sends is of no interest.
+                message = self.socket.next() => drop(message?),
                 view = viewer.next() => self.show(view, &mut viewer).await?,
             }
         }
@@ -264,7 +176,7 @@ impl LiveSocket {
                 // Its publisher may have come back with other tracks: another stream of the same name.
                 let next = self.state.ingest.stream(&self.name).filter(|stream| !viewer.is_of(stream));
                 if let Some(stream) = next {
-                    // Who was let in sees a stream to its end; the next one is asked for.
+                    // A viewer sees a stream to its end; for the next one its credential is asked again.
                     self.access.asks(Permission::View, &self.name).await?;
                     *viewer = stream.view(self.state.viewers.cache);
                     return Ok(());

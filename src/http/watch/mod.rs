@@ -1,5 +1,6 @@
 //! Ways out: live WebM, JPEG pictures.
 
-pub mod live;
+pub mod limits;
+pub(super) mod live;
 pub(super) mod mjpeg;
 pub(super) mod pictures;

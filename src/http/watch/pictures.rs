@@ -8,7 +8,7 @@ use crate::http::gate::authorize::Access;
 use crate::http::gate::forwarded::Caller;
 use crate::http::listen::connection::Connection;
 use crate::http::state::State;
-use crate::http::watch::live::{Kind, ViewerPermit};
+use crate::http::watch::limits::{ViewerKind, ViewerPermit};
 use crate::http::watch::mjpeg::{STUCK, parts};
 use crate::live::mjpeg::{CLOSING, OPENING, Picture, REPEAT, last_words};
 use crate::record::{self, Pictures};
@@ -36,7 +36,7 @@ pub struct From {
     from: u64,
 }
 
-/// `GET /recordings/{file}/pictures`: every picture from a time on. Whoever looks has a viewer's place.
+/// `GET /recordings/{file}/pictures`: every picture from a time on. The client has a viewer's place.
 pub async fn show(
     Extract(state): Extract<Arc<State>>,
     access: Extension<Access>,
@@ -47,7 +47,7 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     let Query(From { from }) = from.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
     let (manifest, path) = sealed(&state, &access, file).await?;
-    let seat = state.viewers.enter(Kind::Mjpeg, client, &manifest.stream)?;
+    let place = state.viewers.enter(ViewerKind::Mjpeg, client, &manifest.stream)?;
     let open = move || Pictures::open(&path, Duration::from_millis(from));
     let pictures = match tokio::task::spawn_blocking(open).await.map_err(ApiError::internal)? {
         Ok(Some(pictures)) => pictures,
@@ -59,7 +59,7 @@ pub async fn show(
     let stop = state.sockets.tasks.stop_token();
     let (stage, newest, file) = (Stage::Opening, Duration::from_millis(from), manifest.file);
     let player =
-        Player { stage, file, pictures, coming: None, clock: None, newest, shown: None, stop, _seat: seat };
+        Player { stage, file, pictures, coming: None, clock: None, newest, shown: None, stop, _place: place };
     Ok(parts(player, Player::next))
 }
 
@@ -70,7 +70,7 @@ enum Stage {
     Over,
 }
 
-/// Somebody who looks at a recording.
+/// A viewer of a recording.
 struct Player {
     stage: Stage,
     /// Its name, for the log.
@@ -85,7 +85,7 @@ struct Player {
     /// The last part.
     shown: Option<Bytes>,
     stop: CancellationToken,
-    _seat: ViewerPermit,
+    _place: ViewerPermit,
 }
 
 impl Player {

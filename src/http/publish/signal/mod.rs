@@ -8,26 +8,20 @@ pub(crate) mod wire;
 
 use crate::auth::Permission;
 use crate::base::error_code::ErrorCode;
-use crate::base::id::SessionId;
-use crate::base::id::{Secret, StreamName};
+use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
 use crate::base::reason::EndReason;
 use crate::http::error::ApiError;
-use crate::http::gate::authorize::{Access, SUBPROTOCOL};
-use crate::http::gate::forwarded::Caller;
-use crate::http::listen::accept::ReassemblyBudget;
+use crate::http::gate::authorize::Access;
 use crate::http::socket::{End, Socket};
 use crate::http::state::State;
+use crate::http::upgrade::{Opened, Upgrade};
 use crate::ingest::webrtc::{Accepted, Offer};
 use crate::publish::PublishError;
 use crate::publish::status::Status;
 use crate::webrtc::Candidate;
-use axum::Extension;
-use axum::extract::State as Extract;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocketUpgrade};
-use axum::http::StatusCode;
+use axum::extract::ws::Message;
 use axum::response::Response;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -36,7 +30,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use wire::{Client, Server};
 
 /// The largest message that is read: an offer with every codec and candidate is under 20 KiB.
@@ -46,59 +40,12 @@ const MAX_MESSAGE: usize = 256 << 10;
 const MAX_RECEIVED: usize = 8 << 20;
 /// Publications of one socket; one more is `limit_reached`.
 const MAX_PUBLICATIONS: usize = 32;
-/// Errors after which a socket is closed: a browser whose publication ends while it still sends
-/// candidates causes a dozen, a broken loop thousands.
-const MAX_ERRORS: u32 = 100;
 /// Ingest answers in milliseconds; a request that takes this long has failed.
 const CALL_TIME: Duration = Duration::from_secs(10);
 
-/// The deadlines of a socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// A client that hasn't published by then is closed.
-    pub first_publish: Duration,
-    /// Between two pings.
-    pub ping: Duration,
-    /// After this long without a word or a pong a socket is dead: three pings, and more than a
-    /// page in the background needs.
-    pub silence: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            first_publish: Duration::from_secs(30),
-            ping: Duration::from_secs(15),
-            silence: Duration::from_secs(45),
-        }
-    }
-}
-
 /// `GET /signal`.
-pub async fn open(
-    Extract(state): Extract<Arc<State>>,
-    Extension(access): Extension<Access>,
-    Caller(client): Caller,
-    unfinished: Extension<ReassemblyBudget>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|_| {
-        ApiError::with_status(
-            StatusCode::UPGRADE_REQUIRED,
-            ErrorCode::BadRequest,
-            "open /signal as a WebSocket",
-        )
-    })?;
-    let place = state.sockets.enter(client)?;
-    let upgrade =
-        upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_RECEIVED).max_frame_size(MAX_RECEIVED);
-    Ok(upgrade.on_upgrade(async move |socket| {
-        state.clone().sockets.tasks.spawn("signal", async move {
-            let socket = Socket::new(socket, &state.sockets, unfinished);
-            Connection::new(socket, state, access, client).run().await;
-            drop(place);
-        });
-    }))
+pub async fn open(upgrade: Upgrade) -> Result<Response, ApiError> {
+    upgrade.open("signal", MAX_RECEIVED, |opened| Connection::new(opened).run())
 }
 
 /// A publication this socket holds.
@@ -127,21 +74,13 @@ struct Connection {
     held: BTreeMap<StreamName, Held>,
     changes: FuturesUnordered<BoxFuture<'static, Change>>,
     watchers: u64,
-    errors: u32,
 }
 
 impl Connection {
-    fn new(socket: Socket, state: Arc<State>, access: Access, client: Option<ClientKey>) -> Self {
-        Self {
-            socket,
-            state,
-            access,
-            client,
-            held: BTreeMap::new(),
-            changes: FuturesUnordered::new(),
-            watchers: 0,
-            errors: 0,
-        }
+    fn new(Opened { mut socket, state, access, client }: Opened) -> Self {
+        socket.expects("published");
+        let (held, changes) = Default::default();
+        Self { socket, state, access, client, held, changes, watchers: 0 }
     }
 
     async fn run(mut self) {
@@ -155,17 +94,11 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let limit = self.state.sockets.timing.first_publish;
-        let first_publish = Instant::now() + limit;
         loop {
             tokio::select! {
                 biased;
                 Some(change) = self.changes.next() => self.changed(change).await?,
                 message = self.socket.next() => self.received(message?).await?,
-                () = sleep_until(first_publish), if self.watchers == 0 => {
-                    let message = format!("nothing was published within {limit:?}");
-                    return Err(ApiError::bad_request(message).into());
-                }
             }
         }
     }
@@ -282,6 +215,7 @@ impl Connection {
 
     async fn accepted(&mut self, stream: StreamName, mut accepted: Accepted) -> Result<(), End> {
         self.watchers += 1;
+        self.socket.is_used();
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
             self.socket.tell(&Server::status(&self.state, &stream, &status)).await?;
@@ -349,13 +283,8 @@ impl Connection {
 
     /// Answers one bad message with an error, the hundredth with the end.
     async fn refuse(&mut self, stream: Option<&str>, error: ApiError) -> Result<(), End> {
-        self.errors += 1;
         self.error(stream, &error).await?;
-        if self.errors < MAX_ERRORS {
-            return Ok(());
-        }
-        metrics().refused("errors of a socket");
-        Err(End::Refused(ApiError::bad_request("this socket has caused too many errors")))
+        self.socket.count_error()
     }
 
     async fn error(&mut self, stream: Option<&str>, error: &ApiError) -> Result<(), End> {
