@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing, from any address and with auth off too, since probes of containers come from other
-    /// addresses: they learn that the server is there, and no more.
+    /// addresses: the answer is that the server is there, and no more.
     Probe,
     /// Nothing: it is no secret, or the handler asks by itself.
     Nothing,
@@ -53,7 +53,7 @@ pub const HEALTHZ: &str = "/healthz";
 /// The route of `/readyz`.
 pub const READYZ: &str = "/readyz";
 
-/// Where a request says which stream it is about.
+/// Where a request names the stream it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamIn {
     /// Not in its head: it is about none or several, or the handler reads the name from messages, a query
@@ -122,7 +122,7 @@ pub fn wants_websocket(headers: &HeaderMap) -> bool {
 #[derive(Clone)]
 pub struct FoundStream(pub Result<StreamName, ApiError>);
 
-/// The stream that a request is about, where its route says.
+/// The stream that a request is about, where its route declares one.
 pub struct NamedStream(pub StreamName);
 
 impl<S: Sync> FromRequestParts<S> for NamedStream {

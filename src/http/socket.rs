@@ -53,7 +53,7 @@ pub struct Sockets {
     pub tasks: Tasks,
     /// Their deadlines.
     pub timing: Timing,
-    places: Quota,
+    quota: Quota,
 }
 
 impl Sockets {
@@ -61,18 +61,17 @@ impl Sockets {
     pub fn new(timing: Timing, limits: &Limits) -> Self {
         let all = Limit("limits.max_sockets", limits.max_sockets);
         let each = Limit("limits.max_sockets_per_address", limits.max_sockets_per_address);
-        Self { tasks: Tasks::new(), timing, places: Quota::new(all, each) }
+        Self { tasks: Tasks::new(), timing, quota: Quota::new(all, each) }
     }
 
     /// What there is at present.
     pub(in crate::http) fn gauges(&self, scrape: &mut Scrape) {
-        scrape.gauge("websockets", "WebSockets that are open", self.places.taken() as u64);
+        scrape.gauge("websockets", "WebSockets that are open", self.quota.taken() as u64);
     }
 
-    /// A place for one more socket, free again when dropped; a client over its bound is told before
-    /// its upgrade.
+    /// A permit for one more socket; a client over its bound is refused before its upgrade.
     pub fn enter(&self, client: Option<ClientKey>) -> Result<Permit, ApiError> {
-        Ok(self.places.enter(client)?)
+        Ok(self.quota.enter(client)?)
     }
 }
 
@@ -83,7 +82,7 @@ pub(super) enum End {
     Gone,
     /// In order, with this code and reason.
     Closed(u16, &'static str),
-    /// The peer did what can't be passed over, and is told.
+    /// The peer did what can't be passed over, and is sent the error.
     Refused(ApiError),
 }
 
@@ -119,7 +118,7 @@ impl Socket {
         Self { socket, stop, ping, silence, heard, first, first_publish, errors, unfinished }
     }
 
-    /// Ends it if nothing is "published", or "registered", in time, which [`Self::is_used`] tells.
+    /// Ends it if nothing is "published", or "registered", in time, which [`Self::is_used`] notes.
     pub fn expects(&mut self, what: &'static str) {
         self.first = Some((what, Instant::now() + self.first_publish, self.first_publish));
     }
@@ -183,7 +182,7 @@ impl Socket {
         self.heard = Instant::now();
     }
 
-    /// Sends a message; the peer has so long to make room for it.
+    /// Sends a message; the peer has so long to take it.
     pub async fn send(&mut self, message: Message) -> Result<(), End> {
         match timeout(SEND_TIME, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -192,12 +191,12 @@ impl Socket {
     }
 
     /// Sends one JSON object as text.
-    pub async fn tell(&mut self, message: &impl Serialize) -> Result<(), End> {
+    pub async fn send_json(&mut self, message: &impl Serialize) -> Result<(), End> {
         let text = serde_json::to_string(message).map_err(|why| End::Refused(ApiError::internal(why)))?;
         self.send(Message::Text(text.into())).await
     }
 
-    /// Closes as `end` says. What a refused peer should know beside the code was told before.
+    /// Closes with the code of `end`. What a refused peer should know beside it was sent before.
     pub async fn close(mut self, end: End) {
         let (code, reason) = match end {
             End::Gone => return,

@@ -49,7 +49,7 @@ pub struct State {
     pub replay: Replay,
     /// Pages, scripts, styles.
     pub assets: Assets,
-    /// Whether `/readyz` says yes: true once everything runs, false as soon as the server is told to stop.
+    /// Whether publishers are taken: true once everything runs, false as soon as the server is told to stop.
     pub ready: Arc<AtomicBool>,
     /// How many connections there may be.
     pub connections: Quota,
@@ -82,7 +82,7 @@ pub struct Diagnostics {
     pub owners: Vec<Owner>,
 }
 
-/// The places for connections, and as many for requests.
+/// The quota of connections, and of requests.
 pub fn connections(limits: &Limits) -> Quota {
     let all = Limit("limits.max_connections", limits.max_connections);
     Quota::new(all, Limit("limits.max_connections_per_address", limits.max_connections_per_address))

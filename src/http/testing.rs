@@ -166,7 +166,7 @@ pub fn cam() -> StreamInfo {
     let codec = crate::media::Codec::Vp8;
     StreamInfo {
         stream: "cam".parse().unwrap(),
-        status: Status::publishing().word(),
+        status: Status::publishing().as_str(),
         via: Some(Transport::Webrtc),
         started_at: Timestamp::UNIX_EPOCH,
         recording: None,

@@ -52,7 +52,7 @@ impl FromRequestParts<Arc<State>> for Upgrade {
 
 impl Upgrade {
     /// Opens it for messages of so many bytes; what `serve` does with it has a task of this name. A client over
-    /// its bound is told before.
+    /// its bound is refused before.
     pub(super) fn open<F: Future<Output = ()> + Send + 'static>(
         self,
         task: &'static str,
@@ -60,14 +60,14 @@ impl Upgrade {
         serve: impl FnOnce(Opened) -> F + Send + 'static,
     ) -> Result<Response, ApiError> {
         let Self { state, access, client, unfinished, upgrade } = self;
-        let place = state.sockets.enter(client)?;
+        let permit = state.sockets.enter(client)?;
         let upgrade =
             upgrade.protocols([SUBPROTOCOL]).max_message_size(max_message).max_frame_size(max_message);
         Ok(upgrade.on_upgrade(async move |socket| {
             state.clone().sockets.tasks.spawn(task, async move {
                 let socket = Socket::new(socket, &state.sockets, unfinished);
                 serve(Opened { socket, state, access, client }).await;
-                drop(place);
+                drop(permit);
             });
         }))
     }

@@ -280,8 +280,8 @@ mod tests {
         (publication, session)
     }
 
-    fn word(publication: &Publication) -> &'static str {
-        publication.status().borrow().word()
+    fn status(publication: &Publication) -> &'static str {
+        publication.status().borrow().as_str()
     }
 
     #[tokio::test]
@@ -305,10 +305,10 @@ mod tests {
         let second = session();
         publication.offered(&second);
         publication.lost(&first, Instant::now());
-        assert_eq!(word(&publication), "PENDING");
+        assert_eq!(status(&publication), "PENDING");
         assert_eq!(publication.session(), Some(second.clone()), "the one a re-offer is for");
         publication.lost(&second, Instant::now());
-        assert_eq!(word(&publication), "FAILED");
+        assert_eq!(status(&publication), "FAILED");
         assert!(publication.connected(&second, Transport::Webrtc, &TRACKS, Instant::now()).is_err());
     }
 
@@ -323,7 +323,7 @@ mod tests {
         all.kick(&name).unwrap();
         assert_eq!(all.kick(&name), Err(PublishError::SessionNotFound), "kicked twice");
         // Its recorder has not run yet.
-        assert_eq!(word(&first), "PENDING");
+        assert_eq!(status(&first), "PENDING");
         let (second, session) = offered(&all, true);
         second.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         let _ = first.status().wait_for(Status::is_final).await.unwrap();
@@ -337,14 +337,14 @@ mod tests {
         let all = publications(dir.path());
         let (never, _) = offered(&all, false);
         never.end(EndReason::Stopped, Instant::now());
-        assert_eq!(word(&never), "UNPUBLISHED");
+        assert_eq!(status(&never), "UNPUBLISHED");
 
         let (publication, session) = offered(&all, false);
         publication.connected(&session, Transport::Webrtc, &TRACKS, Instant::now()).unwrap();
         publication.lost(&session, Instant::now());
-        assert_eq!(word(&publication), "PENDING", "it is not waited for");
+        assert_eq!(status(&publication), "PENDING", "it is not waited for");
         all.waiting_for(&session).unwrap().end(EndReason::Stopped, Instant::now());
-        assert_eq!(word(&publication), "UNPUBLISHED");
+        assert_eq!(status(&publication), "UNPUBLISHED");
         assert!(all.waiting_for(&session).is_none() && all.list().is_empty());
     }
 
@@ -455,7 +455,7 @@ mod tests {
         picture(&publication, &session, 100);
         assert_eq!(all.stop_recording(&name).unwrap(), first.recording);
         assert!(matches!(all.stop_recording(&name), Err(ControlError::NotRecorded)));
-        assert_eq!((all.list()[0].recording.clone(), word(&publication)), (None, "PUBLISHING"));
+        assert_eq!((all.list()[0].recording.clone(), status(&publication)), (None, "PUBLISHING"));
         picture(&publication, &session, 200);
         let second = all.begin_file(&name).unwrap();
         assert_eq!((second.continues, second.waits), (None, false), "the first one is another recording");

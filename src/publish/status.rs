@@ -101,11 +101,11 @@ impl Status {
         before != *troubles
     }
 
-    /// The contract's word.
-    pub fn word(&self) -> &'static str {
+    /// As publishers are sent it.
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Pending(_) => "PENDING",
-            // There is none for it: nothing has ended for a client that waits for the file.
+            // Sealing has none of its own: for a publisher that waits for the file nothing has ended.
             Self::Publishing(_) | Self::Sealing { .. } => "PUBLISHING",
             Self::Unpublished { .. } => "UNPUBLISHED",
             Self::Failed { .. } => "FAILED",

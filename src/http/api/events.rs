@@ -21,7 +21,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Proxies cut a connection that says nothing for a minute.
+/// Proxies cut a connection that is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A client that takes nothing for this long is cut off: it comes back with its last id.
 const STUCK: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(in crate::http) struct Filter {
 
 /// `GET /api/events`: `stream` and `recording` events from now on, or from behind `Last-Event-ID` on; and
 /// `reset` where the client has missed some, or has just come: it should read the lists then. They end with
-/// the grant: what is told later is for those who may hear it then.
+/// the grant: a later event needs a later one.
 pub(in crate::http) async fn open(
     Extract(state): Extract<Arc<State>>,
     filter: Result<Query<Filter>, QueryRejection>,
@@ -47,22 +47,22 @@ pub(in crate::http) async fn open(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Query(Filter { stream: only }) = filter.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
-    let place = state.sockets.enter(client)?;
+    let permit = state.sockets.enter(client)?;
     let stop = state.sockets.tasks.stop_token();
     connection.cut_if_stuck(STUCK);
     let last = headers.get(LAST_ID).and_then(|last| last.to_str().ok());
     let reader = state.feed.reader(last);
-    let may_hear = access.clone();
+    let granted = access.clone();
     let end = async move {
         tokio::select! {
             () = stop.cancelled_owned() => {}
-            () = may_hear.over() => {}
+            () = granted.over() => {}
         }
     };
     let wanted = Wanted { state, access, only };
-    let events = stream::unfold((reader, wanted, place), |(mut reader, wanted, place)| async move {
+    let events = stream::unfold((reader, wanted, permit), |(mut reader, wanted, permit)| async move {
         let event = wanted.next(&mut reader).await?;
-        Some((Ok::<Event, Infallible>(event), (reader, wanted, place)))
+        Some((Ok::<Event, Infallible>(event), (reader, wanted, permit)))
     });
     let events = Sse::new(events.take_until(end));
     let mut response = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();

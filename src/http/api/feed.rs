@@ -13,8 +13,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
 /// Entries that are remembered, for clients that come back: some minutes of a busy server. Most are
-/// about 1 KiB, a manifest of a thousand gaps is 60 KiB. The oldest goes when it is full; who has not
-/// seen it by then is told to read the lists again.
+/// about 1 KiB, a manifest of a thousand gaps is 60 KiB. The oldest goes when it is full; a client that
+/// has not seen it by then is sent to the lists again.
 const REMEMBERED: usize = 512;
 
 /// Something that has happened.
@@ -28,14 +28,14 @@ pub enum Entry {
 
 /// What has happened, and the thing it happened to as the API lists it.
 #[derive(Serialize)]
-struct Told<What, Listed> {
+struct EventData<What, Listed> {
     change: What,
     #[serde(flatten)]
     listed: Listed,
 }
 
 impl Entry {
-    /// The stream it is about: what decides who may see it.
+    /// The stream it is about, which decides which clients may see it.
     pub fn stream(&self) -> &StreamName {
         match self {
             Self::Stream(change) => &change.info.stream,
@@ -55,11 +55,11 @@ impl Entry {
     pub fn json<L: Serialize>(&self, listed: impl FnOnce(Manifest) -> L) -> serde_json::Result<String> {
         match self {
             Self::Stream(change) => {
-                serde_json::to_string(&Told { change: change.what, listed: &change.info })
+                serde_json::to_string(&EventData { change: change.what, listed: &change.info })
             }
             Self::Recording(change) => {
                 let listed = listed(change.manifest.clone());
-                serde_json::to_string(&Told { change: change.what, listed })
+                serde_json::to_string(&EventData { change: change.what, listed })
             }
         }
     }
@@ -73,7 +73,7 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Inner {
-    /// Tells this run's numbers from another's.
+    /// Distinguishes this run's numbers from another's.
     run: String,
     log: Mutex<Log>,
     /// The number after the newest entry's.
@@ -106,7 +106,7 @@ impl Feed {
         feed
     }
 
-    /// Somebody who hears of all from now on, or from behind the entry with this id on.
+    /// Reads all from now on, or from behind the entry with this id on.
     pub fn reader(&self, last: Option<&str>) -> Reader {
         let (log, end) = (self.inner.log.lock(), self.inner.end.subscribe());
         let newest = log.first + log.entries.len() as u64;
@@ -154,7 +154,7 @@ impl Inner {
         self.end.send_replace(log.first + log.entries.len() as u64);
     }
 
-    /// Some are missing: nobody can go on from before.
+    /// Some are missing: no reader can go on from before.
     fn forget(&self) {
         let mut log = self.log.lock();
         log.first += log.entries.len() as u64 + 1;
@@ -166,13 +166,13 @@ impl Inner {
 /// What a reader comes to.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// It has missed some, or has just come: the lists say what there is.
+    /// It has missed some, or has just come: it should read the lists.
     Reset,
     /// This happened.
     Entry(Arc<Entry>),
 }
 
-/// Somebody who reads along, at whatever pace.
+/// Reads entries at its own pace.
 #[derive(Debug)]
 pub struct Reader {
     inner: Arc<Inner>,
@@ -196,8 +196,8 @@ impl Reader {
                     (self.next, self.lost) = (log.first + log.entries.len() as u64, true);
                     continue;
                 }
-                let place = usize::try_from(self.next - log.first).ok()?;
-                if let Some(entry) = log.entries.get(place).cloned() {
+                let index = usize::try_from(self.next - log.first).ok()?;
+                if let Some(entry) = log.entries.get(index).cloned() {
                     self.next += 1;
                     return Some((self.id(), Next::Entry(entry)));
                 }

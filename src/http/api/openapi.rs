@@ -99,7 +99,7 @@ fn components() -> Value {
         .schema_from::<Stopped>()
         .schema_from::<ApiError>()
         .build();
-    // An error is an error of the server's own making: a document without schemas says so to its reader.
+    // An error is an error of the server's own making: a document without schemas shows it.
     let mut components = serde_json::to_value(schemas).unwrap_or_else(|_| json!({ "schemas": {} }));
     let event = |change: &str, listed: &str| {
         json!({ "allOf": [
@@ -173,10 +173,10 @@ fn describe(tag: &str, operation: &Operation) -> Value {
 
 /// `getApiStreams`: stable, and unique as method and path are.
 fn id_of(operation: &Operation) -> String {
-    let words = operation.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    let words: String = words.map(capital).collect();
-    operation.method.to_lowercase() + if words.is_empty() { "Home" } else { &words }
+    let parts = operation.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    let capital = |part: &str| part[..1].to_uppercase() + &part[1..];
+    let name: String = parts.map(capital).collect();
+    operation.method.to_lowercase() + if name.is_empty() { "Home" } else { &name }
 }
 
 fn parameters(operation: &Operation) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! What an operator's tools ask: liveness, readiness, metrics.
 //!
-//! Everybody may ask the first two, so they name what is wrong and never where.
+//! The first two need no credential, so they name what is wrong and never where.
 
 use crate::base::error_code::ErrorCode;
 use crate::base::metrics::{Answered, Format, Scrape, metrics as counts};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// `GET /healthz`: the process answers and its loops turn; 503 tells which one hangs.
+/// `GET /healthz`: the process answers and its loops turn; 503 names the one that hangs.
 pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {
     let now = Instant::now();
     let stuck: Vec<_> = state
@@ -36,7 +36,7 @@ pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {
     unavailable(json!({ "code": ErrorCode::Internal, "message": message, "stuck": stuck }))
 }
 
-/// `GET /readyz`: publishers are taken, and what they send can be recorded; 503 tells why not.
+/// `GET /readyz`: publishers are taken, and what they send can be recorded; 503 gives the reasons.
 pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response {
     let condition = state.recordings.condition().await;
     let why: Vec<_> = reasons(&state, condition)
@@ -55,7 +55,7 @@ fn reasons(state: &State, condition: Condition) -> Vec<(&'static str, &'static s
     let all = [
         (!state.ready.load(Ordering::Relaxed), "not_running", "the server is starting or stopping"),
         (!condition.writable, "not_writable", "recordings can't be written: see the log"),
-        // A folder that does not answer does not say how full it is.
+        // How full a folder is that does not answer is unknown.
         (condition.writable && !condition.room, "disk_full", "less than record.min_free is free: free some"),
         (hooks_full, "hook_queue_full", "too many hooks wait: see hook_queue in /metrics, and the log"),
     ];
@@ -66,7 +66,7 @@ fn unavailable(body: Value) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], Json(body)).into_response()
 }
 
-/// `GET /metrics`: all counts and present values, as OpenMetrics for who asks for it, else as Prometheus'
+/// `GET /metrics`: all counts and present values, as OpenMetrics where that is accepted, else as Prometheus'
 /// older text.
 pub async fn metrics(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();

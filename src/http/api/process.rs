@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names every Prometheus client gives it.
+//! What the kernel reports of this process, under the names every Prometheus client gives it.
 
 use crate::base::metrics::Scrape;
 use std::fs;

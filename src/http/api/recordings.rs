@@ -152,7 +152,7 @@ pub async fn download(
     Ok(response)
 }
 
-/// The recording whose file somebody asks for, and where that is.
+/// The recording whose file is asked for, and where that is.
 pub(in crate::http) async fn sealed(
     state: &State,
     access: &Access,

@@ -91,7 +91,7 @@ pub(in crate::http) async fn admit(
     let from = ClientAddress::of(&request.extensions).0;
     let params = params.ok();
     let stream = route.stream.read(params.as_ref(), &request.headers);
-    // One that can be no name is left to the handler, which says so.
+    // What can be no name is left to the handler, which refuses it.
     let name = stream.as_ref().and_then(|found| found.as_ref().ok());
     let access = match authorise(&state, &route, params.as_ref(), name, &request, from).await {
         Ok(access) => access,

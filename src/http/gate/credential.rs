@@ -69,7 +69,7 @@ impl Credential {
         }
     }
 
-    /// What a request shows, by whatever of the ways that its route knows; the more deliberate first.
+    /// What a request shows in one of the ways that its route takes, the more deliberate first.
     pub fn by(state: &State, needs: Needs, request: &Parts) -> Self {
         let headers = &request.headers;
         let upgrade = wants_websocket(headers);
@@ -96,8 +96,8 @@ pub(in crate::http) struct Cookie {
     attributes: String,
 }
 
-/// The cookie's names: over TLS they say that no plain-text page can have set it (RFC 6265bis section
-/// 4.1.3), at the root that no sibling's can.
+/// The cookie's names: over TLS browsers let no plain-text page set it (RFC 6265bis section
+/// 4.1.3), and at the root no sibling's.
 const NAMES: [&str; 3] = ["onrecord", "__Secure-onrecord", "__Host-onrecord"];
 
 /// A `Cookie` header with this session, whichever of its names the server goes by.

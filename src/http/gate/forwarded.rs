@@ -1,8 +1,8 @@
 //! Whose request it is, what it asks for, and where below `server.base_path`.
 //!
 //! A connection knows its peer and whether it is encrypted. Behind a proxy both are the proxy's own, so
-//! a peer in `server.trusted_proxies`, and no other, is believed what it says in `X-Forwarded-For`,
-//! `X-Forwarded-Proto` and `X-Forwarded-Host`, or in `Forwarded` (RFC 7239) if it says none of them.
+//! of a peer in `server.trusted_proxies`, and of no other, `X-Forwarded-For`, `X-Forwarded-Proto` and
+//! `X-Forwarded-Host` are believed, or `Forwarded` (RFC 7239) if it sends none of them.
 
 use crate::base::quota::ClientKey;
 use crate::http::Config;
@@ -34,9 +34,9 @@ pub struct ClientAddress(pub IpAddr);
 impl ClientAddress {
     /// Of a request, by its extensions.
     pub fn of(extensions: &Extensions) -> Self {
-        let told = extensions.get().copied();
+        let forwarded = extensions.get().copied();
         let peer = || extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());
-        told.unwrap_or_else(|| Self(peer().unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical()))
+        forwarded.unwrap_or_else(|| Self(peer().unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical()))
     }
 }
 
@@ -67,12 +67,12 @@ pub struct Requested {
     pub scheme: Option<&'static str>,
     /// The host, with its port if one was written; `None` if none was asked for, or two.
     pub host: Option<String>,
-    /// By way of a trusted proxy, whatever it says of that.
+    /// By way of a trusted proxy, whatever its headers say.
     pub proxied: bool,
 }
 
 impl Requested {
-    /// Of a request that came through the middleware; of any other what it says itself.
+    /// Of a request that came through the middleware; of any other as its own head has it.
     pub fn of(request: &Request) -> Self {
         Self::found(request.extensions(), request.uri(), request.headers())
     }
@@ -160,19 +160,20 @@ impl Site {
     pub(super) fn forwarded(&self, peer: IpAddr, request: &Request) -> (ClientAddress, Requested) {
         let (mut address, headers) = (peer.to_canonical(), request.headers());
         let proxied = self.trusts(address);
-        let said = if proxied { ForwardedHops::by(headers) } else { ForwardedHops::default() };
+        let hops = if proxied { ForwardedHops::by(headers) } else { ForwardedHops::default() };
         let mut last = 0;
-        for (index, hop) in said.clients.iter().enumerate() {
+        for (index, hop) in hops.clients.iter().enumerate() {
             let Some(next) = hop.filter(|_| self.trusts(address)) else { break };
             (address, last) = (next, index);
         }
         let encrypted = request.extensions().get() == Some(&Encrypted(true));
-        let scheme = said.at(&said.schemes, last).map_or(encrypted.then_some("https"), |word| match word {
-            _ if word.eq_ignore_ascii_case("https") => Some("https"),
-            _ if word.eq_ignore_ascii_case("http") => Some("http"),
-            _ => None,
-        });
-        let host = said.at(&said.hosts, last).or_else(|| host(request.uri(), headers)).map(str::to_owned);
+        let scheme =
+            hops.at(&hops.schemes, last).map_or(encrypted.then_some("https"), |scheme| match scheme {
+                _ if scheme.eq_ignore_ascii_case("https") => Some("https"),
+                _ if scheme.eq_ignore_ascii_case("http") => Some("http"),
+                _ => None,
+            });
+        let host = hops.at(&hops.hosts, last).or_else(|| host(request.uri(), headers)).map(str::to_owned);
         (ClientAddress(address), Requested { scheme, host, proxied })
     }
 
@@ -216,7 +217,7 @@ impl Site {
     }
 }
 
-/// What a proxy says, from the nearest hop to the farthest.
+/// What a proxy sends, from the nearest hop to the farthest.
 #[derive(Default)]
 struct ForwardedHops<'a> {
     /// Each hop's client; `None` if it is hidden.
@@ -236,7 +237,7 @@ impl<'a> ForwardedHops<'a> {
     }
 
     fn by_standard(headers: &'a HeaderMap) -> Self {
-        let mut said = Self::default();
+        let mut hops = Self::default();
         for hop in list(headers, &header::FORWARDED) {
             let pairs = || hop.split(';').filter_map(|pair| pair.trim().split_once('='));
             let value = |key: &str| {
@@ -244,17 +245,17 @@ impl<'a> ForwardedHops<'a> {
                     .find(|(name, _)| name.eq_ignore_ascii_case(key))
                     .map(|(_, value)| value.trim_matches('"'))
             };
-            said.clients.push(value("for").and_then(address));
-            said.schemes.push(value("proto").unwrap_or_default());
-            said.hosts.push(value("host").unwrap_or_default());
+            hops.clients.push(value("for").and_then(address));
+            hops.schemes.push(value("proto").unwrap_or_default());
+            hops.hosts.push(value("host").unwrap_or_default());
         }
-        said
+        hops
     }
 
-    /// What the proxy said that met the client: each in a chain adds its word, or leaves one for all.
-    fn at(&self, words: &[&'a str], hop: usize) -> Option<&'a str> {
-        let index = if words.len() == self.clients.len() { hop } else { 0 };
-        words.get(index).copied().filter(|word| !word.is_empty())
+    /// The value of the proxy that met the client: each in a chain adds its own, or leaves one for all.
+    fn at(&self, values: &[&'a str], hop: usize) -> Option<&'a str> {
+        let index = if values.len() == self.clients.len() { hop } else { 0 };
+        values.get(index).copied().filter(|value| !value.is_empty())
     }
 }
 
@@ -269,8 +270,8 @@ fn is_near(address: IpAddr) -> bool {
 /// The values of a list header, the last first. One that is no text means nothing, and takes no other with it.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
     let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    let words = values.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
-    words.map(|word| str::from_utf8(word).unwrap_or_default().trim()).take(MAX_HOPS).collect()
+    let items = values.into_iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
+    items.map(|item| str::from_utf8(item).unwrap_or_default().trim()).take(MAX_HOPS).collect()
 }
 
 /// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.

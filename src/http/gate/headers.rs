@@ -1,6 +1,6 @@
 //! How far browsers may trust an answer: the security headers, on every one of them, errors too.
 //!
-//! One policy for all: an answer that was meant as data is no less of a page once somebody opens it.
+//! One policy for all: an answer that was meant as data is no less of a page once a browser opens it.
 //! No HSTS: only what ends TLS knows whether it is there to stay. Not `tower-http`'s header layers: one for each
 //! header is longer than a loop.
 
@@ -39,7 +39,7 @@ impl Policy {
     /// Adds them to those of an answer.
     pub fn add_to(&self, headers: &mut HeaderMap) {
         for (name, value) in &FIXED {
-            // A page that was opened by a link with a token says more.
+            // A page that was opened by a link with a token has a stricter one.
             headers.entry(name).or_insert(HeaderValue::from_static(value));
         }
         headers.insert(header::CONTENT_SECURITY_POLICY, self.csp.clone());
@@ -48,8 +48,8 @@ impl Policy {
     }
 
     /// Which pages may load an answer without asking by CORS. Every page may load the library: it is public,
-    /// and does nothing that its page may not. `<img>` and `<video>` don't say whose page they are in,
-    /// so media is for all pages once some of other sites are listed; its token says who may have it.
+    /// and does nothing that its page may not. `<img>` and `<video>` don't tell the server whose page they are in,
+    /// so media is for all pages once some of other sites are listed; its token decides.
     fn resource_policy(&self, headers: &HeaderMap) -> &'static str {
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let media = [&b"image/"[..], b"video/", b"audio/", b"multipart/x-mixed-replace"];

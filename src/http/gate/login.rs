@@ -69,7 +69,7 @@ fn to(location: &str) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, location), no_store]).into_response()
 }
 
-/// `next` as a place below this server, whatever it says.
+/// `next` as a path below this server, whatever it is.
 fn local(next: &str) -> String {
     let clean = |c: &char| !c.is_control() && *c != '\\';
     let next: String = next.chars().filter(clean).collect();
@@ -90,12 +90,12 @@ struct Entry {
     next: Option<String>,
 }
 
-/// Who is logged in.
+/// The user who is logged in.
 #[derive(Serialize)]
 struct Session {
-    /// Whether anybody has to be.
+    /// Whether users have to log in.
     asked: bool,
-    /// Whose token it is; `null` if nobody is logged in.
+    /// Whose token it is; `null` without a log-in.
     who: Option<String>,
     permissions: Vec<crate::auth::Permission>,
     streams: Vec<crate::auth::Pattern>,
@@ -113,7 +113,7 @@ impl Session {
     }
 }
 
-/// `POST /login`: a token as JSON (`{"token"}`, answered with who one is) or as a form (`token`, `next`,
+/// `POST /login`: a token as JSON (`{"token"}`, answered with whose it is) or as a form (`token`, `next`,
 /// answered with the way there); the answer sets the cookie.
 pub async fn enter(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
     let (request, body) = request.into_parts();
@@ -150,7 +150,7 @@ fn form(bytes: &[u8]) -> Entry {
 
 fn json(headers: &HeaderMap, bytes: &[u8]) -> Result<Entry, ApiError> {
     body::expect_type(headers, "application/json")?;
-    // The parser's own words would quote the token.
+    // The parser's own message would quote the token.
     serde_json::from_slice(bytes).map_err(|_| ApiError::bad_request("send {\"token\": \"…\"}"))
 }
 
@@ -162,8 +162,8 @@ pub async fn leave(Extract(state): Extract<Arc<State>>, request: Parts) -> Respo
     response
 }
 
-/// `GET /api/session`: who the caller is. A cookie that is good no more is none; any other credential that
-/// isn't good is told so, which makes this the place to try one.
+/// `GET /api/session`: who the user is. A cookie that is good no more is none; any other credential that isn't good
+/// is refused, so one can be tried here.
 pub async fn session(Extract(state): Extract<Arc<State>>, request: Parts) -> Result<Response, ApiError> {
     if !state.auth.asks() {
         return Ok(Session::of(false, None).into_response());

@@ -47,7 +47,7 @@ pub(in crate::http) async fn enter(
     response
 }
 
-/// Serves only those whom [`Guard`](crate::http::gate::same_origin::Guard) admits, and puts its headers on every
+/// Serves only requests that [`Guard`](crate::http::gate::same_origin::Guard) admits, and puts its headers on every
 /// answer.
 pub(in crate::http) async fn check(
     Extract(state): Extract<Arc<State>>,

@@ -103,7 +103,7 @@ pub fn web_origin(text: &str) -> Option<Origin> {
 }
 
 /// Whether a `Host` names this machine itself: `localhost`, anything under `.localhost` (RFC 6761
-/// section 6.3 reserves it, so nobody can point it elsewhere), or a loopback address; any port.
+/// section 6.3 reserves it, so no name server points it elsewhere), or a loopback address; any port.
 pub fn is_local_host(host: &str) -> bool {
     let Some(Origin::Tuple(_, host, _)) = web_origin(&format!("http://{host}")) else { return false };
     match host {

@@ -7,7 +7,7 @@
 //! caller may do is [`crate::http::gate::authorize`]'s.
 //!
 //! Not `tower-http`'s CORS layer: it answers every OPTIONS request itself, WHIP's own (RFC 9725 section 4.2) too,
-//! and tells methods and headers to origins that aren't listed.
+//! and gives methods and headers to origins that aren't listed.
 
 use crate::auth;
 use crate::base::error_code::ErrorCode;
@@ -24,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
 use url::{Origin, Url};
 
-/// Headers by which proxies tell on themselves, besides all of `X-Forwarded-*`.
+/// Headers that only proxies send, besides all of `X-Forwarded-*`.
 const PROXY_HEADERS: [&str; 6] =
     ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
 
@@ -110,7 +110,7 @@ impl Guard {
         }
         let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
         match value("sec-fetch-site") {
-            // Browsers don't say on plain HTTP.
+            // Browsers don't send it on plain HTTP.
             None | Some(b"same-origin" | b"none") => true,
             Some(_) => {
                 value("sec-fetch-mode") == Some(b"navigate") && value("sec-fetch-dest") == Some(b"document")
@@ -118,7 +118,7 @@ impl Guard {
         }
     }
 
-    /// Whether a page of ours leads here, or the address bar: browsers say so, except on plain HTTP off their
+    /// Whether a page of ours leads here, or the address bar: browsers send that, except on plain HTTP off their
     /// own machine.
     pub(in crate::http) fn is_deliberate(request: &Parts) -> bool {
         let site = request.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
@@ -170,22 +170,22 @@ pub(super) fn is_probe(uri: &Uri) -> bool {
     matches!(uri.path(), HEALTHZ | READYZ)
 }
 
-/// Whether a request comes from this machine, as far as can be told: a proxy that says nothing of itself, asks by
-/// the server's own name and keeps to HTTP/1.1 can't be told from a browser here.
+/// Whether a request comes from this machine, as far as can be seen: a proxy that adds no header, asks by the
+/// server's own name and keeps to HTTP/1.1 looks like a browser here.
 fn is_local(peer: SocketAddr, asked: &Requested, request: &Request) -> bool {
     let headers = request.headers();
     let named = headers
         .keys()
         .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str()));
-    // nginx, as it comes, forwards with a Host of its own and no header that says so, but in
+    // nginx, as it comes, forwards with a Host of its own and no header of its own, but in
     // HTTP/1.0, which no browser and no WHIP client has spoken for decades.
     let old = request.version() < Version::HTTP_11;
-    // Set up for WebSockets it says that every connection is one.
-    let says = |name, word: &str| {
+    // Set up for WebSockets it marks every connection as one.
+    let lists = |name, value: &str| {
         let lists = headers.get_all(name).iter().filter_map(|list: &HeaderValue| list.to_str().ok());
-        lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+        lists.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case(value))
     };
-    let forced = says(header::CONNECTION, "upgrade") && !headers.contains_key(header::UPGRADE);
+    let forced = lists(header::CONNECTION, "upgrade") && !headers.contains_key(header::UPGRADE);
     let here = asked.host.as_deref().is_some_and(origin::is_local_host);
     peer.ip().to_canonical().is_loopback() && here && !named && !asked.proxied && !old && !forced
 }

@@ -1,4 +1,4 @@
-//! Accepting connections: how many there may be, how long one may stay without a word, and how much of a
+//! Accepting connections: how many there may be, how long one may stay silent, and how much of a
 //! WebSocket's message may be unfinished.
 
 use crate::base::metrics::metrics;
@@ -20,14 +20,14 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tower_layer::Layer;
 
-/// A connection that hasn't said which HTTP it speaks by then is closed. From there on HTTP has its own
+/// A connection that hasn't begun to speak one version of HTTP by then is closed. From there on HTTP has its own
 /// deadline for a request's head, but to find this out it would wait for ever.
-const FIRST_WORD: Duration = Duration::from_secs(30);
-/// What HTTP/2 begins with (RFC 9113 section 3.4); as long as what comes could still become this, nobody
-/// knows.
+const FIRST_BYTES: Duration = Duration::from_secs(30);
+/// What HTTP/2 begins with (RFC 9113 section 3.4); as long as what comes could still become this, the
+/// version is unknown.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// All that a connection without a place is told; what it asks for is not looked at.
+/// The answer to a connection over the limit; what it asks for is not read.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n\
     Content-Type: application/json\r\nContent-Length: 100\r\n\r\n\
     {\"code\":\"limit_reached\",\"message\":\"the server has no place for another connection: try again later\"}";
@@ -35,23 +35,23 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nR
 /// Bytes of WebSocket messages that have begun to arrive and are not whole: each is kept until its end,
 /// which may never come. Two hundred browsers that send a second of good video each have as much under way.
 const UNFINISHED: usize = 128 << 20;
-/// When there are more, whoever has more than this of them is cut, which is more than a second of any
+/// When there are more, a connection with more than this of them is cut, which is more than a second of any
 /// browser's video.
 const FAIR: usize = 2 << 20;
 
-/// Accepts as `inner` does, as long as there are places.
+/// Accepts as `inner` does, within a quota.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct LimitedAcceptor<A> {
     inner: A,
-    places: Quota,
+    quota: Quota,
     site: Site,
     /// Bytes of unfinished messages, of all connections.
     all: Arc<AtomicUsize>,
 }
 
 impl<A> LimitedAcceptor<A> {
-    pub fn new(inner: A, places: Quota, site: Site) -> Self {
-        Self { inner, places, site, all: Arc::default() }
+    pub fn new(inner: A, quota: Quota, site: Site) -> Self {
+        Self { inner, quota, site, all: Arc::default() }
     }
 }
 
@@ -69,8 +69,8 @@ where
         // A trusted proxy brings many clients; it has no share of its own.
         let peer = socket.peer_addr().ok().map(|peer| peer.ip().to_canonical());
         let client = peer.filter(|peer| !self.site.trusts(*peer)).and_then(ClientKey::of);
-        let Ok(place) = self.places.enter(client) else {
-            // Takes no time: the kernel's buffer is empty, and who doesn't read doesn't matter.
+        let Ok(permit) = self.quota.enter(client) else {
+            // Takes no time: the kernel's buffer is empty, and a peer that doesn't read doesn't matter.
             let _ = SockRef::from(&socket).send(FULL);
             return Box::pin(async { Err(io::ErrorKind::QuotaExceeded.into()) });
         };
@@ -78,8 +78,8 @@ where
         let inner = self.inner.accept(socket, Extension(unfinished.clone()).layer(service));
         Box::pin(async move {
             let (stream, service) = inner.await?;
-            let first = Some(Box::pin(tokio::time::sleep(FIRST_WORD)));
-            Ok((AcceptedStream { stream, first, said: 0, unfinished, _place: place }, service))
+            let first = Some(Box::pin(tokio::time::sleep(FIRST_BYTES)));
+            Ok((AcceptedStream { stream, first, read: 0, unfinished, _permit: permit }, service))
         })
     }
 }
@@ -138,12 +138,12 @@ impl Drop for Share {
 #[derive(Debug)]
 pub(in crate::http) struct AcceptedStream<S> {
     stream: S,
-    /// Until its first word is said.
+    /// Until the version of HTTP is known.
     first: Option<Pin<Box<Sleep>>>,
     /// Bytes that could begin HTTP/2.
-    said: usize,
+    read: usize,
     unfinished: ReassemblyBudget,
-    _place: Permit,
+    _permit: Permit,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for AcceptedStream<S> {
@@ -163,8 +163,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for AcceptedStream<S> {
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         let new = &buffer.filled()[before..];
         if this.first.is_some() {
-            let open = &PREFACE[this.said..];
-            this.said += new.len();
+            let open = &PREFACE[this.read..];
+            this.read += new.len();
             if new.is_empty() || new.len() >= open.len() || !open.starts_with(new) {
                 this.first = None;
             }

@@ -25,7 +25,7 @@ use tower_layer::Layer;
 const UNSENT: u32 = 128 << 10;
 
 /// A peer that takes nothing of an answer for so long is gone. A player that was paused for longer asks
-/// again with a range; nginx is as patient, and everybody's players live with it.
+/// again with a range; nginx is as patient, and players live with it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Takes connections; a handler finds its own as [`Extension<Connection>`].
@@ -51,7 +51,7 @@ impl<S> Accept<TcpStream, S> for Acceptor {
     }
 }
 
-/// How long a client may take to say its first byte, and again for its handshake.
+/// How long a client may take for its first byte, and again for its handshake.
 pub(in crate::http) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A TLS record that carries a handshake (RFC 8446 section 5.1): what every client begins with.
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -61,7 +61,7 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 pub(in crate::http) struct Encrypted(pub bool);
 
 /// Takes TLS connections: TLS over what [`Acceptor`] makes of a socket, so that its bounds hold for what
-/// is encrypted, too. One that begins with plain HTTP is taken as well, to be told better by
+/// is encrypted, too. One that begins with plain HTTP is taken as well, to be redirected by
 /// [`crate::http::gate::forwarded::enter`].
 #[derive(Clone, Debug)]
 pub(in crate::http) struct TlsAcceptor(pub RustlsAcceptor<Acceptor>);

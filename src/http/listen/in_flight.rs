@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// The middleware: a request has a place until its answer is taken, or given up.
+/// The middleware: a request has a permit until its answer is taken, or given up.
 pub(in crate::http) async fn hold(
     Extract(state): Extract<Arc<State>>,
     Caller(client): Caller,
@@ -22,15 +22,15 @@ pub(in crate::http) async fn hold(
     next: Next,
 ) -> Response {
     match state.requests.enter(client) {
-        Ok(place) => next.run(request).await.map(|body| Body::new(Held { body, _place: place })),
+        Ok(permit) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
         Err(full) => ApiError::from(full).into_response(),
     }
 }
 
-/// An answer's body, and its place.
+/// An answer's body, and its request's permit.
 struct Held {
     body: Body,
-    _place: Permit,
+    _permit: Permit,
 }
 
 impl HttpBody for Held {

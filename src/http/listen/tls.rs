@@ -104,7 +104,7 @@ impl Tls {
         TlsAcceptor(tls.acceptor(Acceptor))
     }
 
-    /// Keeps the certificate what its source says, for ever. Connections there are go on with the one
+    /// Replaces the certificate whenever its source changes, for ever. Connections there are go on with the one
     /// they began with.
     pub(in crate::http) async fn keep_current(mut self) {
         let mut changing = None;
@@ -150,8 +150,8 @@ fn is_near(end: Timestamp) -> bool {
     end.duration_since(Timestamp::now()) < jiff::SignedDuration::try_from(AHEAD).unwrap_or_default()
 }
 
-/// An expired certificate is no reason not to start: what a crash left is still repaired, and whoever
-/// doesn't mind the date still records.
+/// An expired certificate is no reason not to start: what a crash left is still repaired, and clients
+/// that don't check the date still record.
 fn warn_of_end(cert: &Path, end: Timestamp) {
     let cert = cert.display();
     if end < Timestamp::now() {
@@ -312,7 +312,7 @@ fn make(names: &[String]) -> Result<String, rcgen::Error> {
     Ok(format!("{}{}", key.serialize_pem(), cert.pem()))
 }
 
-/// Nobody but the server's user may read it, and whoever reads it finds all of it.
+/// Readable by the server's user alone, and never half-written.
 fn keep(file: &Path, pem: &str) -> io::Result<()> {
     let (Some(dir), Some(name)) = (file.parent(), file.file_name().and_then(OsStr::to_str)) else {
         return Err(io::ErrorKind::InvalidFilename.into());

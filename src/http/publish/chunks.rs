@@ -30,7 +30,7 @@ use tokio::time::timeout;
 
 /// A byte of a REC_BLOB takes up to two of UTF-8, and control characters are escaped: twice the bytes
 /// of compressed media, and never more than this many times. Beyond it, and some room for names, the
-/// connection is cut in mid-message; up to it its sender is told `too_large`.
+/// connection is cut in mid-message; up to it the answer is `too_large`.
 const TEXT: u64 = 4;
 /// Room for what is not a Blob.
 const MAX_TEXT: u64 = 64 << 10;
@@ -42,7 +42,7 @@ const SEAL_TIME: Duration = Duration::from_secs(10);
 /// Names made of a prefix that are tried: two visitors' meet once in a billion.
 const TRIES: usize = 8;
 
-/// What a client says.
+/// What a client sends.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event")]
 pub(crate) enum Client {
@@ -64,7 +64,7 @@ pub(crate) enum Client {
     Stop { bytes: Option<u64> },
 }
 
-/// What the server says.
+/// What the server sends.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(in crate::http) enum Server<'a> {
@@ -115,7 +115,7 @@ struct Connection {
     access: Access,
     client: Option<ClientKey>,
     upload: Option<Upload>,
-    /// Why the upload's file can't be finished, as the client was told.
+    /// Why the upload's file can't be finished, as the client knows it.
     fault: Option<String>,
 }
 
@@ -137,7 +137,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 came = watched(&mut self.upload, self.fault.as_deref()) => match came {
-                    Some(status) => self.tell(&status).await?,
+                    Some(status) => self.send_status(&status).await?,
                     None => return Err(ApiError::from(UploadError::Replaced).into()),
                 },
                 message = self.socket.next() => {
@@ -168,7 +168,7 @@ impl Connection {
             _ => return Ok(()),
         };
         match done {
-            Ok(Some(offset)) => self.socket.tell(&Server::Ack { offset }).await,
+            Ok(Some(offset)) => self.socket.send_json(&Server::Ack { offset }).await,
             Ok(None) => Ok(()),
             Err(Bad::Message(error)) => self.refuse(error).await,
             Err(Bad::Stream(error)) => Err(End::Refused(error)),
@@ -220,7 +220,7 @@ impl Connection {
         let name = name.map(|name| name.parse::<StreamName>()).transpose();
         let name = name.map_err(|error| Bad::Message(error.into()))?;
         let upload = match (secret(uid), name, prefix) {
-            // Who has a secret need not prove anything else: what was begun under a grant may end it.
+            // A secret needs no other credential: what was begun under a grant may outlive it.
             (Some(uid), ..) => self.attach(Register::Again(uid)).await,
             (None, Some(name), None) => {
                 let resume = secret(resume);
@@ -230,7 +230,7 @@ impl Connection {
                 self.attach(Register::Name(name, resume)).await
             }
             (None, None, Some(prefix)) => {
-                // The rules of a whole name, told before six digits are added.
+                // The rules of a whole name, checked before six digits are added.
                 prefix.parse::<StreamName>().map_err(|error| Bad::Message(error.into()))?;
                 self.attach_with(&prefix).await
             }
@@ -240,8 +240,9 @@ impl Connection {
         let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
         self.upload = Some(upload);
         self.socket.is_used();
-        let told = self.socket.tell(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
-        told.map_err(|_| bad("the socket is gone"))
+        let sent =
+            self.socket.send_json(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
+        sent.map_err(|_| bad("the socket is gone"))
     }
 
     async fn attach(&mut self, register: Register) -> Result<Upload, Bad> {
@@ -255,7 +256,7 @@ impl Connection {
         }
     }
 
-    /// The same under a name that begins so and is nobody else's; the caller must be allowed that one.
+    /// The same under a free name that begins so; the caller must be allowed that one.
     async fn attach_with(&mut self, prefix: &str) -> Result<Upload, Bad> {
         let mut tried = Err(Bad::Message(PublishError::LimitReached("all names of this prefix").into()));
         for _ in 0..TRIES {
@@ -270,33 +271,33 @@ impl Connection {
         tried
     }
 
-    /// The upload is over, or will be at once: tells the error, and what became of it.
+    /// The upload is over, or will be at once: sends the error, and what became of it.
     async fn ends_with(&mut self, error: ApiError) -> Result<(), End> {
         self.error(&error).await?;
         if let Some(upload) = &mut self.upload {
             let _ = timeout(SEAL_TIME, upload.status.wait_for(Status::is_final)).await;
             let status = upload.status.borrow().clone();
             if matches!(&status, Status::Unpublished { recording: Some(_), .. } | Status::Sealing { .. }) {
-                self.tell(&status).await?;
+                self.send_status(&status).await?;
             }
         }
         Err(End::Closed(error.close_code(), error.code.as_str()))
     }
 
-    /// Tells what has become of the upload. When that has come to its end the socket may register another.
-    async fn tell(&mut self, status: &Status) -> Result<(), End> {
+    /// Sends what has become of the upload. When that has come to its end the socket may register another.
+    async fn send_status(&mut self, status: &Status) -> Result<(), End> {
         if let Status::Sealing { error } = status {
             self.fault = Some(error.clone());
-            return self.socket.tell(&Server::Sealing { message: error }).await;
+            return self.socket.send_json(&Server::Sealing { message: error }).await;
         }
         (self.upload, self.fault) = (None, None);
         match status {
             Status::Unpublished { recording, reason } => {
                 let recording = recording.as_deref().map(|manifest| Recording::of(&self.state, manifest));
-                self.socket.tell(&Server::Stopped { recording, reason: reason.as_str() }).await
+                self.socket.send_json(&Server::Stopped { recording, reason: reason.as_str() }).await
             }
             Status::Failed { code, message } => {
-                self.socket.tell(&Server::Error { code: *code, message }).await
+                self.socket.send_json(&Server::Error { code: *code, message }).await
             }
             Status::Pending(_) | Status::Publishing(_) | Status::Sealing { .. } => Ok(()),
         }
@@ -309,7 +310,7 @@ impl Connection {
     }
 
     async fn error(&mut self, error: &ApiError) -> Result<(), End> {
-        self.socket.tell(&Server::Error { code: error.code, message: &error.message }).await
+        self.socket.send_json(&Server::Error { code: error.code, message: &error.message }).await
     }
 }
 

@@ -37,7 +37,7 @@ pub async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    // Half of the cameras call it by the name that no registry knows.
+    // Half of the cameras use the name that no registry knows.
     expect_type(&headers, "image/jpeg")
         .or_else(|refusal| expect_type(&headers, "image/jpg").map_err(|_| refusal))?;
     let body = body::read(body, state.mjpeg.max_frame(), BODY_TIME).await?;
@@ -56,7 +56,7 @@ pub async fn upload(
 }
 
 /// `DELETE /upload`, `DELETE /upload/{name}`: the publisher stops. Answers with the stream's last status, as
-/// `/signal` tells it, once the file is sealed; 202 with the status so far if that takes long.
+/// `/signal` sends it, once the file is sealed; 202 with the status so far if that takes long.
 pub async fn end(
     Extract(state): Extract<Arc<State>>,
     NamedStream(name): NamedStream,

@@ -1,9 +1,9 @@
 //! WHIP, RFC 9725: a publisher over plain HTTP.
 //!
 //! The endpoint takes an offer; the session it creates lives under `Location` until a DELETE, or
-//! until its media ends. That its id is known to nobody else is what binds it to its stream: a caller who may
-//! publish the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients learn the recording
-//! from `/api/recordings`.
+//! until its media ends. Only its publisher knows its id, which binds it to its stream: a caller that may publish
+//! the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients find the
+//! recording at `/api/recordings`.
 
 use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;

@@ -1,4 +1,4 @@
-//! Places for viewers.
+//! Bounds on viewers.
 
 use crate::base::id::StreamName;
 use crate::base::metrics::Scrape;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many viewers there are, and may be.
 pub struct ViewerLimits {
-    places: Quota,
+    viewers: Quota,
     streams: Quota<StreamName>,
     pub(super) cache: usize,
     /// In the order of [`ViewerKind`].
@@ -25,11 +25,11 @@ pub(in crate::http) enum ViewerKind {
     Mjpeg,
 }
 
-/// A viewer's place, free again when dropped.
+/// A viewer's share of the limits, free again when dropped.
 #[derive(Debug)]
 pub(in crate::http) struct ViewerPermit {
-    _place: Permit,
-    _at_stream: Permit<StreamName>,
+    _of_all: Permit,
+    _of_stream: Permit<StreamName>,
     open: Arc<AtomicU64>,
 }
 
@@ -46,29 +46,29 @@ impl ViewerLimits {
         let each = Limit("limits.max_viewers_per_address", limits.max_viewers_per_address);
         let stream = Limit("limits.max_viewers_per_stream", limits.max_viewers_per_stream);
         Self {
-            places: Quota::new(all, each),
+            viewers: Quota::new(all, each),
             streams: Quota::new(all, stream),
             cache: usize::try_from(cache).unwrap_or(usize::MAX),
             open: Default::default(),
         }
     }
 
-    /// A place for one more.
+    /// Admits one more.
     pub(in crate::http) fn enter(
         &self,
         kind: ViewerKind,
         client: Option<ClientKey>,
         stream: &StreamName,
     ) -> Result<ViewerPermit, ApiError> {
-        let place = self.places.enter(client)?;
+        let of_all = self.viewers.enter(client)?;
         // A stream has many clients: that it has all the viewers it may have is not this one's doing.
         let full = |(LimitExceeded::Own(limit) | LimitExceeded::All(limit)): LimitExceeded| {
             LimitExceeded::All(limit)
         };
-        let at_stream = self.streams.enter(Some(stream.clone())).map_err(full)?;
+        let of_stream = self.streams.enter(Some(stream.clone())).map_err(full)?;
         let open = self.open[kind as usize].clone();
         open.fetch_add(1, Ordering::Relaxed);
-        Ok(ViewerPermit { _place: place, _at_stream: at_stream, open })
+        Ok(ViewerPermit { _of_all: of_all, _of_stream: of_stream, open })
     }
 
     /// What there is at present.

@@ -89,7 +89,7 @@ async fn file(
     connection: &Connection,
 ) -> Result<Response, ApiError> {
     let stream = find(&state, &name)?;
-    let place = state.viewers.enter(ViewerKind::Http, client, &name)?;
+    let permit = state.viewers.enter(ViewerKind::Http, client, &name)?;
     let mut viewer = stream.view(state.viewers.cache);
     drop(stream);
     let Ok(View::Init(segment)) = timeout(FIRST_TIME, viewer.next()).await else {
@@ -105,7 +105,7 @@ async fn file(
             () = clusters.closed() => {}
             () = fill(&clusters, &mut viewer, segment) => {}
         }
-        drop(place);
+        drop(permit);
     });
     let body = futures_util::stream::poll_fn(move |context| {
         body.poll_recv(context).map(|bytes| bytes.map(Ok::<_, std::convert::Infallible>))
@@ -150,7 +150,7 @@ impl LiveSocket {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let _place = self.state.viewers.enter(ViewerKind::WebSocket, self.client, &self.name)?;
+        let _permit = self.state.viewers.enter(ViewerKind::WebSocket, self.client, &self.name)?;
         let mut viewer = find(&self.state, &self.name)?.view(self.state.viewers.cache);
         loop {
             tokio::select! {
@@ -165,10 +165,12 @@ impl LiveSocket {
     async fn show(&mut self, view: View, viewer: &mut Viewer) -> Result<(), End> {
         match view {
             View::Init(segment) => {
-                self.socket.tell(&json!({ "type": "init", "mime": segment.mime })).await?;
+                self.socket.send_json(&json!({ "type": "init", "mime": segment.mime })).await?;
                 self.socket.send(Message::Binary(segment.init.clone())).await
             }
-            View::Skipped(frames) => self.socket.tell(&json!({ "type": "skipped", "frames": frames })).await,
+            View::Skipped(frames) => {
+                self.socket.send_json(&json!({ "type": "skipped", "frames": frames })).await
+            }
             View::Cluster(own, shared) => {
                 self.socket.send(Message::Binary([own, shared].concat().into())).await
             }
@@ -181,7 +183,7 @@ impl LiveSocket {
                     *viewer = stream.view(self.state.viewers.cache);
                     return Ok(());
                 }
-                self.socket.tell(&json!({ "type": "end", "reason": reason.as_str() })).await?;
+                self.socket.send_json(&json!({ "type": "end", "reason": reason.as_str() })).await?;
                 Err(End::Closed(close_code::NORMAL, "the stream has ended"))
             }
         }

@@ -37,10 +37,10 @@ pub async fn stream(
     if state.mjpeg.is_elsewhere(&name) {
         return Err(not_found(&state, &name));
     }
-    let place = state.viewers.enter(ViewerKind::Mjpeg, client, &name)?;
+    let permit = state.viewers.enter(ViewerKind::Mjpeg, client, &name)?;
     connection.cut_if_stuck(STUCK);
     let viewer = state.mjpeg.view(&name);
-    Ok(parts(JpegViewer { state, name, access, viewer, _place: place }, JpegViewer::next))
+    Ok(parts(JpegViewer { state, name, access, viewer, _permit: permit }, JpegViewer::next))
 }
 
 /// An answer of pictures, each shown in place of the one before.
@@ -67,7 +67,7 @@ struct JpegViewer {
     name: StreamName,
     access: Access,
     viewer: Option<mjpeg::Viewer>,
-    _place: ViewerPermit,
+    _permit: ViewerPermit,
 }
 
 impl JpegViewer {

@@ -36,7 +36,7 @@ pub struct From {
     from: u64,
 }
 
-/// `GET /recordings/{file}/pictures`: every picture from a time on. The client has a viewer's place.
+/// `GET /recordings/{file}/pictures`: every picture from a time on. The client counts as a viewer.
 pub async fn show(
     Extract(state): Extract<Arc<State>>,
     access: Extension<Access>,
@@ -47,7 +47,7 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     let Query(From { from }) = from.map_err(|bad| ApiError::bad_request(bad.body_text()))?;
     let (manifest, path) = sealed(&state, &access, file).await?;
-    let place = state.viewers.enter(ViewerKind::Mjpeg, client, &manifest.stream)?;
+    let permit = state.viewers.enter(ViewerKind::Mjpeg, client, &manifest.stream)?;
     let open = move || Pictures::open(&path, Duration::from_millis(from));
     let pictures = match tokio::task::spawn_blocking(open).await.map_err(ApiError::internal)? {
         Ok(Some(pictures)) => pictures,
@@ -58,8 +58,17 @@ pub async fn show(
     connection.cut_if_stuck(STUCK);
     let stop = state.sockets.tasks.stop_token();
     let (stage, newest, file) = (Stage::Opening, Duration::from_millis(from), manifest.file);
-    let player =
-        Player { stage, file, pictures, coming: None, clock: None, newest, shown: None, stop, _place: place };
+    let player = Player {
+        stage,
+        file,
+        pictures,
+        coming: None,
+        clock: None,
+        newest,
+        shown: None,
+        stop,
+        _permit: permit,
+    };
     Ok(parts(player, Player::next))
 }
 
@@ -85,11 +94,11 @@ struct Player {
     /// The last part.
     shown: Option<Bytes>,
     stop: CancellationToken,
-    _place: ViewerPermit,
+    _permit: ViewerPermit,
 }
 
 impl Player {
-    /// What to send next; `None` when all is said, and when the server stops.
+    /// What to send next; `None` at the end, and when the server stops.
     async fn next(mut self) -> Option<(Bytes, Self)> {
         match self.stage {
             Stage::Opening => {
@@ -120,7 +129,7 @@ impl Player {
         let now = Instant::now();
         let (began, first) = *self.clock.get_or_insert((now, time));
         let due = began + time.saturating_sub(first);
-        // A camera that was silent for long: what says nothing would be cut.
+        // A camera that was silent for long: a silent connection would be cut.
         if let Some(shown) = self.shown.clone().filter(|_| due > now + REPEAT) {
             self.coming = Some(picture);
             return self.waits(now + REPEAT).await.then_some((shown, self));
@@ -151,17 +160,17 @@ impl Player {
         tokio::task::spawn_blocking(read).await.ok()
     }
 
-    /// The answer has begun, so that what is wrong can only be said in its last part.
+    /// The answer has begun, so that an error can only be its last part.
     fn breaks_off(&self, error: &io::Error) -> Bytes {
         tracing::warn!(file = self.file, %error, "a recording's pictures can't be read");
-        let told = ApiError::new(
+        let error = ApiError::new(
             ErrorCode::Internal,
             format!(
                 "the recording can't be read from {:.1} s on: its file is damaged, and the server's log says where",
                 self.newest.as_secs_f64()
             ),
         );
-        last_words(&json!(told).to_string())
+        last_words(&json!(error).to_string())
     }
 }
 

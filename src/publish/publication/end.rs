@@ -199,7 +199,7 @@ impl Publication {
             metrics().publications.ended.inc([ending(&self.status.borrow(), reason)]);
         }
         if let (true, Some(owner)) = (first, self.owner.upgrade()) {
-            tracing::info!(stream = %self.name, status = self.status.borrow().word(), "the publication is over");
+            tracing::info!(stream = %self.name, status = self.status.borrow().as_str(), "the publication is over");
             owner.release(&self.name, &self.resume);
             if was_live {
                 owner.announce(What::Ended, info);

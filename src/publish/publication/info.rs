@@ -131,7 +131,7 @@ impl Publication {
         };
         StreamInfo {
             stream: self.name.clone(),
-            status: self.status.borrow().word(),
+            status: self.status.borrow().as_str(),
             started_at: self.began.wall,
             recording: open.or(kept),
             via: state.transport,

@@ -35,7 +35,7 @@ use wire::{Client, Server};
 
 /// The largest message that is read: an offer with every codec and candidate is under 20 KiB.
 const MAX_MESSAGE: usize = 256 << 10;
-/// A larger one is received up to here, so that its sender is told `too_large`; beyond this the
+/// A larger one is received up to here, so that the answer is `too_large`; beyond this the
 /// connection is cut in mid-message.
 const MAX_RECEIVED: usize = 8 << 20;
 /// Publications of one socket; one more is `limit_reached`.
@@ -52,10 +52,10 @@ pub async fn open(upgrade: Upgrade) -> Result<Response, ApiError> {
 struct Held {
     session: SessionId,
     resume: Secret,
-    /// Tells its watcher from those of earlier offers under the same name.
+    /// Distinguishes its watcher from those of earlier offers under the same name.
     watcher: u64,
     /// The status the client knows.
-    told: &'static str,
+    status: &'static str,
 }
 
 /// A status has changed, or its publication is gone without one.
@@ -128,7 +128,7 @@ impl Connection {
         };
         let done = match message {
             Client::Publish { sdp, record, resume, .. } => {
-                // Who has its secret need not prove anything else: what was begun under a grant may end it.
+                // A secret needs no other credential: what was begun under a grant may outlive it.
                 let proven = resume.as_ref().is_some_and(|resume| !resume.is_empty());
                 if !proven && !self.held.contains_key(&stream) {
                     let asked = self.access.asks(Permission::Publish, &stream).await;
@@ -217,8 +217,8 @@ impl Connection {
         self.watchers += 1;
         self.socket.is_used();
         let status = accepted.status.borrow_and_update().clone();
-        if self.held.get(&stream).is_none_or(|held| held.told != status.word()) {
-            self.socket.tell(&Server::status(&self.state, &stream, &status)).await?;
+        if self.held.get(&stream).is_none_or(|held| held.status != status.as_str()) {
+            self.socket.send_json(&Server::status(&self.state, &stream, &status)).await?;
         }
         if status.is_final() {
             // Resumed after its end: there is nothing left to connect to.
@@ -226,12 +226,12 @@ impl Connection {
             return Ok(());
         }
         let (session, resume, watcher) = (accepted.session, accepted.resume, self.watchers);
-        let held = Held { session, resume: resume.clone(), watcher, told: status.word() };
+        let held = Held { session, resume: resume.clone(), watcher, status: status.as_str() };
         self.held.insert(stream.clone(), held);
         self.watch(stream.clone(), self.watchers, accepted.status);
         let state = self.state.clone();
         self.socket
-            .tell(&Server::Answer {
+            .send_json(&Server::Answer {
                 stream: &stream,
                 sdp: &accepted.answer,
                 resume: resume.reveal(),
@@ -239,7 +239,7 @@ impl Connection {
             })
             .await?;
         for candidate in &accepted.candidates {
-            self.socket.tell(&Server::Candidate { stream: &stream, candidate }).await?;
+            self.socket.send_json(&Server::Candidate { stream: &stream, candidate }).await?;
         }
         Ok(())
     }
@@ -264,8 +264,8 @@ impl Connection {
                 ApiError::internal(format!("publication {} vanished without a status", change.stream));
             Status::Failed { code: error.code, message: error.message }
         };
-        held.told = status.word();
-        self.socket.tell(&Server::status(&self.state, &change.stream, &status)).await?;
+        held.status = status.as_str();
+        self.socket.send_json(&Server::status(&self.state, &change.stream, &status)).await?;
         if status.is_final() {
             self.held.remove(&change.stream);
         } else {
@@ -274,7 +274,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The caller may not publish that. A socket with nothing on it has nothing more to say.
+    /// The caller may not publish that. A socket without a publication is closed.
     async fn deny(&mut self, stream: &StreamName, denied: ApiError) -> Result<(), End> {
         let end = End::Closed(denied.close_code(), denied.code.as_str());
         self.refuse(Some(stream.as_str()), denied).await?;
@@ -288,7 +288,7 @@ impl Connection {
     }
 
     async fn error(&mut self, stream: Option<&str>, error: &ApiError) -> Result<(), End> {
-        self.socket.tell(&Server::Error { stream, code: error.code, message: &error.message }).await
+        self.socket.send_json(&Server::Error { stream, code: error.code, message: &error.message }).await
     }
 }
 

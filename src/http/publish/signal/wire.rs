@@ -11,7 +11,7 @@ use crate::webrtc::{Candidate, IceServer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a client says.
+/// What a client sends.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Client {
@@ -47,7 +47,7 @@ pub enum Client {
 pub struct Bad {
     /// It isn't even JSON: the socket is closed.
     pub fatal: bool,
-    /// The stream it was about, if it says.
+    /// The stream it was about, if it names one.
     pub stream: Option<String>,
     /// The error to answer with.
     pub error: ApiError,
@@ -90,7 +90,7 @@ fn candidate<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Candidate, D::
     })
 }
 
-/// What the server says.
+/// What the server sends.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Server<'a> {
@@ -156,7 +156,7 @@ pub struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Of its manifest. Whoever published it may download it.
+    /// Of its manifest. Its publisher may download it.
     pub fn of(state: &State, manifest: &'a Manifest) -> Self {
         Self {
             id: manifest.id.as_str(),
@@ -172,7 +172,7 @@ impl<'a> Recording<'a> {
 impl<'a> Server<'a> {
     /// The message for a status.
     pub fn status(state: &State, stream: &'a StreamName, status: &'a Status) -> Self {
-        let word = status.word();
+        let name = status.as_str();
         let (mut recording, mut reason, mut message) = (None, None, None);
         match status {
             Status::Pending(_) | Status::Publishing(_) => {}
@@ -189,7 +189,7 @@ impl<'a> Server<'a> {
                 message = Some(what.as_str());
             }
         }
-        Self::Status { stream, status: word, recording, reason, message, warning: status.warning() }
+        Self::Status { stream, status: name, recording, reason, message, warning: status.warning() }
     }
 }
 
