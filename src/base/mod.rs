@@ -10,4 +10,5 @@ pub mod pattern;
 pub mod quota;
 pub mod reason;
 pub mod tasks;
+pub mod tombstones;
 pub mod units;

@@ -5,6 +5,7 @@ use crate::base::metrics::{Scrape, metrics};
 use crate::base::quota::{ClientKey, Permit, Quota};
 use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
+use crate::base::tombstones::Tombstones;
 use crate::catalog::RecordingError;
 use crate::live::Stream;
 use crate::publish::limits::Meter;
@@ -15,16 +16,13 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
-/// A `resume` secret tells what became of its publication for this long after the end.
-const REMEMBERED: Duration = Duration::from_secs(60);
 /// Changes that may wait for a subscriber; one that is further behind learns that it missed
 /// some, and reads the list again.
 const CHANGES: usize = 256;
 
-/// So many ended publications are remembered; of more than that in a minute, which nobody has without
-/// wanting to fill our memory, the next ones are forgotten at once.
+/// So many ended publications are remembered by their `resume` secret.
 const MEMORY: usize = 2000;
 
 /// All publications. Cheap to clone.
@@ -43,8 +41,8 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     streams: Quota,
     handshakes: Quota,
-    /// One for each secret that is remembered after the end.
-    memory: Arc<Semaphore>,
+    /// Of secrets that are remembered after the end.
+    tombstones: Tombstones,
     maps: Mutex<Maps>,
     changes: broadcast::Sender<Change>,
 }
@@ -63,9 +61,10 @@ impl Publications {
     pub fn new(recordings: Recordings, tasks: Tasks, grace: Duration, limits: &Limits) -> Self {
         let quota = |(all, each)| Quota::new(all, each);
         let (streams, handshakes) = (quota(limits.streams()), quota(limits.handshakes()));
-        let (limits, memory, maps) = (limits.clone(), Arc::new(Semaphore::new(MEMORY)), Mutex::default());
+        let (limits, tombstones, maps) = (limits.clone(), Tombstones::new(MEMORY), Mutex::default());
         let changes = broadcast::Sender::new(CHANGES);
-        let inner = Inner { recordings, tasks, grace, limits, streams, handshakes, memory, maps, changes };
+        let inner =
+            Inner { recordings, tasks, grace, limits, streams, handshakes, tombstones, maps, changes };
         Self { inner: Arc::new(inner) }
     }
 
@@ -229,18 +228,14 @@ impl Inner {
         if maps.names.get(name).is_some_and(|held| held.resume() == resume) {
             maps.names.remove(name);
         }
-        let Ok(remembered) = self.memory.clone().try_acquire_owned() else {
+        let Some(tombstone) = self.tombstones.add() else {
             maps.secrets.remove(resume);
             return;
         };
         let (inner, resume, stop) = (self.clone(), resume.clone(), self.tasks.stop_token());
         self.tasks.spawn("forget a publication", async move {
-            tokio::select! {
-                () = tokio::time::sleep(REMEMBERED) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(tombstone.expires()).await;
             inner.lock().secrets.remove(&resume);
-            drop(remembered);
         });
     }
 

@@ -18,6 +18,7 @@ use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, StreamName};
 use crate::base::quota::ClientKey;
 use crate::base::tasks::Tasks;
+use crate::base::tombstones::Tombstones;
 use crate::base::units;
 use crate::publish::PublishError;
 use crate::publish::publication::Publication;
@@ -31,10 +32,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Task;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-/// So many ended uploads tell what became of them; of more than that in a minute, which nobody has
-/// without wanting to fill our memory, the next ones are forgotten at once.
+/// So many ended uploads are remembered by their secret.
 const MEMORY: usize = 1000;
 
 /// Section `chunks` of the configuration.
@@ -128,8 +128,8 @@ struct Inner {
     config: Config,
     /// By secret, until a minute after the end.
     uploads: Mutex<HashMap<Secret, mpsc::Sender<Command>>>,
-    /// One for each that is over.
-    memory: Semaphore,
+    /// Of uploads that are over.
+    tombstones: Tombstones,
 }
 
 /// One socket's hold of an upload. Dropping it is what a lost socket is.
@@ -164,8 +164,8 @@ enum Command {
 impl Chunks {
     /// There are no uploads yet.
     pub fn new(publications: Publications, tasks: Tasks, config: Config) -> Self {
-        let (uploads, memory) = (Mutex::default(), Semaphore::new(MEMORY));
-        Self { inner: Arc::new(Inner { publications, tasks, config, uploads, memory }) }
+        let (uploads, tombstones) = (Mutex::default(), Tombstones::new(MEMORY));
+        Self { inner: Arc::new(Inner { publications, tasks, config, uploads, tombstones }) }
     }
 
     /// Section `chunks` of the configuration.

@@ -2,6 +2,7 @@
 
 use crate::base::id::SessionId;
 use crate::base::reason::EndReason;
+use crate::base::tombstones::Tombstone;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Command, Inner, Upload, UploadError};
@@ -11,6 +12,7 @@ use crate::publish::status::Status;
 use crate::publish::{PublishError, Transport};
 use crate::record::ByteSink;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::OptionFuture;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +21,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 /// What the first bytes have to be to tell the container.
 const MAGIC: usize = 8;
-/// An upload tells what became of it for this long after its end.
-const REMEMBERED: Duration = Duration::from_secs(60);
 /// How often a task that waits for the disk looks whether there is still anything to wait for.
 const POLL: Duration = Duration::from_secs(1);
 /// Bytes that are taken apart before the recorder is asked whether it keeps up.
@@ -89,14 +89,13 @@ impl Task {
                 self.handle(command).await;
             }
         }
-        let memory = self.inner.clone();
-        let remembered = memory.memory.try_acquire();
-        let forget = tokio::time::sleep(if remembered.is_ok() { REMEMBERED } else { Duration::ZERO });
+        let tombstone = self.inner.tombstones.add();
+        let forget = OptionFuture::from(tombstone.map(Tombstone::expires));
         tokio::pin!(forget);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = &mut forget => break,
+                _ = &mut forget => break,
                 Some(command) = commands.recv() => self.handle(command).await,
             }
         }
