@@ -17,6 +17,7 @@ mod keys;
 mod permission;
 mod signer;
 mod token;
+mod validate;
 
 pub use crate::base::pattern::{BadPattern, Pattern};
 pub use config::{Config, Jwt, Mode, Token};
