@@ -284,9 +284,9 @@ impl Server {
         let webrtc = WebRtc::start(settings, config.is_local(), publications.clone(), engine)
             .map_err(|error| Error::Media(config.webrtc.udp_bind.clone(), error))?;
 
-        let doors = listen(&config, tls).await?;
-        let bound = doors.main.local_addr()?;
-        lock.serves(bound, doors.tls.is_some(), config.server.base());
+        let listeners = listen(&config, tls).await?;
+        let bound = listeners.main.local_addr()?;
+        lock.serves(bound, listeners.tls.is_some(), config.server.base());
         let (ready, http_stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let diagnostics = diagnostics(&webrtc, &publications, &recordings, hooks.as_ref(), &http_tasks);
         let state = State {
@@ -310,7 +310,7 @@ impl Server {
         let (stop, alive) = (http_stop.clone(), critical.part("HTTP"));
         http_tasks.spawn("http", async move {
             let _alive = alive;
-            if let Err(error) = http::serve(doors, Arc::new(state), stop).await {
+            if let Err(error) = http::serve(listeners, Arc::new(state), stop).await {
                 error!(%error, "HTTP ended");
             }
         });

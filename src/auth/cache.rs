@@ -1,4 +1,4 @@
-//! What the service behind `auth.url` said a moment ago. Keyed by hashes, so that no credential stays in
+//! Recent answers of the service behind `auth.url`. Keyed by hashes, so that no credential stays in
 //! memory for longer than its request.
 
 use crate::auth::grant::Grant;
@@ -14,14 +14,14 @@ const ANSWERS: usize = 4096;
 
 type Key = [u8; 32];
 
-/// One answer, or the place where it will be: whoever asks the same meanwhile waits for it.
+/// One answer, or where it will be: callers that ask the same meanwhile wait for it.
 pub(super) type Slot = Arc<OnceCell<Answer>>;
 
 /// An answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub found: Result<Grant, AuthError>,
-    /// It says what the credential is good for, beyond the question.
+    /// It grants more than was asked for.
     pub wide: bool,
     pub until: Instant,
 }
@@ -30,7 +30,7 @@ pub(super) struct Answer {
 pub(super) struct Keys {
     /// The credential alone.
     holder: Key,
-    /// All of the question but the address: who moves from one network to another is asked for once.
+    /// All of the question but the address: a client that moves from one network to another is asked about once.
     question: Key,
 }
 

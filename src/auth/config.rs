@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the patterns of one grant may take in all, in bytes: a session holds them, and browsers drop a
-/// cookie of more than 4096 bytes without a word.
+/// cookie of more than 4096 bytes silently.
 pub(super) const STREAMS_MAX: usize = 2048;
 /// The longest name of a holder, in characters: it stands in lines of the log.
 pub(super) const NAME_MAX: usize = 64;
@@ -26,13 +26,13 @@ pub(super) const HASH_EXPECTED: &str =
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Who is served without a credential.
+    /// Which requests are served without a credential.
     pub mode: Mode,
     /// Long-lived tokens, kept as hashes.
     pub tokens: Vec<Token>,
-    /// Tokens that somebody else signs.
+    /// Tokens that another party signs.
     pub jwt: Jwt,
-    /// Who is asked about every other credential; empty for nobody.
+    /// The service that is asked about every other credential; empty for none.
     pub url: String,
     /// How long that may take.
     #[serde(deserialize_with = "units::duration")]
@@ -62,31 +62,31 @@ impl Default for Config {
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// The secret shared with who signs.
+    /// The secret shared with the signer.
     pub secret: String,
     /// The file it is in, if it isn't here.
     pub secret_file: PathBuf,
-    /// The file with the public keys of who signs.
+    /// The file with the signer's public keys.
     pub jwks: PathBuf,
-    /// Who a token has to be for; empty if it must not say.
+    /// The `aud` a token has to have; empty if it must have none.
     pub audience: String,
-    /// Whose it has to be; empty for anybody's.
+    /// The `iss` it has to have; empty for any.
     pub issuer: String,
     /// How long it may be good from now on; zero for ever.
     #[serde(deserialize_with = "units::duration")]
     pub max_lifetime: Duration,
 }
 
-/// Who is served without a credential.
+/// Which requests are served without a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Requests from this machine only, and as soon as anything to show is configured, nobody.
+    /// Requests from this machine only, and as soon as any credential is configured, none.
     #[default]
     Off,
-    /// Nobody; an error if nothing to show is configured.
+    /// None; an error if no credential is configured.
     Tokens,
-    /// Everybody, by the operator's explicit word.
+    /// All.
     Open,
 }
 
@@ -154,7 +154,7 @@ pub(super) fn fits(streams: &[Pattern]) -> bool {
     streams.iter().map(|pattern| pattern.as_str().len()).sum::<usize>() <= STREAMS_MAX
 }
 
-/// What somebody else calls a holder, fit for a line of the log.
+/// A holder's name as another party gives it, fit for a line of the log.
 pub(super) fn clean_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
 }
@@ -197,7 +197,7 @@ impl fmt::Debug for Jwt {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, permissions, streams, expires, .. } = self;
-        // The hash tells nobody the token, but what stands in its place by mistake may be the token.
+        // The hash gives no token away, but what stands in its place by mistake may be the token.
         f.debug_struct("Token")
             .field("name", name)
             .field("permissions", permissions)
@@ -207,7 +207,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// One entry as a table. What is missing is for [`Config::problems`] to say, with all else.
+/// One entry as a table. What is missing is named by [`Config::problems`], with all else.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Table {

@@ -1,10 +1,10 @@
-//! What `auth.url` knows: a service of the operator is asked about credentials that nobody here knows.
+//! What `auth.url` knows: a service of the operator is asked about credentials that are unknown here.
 //!
-//! It gets `{"credential", "permission", "stream", "address"}` and says 2xx for yes, 401 if it doesn't
+//! It gets `{"credential", "permission", "stream", "address"}` and answers 2xx for yes, 401 if it doesn't
 //! know the credential, 403 if it doesn't allow that. A yes may come with
 //! `{"who", "permissions", "streams", "expires"}` as `application/json`: then that is what is granted, and
-//! it isn't asked again about whatever that covers. Whatever else it says, or if it says nothing in time,
-//! the answer is no: nobody is let in because a service is down.
+//! it isn't asked again about whatever that covers. Anything else, and no answer in time, is a no: no caller is let
+//! in because a service is down.
 
 use crate::auth::cache::{self, Answer, Cache};
 use crate::auth::config::{Config, clean_name, fits};
@@ -31,24 +31,24 @@ use url::{Host, Url};
 const QUESTIONS: usize = 64;
 /// The largest answer, many times a grant.
 const ANSWER_MAX: usize = 64 << 10;
-/// A no is kept no longer: who was just allowed something tries again soon.
+/// A no is kept no longer: a caller that was just allowed something tries again soon.
 const NO_KEPT: Duration = Duration::from_secs(5);
 /// A service that doesn't answer is asked the same no more often than this.
 const SILENCE_KEPT: Duration = Duration::from_secs(1);
-/// How often the log says that the service can't be used.
+/// How often the log has that the service can't be used.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// What `auth.url` has to be. What it is may hold a key and is not repeated.
 const EXPECTED: &str = "expected a URL such as \"https://example.org/may\", without name and password";
 
-/// Who asks the service. `Debug` shows neither its address nor what it said.
+/// Asks the service. `Debug` shows neither its address nor its answers.
 pub(super) struct External {
     url: Url,
     client: Client,
     limit: Duration,
     keep: Duration,
-    places: Semaphore,
+    permits: Semaphore,
     cache: Mutex<Cache>,
-    told: Mutex<Option<Instant>>,
+    warned: Mutex<Option<Instant>>,
 }
 
 /// The question.
@@ -70,11 +70,11 @@ struct Yes {
     expires: Option<Timestamp>,
 }
 
-/// The one who asks has to wait.
+/// The caller has to wait.
 struct Limited;
 
 impl External {
-    /// Reads the settings; `None` if there is nobody to ask.
+    /// Reads the settings; `None` if there is no service.
     pub fn new(config: &Config) -> Result<Option<Self>, String> {
         if config.url.is_empty() {
             return Ok(None);
@@ -86,7 +86,7 @@ impl External {
         }
         let client = Client::builder()
             .timeout(config.url_timeout)
-            // Credentials go where `auth.url` says and nowhere else: not to whom the service names, and
+            // Credentials go where `auth.url` says and nowhere else: not where the service redirects, and
             // not to a proxy that a variable names, which was meant for what hooks upload.
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -98,14 +98,14 @@ impl External {
             client,
             limit: config.url_timeout,
             keep: config.url_cache,
-            places: Semaphore::new(QUESTIONS),
+            permits: Semaphore::new(QUESTIONS),
             cache: Mutex::default(),
-            told: Mutex::default(),
+            warned: Mutex::default(),
         }))
     }
 
-    /// What the service says, now or a moment ago. Those who ask the same at the same time share one
-    /// question. Who is `limited` hears only what is known already.
+    /// What the service answers, or did a moment ago. Callers that ask the same at the same time share one
+    /// question. One that is `limited` only gets what is known already.
     pub async fn ask(
         &self,
         credential: &str,
@@ -121,7 +121,7 @@ impl External {
         if let Some(answer) = slot.get() {
             return answer.found.clone();
         }
-        // If the one who asks goes away, the next of those who wait asks anew.
+        // If the caller that asks goes away, the next of those that wait asks anew.
         let asking = slot.get_or_try_init(|| self.question(credential, asked, now, &limited));
         let answer = match timeout(2 * self.limit, asking).await {
             Err(_) => return Err(AuthError::Unavailable),
@@ -142,16 +142,16 @@ impl External {
         limited: impl Fn() -> bool,
     ) -> Result<Answer, Limited> {
         let exchange = async {
-            // Never closed; and if it were, nobody would be let in.
-            let _place = self.places.acquire().await.map_err(|_| Limited)?;
+            // Never closed; and if it were, no caller would be let in.
+            let _permit = self.permits.acquire().await.map_err(|_| Limited)?;
             // Only now: while it waited, others from its address may have failed.
             if limited() { Err(Limited) } else { Ok(self.post(credential, asked).await) }
         };
-        let said = match timeout(self.limit, exchange).await {
+        let answer = match timeout(self.limit, exchange).await {
             Ok(said) => said?,
             Err(_) => Err(self.silent("no answer within auth.url_timeout")),
         };
-        let (found, wide) = match said {
+        let (found, wide) = match answer {
             Ok((grant, _)) if grant.expired(now.wall) => (Err(AuthError::Expired), false),
             Ok((grant, true)) if !grant.allows(asked.permission, asked.stream) => {
                 (Err(AuthError::Forbidden), true)
@@ -169,7 +169,7 @@ impl External {
         Ok(Answer { wide: wide && found.is_ok(), found, until: now.instant + keep })
     }
 
-    /// Asks; whether the answer says more than yes.
+    /// Asks; whether the answer is more than yes.
     async fn post(&self, credential: &str, asked: AccessRequest<'_>) -> Result<(Grant, bool), AuthError> {
         let AccessRequest { permission, stream, from, .. } = asked;
         let question = Question { credential, permission, stream, address: from.to_canonical() };
@@ -193,11 +193,11 @@ impl External {
         Ok((grant, wide))
     }
 
-    /// For an answer that is none: the log says so, but not for each of a flood.
+    /// For an answer that is none: it is logged, but not for each of a flood.
     fn silent(&self, reason: impl fmt::Display) -> AuthError {
-        let mut told = self.told.lock();
-        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            *told = Some(Instant::now());
+        let mut warned = self.warned.lock();
+        if warned.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *warned = Some(Instant::now());
             tracing::warn!(%reason, "auth.url can't be asked: who shows what only it knows is refused");
         }
         AuthError::Unavailable
@@ -210,8 +210,8 @@ impl fmt::Debug for External {
     }
 }
 
-/// What a yes comes with. Only what says that it is JSON is read: many services just say "OK". But what
-/// says so has to be what it says: it may be meant to allow less.
+/// What a yes comes with. Only what is declared as JSON is read: many services just send "OK". But what is declared
+/// so has to be it: it may be meant to allow less.
 async fn read(mut response: Response) -> Result<Yes, String> {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let json = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/json"));

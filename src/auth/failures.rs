@@ -1,7 +1,7 @@
-//! Who has failed too often lately.
+//! Addresses from which too many credentials failed lately.
 //!
 //! Only unknown credentials count: an expired token, or one that is good for something else, was made by
-//! us or by somebody we trust, and shows no guessing. A correct credential is served from an address that
+//! us or by a signer we trust, and shows no guessing. A correct credential is served from an address that
 //! has to wait, too: behind one address there may be a class, and one pupil with a mistyped token must not
 //! lock out the others; 256 random bits and signatures can't be guessed, however often one may try. What
 //! waiting keeps from is `auth.url`, which may know credentials that can be guessed, and must not be
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How long failures are counted together, from the first on, and how long the last of them waits at most.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered: some megabyte. Of more, those whose first failure is longest ago are
-/// forgotten; who has so many addresses isn't stopped by counting.
+/// forgotten; an attacker with so many addresses isn't stopped by counting.
 const ADDRESSES: usize = 10_000;
 
 /// The addresses that failed lately. Time is an argument.
@@ -34,7 +34,7 @@ struct Count {
 }
 
 impl Failures {
-    /// Nobody has failed yet; so many failures in a window are allowed.
+    /// None yet; so many failures in a window are allowed.
     pub fn new(max: u32) -> Self {
         Self { max, counts: HashMap::new(), order: VecDeque::new() }
     }

@@ -20,7 +20,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// All there is, for callers who need no credential.
+    /// All there is, for callers that need no credential.
     pub fn everything(who: &str) -> Self {
         Self {
             who: who.into(),

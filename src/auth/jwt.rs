@@ -1,12 +1,12 @@
-//! Signed tokens (JWT, RFC 7519): made by somebody else, who embeds our pages in theirs, and known here
+//! Signed tokens (JWT, RFC 7519): made by another party that embeds our pages in its own, and known here
 //! by a secret shared with them or by their public keys.
 //!
 //! Claims: `permissions`, a list of ours; `streams`, a list of patterns (all streams if it is left out,
 //! none if it is empty); `sub` for the log; `exp`, which has to be there, `nbf`, `aud`, `iss`.
 //!
 //! Which key may verify a token follows from the kind of key, never from the token alone: the shared
-//! secret verifies HS256, HS384 and HS512 only, a public key what its own kind signs. So nobody signs
-//! with our public key as if it were the secret (RFC 8725 section 2.1), and `none` isn't known at all.
+//! secret verifies HS256, HS384 and HS512 only, a public key what its own kind signs. So no token is
+//! signed with a public key as if it were the secret (RFC 8725 section 2.1), and `none` isn't known at all.
 
 use crate::auth::AuthError;
 use crate::auth::config::{Jwt, clean_name, fits};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
-/// How far the clock of who signs may be from ours, in seconds. Clocks that are set by the network differ
+/// How far the signer's clock may be from ours, in seconds. Clocks that are set by the network differ
 /// by less than one; more would stretch the short lives that signed tokens have.
 const LEEWAY: i64 = 10;
 /// The shortest secret, in bytes: RFC 7518 section 3.2 wants as many as SHA-256 has. One that people make
@@ -31,7 +31,7 @@ const SECRET_MIN: usize = 32;
 /// A file of a secret is no larger.
 const SECRET_MAX: u64 = 4096;
 
-/// Who verifies signed tokens. `Debug` shows no key: that of the crate doesn't.
+/// Verifies signed tokens. `Debug` shows no key: that of the crate doesn't.
 #[derive(Debug)]
 pub(super) struct Signed {
     secret: Option<DecodingKey>,
@@ -42,7 +42,7 @@ pub(super) struct Signed {
     max_lifetime: Duration,
 }
 
-/// What a token says. What else it says is none of our business.
+/// The claims that are read; others are ignored.
 #[derive(Deserialize)]
 struct Claims {
     exp: Option<f64>,
@@ -52,7 +52,7 @@ struct Claims {
     streams: Option<Vec<Pattern>>,
 }
 
-/// What our own say.
+/// The claims of our own.
 #[derive(Serialize)]
 struct Issued<'a> {
     sub: &'a str,
@@ -67,8 +67,8 @@ struct Issued<'a> {
     exp: i64,
 }
 
-/// Why a token is refused: for the log, since whoever signs tokens has to find out what is wrong with
-/// them, and only the first word of it for the caller.
+/// Why a token is refused: for the log, since the signer has to find out what is wrong with them; the
+/// caller only learns whether it has expired.
 #[derive(Debug, PartialEq)]
 enum JwtError {
     Expired,
@@ -106,7 +106,7 @@ impl Signed {
         if let Some(set) = &self.set {
             set.refresh(now.instant).await;
         }
-        self.judge(token, now.wall).map_err(|refused| match refused {
+        self.check(token, now.wall).map_err(|refused| match refused {
             JwtError::Expired => AuthError::Expired,
             JwtError::Unknown(reason) => {
                 tracing::debug!(reason, "a signed token is refused");
@@ -115,7 +115,7 @@ impl Signed {
         })
     }
 
-    fn judge(&self, token: &str, now: Timestamp) -> Result<Grant, JwtError> {
+    fn check(&self, token: &str, now: Timestamp) -> Result<Grant, JwtError> {
         let unreadable = JwtError::Unknown("it has no header we can read, or an algorithm that isn't taken");
         let header = jsonwebtoken::decode_header(token).map_err(|_| unreadable)?;
         if header.crit.is_some() {
@@ -136,7 +136,7 @@ impl Signed {
         // Time is an argument here, and judged by ourselves.
         (rules.validate_exp, rules.validate_nbf) = (false, false);
         rules.required_spec_claims.clear();
-        // A token for an audience, while we are told of none, is for somebody else (RFC 7519 section 4.1.3).
+        // A token for an audience, while none is configured, is for another server (RFC 7519 section 4.1.3).
         for (claim, expected) in [("aud", &self.audience), ("iss", &self.issuer)] {
             if let Some(expected) = expected {
                 rules.required_spec_claims.insert(claim.to_owned());
@@ -273,9 +273,9 @@ mod tests {
         }
     }
 
-    fn judge(config: &Jwt, token: &str) -> Result<Grant, JwtError> {
+    fn check(config: &Jwt, token: &str) -> Result<Grant, JwtError> {
         let signed = Signed::new(config).unwrap().unwrap();
-        signed.judge(token, Timestamp::from_second(NOW).unwrap())
+        signed.check(token, Timestamp::from_second(NOW).unwrap())
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
         for algorithm in ["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA", "RS256 without kid"] {
             let token = fixtures[algorithm].as_str().unwrap();
             assert!(looks_signed(token));
-            let grant = judge(&config(), token).unwrap_or_else(|why| panic!("{algorithm}: {why:?}"));
+            let grant = check(&config(), token).unwrap_or_else(|why| panic!("{algorithm}: {why:?}"));
             assert_eq!((&*grant.who, grant.permissions.as_slice()), ("pupil 7", &[Permission::Publish][..]));
             assert!(grant.allows(Permission::Publish, Some(&"interview-7".parse().unwrap())));
             assert!(!grant.allows(Permission::Publish, Some(&"other".parse().unwrap())));
@@ -296,13 +296,13 @@ mod tests {
             } else {
                 Jwt { jwks: Default::default(), ..config() }
             };
-            assert!(judge(&half, token).is_err(), "{algorithm} is known by a key of another kind");
+            assert!(check(&half, token).is_err(), "{algorithm} is known by a key of another kind");
             // The signature covers every byte: no change goes unnoticed.
             for at in (0..token.len()).step_by(13) {
                 let mut forged = token.as_bytes().to_vec();
                 forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
                 let forged = String::from_utf8(forged).unwrap();
-                assert!(judge(&config(), &forged).is_err(), "{algorithm}, byte {at}");
+                assert!(check(&config(), &forged).is_err(), "{algorithm}, byte {at}");
             }
         }
     }
@@ -313,29 +313,29 @@ mod tests {
         let hostile = fixtures["hostile"].as_object().unwrap();
         // A secret that is public somewhere else must not make the key set's symmetric key usable.
         for (what, token) in hostile {
-            let judged = judge(&config(), token.as_str().unwrap());
+            let judged = check(&config(), token.as_str().unwrap());
             assert!(matches!(judged, Err(JwtError::Unknown(_))), "{what}: {judged:?}");
         }
         println!("{} hostile tokens", hostile.len());
         let good = fixtures["HS256"].as_str().unwrap();
         for end in 0..good.len() {
-            assert!(judge(&config(), &good[..end]).is_err(), "cut at {end}");
+            assert!(check(&config(), &good[..end]).is_err(), "cut at {end}");
         }
         let signature = good.rsplit('.').next().unwrap();
         let payload = "A".repeat(1 << 20);
         for odd in
             ["", ".", "..", "...", "a.b.c", "é.é.é", &format!("{good}."), &format!("{good}.{signature}")]
         {
-            assert!(judge(&config(), odd).is_err(), "{odd:?}");
+            assert!(check(&config(), odd).is_err(), "{odd:?}");
         }
-        assert!(judge(&config(), &format!("{payload}.{payload}.{payload}")).is_err());
+        assert!(check(&config(), &format!("{payload}.{payload}.{payload}")).is_err());
     }
 
     #[test]
     fn claims_say_what_when_and_for_whom() {
         let fixtures = fixtures();
         let token = |name: &str| fixtures["claims"][name].as_str().unwrap_or_else(|| panic!("{name}"));
-        let judged = |name| judge(&config(), token(name));
+        let judged = |name| check(&config(), token(name));
         for name in ["exp as a fraction", "just expired", "in a moment", "several audiences", "a long time"] {
             assert!(judged(name).is_ok(), "{name}: {:?}", judged(name));
         }
@@ -364,11 +364,11 @@ mod tests {
         assert_eq!(&*judged("a loud sub").unwrap().who, format!("ab{}", "c".repeat(62)));
 
         let told_of_nobody = Jwt { audience: String::new(), issuer: String::new(), ..config() };
-        assert!(judge(&told_of_nobody, token("no audience")).is_ok());
-        assert!(judge(&told_of_nobody, token("another audience")).is_err(), "it is for somebody else");
+        assert!(check(&told_of_nobody, token("no audience")).is_ok());
+        assert!(check(&told_of_nobody, token("another audience")).is_err(), "it is for somebody else");
         let short = Jwt { max_lifetime: Duration::from_secs(600), ..config() };
-        assert!(judge(&short, fixtures["HS256"].as_str().unwrap()).is_ok());
-        assert!(matches!(judge(&short, token("a long time")), Err(JwtError::Unknown(_))));
+        assert!(check(&short, fixtures["HS256"].as_str().unwrap()).is_ok());
+        assert!(matches!(check(&short, token("a long time")), Err(JwtError::Unknown(_))));
     }
 
     #[test]
@@ -381,9 +381,9 @@ mod tests {
         };
         let minute = Duration::from_secs(60);
         let sign = |config: &Jwt, grant| sign(config, grant, Timestamp::from_second(NOW).unwrap(), minute);
-        assert_eq!(judge(&config(), &sign(&config(), &grant).unwrap()), Ok(grant.clone()));
+        assert_eq!(check(&config(), &sign(&config(), &grant).unwrap()), Ok(grant.clone()));
         let all = Grant { streams: vec![Pattern::any()], ..grant.clone() };
-        assert_eq!(judge(&config(), &sign(&config(), &all).unwrap()), Ok(all.clone()));
+        assert_eq!(check(&config(), &sign(&config(), &all).unwrap()), Ok(all.clone()));
         let error = sign(&Jwt { secret: String::new(), ..config() }, &grant).unwrap_err();
         assert!(error.contains("auth.jwt.secret") && error.contains("openssl rand"), "{error}");
         let error = sign(&Jwt { max_lifetime: minute / 2, ..config() }, &grant).unwrap_err();
@@ -396,7 +396,7 @@ mod tests {
         let path = dir.path().join("secret");
         std::fs::write(&path, format!("{SECRET}\n")).unwrap();
         let from_file = Jwt { secret: String::new(), secret_file: path.clone(), ..config() };
-        assert!(judge(&from_file, fixtures()["HS256"].as_str().unwrap()).is_ok());
+        assert!(check(&from_file, fixtures()["HS256"].as_str().unwrap()).is_ok());
         let both = Jwt { secret_file: path.clone(), ..config() };
         let weak = Jwt { secret: "hunter2".to_owned(), jwks: "/absent".into(), ..config() };
         std::fs::write(&path, "hunter2").unwrap();

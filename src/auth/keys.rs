@@ -1,4 +1,4 @@
-//! The public keys of who signs tokens: a JWKS file (RFC 7517), read again when it changes, so that keys
+//! The public keys of the signer of tokens: a JWKS file (RFC 7517), read again when it changes, so that keys
 //! are replaced without a restart.
 
 use crate::disk::Stamp;
@@ -18,7 +18,7 @@ const FILE_MAX: u64 = 1 << 20;
 /// How often it is looked at: a token signed with a new key waits no longer, and a flood of tokens costs
 /// no flood of looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a look may take: a file system that hangs must not hang those whose keys are known.
+/// How long a look may take: a file system that hangs must not hang callers whose keys are known.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The keys of a file.
@@ -26,7 +26,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 pub(super) struct KeySet {
     path: PathBuf,
     keys: Mutex<Vec<Key>>,
-    /// Held while somebody looks; others wait for what comes of it.
+    /// Held while the file is looked at; other callers wait for what comes of it.
     looked: tokio::sync::Mutex<Looked>,
 }
 
@@ -39,12 +39,12 @@ struct Looked {
 #[derive(Clone, Debug)]
 struct Key {
     kid: Option<String>,
-    /// The one algorithm it is for, if it says.
+    /// The one algorithm it is for, if it names one.
     algorithm: Option<Algorithm>,
     key: DecodingKey,
 }
 
-/// One that can't be read, of a kind nobody here knows for example, is left out, not the whole file.
+/// One that can't be read, of an unknown kind for example, is left out, not the whole file.
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<serde_json::Value>,
@@ -63,7 +63,7 @@ impl KeySet {
     }
 
     /// Reads the file again if it has changed. One that can't be used changes nothing: the keys known so
-    /// far go on, which the log says.
+    /// far go on, and it is logged.
     pub async fn refresh(&self, now: Instant) {
         let mut looked = self.looked.lock().await;
         if looked.at.is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY) {
@@ -118,7 +118,7 @@ fn read_file(file: &File, max: u64) -> io::Result<Vec<u8>> {
 
 fn read(path: &Path) -> io::Result<(Vec<Key>, Stamp)> {
     let file = File::open(path)?;
-    // Before the bytes: whoever changes them now is noticed at the next look.
+    // Before the bytes: a change from now on is noticed at the next look.
     let stamp = Stamp::of(&file.metadata()?);
     let document: Document = serde_json::from_slice(&read_file(&file, FILE_MAX)?)?;
     let keys: Vec<_> = document.keys.into_iter().filter_map(usable).collect();

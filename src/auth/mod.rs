@@ -1,11 +1,11 @@
-//! Who may do what.
+//! What callers may do.
 //!
 //! A *credential* is what a caller shows: a token of `auth.tokens`, a signed token, whatever `auth.url`
 //! knows. It is traded for a [`Grant`]: permissions, for streams of some names, until some time.
 //! Nothing here knows HTTP: where a credential comes from and what a denial looks like is `http`'s.
 //!
 //! Rules: a credential is compared in constant time or by its hash; neither it nor a key is in a log, in
-//! an error or in `Debug`; who can't be asked allows nothing.
+//! an error or in `Debug`; a service that can't be asked allows nothing.
 
 mod cache;
 mod config;
@@ -44,7 +44,7 @@ use token::Tokens;
 /// or sending it to `auth.url`, would be work for nothing.
 const CREDENTIAL_MAX: usize = 4096;
 
-/// What somebody wants to do.
+/// What a caller wants to do.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
     /// What it shows, if anything.
@@ -57,13 +57,13 @@ pub struct AccessRequest<'a> {
     pub from: IpAddr,
 }
 
-/// Why somebody may not.
+/// Why it may not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// It shows nothing.
     #[error("show a token: in the header Authorization: Bearer, or log in at /login")]
     Missing,
-    /// Nobody knows what it shows.
+    /// What it shows is unknown.
     #[error("this token is not known here")]
     Unknown,
     /// It was good once.
@@ -75,13 +75,13 @@ pub enum AuthError {
     /// Too many failures from its address.
     #[error("too many failed attempts from this address: wait {0} s")]
     TooMany(u64),
-    /// Who should know can't be asked.
+    /// The service that should know can't be asked.
     #[error("the service that knows who may do what does not answer: try again later")]
     Unavailable,
 }
 
 impl AuthError {
-    /// In a word, for the count.
+    /// As it is counted.
     fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -94,7 +94,7 @@ impl AuthError {
     }
 }
 
-/// Who may do what. Cheap to clone.
+/// Trades credentials for grants. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Auth(Arc<Inner>);
 
@@ -118,7 +118,7 @@ impl Auth {
     /// The same with the server's key, which lies in `record.dir`, so that links and sessions outlive the
     /// process. Blocking; for the one process that has the folder locked.
     pub fn open(config: Config, dir: &Path) -> Result<Self, Vec<String>> {
-        // Where nobody is asked there is nothing to sign for.
+        // Where no credential is needed there is nothing to sign for.
         let asks = config.asks();
         Self::build(
             config,
@@ -127,16 +127,17 @@ impl Auth {
     }
 
     fn build(config: Config, signer: impl FnOnce(&[u8]) -> Signer) -> Result<Self, Vec<String>> {
-        let told = |(key, expected): (&str, String)| format!("{key}: {expected}");
-        let problems: Vec<_> = config.problems().into_iter().map(told).collect();
+        let message = |(key, expected): (&str, String)| format!("{key}: {expected}");
+        let problems: Vec<_> = config.problems().into_iter().map(message).collect();
         if !problems.is_empty() {
             return Err(problems);
         }
         Ok(Self(Arc::new(Inner {
             asks: config.asks(),
             tokens: Tokens::new(&config.tokens),
-            signed: Signed::new(&config.jwt).map_err(|all| all.into_iter().map(told).collect::<Vec<_>>())?,
-            external: External::new(&config).map_err(|expected| vec![told(("auth.url", expected))])?,
+            signed: Signed::new(&config.jwt)
+                .map_err(|all| all.into_iter().map(message).collect::<Vec<_>>())?,
+            external: External::new(&config).map_err(|expected| vec![message(("auth.url", expected))])?,
             failures: Mutex::new(Failures::new(config.max_failures)),
             signer: signer(&config.identity()),
         })))
@@ -148,7 +149,7 @@ impl Auth {
     }
 
     /// What this caller may do, if it may do what it asks. A grant may be good for no more than that:
-    /// who asks for something else, or for a stream whose name it didn't know before, asks again.
+    /// for something else, or a stream whose name wasn't known before, it has to be asked again.
     pub async fn authorise(&self, asked: AccessRequest<'_>) -> Result<Grant, AuthError> {
         let decided = self.decide(asked, Anchor::now()).await;
         if let Err(denied) = &decided {
@@ -157,8 +158,8 @@ impl Auth {
         decided
     }
 
-    /// What a credential allows, whatever that is; it is no failure that it doesn't allow all. A service that
-    /// is asked tells of one permission at a time: those go together that are for the same streams.
+    /// What a credential allows, whatever that is; it is no failure that it doesn't allow all. The service is
+    /// asked about one permission at a time: those go together that are for the same streams.
     pub async fn identify(&self, credential: Option<&str>, from: IpAddr) -> Result<Grant, AuthError> {
         let found = self.all_of(credential, from).await;
         if let Err(denied) = &found {
@@ -200,7 +201,7 @@ impl Auth {
             },
             Err(denied) => Err(denied),
         };
-        // Whoever shows something good is served, whoever else fails behind the same address.
+        // What is good is served, however often others fail behind the same address.
         if found != Err(AuthError::Unknown) {
             return found;
         }
@@ -212,7 +213,7 @@ impl Auth {
         found
     }
 
-    /// What is known here of a credential, without asking anybody.
+    /// What is known here of a credential, without asking the service.
     async fn known(&self, credential: &str, now: Anchor) -> Result<Grant, AuthError> {
         if credential.len() > CREDENTIAL_MAX {
             return Err(AuthError::Unknown);
@@ -243,7 +244,7 @@ impl Auth {
     }
 
     /// The grant of a session: [`AuthError::Expired`] if its time is over, [`AuthError::Unknown`] if it isn't
-    /// one of ours. What it allows is for [`Grant::allows`] to say.
+    /// one of ours. See [`Grant::allows`] for what it allows.
     pub fn open_session(&self, session: &str, now: Timestamp) -> Result<Grant, AuthError> {
         self.0.signer.open_session(session, now)
     }

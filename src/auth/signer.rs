@@ -1,8 +1,8 @@
 //! What the server vouches for itself: links to one file, and sessions of the pages.
 //!
 //! Both are authenticated with keys derived from one key of the server, each from another label, so that
-//! nothing made for one purpose is anything for another. What they say can be read by who holds them,
-//! but holds no credential.
+//! nothing made for one purpose is anything for another. Their holders can read them, but they hold
+//! no credential.
 
 use crate::auth::AuthError;
 use crate::auth::grant::Grant;
@@ -22,13 +22,13 @@ use std::path::Path;
 use subtle::ConstantTimeEq;
 
 /// Where the server's key lies, hidden among the recordings, so that links live as long as their files:
-/// whoever can read it can read those anyway. Removing it ends all links and sessions.
+/// a user who can read it can read those anyway. Removing it ends all links and sessions.
 const KEY_FILE: &str = ".key";
 /// How long a link to a file is good. Counted in whole hours, so that a list that is asked for twice has
 /// the same links, which browsers then know again: 23 to 24 hours.
 const LINK_HOURS: u64 = 24;
 const HOUR: u64 = 3600;
-/// Hexadecimal digits of a link's tag: 128 bits, half the hash, which nobody finds by trying. A link
+/// Hexadecimal digits of a link's tag: 128 bits, half the hash, which is not found by trying. A link
 /// stays short enough for a line.
 const TAG_DIGITS: usize = 32;
 /// A session is a cookie: browsers keep none that is larger.
@@ -42,7 +42,7 @@ pub(super) struct Signer {
     sessions: Key,
 }
 
-/// What a session says.
+/// The claims of a session.
 #[derive(Serialize, Deserialize)]
 struct Session {
     who: String,
@@ -94,7 +94,7 @@ impl Signer {
     }
 
     fn tag(&self, file: &str, until: u64) -> String {
-        // The number has a fixed length, so the name begins at one place.
+        // The number has a fixed length, so the name begins at a fixed offset.
         hex(&authenticate(&self.files, &[&until.to_be_bytes(), file.as_bytes()])[..TAG_DIGITS / 2])
     }
 

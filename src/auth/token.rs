@@ -39,7 +39,7 @@ impl fmt::Debug for NewToken {
 
 /// The tokens of the configuration.
 ///
-/// Kept as plain SHA-256: a token is 256 random bits, which nobody finds by trying, however fast the
+/// Kept as plain SHA-256: a token is 256 random bits, which is not found by trying, however fast the
 /// hash. What slow hashes are for, words that people make up, is not a token here; and a slow one would
 /// be a way to keep the server busy by asking.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Tokens {
     /// What this one is good for, over or not.
     pub fn find(&self, credential: &str) -> Option<&Grant> {
         let hash: [u8; 32] = Sha256::digest(credential).into();
-        // All are compared, each in constant time, so that the time tells nothing of any.
+        // All are compared, each in constant time, so that the time gives nothing away.
         let same = |known: &Hash| bool::from(known.0.ct_eq(&hash));
         self.0.iter().fold(None, |found, (known, grant)| if same(known) { Some(grant) } else { found })
     }

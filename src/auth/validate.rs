@@ -17,7 +17,7 @@ impl Config {
         }
         for (at, token) in self.tokens.iter().enumerate() {
             problems.extend(token.problems().into_iter().map(|expected| {
-                // Not what was found: somebody may have put the token itself there.
+                // Not what was found: it may be the token itself.
                 let which = match token.name.as_str() {
                     "" => format!("entry {}", at + 1),
                     name => format!("{name:?}"),
@@ -43,7 +43,7 @@ impl Config {
         format!("{:?}", (tokens, secret, jwks, audience, issuer, max_lifetime, &self.url)).into_bytes()
     }
 
-    /// What the log should say at the start: usable, but perhaps not meant so.
+    /// What to warn of at the start: usable, but perhaps not meant so.
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.mode == Mode::Open && self.knows_any() {

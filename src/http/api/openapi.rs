@@ -107,31 +107,11 @@ fn components() -> Value {
             reference(listed),
         ] })
     };
-    let text = json!({ "type": "string" });
     let more = json!({
         "StreamEvent": event("StreamChange", "StreamInfo"),
         "RecordingEvent": event("RecordingChange", "Recording"),
-        "Status": {
-            "type": "object",
-            "description": "Where a publication stands.",
-            "required": ["type", "stream", "status"],
-            "properties": {
-                "type": { "const": "status" },
-                "stream": reference("StreamName"),
-                "status": { "enum": ["PENDING", "PUBLISHING", "UNPUBLISHED", "FAILED"] },
-                "reason": text,
-                "message": text,
-                "recording": {
-                    "type": "object",
-                    "required": ["id", "stream", "file", "url", "bytes", "duration_ms"],
-                    "properties": {
-                        "id": reference("RecordingId"), "stream": reference("StreamName"), "file": text,
-                        "url": text, "bytes": { "type": "integer" }, "duration_ms": { "type": "integer" },
-                    },
-                },
-            },
-        },
-        "Health": { "type": "object", "required": ["status"], "properties": { "status": text } },
+        "Status": status(),
+        "Health": { "type": "object", "required": ["status"], "properties": { "status": { "type": "string" } } },
     });
     if let (Some(schemas), Value::Object(more)) = (components["schemas"].as_object_mut(), more) {
         schemas.extend(more);
@@ -144,6 +124,31 @@ fn components() -> Value {
         },
     });
     components
+}
+
+/// What `/signal` sends, and the end of an upload is answered with.
+fn status() -> Value {
+    let text = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "description": "Where a publication stands.",
+        "required": ["type", "stream", "status"],
+        "properties": {
+            "type": { "const": "status" },
+            "stream": reference("StreamName"),
+            "status": { "enum": ["PENDING", "PUBLISHING", "UNPUBLISHED", "FAILED"] },
+            "reason": text,
+            "message": text,
+            "recording": {
+                "type": "object",
+                "required": ["id", "stream", "file", "url", "bytes", "duration_ms"],
+                "properties": {
+                    "id": reference("RecordingId"), "stream": reference("StreamName"), "file": text,
+                    "url": text, "bytes": { "type": "integer" }, "duration_ms": { "type": "integer" },
+                },
+            },
+        },
+    })
 }
 
 fn reference(schema: &str) -> Value {

@@ -1,4 +1,4 @@
-//! Each limit at the doors: what exceeds it, and what that is told.
+//! Each limit of connections and requests: what exceeds it, and what that is answered.
 
 use crate::http::body;
 use crate::http::testing::{Server, Setup, error_of, manifest};
