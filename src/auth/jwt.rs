@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_say_what_when_and_for_whom() {
+    fn claims_decide_what_until_when_and_for_which_streams() {
         let fixtures = fixtures();
         let token = |name: &str| fixtures["claims"][name].as_str().unwrap_or_else(|| panic!("{name}"));
         let judged = |name| check(&config(), token(name));

@@ -58,7 +58,7 @@ async fn a_token_is_good_for_what_it_says_and_nothing_else() {
 }
 
 #[test]
-fn who_is_asked_follows_from_what_is_configured() {
+fn whether_credentials_are_needed_follows_from_what_is_configured() {
     let some = vec![token("a", &NewToken::generate(), &[Permission::View], &[])];
     let table = [
         (Mode::Off, false),
@@ -126,7 +126,7 @@ fn signed(lifetime: u64) -> String {
 }
 
 #[tokio::test]
-async fn who_shows_something_good_is_served_whoever_else_fails_behind_the_address() {
+async fn a_good_credential_is_served_however_often_others_fail_behind_the_address() {
     let good = NewToken::generate();
     let config = Config {
         tokens: vec![token("studio", &good, &[Permission::View], &[])],

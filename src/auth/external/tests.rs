@@ -141,7 +141,7 @@ async fn only_a_clear_yes_is_a_yes() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_slow_down_or_talks_without_end_lets_nobody_in() {
+async fn a_service_that_is_slow_down_or_answers_without_end_lets_no_caller_in() {
     let slow = Service::start(async |_| std::future::pending::<String>().await).await;
     let endless = Service::start(async |_| "x".repeat(8 << 20)).await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -203,7 +203,7 @@ async fn a_wide_yes_covers_what_it_says_until_it_expires() {
 }
 
 #[tokio::test]
-async fn who_asks_the_same_at_the_same_time_shares_one_question() {
+async fn callers_that_ask_the_same_at_the_same_time_share_one_question() {
     let (release, held) = tokio::sync::watch::channel(false);
     let mut service = Service::start(move |_| {
         let mut held = held.clone();
@@ -231,7 +231,7 @@ async fn who_asks_the_same_at_the_same_time_shares_one_question() {
 }
 
 #[tokio::test]
-async fn who_has_to_wait_hears_only_what_is_known() {
+async fn a_caller_that_has_to_wait_gets_only_what_is_known() {
     let mut service = Service::start(async |_| "OK").await;
     let (external, now) = (service.external(), Anchor::now());
     assert!(ask(&external, "good", "a", now).await.is_ok());

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_back_goes_on_and_who_was_away_too_long_is_told() {
+    async fn a_reader_that_comes_back_goes_on_and_one_away_too_long_is_reset() {
         let (streams, recordings) = (broadcast::Sender::new(8), broadcast::Sender::new(8));
         let feed = Feed::start(streams.subscribe(), recordings.subscribe(), &Tasks::new());
         let mut reader = feed.reader(None);

@@ -298,7 +298,7 @@ mod tests {
         Site::new(&Config { trusted_proxies, base_path: base.to_owned(), ..Config::default() })
     }
 
-    fn told(site: &Site, peer: &str, headers: Headers<'_>) -> (String, Option<&'static str>, String) {
+    fn forwarded(site: &Site, peer: &str, headers: Headers<'_>) -> (String, Option<&'static str>, String) {
         let mut request = Request::builder().uri("/").header("host", "inner:8080");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -330,7 +330,7 @@ mod tests {
             ("127.0.0.1", &[xff("")], "127.0.0.1"),
         ];
         for (peer, headers, expected) in table {
-            assert_eq!(told(&site, peer, headers).0, *expected, "{peer} {headers:?}");
+            assert_eq!(forwarded(&site, peer, headers).0, *expected, "{peer} {headers:?}");
         }
         let mut strange = Request::builder().uri("/").body(Body::empty()).unwrap();
         let value = HeaderValue::from_bytes(b"\xff, 203.0.113.1").unwrap();
@@ -338,7 +338,7 @@ mod tests {
         let (address, _) = site.forwarded([127, 0, 0, 1].into(), &strange);
         assert_eq!(address.0.to_string(), "203.0.113.1", "a client's own word hid what the proxy added");
         let long = vec!["10.0.0.1"; 5000].join(",");
-        assert_eq!(told(&site, "127.0.0.1", &[xff(&long)]).0, "10.0.0.1");
+        assert_eq!(forwarded(&site, "127.0.0.1", &[xff(&long)]).0, "10.0.0.1");
     }
 
     #[test]
@@ -363,8 +363,8 @@ mod tests {
             ),
         ];
         for (peer, headers, scheme, host) in table {
-            let (_, said, named) = told(&site, peer, headers);
-            assert_eq!((said, named.as_str()), (*scheme, *host), "{peer} {headers:?}");
+            let (_, found, named) = forwarded(&site, peer, headers);
+            assert_eq!((found, named.as_str()), (*scheme, *host), "{peer} {headers:?}");
         }
     }
 

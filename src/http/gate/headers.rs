@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_nobody_listed_other_sites_load_the_library_and_frame_nothing() {
+    async fn without_listed_origins_other_sites_load_the_library_and_frame_nothing() {
         let server = server(&[], &[]).await;
         for (line, _) in ROUTES {
             let answer = ask(&server, line, &[]).await;
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_may_publish_from_an_own_page_may_not_frame_ours_for_that() {
+    async fn an_origin_that_may_publish_may_not_frame_our_pages_for_that() {
         let server = server(&[LISTED], &[]).await;
         let page = ask(&server, "GET /publish", &[]).await;
         assert!(!head(&page, "content-security-policy").contains("example.org"), "{page:?}");

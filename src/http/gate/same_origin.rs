@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn open_serves_everybody_but_foreign_pages_may_only_read() {
+    fn open_serves_all_callers_but_foreign_pages_may_only_read() {
         let guard = guard(auth::Mode::Open, "", &["https://app.example.org", "https://*.example.net"]);
         let host = ("host", "record.example.org:8080");
         let from = |origin| ("origin", origin);

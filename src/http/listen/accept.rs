@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_leaves_too_much_unfinished_is_cut_when_all_do_and_not_before() {
+    fn a_connection_that_leaves_too_much_unfinished_is_cut_when_all_do_and_not_before() {
         let all = Arc::new(AtomicUsize::new(0));
         let new = || ReassemblyBudget::new(all.clone());
         let (page, greedy, honest) = (new(), new(), new());
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_is_told_in_whole() {
+    fn a_refused_connection_gets_a_whole_answer() {
         let text = std::str::from_utf8(FULL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");

@@ -65,7 +65,7 @@ fn refused(code: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn streams_viewers_sockets_and_connections_over_their_limit_are_told_to_come_later() {
+async fn streams_viewers_sockets_and_connections_over_their_limit_get_retry_after() {
     let limits = Limits { max_streams: 1, max_viewers: 2, max_viewers_per_stream: 1, ..Limits::default() };
     let server = with(limits).await;
     assert_eq!(upload(&server, "one", JPEG).await.status(), 204);
@@ -114,7 +114,7 @@ async fn streams_viewers_sockets_and_connections_over_their_limit_are_told_to_co
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_bounded_however_few_connections_wait_for_them() {
+async fn answers_that_no_client_takes_are_bounded_however_few_connections_wait_for_them() {
     let server = with(Limits { max_connections: 2, ..Limits::default() }).await;
     server.add(manifest("a", "a.webm", 1_000), &vec![0; 1 << 20]);
     let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1000);

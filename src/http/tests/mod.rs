@@ -103,7 +103,7 @@ async fn a_whip_client_publishes_trickles_restarts_and_stops() {
 }
 
 #[tokio::test]
-async fn whip_refuses_in_the_words_of_the_contract() {
+async fn whip_refuses_with_the_codes_of_the_contract() {
     let server = Server::start(Setup::default()).await;
     let large = "x".repeat(5 << 20);
     let text = ("content-type", "text/plain");
@@ -216,7 +216,7 @@ async fn a_foreign_host_and_a_proxy_get_401_before_any_route() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_on_this_machine_makes_nobody_local() {
+async fn a_trusted_proxy_on_this_machine_makes_no_client_local() {
     let trusted_proxies = vec!["127.0.0.1".to_owned()];
     let server = Server::start(Setup { trusted_proxies, ..Setup::default() }).await;
     let local = ("host", "localhost");

@@ -218,7 +218,7 @@ async fn a_bad_message_is_answered_and_the_socket_stays() {
 }
 
 #[tokio::test]
-async fn rubbish_and_five_megabytes_are_told_why_they_are_closed() {
+async fn rubbish_and_five_megabytes_are_closed_with_the_reason() {
     let server = Server::start(Setup::default()).await;
     let mut client = Client::open(&server).await;
     client.text("rubbish").await;
@@ -296,7 +296,7 @@ async fn a_stopping_server_sends_the_last_status_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_publication_that_vanishes_is_told_as_failed() {
+async fn a_publication_that_vanishes_is_reported_as_failed() {
     let server = Server::start(Setup::default()).await;
     let mut client = Client::open(&server).await;
     client.publish("a").await;

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn publish_records_unless_told_otherwise() {
+    fn publish_records_unless_the_message_forbids_it() {
         let publish = |text: &str| match Client::parse(text) {
             Ok(Client::Publish { record, resume, .. }) => (record, resume),
             other => panic!("{other:?}"),
