@@ -6,6 +6,8 @@
 //!
 //! Rules: a credential is compared in constant time or by its hash; neither it nor a key is in a log, in
 //! an error or in `Debug`; a service that can't be asked allows nothing.
+//!
+//! Files import each other one way, but for this one, whose question and errors are for all below.
 
 mod cache;
 mod config;

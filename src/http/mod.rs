@@ -4,8 +4,9 @@
 //! handler `gate::authorize`; every error is an [`error::ApiError`]. What lies below is reached by the two traits
 //! of [`state`].
 //!
-//! Files import each other one way, but for the table, which names every handler and is named by the OpenAPI
-//! document, and for [`state::State`], which holds the `Assets` that `pages` serves.
+//! Files import each other one way, but for this one, whose `Config` and `percent_encode` are for all below; for the
+//! table, which names every handler and is read by the OpenAPI document; and for [`state::State`], which holds the
+//! `Assets` that `pages` serves.
 
 pub mod api;
 mod body;

@@ -118,13 +118,13 @@ impl Socket {
         Self { socket, stop, ping, silence, heard, first, first_publish, errors, unfinished }
     }
 
-    /// Ends it if nothing is "published", or "registered", in time, which [`Self::is_used`] notes.
+    /// Ends it if nothing is "published", or "registered", in time, which [`Self::mark_used`] notes.
     pub fn expects(&mut self, what: &'static str) {
         self.first = Some((what, Instant::now() + self.first_publish, self.first_publish));
     }
 
     /// What was expected has happened.
-    pub fn is_used(&mut self) {
+    pub fn mark_used(&mut self) {
         self.first = None;
     }
 

@@ -10,8 +10,8 @@ use crate::http::listen::accept::ReassemblyBudget;
 use crate::http::socket::Socket;
 use crate::http::state::State;
 use axum::Extension;
+use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, State as Extract};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -42,11 +42,11 @@ impl FromRequestParts<Arc<State>> for Upgrade {
             let message = format!("open {} as a WebSocket", parts.uri.path());
             ApiError::with_status(StatusCode::UPGRADE_REQUIRED, ErrorCode::BadRequest, message)
         })?;
-        type Found = (Caller, Extension<Access>, Extension<ReassemblyBudget>, Extract<Arc<State>>);
+        type Found = (Caller, Extension<Access>, Extension<ReassemblyBudget>);
         let found = Found::from_request_parts(parts, state).await;
-        let (Caller(client), Extension(access), Extension(unfinished), Extract(state)) =
+        let (Caller(client), Extension(access), Extension(unfinished)) =
             found.map_err(|_| ApiError::internal("a WebSocket came past the middlewares"))?;
-        Ok(Self { state, access, client, unfinished, upgrade })
+        Ok(Self { state: state.clone(), access, client, unfinished, upgrade })
     }
 }
 

@@ -239,7 +239,7 @@ impl Connection {
         let upload = upload?;
         let (uid, name, offset) = (upload.uid.clone(), upload.name.clone(), upload.offset);
         self.upload = Some(upload);
-        self.socket.is_used();
+        self.socket.mark_used();
         let sent =
             self.socket.send_json(&Server::Registered { uid: uid.reveal(), name: &name, offset }).await;
         sent.map_err(|_| bad("the socket is gone"))

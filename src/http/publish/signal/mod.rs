@@ -215,7 +215,7 @@ impl Connection {
 
     async fn accepted(&mut self, stream: StreamName, mut accepted: Accepted) -> Result<(), End> {
         self.watchers += 1;
-        self.socket.is_used();
+        self.socket.mark_used();
         let status = accepted.status.borrow_and_update().clone();
         if self.held.get(&stream).is_none_or(|held| held.status != status.as_str()) {
             self.socket.send_json(&Server::status(&self.state, &stream, &status)).await?;
