@@ -1,7 +1,6 @@
 //! Blocks out of bytes: SimpleBlock and BlockGroup, with lacing (RFC 9559 sections 10.2 to 10.4).
 
-use crate::container::webm::ebml::id;
-use crate::container::webm::walk::{child, children, is_filled, uint};
+use crate::container::webm::ebml::{child, children, id, is_well_formed, read_uint};
 use std::ops::Range;
 
 /// A block as it stands in a file.
@@ -81,10 +80,10 @@ pub(super) fn group(payload: &[u8]) -> Option<Parts> {
         match child.id {
             id::BLOCK => block = Some((simple(child.payload)?, child.at.end - child.payload.len())),
             id::REFERENCE_BLOCK => refers = true,
-            id::BLOCK_DURATION => duration = uint(child.payload),
+            id::BLOCK_DURATION => duration = read_uint(child.payload),
             id::BLOCK_ADDITIONS => {
                 additions = true;
-                if is_filled(child.payload) {
+                if is_well_formed(child.payload) {
                     aside.extend_from_slice(&payload[child.at]);
                 }
             }
@@ -161,7 +160,7 @@ fn vint_len(payload: &[u8], at: usize) -> Option<usize> {
 /// A variable-size integer without its marker.
 fn vint(payload: &[u8], at: usize) -> Option<u64> {
     let len = vint_len(payload, at)?;
-    let value = uint(payload.get(at..at + len)?)?;
+    let value = read_uint(payload.get(at..at + len)?)?;
     Some(value & ((1u64 << (7 * len)) - 1))
 }
 

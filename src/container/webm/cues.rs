@@ -1,8 +1,7 @@
 //! Where to begin reading: a file's front, and its index (RFC 9559 section 22).
 
-use crate::container::webm::ebml::id;
+use crate::container::webm::ebml::{Header, child, children, id, read_header, read_uint};
 use crate::container::webm::tracks::{self, ForeignTrack};
-use crate::container::webm::walk::{Head, child, children, head, uint};
 use crate::container::webm::{Item, Reader};
 use std::time::Duration;
 
@@ -49,17 +48,17 @@ impl Front {
 
 /// SeekPosition of Cues in a SeekHead.
 fn cues_in(seek_head: &[u8]) -> Option<u64> {
-    let is_cues = |seek: &[u8]| child(seek, id::SEEK_ID).and_then(uint) == Some(id::CUES);
+    let is_cues = |seek: &[u8]| child(seek, id::SEEK_ID).and_then(read_uint) == Some(id::CUES);
     let seeks = children(seek_head).filter(|seek| seek.id == id::SEEK);
     let seek = seeks.map(|seek| seek.payload).find(|seek| is_cues(seek))?;
-    child(seek, id::SEEK_POSITION).and_then(uint)
+    child(seek, id::SEEK_POSITION).and_then(read_uint)
 }
 
 /// The length of the Cues element that begins with these bytes, its id and size with it; `None` if there is none
 /// of known size.
 pub fn cues_len(bytes: &[u8]) -> Option<u64> {
-    match head(bytes) {
-        Head::Is { id: id::CUES, size: Some(size), len } => size.checked_add(len as u64),
+    match read_header(bytes) {
+        Header::Valid { id: id::CUES, size: Some(size), len } => size.checked_add(len as u64),
         _ => None,
     }
 }
@@ -70,13 +69,13 @@ pub fn cluster_before(cues: &[u8], track: u64, ticks: u64) -> Option<u64> {
     let cues = child(cues, id::CUES)?;
     let points = children(cues).filter(|point| point.id == id::CUE_POINT);
     let places = points.filter_map(|point| {
-        let time = child(point.payload, id::CUE_TIME).and_then(uint).filter(|time| *time <= ticks)?;
+        let time = child(point.payload, id::CUE_TIME).and_then(read_uint).filter(|time| *time <= ticks)?;
         let mut positions = children(point.payload)
             .filter(|child| child.id == id::CUE_TRACK_POSITIONS)
             .map(|child| child.payload);
-        let of_track = |place: &&[u8]| child(place, id::CUE_TRACK).and_then(uint) == Some(track);
+        let of_track = |place: &&[u8]| child(place, id::CUE_TRACK).and_then(read_uint) == Some(track);
         let place = positions.find(of_track)?;
-        Some((time, child(place, id::CUE_CLUSTER_POSITION).and_then(uint)?))
+        Some((time, child(place, id::CUE_CLUSTER_POSITION).and_then(read_uint)?))
     });
     places.max().map(|(_, position)| position)
 }
@@ -84,8 +83,7 @@ pub fn cluster_before(cues: &[u8], track: u64, ticks: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::webm::ebml::master;
-    use crate::container::webm::walk;
+    use crate::container::webm::ebml::{master, uint};
     use crate::media::{Codec, Track};
 
     #[test]
@@ -111,16 +109,16 @@ mod tests {
         master(&mut cues, id::CUES, |out| {
             for (time, track, position) in [(0, 1, 100), (250, 1, 300), (260, 2, 301), (500, 1, 500)] {
                 master(out, id::CUE_POINT, |out| {
-                    crate::container::webm::ebml::uint(out, id::CUE_TIME, time);
+                    uint(out, id::CUE_TIME, time);
                     master(out, id::CUE_TRACK_POSITIONS, |out| {
-                        crate::container::webm::ebml::uint(out, id::CUE_TRACK, track);
-                        crate::container::webm::ebml::uint(out, id::CUE_CLUSTER_POSITION, position);
+                        uint(out, id::CUE_TRACK, track);
+                        uint(out, id::CUE_CLUSTER_POSITION, position);
                     });
                 });
             }
         });
         assert_eq!(cues_len(&cues[..8]), Some(cues.len() as u64));
-        assert_eq!(cues_len(&walk::children(&cues).next().unwrap().payload[..8]), None);
+        assert_eq!(cues_len(&children(&cues).next().unwrap().payload[..8]), None);
         for (ticks, position) in [(0, 100), (249, 100), (250, 300), (499, 300), (9999, 500)] {
             assert_eq!(cluster_before(&cues, 1, ticks), Some(position), "{ticks}");
         }

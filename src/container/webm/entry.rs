@@ -1,8 +1,9 @@
 //! What a TrackEntry says beside its codec and size (RFC 9559 section 5.1.4.1): carried from a
 //! publisher's container into ours as it is, for it changes what people see and hear.
 
-use crate::container::webm::ebml::{element, id, uint};
-use crate::container::webm::walk::{self, Child, child, children, float, is_filled, text};
+use crate::container::webm::ebml::{
+    Child, child, children, element, id, is_well_formed, read_float, read_string, read_uint, uint,
+};
 use crate::media::{Codec, Kind, Track, opus};
 use bytes::Bytes;
 
@@ -33,8 +34,9 @@ fn kept(payload: &[u8], drop: impl Fn(u64) -> bool) -> Bytes {
     let private = child(payload, id::CODEC_PRIVATE).unwrap_or_default();
     let (mut out, mut inner) = (Vec::new(), None);
     // A sound track with settings of pictures gets none of them when it is written.
-    let kind =
-        child(payload, id::CODEC_ID).and_then(|codec| Codec::of_matroska_id(text(codec))).map(Codec::kind);
+    let kind = child(payload, id::CODEC_ID)
+        .and_then(|codec| Codec::of_matroska_id(read_string(codec)))
+        .map(Codec::kind);
     let strange = match kind {
         Some(Kind::Video) => Some(id::AUDIO),
         Some(Kind::Audio) => Some(id::VIDEO),
@@ -63,8 +65,8 @@ fn settings(payload: &[u8], drop: impl Fn(u64) -> bool) -> Vec<u8> {
         match child.id {
             id::VOID | id::CRC_32 | id::FRAME_RATE => {}
             id::PIXEL_WIDTH | id::PIXEL_HEIGHT | id::CHANNELS => {}
-            id::SAMPLING_FREQUENCY if float(child.payload) == Some(OPUS_RATE) => {}
-            id::ALPHA_MODE => alpha = walk::uint(child.payload) == Some(1),
+            id::SAMPLING_FREQUENCY if read_float(child.payload) == Some(OPUS_RATE) => {}
+            id::ALPHA_MODE => alpha = read_uint(child.payload) == Some(1),
             id if drop(id) || !is_sound(&child) => {}
             _ if out.len() + child.at.len() <= MAX_LEN => out.extend_from_slice(&payload[child.at]),
             _ => {}
@@ -79,9 +81,9 @@ fn settings(payload: &[u8], drop: impl Fn(u64) -> bool) -> Vec<u8> {
 /// What each file has of its own, what refers to things that aren't in ours, and what ours says in any
 /// case.
 fn is_written_anyway(child: &Child<'_>, private: &[u8]) -> bool {
-    let number = || walk::uint(child.payload);
+    let number = || read_uint(child.payload);
     match child.id {
-        id::LANGUAGE => text(child.payload) == "und",
+        id::LANGUAGE => read_string(child.payload) == "und",
         id::CODEC_DELAY => number() == Some(delay(private)),
         id::SEEK_PRE_ROLL => number() == Some(OPUS_SEEK_PRE_ROLL_NS),
         id::VOID | id::CRC_32 | id::TRACK_NUMBER | id::TRACK_UID | id::TRACK_TYPE | id::FLAG_LACING => true,
@@ -101,13 +103,13 @@ fn delay(private: &[u8]) -> u64 {
 fn is_sound(child: &Child<'_>) -> bool {
     const MASTERS: [u64; 4] =
         [id::COLOUR, id::MASTERING_METADATA, id::PROJECTION, id::BLOCK_ADDITION_MAPPING];
-    let inside = || is_filled(child.payload) && children(child.payload).all(|child| is_sound(&child));
+    let inside = || is_well_formed(child.payload) && children(child.payload).all(|child| is_sound(&child));
     !MASTERS.contains(&child.id) || inside()
 }
 
 /// Whether the display size says nothing that the picture's doesn't.
 fn displays_its_pixels(video: &[u8]) -> bool {
-    let number = |id| child(video, id).and_then(walk::uint);
+    let number = |id| child(video, id).and_then(read_uint);
     let [bottom, top, left, right] = id::PIXEL_CROP.map(|id| number(id).unwrap_or(0));
     let is = |shown, pixels, one, other| {
         let pixels = number(pixels).unwrap_or(0).saturating_sub(one).saturating_sub(other);

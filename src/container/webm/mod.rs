@@ -26,7 +26,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod tracks;
-mod walk;
 mod write;
 
 pub use block::StoredBlock;

@@ -1,8 +1,7 @@
 //! What a file's Info says of where it comes from (RFC 9559 section 5.1.2).
 
-use crate::container::webm::ebml::id;
-use crate::container::webm::walk::{Head, child, head, text};
-use crate::container::webm::write::{EPOCH_NS, MAKER};
+use crate::container::webm::ebml::{EPOCH_NS, Header, child, id, read_header, read_string};
+use crate::container::webm::write::MAKER;
 
 /// Where a file comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +17,12 @@ pub struct Origin {
 impl Origin {
     /// Reads it in the first bytes of a file, up to [`super::MAX_HEAD`].
     pub fn find(bytes: &[u8]) -> Option<Self> {
-        let Head::Is { id: id::EBML, size: Some(size), len } = head(bytes) else { return None };
+        let Header::Valid { id: id::EBML, size: Some(size), len } = read_header(bytes) else { return None };
         let segment = bytes.get(len.checked_add(usize::try_from(size).ok()?)?..)?;
-        let Head::Is { id: id::SEGMENT, len, .. } = head(segment) else { return None };
+        let Header::Valid { id: id::SEGMENT, len, .. } = read_header(segment) else { return None };
         let info = child(&segment[len..], id::INFO)?;
         let date = child(info, id::DATE_UTC).and_then(|date| date.try_into().ok()).map(i64::from_be_bytes);
-        let title = child(info, id::TITLE).map(text).filter(|title| !title.is_empty());
+        let title = child(info, id::TITLE).map(read_string).filter(|title| !title.is_empty());
         Some(Self {
             ours: child(info, id::MUXING_APP).is_some_and(|app| app.starts_with(MAKER.as_bytes())),
             unix_nanos: date.map(|date| i128::from(date) + EPOCH_NS),

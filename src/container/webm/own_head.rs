@@ -2,10 +2,11 @@
 
 use crate::container::Container;
 use crate::container::webm::Stamp;
-use crate::container::webm::ebml::{id, void};
+use crate::container::webm::ebml::{
+    Child, Header, child, children, id, is_well_formed, read_header, read_string, read_uint, void,
+};
 use crate::container::webm::entry::{self, ALPHA};
 use crate::container::webm::tracks::SIDES;
-use crate::container::webm::walk::{self, Child, Head, child, children, is_filled, text, uint};
 use crate::container::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Offsets, SEEK_LEN,
     TrackLayout, ebml_header, random_bits, seek, track_entry, track_uid,
@@ -35,7 +36,7 @@ impl OwnHead {
             bytes.strip_prefix(&start[..]).map(|rest| (container, start.len(), rest))
         };
         let (container, start, rest) = header(Container::Webm).or_else(|| header(Container::Matroska))?;
-        let Head::Is { id: id::SEGMENT, size, len: 12 } = walk::head(rest) else { return None };
+        let Header::Valid { id: id::SEGMENT, size, len: 12 } = read_header(rest) else { return None };
         let segment_at = start + 12;
         let top: Vec<_> = children(&bytes[segment_at..]).take(3).collect();
         let [seeks, info, tracks] = &top[..] else { return None };
@@ -92,10 +93,10 @@ fn duration_in(payload: &[u8]) -> Option<usize> {
     ) && title.len() <= 1
         && title.iter().all(|title| title.id == id::TITLE);
     let ours = [muxing, writing].iter().all(|app| app.payload.starts_with(MAKER.as_bytes()));
-    let right = uint(scale.payload) == Some(1_000_000)
+    let right = read_uint(scale.payload) == Some(1_000_000)
         && duration.at.len() == DURATION_LEN
         && date.payload.len() == 8
-        && is_filled(payload);
+        && is_well_formed(payload);
     (known && ours && right).then_some(duration.at.start)
 }
 
@@ -122,7 +123,7 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         layouts.push(Offsets::layout(places, (number, uid), entry, payload_at));
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
-    (is_filled(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
+    (is_well_formed(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
 }
 
 /// Does to an entry what sealing did to it: filled the room for DefaultDuration, or covered an alpha
@@ -143,8 +144,8 @@ fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Offsets) {
 }
 
 fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
-    let number = |payload, id| child(payload, id).and_then(uint);
-    let codec = Codec::of_matroska_id(text(child(entry.payload, id::CODEC_ID)?))?;
+    let number = |payload, id| child(payload, id).and_then(read_uint);
+    let codec = Codec::of_matroska_id(read_string(child(entry.payload, id::CODEC_ID)?))?;
     let private = child(entry.payload, id::CODEC_PRIVATE).unwrap_or_default();
     let side = |id| {
         let value = number(child(entry.payload, id::VIDEO)?, id)?;

@@ -1,7 +1,7 @@
 //! Reading, incrementally: bytes are pushed in pieces of any size, elements and blocks come out with
 //! their exact place in the file.
 //!
-//! This is a small walker of its own over `Head`, not the crate's `TagDecoder`. Repair must know where
+//! This is a small walker of its own over EBML headers, not the crate's `TagDecoder`. Repair must know where
 //! each byte belongs: where a cluster ends that is cut in its middle, what to copy unchanged, and where
 //! to go on behind damage. The decoder gives copies of decoded tags without their lengths, and ends for
 //! good at the first thing it can't decode (its own way to go on may loop for ever).
@@ -12,8 +12,7 @@
 //! cluster, and reading goes on there. No input makes it panic.
 
 use crate::container::webm::block::{self, Parts, StoredBlock};
-use crate::container::webm::ebml::id;
-use crate::container::webm::walk::{Head, child, head, text, uint};
+use crate::container::webm::ebml::{Header, child, id, read_header, read_string, read_uint};
 use std::ops::Range;
 
 /// The largest element that is kept whole, and so what a reader holds at most beside the piece pushed
@@ -227,8 +226,8 @@ impl Reader {
     }
 
     fn header<'a>(&self, at: u64, payload: &'a [u8]) -> Result<Item<'a>, ReadError> {
-        let number = |id, default| child(payload, id).map_or(Some(default), uint).unwrap_or(u64::MAX);
-        let doc_type = child(payload, id::DOC_TYPE).map_or("", text);
+        let number = |id, default| child(payload, id).map_or(Some(default), read_uint).unwrap_or(u64::MAX);
+        let doc_type = child(payload, id::DOC_TYPE).map_or("", read_string);
         let (version, read_version) = (number(id::DOC_TYPE_VERSION, 1), number(id::DOC_TYPE_READ_VERSION, 1));
         let limits = [(id::EBML_READ_VERSION, 1), (id::EBML_MAX_ID_LENGTH, 4), (id::EBML_MAX_SIZE_LENGTH, 8)];
         let beyond = limits.iter().any(|(id, most)| number(*id, *most) > *most);
@@ -258,9 +257,9 @@ impl Reader {
     }
 
     fn start(&mut self) -> Result<Step, ReadError> {
-        match head(self.rest()) {
-            Head::More if !self.ended => Ok(Step::More),
-            Head::Is { id: id::EBML, size: Some(size), len } if size <= 4096 => {
+        match read_header(self.rest()) {
+            Header::Incomplete if !self.ended => Ok(Step::More),
+            Header::Valid { id: id::EBML, size: Some(size), len } if size <= 4096 => {
                 if self.rest().len() >= len + size as usize {
                     self.state = State::Top;
                     Ok(Step::Found(self.take_header(size, len)))
@@ -301,14 +300,14 @@ impl Reader {
     }
 
     fn top(&mut self) -> Step {
-        let (id, size, len) = match head(self.rest()) {
-            Head::More if !self.ended => return Step::More,
-            Head::More if self.rest().is_empty() => {
+        let (id, size, len) = match read_header(self.rest()) {
+            Header::Incomplete if !self.ended => return Step::More,
+            Header::Incomplete if self.rest().is_empty() => {
                 self.state = State::Done;
                 return Step::More;
             }
-            Head::More | Head::Bad => return self.lost(),
-            Head::Is { id, size, len } => (id, size, len),
+            Header::Incomplete | Header::Invalid => return self.lost(),
+            Header::Valid { id, size, len } => (id, size, len),
         };
         let at = self.position();
         let payload_at = at + len as u64;
@@ -377,11 +376,11 @@ impl Reader {
         if open.end == Some(at) {
             return self.end_cluster();
         }
-        let (id, size, len) = match head(self.rest()) {
-            Head::More if !self.ended => return Step::More,
-            Head::More if self.rest().is_empty() && open.end.is_none() => return self.end_cluster(),
-            Head::More | Head::Bad => return self.lost(),
-            Head::Is { id, size, len } => (id, size, len),
+        let (id, size, len) = match read_header(self.rest()) {
+            Header::Incomplete if !self.ended => return Step::More,
+            Header::Incomplete if self.rest().is_empty() && open.end.is_none() => return self.end_cluster(),
+            Header::Incomplete | Header::Invalid => return self.lost(),
+            Header::Valid { id, size, len } => (id, size, len),
         };
         if open.end.is_none() && (is_top_level(id) || id == id::EBML) {
             return self.end_cluster();
@@ -411,7 +410,7 @@ impl Reader {
         let range = self.used + len..self.used + len + size as usize;
         let payload = &self.buffer[range.clone()];
         if id == id::TIMESTAMP {
-            let Some(time) = uint(payload) else { return self.lost() };
+            let Some(time) = read_uint(payload) else { return self.lost() };
             self.used = range.end;
             self.state = State::Cluster(Open { time: Some(time), ..open });
             return Step::Found(Found::Time(time));
@@ -450,8 +449,10 @@ fn begins_cluster(bytes: &[u8]) -> Option<bool> {
     if bytes[..known] != id[..known] {
         return Some(false);
     }
-    let Head::Is { len, .. } = some(head(bytes))? else { return Some(false) };
-    let Head::Is { id, size: Some(size), .. } = some(head(&bytes[len..]))? else { return Some(false) };
+    let Header::Valid { len, .. } = some(read_header(bytes))? else { return Some(false) };
+    let Header::Valid { id, size: Some(size), .. } = some(read_header(&bytes[len..]))? else {
+        return Some(false);
+    };
     Some(match id {
         id::TIMESTAMP | id::POSITION | id::PREV_SIZE => (1..=8).contains(&size),
         id::CRC_32 => size == 4,
@@ -459,8 +460,8 @@ fn begins_cluster(bytes: &[u8]) -> Option<bool> {
     })
 }
 
-fn some(head: Head) -> Option<Head> {
-    (head != Head::More).then_some(head)
+fn some(header: Header) -> Option<Header> {
+    (header != Header::Incomplete).then_some(header)
 }
 
 /// Elements that can't be in a cluster: one of them ends a cluster of unknown size.

@@ -13,12 +13,11 @@ pub use fill::Row;
 
 use crate::container::webm::StoredBlock;
 use crate::container::webm::cluster::{Block, ClusterStats};
-use crate::container::webm::ebml::id;
+use crate::container::webm::ebml::{child, children, id, read_uint};
 use crate::container::webm::read::Item;
 use crate::container::webm::seal::{Index, cues, ticks};
 use crate::container::webm::tags;
 use crate::container::webm::tracks::{self, ForeignTrack, Info};
-use crate::container::webm::walk::{self, child, children};
 use crate::container::webm::write::MAKER;
 use crate::media::{opus, vp8};
 use fill::{Packets, Rows};
@@ -450,7 +449,7 @@ fn cue_clusters(payload: &[u8]) -> Vec<u64> {
     let points = children(payload).filter(|point| point.id == id::CUE_POINT);
     let places = points.flat_map(|point| {
         let places = children(point.payload).filter(|child| child.id == id::CUE_TRACK_POSITIONS);
-        places.filter_map(|place| child(place.payload, id::CUE_CLUSTER_POSITION).and_then(walk::uint))
+        places.filter_map(|place| child(place.payload, id::CUE_CLUSTER_POSITION).and_then(read_uint))
     });
     places.collect()
 }
@@ -458,7 +457,7 @@ fn cue_clusters(payload: &[u8]) -> Vec<u64> {
 /// Where a SeekHead says that an element is.
 fn sought(payload: &[u8], wanted: u64) -> Option<u64> {
     let mut seeks = children(payload).filter(|seek| seek.id == id::SEEK);
-    let number = |payload, id| child(payload, id).and_then(walk::uint);
+    let number = |payload, id| child(payload, id).and_then(read_uint);
     let found = seeks.find(|seek| number(seek.payload, id::SEEK_ID) == Some(wanted))?;
     number(found.payload, id::SEEK_POSITION)
 }

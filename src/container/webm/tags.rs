@@ -1,9 +1,9 @@
 //! Statistics of a file's tracks, as Tags with the names that mkvmerge gave them and other tools read
 //! (RFC 9559 section 5.1.8; the names are no part of it).
 
-use crate::container::webm::ebml::{element, id, master, uint};
-use crate::container::webm::walk::{self, child, children, is_filled, text};
-use crate::container::webm::write::EPOCH_NS;
+use crate::container::webm::ebml::{
+    Child, EPOCH_NS, child, children, element, id, is_well_formed, master, read_string, read_uint, uint,
+};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Stamp {
     /// Out of the payload of Info.
     pub(super) fn of(info: &[u8]) -> Self {
         let date = child(info, id::DATE_UTC).and_then(|date| Some(i64::from_be_bytes(date.try_into().ok()?)));
-        Self { app: child(info, id::WRITING_APP).map_or("", text).to_owned(), date }
+        Self { app: child(info, id::WRITING_APP).map_or("", read_string).to_owned(), date }
     }
 
     /// As mkvmerge writes it.
@@ -105,14 +105,14 @@ pub(super) fn without_statistics(tags: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for tag in children(tags).filter(|tag| tag.id != id::CRC_32) {
         let target = child(tag.payload, id::TARGETS).unwrap_or_default();
-        let of_track = child(target, id::TAG_TRACK_UID).and_then(walk::uint).is_some_and(|uid| uid > 0);
-        if tag.id != id::TAG || !of_track || !is_filled(tag.payload) {
+        let of_track = child(target, id::TAG_TRACK_UID).and_then(read_uint).is_some_and(|uid| uid > 0);
+        if tag.id != id::TAG || !of_track || !is_well_formed(tag.payload) {
             out.extend_from_slice(&tags[tag.at]);
             continue;
         }
-        let is_kept = |field: &walk::Child<'_>| match field.id {
+        let is_kept = |field: &Child<'_>| match field.id {
             id::CRC_32 => false,
-            id::SIMPLE_TAG => !is_statistic(child(field.payload, id::TAG_NAME).map_or("", text)),
+            id::SIMPLE_TAG => !is_statistic(child(field.payload, id::TAG_NAME).map_or("", read_string)),
             _ => true,
         };
         let kept: Vec<_> = children(tag.payload).filter(is_kept).collect();
@@ -122,7 +122,7 @@ pub(super) fn without_statistics(tags: &[u8]) -> Option<Vec<u8>> {
             });
         }
     }
-    is_filled(tags).then_some(out)
+    is_well_formed(tags).then_some(out)
 }
 
 fn is_statistic(name: &str) -> bool {
@@ -138,8 +138,8 @@ mod tests {
     }
 
     fn words(tags: &[u8]) -> Vec<(String, String)> {
-        let simple = |tag: walk::Child<'_>| {
-            let word = |id| text(child(tag.payload, id).unwrap()).to_owned();
+        let simple = |tag: Child<'_>| {
+            let word = |id| read_string(child(tag.payload, id).unwrap()).to_owned();
             (word(id::TAG_NAME), word(id::TAG_STRING))
         };
         let all = children(tags).flat_map(|tag| children(tag.payload));

@@ -1,8 +1,7 @@
 //! Tracks and Info of files that others wrote (RFC 9559 section 5.1).
 
-use crate::container::webm::ebml::id;
+use crate::container::webm::ebml::{child, children, id, is_well_formed, read_float, read_string, read_uint};
 use crate::container::webm::entry;
-use crate::container::webm::walk::{child, children, float, is_filled, text, uint};
 use crate::media::Kind;
 use bytes::Bytes;
 use std::ops::{Range, RangeInclusive};
@@ -50,30 +49,33 @@ pub fn tracks(payload: &[u8]) -> Option<Vec<ForeignTrack>> {
         }
         tracks.push(track);
     }
-    (is_filled(payload) && !tracks.is_empty()).then_some(tracks)
+    (is_well_formed(payload) && !tracks.is_empty()).then_some(tracks)
 }
 
 fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
     let base = at.end - payload.len();
-    let number = |payload: Option<&[u8]>, id| payload.and_then(|payload| child(payload, id)).and_then(uint);
+    let number =
+        |payload: Option<&[u8]>, id| payload.and_then(|payload| child(payload, id)).and_then(read_uint);
     let (video, audio) = (child(payload, id::VIDEO), child(payload, id::AUDIO));
     let kind = match number(Some(payload), id::TRACK_TYPE)? {
         1 => Some(Kind::Video),
         2 => Some(Kind::Audio),
         _ => None,
     };
-    let codec_id = text(child(payload, id::CODEC_ID)?);
+    let codec_id = read_string(child(payload, id::CODEC_ID)?);
     let side = |id| number(video, id).and_then(|side| u32::try_from(side).ok()).unwrap_or(0);
     let size = (side(id::PIXEL_WIDTH), side(id::PIXEL_HEIGHT));
     let sized = kind != Some(Kind::Video) || (SIDES.contains(&size.0) && SIDES.contains(&size.1));
-    let right = is_filled(payload) && video.is_none_or(is_filled) && audio.is_none_or(is_filled);
+    let right =
+        is_well_formed(payload) && video.is_none_or(is_well_formed) && audio.is_none_or(is_well_formed);
     let described = codec_id != "A_OPUS" || child(payload, id::CODEC_PRIVATE).is_none_or(is_opus_head);
     if !right || !is_codec(codec_id, kind) || !sized || !described {
         return None;
     }
     let places = |payload: Option<&[u8]>, base: usize, id, wanted: Option<u64>| {
         let mut all = payload.into_iter().flat_map(children);
-        let found = all.find(|child| child.id == id && wanted.is_none_or(|w| uint(child.payload) == Some(w)));
+        let found =
+            all.find(|child| child.id == id && wanted.is_none_or(|w| read_uint(child.payload) == Some(w)));
         found.map(|child| child.at.start + base..child.at.end + base)
     };
     let video_at = children(payload).find(|child| child.id == id::VIDEO);
@@ -132,8 +134,8 @@ pub fn tick(payload: &[u8]) -> Option<Duration> {
 
 /// Reads the payload of Info; `None` if it makes no sense.
 pub(super) fn info(payload: &[u8]) -> Option<Info> {
-    let nanos = child(payload, id::TIMESTAMP_SCALE).map_or(Some(1_000_000), uint)?;
-    let ticks = child(payload, id::DURATION).map_or(Some(0.0), float)?;
+    let nanos = child(payload, id::TIMESTAMP_SCALE).map_or(Some(1_000_000), read_uint)?;
+    let ticks = child(payload, id::DURATION).map_or(Some(0.0), read_float)?;
     let seconds = ticks * nanos as f64 / 1e9;
     let mut kept = Vec::new();
     for child in children(payload) {
@@ -142,7 +144,7 @@ pub(super) fn info(payload: &[u8]) -> Option<Info> {
         }
     }
     // A tick longer than a second would be no way to time frames.
-    let right = (1..=1_000_000_000).contains(&nanos) && is_filled(payload);
+    let right = (1..=1_000_000_000).contains(&nanos) && is_well_formed(payload);
     right.then_some(Info {
         tick: Duration::from_nanos(nanos),
         duration: Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()),

@@ -1,7 +1,7 @@
 //! The head of a file: EBML header, Segment, SeekHead, Info, Tracks, with room for what only sealing
 //! knows.
 
-use crate::container::webm::ebml::{element, id, master, uint, void};
+use crate::container::webm::ebml::{EPOCH_NS, element, id, master, uint, void};
 use crate::container::webm::{Stamp, doc_type, entry};
 use crate::container::{Container, Head};
 use crate::media::{Codec, Kind, Size, Track, opus};
@@ -13,8 +13,6 @@ pub(super) const SEEK_LEN: usize = 21;
 pub(super) const DURATION_LEN: usize = 11;
 /// The 8-byte size field that says "unknown", as it must while nobody knows the end.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-/// 2001-01-01T00:00:00Z, where Matroska's dates begin (RFC 8794 section 7.6), in Unix time.
-pub(super) const EPOCH_NS: i128 = 978_307_200 * 1_000_000_000;
 /// What a file says of its maker, whatever the version.
 pub(super) const MAKER: &str = "onrecord ";
 /// What a file says of its maker.

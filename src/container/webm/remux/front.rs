@@ -1,11 +1,10 @@
 //! What a copy has in front of its clusters, and the tags behind them.
 
 use super::Remux;
-use crate::container::webm::ebml::{element, id, master, uint, void};
+use crate::container::webm::ebml::{children, element, id, master, uint, void};
 use crate::container::webm::seal::{Index, default_duration};
 use crate::container::webm::tags::{self, Stamp};
 use crate::container::webm::tracks::Info;
-use crate::container::webm::walk::children;
 use crate::container::webm::write::{SEEK_LEN, seek};
 use crate::media::Kind;
 use std::time::Duration;
