@@ -45,7 +45,7 @@ pub fn repair(files: &[impl AsRef<Path>], output: Option<&Path>, fill_silence: b
 
 fn reason(error: &RepairError) -> String {
     match error {
-        RepairError::Beyond(why) => format!("can't be repaired: {why}"),
+        RepairError::Unrepairable(why) => format!("can't be repaired: {why}"),
         other => other.to_string(),
     }
 }
@@ -63,7 +63,7 @@ fn account(repaired: &Repaired, output: Option<&Path>) -> String {
         parts.push(format!("{} {what} ({codec})", track.frames));
     }
     parts.push(format!("{:.3} s", repaired.duration.as_secs_f64()));
-    let mut found: Vec<_> = repaired.lacked.iter().map(ToString::to_string).collect();
+    let mut found: Vec<_> = repaired.defects.iter().map(ToString::to_string).collect();
     if repaired.damaged > 0 {
         found.push(format!("{} bytes in its middle made no sense", repaired.damaged));
     }

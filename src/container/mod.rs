@@ -1,13 +1,13 @@
 //! Files of media, as bytes: what is written, read and repaired. Knows no file, no clock.
 //!
-//! A file is written front to back by a [`Muxer`], in pieces that are whole each, and made whole at the end
+//! A file is written front to back by a [`Muxer`], in fragments that are whole each, and made whole at the end
 //! by a [`Seal`]. What was cut off or damaged is read by a [`Repair`], which finds the [`Remedy`].
 
 pub mod mp4;
 mod repair;
 pub mod webm;
 
-pub use repair::{Beyond, Found, Remedy, Repair, RepairedTrack};
+pub use repair::{Defect, Found, Hole, Remedy, Repair, RepairedTrack, Unrepairable};
 
 use crate::media::{Frame, Kind, Size, Track};
 use std::fmt::Debug;
@@ -48,7 +48,7 @@ impl Container {
         }
     }
 
-    /// Begins a file, of pieces that span at most `max_span`.
+    /// Begins a file, of fragments that span at most `max_span`.
     pub fn muxer(self, head: &Head<'_>, max_span: Duration) -> Box<dyn Muxer> {
         match self {
             Self::Webm | Self::Matroska => Box::new(webm::Muxer::new(head, max_span)),
@@ -71,8 +71,8 @@ pub struct Head<'a> {
     pub title: &'a str,
 }
 
-/// Writes a file front to back, in pieces of which each leaves it readable: clusters of Matroska, fragments
-/// of MP4. Pieces are collected in memory; whoever writes them says which have reached the file.
+/// Writes a file front to back, in fragments of which each leaves it readable: clusters of Matroska, movie
+/// fragments of MP4. They are collected in memory; the writer says which have reached the file.
 pub trait Muxer: Debug + Send {
     /// Adds a frame at a time of the file. What goes back on its track is moved to right behind the frame
     /// before it.
@@ -80,30 +80,30 @@ pub trait Muxer: Debug + Send {
 
     /// Adds a packet that was made up to fill a hole of sound, marked so that it can be told from what was
     /// received.
-    fn fill(&mut self, track: usize, time: Duration, data: &[u8]);
+    fn push_filler(&mut self, track: usize, time: Duration, data: &[u8]);
 
-    /// Ends the open piece.
+    /// Ends the open fragment.
     fn finish(&mut self);
 
-    /// What is written before the first piece.
+    /// What is written before the first fragment.
     fn head(&self) -> &[u8];
 
-    /// The bytes of the finished pieces, and of an open one after them.
+    /// The bytes of the finished fragments, and of an open one after them.
     fn bytes(&self) -> &[u8];
 
-    /// Where each finished piece lies in [`Muxer::bytes`].
-    fn pieces(&self) -> Vec<Range<usize>>;
+    /// Where each finished fragment lies in [`Muxer::bytes`].
+    fn fragments(&self) -> Vec<Range<usize>>;
 
-    /// This piece has been written, `at` bytes into the file: from now on the index has it.
-    fn commit(&mut self, piece: usize, at: u64);
+    /// This fragment has been written, `at` bytes into the file: from now on the index has it.
+    fn commit(&mut self, fragment: usize, at: u64);
 
-    /// Forgets the finished pieces. Call after [`Muxer::finish`].
+    /// Forgets the finished fragments. Call after [`Muxer::finish`].
     fn clear(&mut self);
 
     /// Bytes that [`Muxer::seal`] would append now, at most.
     fn tail_at_most(&self) -> u64;
 
-    /// What makes a file whole that ends at byte `end`, behind the last piece that was committed.
+    /// What makes a file whole that ends at byte `end`, behind the last fragment that was committed.
     fn seal(&self, end: u64) -> Seal;
 
     /// What the file holds of a track.
@@ -133,7 +133,7 @@ pub struct Patch {
 /// What makes a file whole.
 #[derive(Clone, Debug)]
 pub struct Seal {
-    /// To be appended behind the last piece.
+    /// To be appended behind the last fragment.
     pub append: Vec<u8>,
     /// To be written once that is on the disk: until then the file reads as an unfinished one.
     pub patches: Vec<Patch>,

@@ -1,6 +1,6 @@
 //! MP4 in fragments (ISO/IEC 14496-12 section 8.8), kept as a browser has recorded it.
 
-use crate::container::repair::{Beyond, Found, Remedy, RepairedTrack};
+use crate::container::repair::{Found, Remedy, RepairedTrack, Unrepairable};
 use crate::container::{Seal, repair};
 use crate::media::Codec;
 use crate::media::mp4::{Mp4Track, Walker};
@@ -10,15 +10,15 @@ use crate::media::mp4::{Mp4Track, Walker};
 pub struct Repair(Walker);
 
 impl repair::Repair for Repair {
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Beyond> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Unrepairable> {
         self.0.push(bytes);
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<Found, Beyond> {
+    fn finish(self: Box<Self>) -> Result<Found, Unrepairable> {
         let Self(walker) = *self;
         if walker.whole() == 0 {
-            return Err(Beyond::because("it holds no whole fragment"));
+            return Err(Unrepairable::because("it holds no whole fragment"));
         }
         let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
             number: index as u64 + 1,
@@ -32,7 +32,7 @@ impl repair::Repair for Repair {
         Ok(Found {
             tracks: walker.tracks().iter().enumerate().map(track).collect(),
             duration,
-            lacks: Vec::new(),
+            defects: Vec::new(),
             damaged: 0,
             cut: walker.len() - end,
             holes: Vec::new(),

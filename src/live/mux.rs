@@ -79,7 +79,7 @@ struct Waiting {
     filler: bool,
     at: Instant,
     data: Bytes,
-    aside: Bytes,
+    side_data: Bytes,
 }
 
 #[derive(Debug)]
@@ -322,7 +322,7 @@ impl Mux {
     /// Begins a segment with pictures, of which this is the first, or without.
     fn begin(&mut self, picture: Option<&Frame>) {
         let lanes = [self.audio.as_ref(), self.video.as_ref().filter(|_| picture.is_some())];
-        let alpha = picture.is_some_and(|picture| !picture.aside.is_empty());
+        let alpha = picture.is_some_and(|picture| !picture.side_data.is_empty());
         let tracks: Vec<Track> =
             lanes.into_iter().flatten().map(|lane| webm::for_live(&lane.track, alpha)).collect();
         let size = picture.and_then(|picture| picture.size.or_else(|| self.size(picture)));
@@ -392,8 +392,8 @@ impl Mux {
 
 impl Waiting {
     fn block(&self, number: u64, duration: Option<u64>) -> LiveBlock<'_> {
-        let Self { tick, early, keyframe, data, aside, .. } = self;
-        LiveBlock { number, tick: *tick, early: *early, keyframe: *keyframe, duration, data, aside }
+        let Self { tick, early, keyframe, data, side_data, .. } = self;
+        LiveBlock { number, tick: *tick, early: *early, keyframe: *keyframe, duration, data, side_data }
     }
 }
 
@@ -410,7 +410,7 @@ impl TrackState {
             filler: false,
             at,
             data: frame.data.clone(),
-            aside: frame.aside.clone(),
+            side_data: frame.side_data.clone(),
         });
         tick
     }

@@ -96,7 +96,7 @@ pub struct Frame {
     pub data: Bytes,
     /// What a container says beside it: Matroska's BlockAdditions (an alpha channel) and DiscardPadding
     /// (what to cut off sound) as they are (RFC 9559 section 5.1.3.5). Nearly always empty.
-    pub aside: Bytes,
+    pub side_data: Bytes,
 }
 
 impl Frame {
@@ -109,12 +109,12 @@ impl Frame {
     pub const fn of(track: usize, data: Bytes) -> Self {
         let (time, early) = (Duration::ZERO, Duration::ZERO);
         const NONE: Bytes = Bytes::new();
-        Self { track, time, early, keyframe: false, size: None, private: NONE, data, aside: NONE }
+        Self { track, time, early, keyframe: false, size: None, private: NONE, data, side_data: NONE }
     }
 
     /// Bytes of memory that it takes while it waits.
     pub fn footprint(&self) -> usize {
-        self.data.len() + self.aside.len() + self.private.len() + Self::OVERHEAD
+        self.data.len() + self.side_data.len() + self.private.len() + Self::OVERHEAD
     }
 }
 

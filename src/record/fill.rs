@@ -1,6 +1,6 @@
 //! Holes in the sound of a whole file: which packets of silence a recording would have had in them.
 
-use crate::container::webm::{self, ForeignTrack, Item, Row, StoredBlock};
+use crate::container::webm::{self, ForeignTrack, Item, PacketRun, StoredBlock};
 use crate::media::{Codec, Track};
 use crate::record::silence::Silence;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The most silence that is put into a file: times that leap would make one that fills the disk.
 const MOST: Duration = Duration::from_secs(24 * 3600);
 /// Holes that a file may have, 100 bytes each: those of a speaker who pauses twice a second for a day.
-const MAX_ROWS: usize = 1 << 18;
+const MAX_RUNS: usize = 1 << 18;
 /// TrackNumbers are small, and what has a larger one is damage.
 const MAX_NUMBER: u64 = 1 << 28;
 
@@ -25,7 +25,7 @@ pub struct Filled {
 #[derive(Debug)]
 pub(super) struct Holes {
     tick: Duration,
-    lanes: Vec<TrackState>,
+    tracks: Vec<TrackState>,
     left: Vec<String>,
     count: usize,
     silence: Duration,
@@ -40,13 +40,13 @@ struct TrackState {
     blocks: u64,
     /// Start of the newest packet.
     newest: Duration,
-    rows: Vec<Row>,
+    runs: Vec<PacketRun>,
 }
 
 impl Holes {
     pub fn new() -> Self {
         let tick = Duration::from_millis(1);
-        Self { tick, lanes: Vec::new(), left: Vec::new(), count: 0, silence: Duration::ZERO }
+        Self { tick, tracks: Vec::new(), left: Vec::new(), count: 0, silence: Duration::ZERO }
     }
 
     /// Takes the next item.
@@ -55,7 +55,7 @@ impl Holes {
             Item::Element { id: webm::INFO, payload, .. } => {
                 self.tick = webm::tick_of(payload).unwrap_or(self.tick);
             }
-            Item::Element { id: webm::TRACKS, payload, .. } if self.lanes.is_empty() => {
+            Item::Element { id: webm::TRACKS, payload, .. } if self.tracks.is_empty() => {
                 for track in webm::tracks_of(payload).unwrap_or_default() {
                     self.begin(&track);
                 }
@@ -77,22 +77,22 @@ impl Holes {
         let Some(mut silence) = silence else { return self.left.push(track.codec_id.clone()) };
         silence.begin(Duration::ZERO);
         let (number, newest) = (track.number, Duration::ZERO);
-        self.lanes.push(TrackState { number, silence, blocks: 0, newest, rows: Vec::new() });
+        self.tracks.push(TrackState { number, silence, blocks: 0, newest, runs: Vec::new() });
     }
 
     fn block(&mut self, block: &StoredBlock<'_>) {
-        let Some(at) = self.lanes.iter().position(|lane| lane.number == block.track) else { return };
+        let Some(at) = self.tracks.iter().position(|track| track.number == block.track) else { return };
         let ticks = u64::try_from(block.time).unwrap_or(0);
         let mut time = Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(ticks));
         let Some(first) = block.frames().next() else { return };
         self.fill(at, Some((time, first)), Duration::ZERO);
-        let lane = &mut self.lanes[at];
-        lane.blocks += 1;
+        let track = &mut self.tracks[at];
+        track.blocks += 1;
         for packet in block.frames() {
             // What is out of order is in no hole.
-            if time >= lane.newest {
-                lane.newest = time;
-                lane.silence.took(time, packet);
+            if time >= track.newest {
+                track.newest = time;
+                track.silence.took(time, packet);
             }
             time += crate::media::opus::duration(packet).unwrap_or_default();
         }
@@ -100,45 +100,45 @@ impl Holes {
 
     /// Fills a track up to its next packet, or up to the end of the file.
     fn fill(&mut self, at: usize, next: Option<(Duration, &[u8])>, end: Duration) {
-        let lane = &mut self.lanes[at];
-        let mut rows: Vec<Row> = Vec::new();
-        while let Some((time, packet)) = lane.silence.due(next, end)
+        let track = &mut self.tracks[at];
+        let mut runs: Vec<PacketRun> = Vec::new();
+        while let Some((time, packet)) = track.silence.due(next, end)
             && self.silence <= MOST
         {
-            lane.silence.filled(time, &packet, false);
+            track.silence.filled(time, &packet, false);
             let length = crate::media::opus::duration(&packet).unwrap_or_default();
             self.silence += length;
-            match rows.last_mut() {
-                Some(row) if row.packet == packet && row.at + row.length * row.count == time => {
-                    row.count += 1
+            match runs.last_mut() {
+                Some(run) if run.packet == packet && run.at + run.length * run.count == time => {
+                    run.count += 1
                 }
                 _ => {
-                    let (track, behind) = (lane.number, lane.blocks);
-                    rows.push(Row { track, behind, at: time, length, count: 1, packet });
+                    let (track, behind) = (track.number, track.blocks);
+                    runs.push(PacketRun { track, behind, at: time, length, count: 1, packet });
                 }
             }
         }
-        self.count += rows.len();
-        if self.count <= MAX_ROWS {
-            lane.rows.extend(rows);
+        self.count += runs.len();
+        if self.count <= MAX_RUNS {
+            track.runs.extend(runs);
         }
     }
 
-    /// What fills the holes of a file that lasts so long, as rows for [`webm::Remux::with`]; why not, if
+    /// What fills the holes of a file that lasts so long, as runs for [`webm::Remux::with`]; why not, if
     /// they are too large.
-    pub fn finish(mut self, duration: Duration) -> Result<(Vec<Row>, Filled), String> {
-        for lane in 0..self.lanes.len() {
-            self.lanes[lane].silence.end();
-            self.fill(lane, None, duration);
+    pub fn finish(mut self, duration: Duration) -> Result<(Vec<PacketRun>, Filled), String> {
+        for track in 0..self.tracks.len() {
+            self.tracks[track].silence.end();
+            self.fill(track, None, duration);
         }
-        if self.silence > MOST || self.count > MAX_ROWS {
+        if self.silence > MOST || self.count > MAX_RUNS {
             return Err(format!(
                 "its sound has {} holes, or more than {} hours of them",
                 self.count,
                 MOST.as_secs() / 3600
             ));
         }
-        let rows = self.lanes.into_iter().flat_map(|lane| lane.rows).collect();
-        Ok((rows, Filled { silence: self.silence, left: self.left }))
+        let runs = self.tracks.into_iter().flat_map(|track| track.runs).collect();
+        Ok((runs, Filled { silence: self.silence, left: self.left }))
     }
 }

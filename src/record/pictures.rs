@@ -1,6 +1,6 @@
 //! The pictures of a Motion-JPEG recording, one after the other from any time on: no browser plays such a file.
 
-use crate::container::webm::{Front, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, cues_len};
+use crate::container::webm::{FileHeader, Item, MAX_HEAD, MAX_PENDING, Reader, cluster_before, cues_len};
 use crate::media::{Codec, Kind};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -54,16 +54,16 @@ impl Pictures {
         let file = File::open(path)?;
         let mut buffer = vec![0; MAX_HEAD];
         let read = read_at(&file, &mut buffer, 0)?;
-        let Some(front) = Front::find(&buffer[..read]) else { return Ok(None) };
+        let Some(header) = FileHeader::find(&buffer[..read]) else { return Ok(None) };
         let jpeg = |track: &&crate::container::webm::ForeignTrack| {
             track.kind == Some(Kind::Video) && track.plain && track.codec_id == Codec::Mjpeg.matroska_id()
         };
-        let Some(track) = front.tracks.iter().find(jpeg).map(|track| track.number) else { return Ok(None) };
-        let at = start(&file, &front, track, from)?.unwrap_or(front.len);
+        let Some(track) = header.tracks.iter().find(jpeg).map(|track| track.number) else { return Ok(None) };
+        let at = start(&file, &header, track, from)?.unwrap_or(header.len);
         let mut reader = Reader::new(None);
-        reader.push(&buffer[..front.len as usize]);
+        reader.push(&buffer[..header.len as usize]);
         buffer.resize(PIECE, 0);
-        let (end, tick, read) = (front.end, front.tick, VecDeque::new());
+        let (end, tick, read) = (header.end, header.tick, VecDeque::new());
         let damaged = false;
         let mut pictures = Self { file, reader, at, end, damaged, track, tick, from, read, buffer };
         pictures.take()?;
@@ -123,19 +123,19 @@ impl Pictures {
 }
 
 /// Where the cluster is with the last entry of the index before `from`.
-fn start(file: &File, front: &Front, track: u64, from: Duration) -> io::Result<Option<u64>> {
-    let Some(cues_at) = front.cues_at.filter(|_| !from.is_zero()) else { return Ok(None) };
-    let at = front.segment_at.saturating_add(cues_at);
+fn start(file: &File, header: &FileHeader, track: u64, from: Duration) -> io::Result<Option<u64>> {
+    let Some(cues_at) = header.cues_at.filter(|_| !from.is_zero()) else { return Ok(None) };
+    let at = header.segment_at.saturating_add(cues_at);
     let mut cues = vec![0; 12];
     let read = read_at(file, &mut cues, at)?;
     let len = cues_len(&cues[..read]).and_then(|len| usize::try_from(len).ok());
     let Some(len) = len.filter(|len| *len <= MAX_PENDING) else { return Ok(None) };
     cues.resize(len, 0);
     let read = read_at(file, &mut cues, at)?;
-    let ticks = from.as_nanos() / front.tick.as_nanos().max(1);
+    let ticks = from.as_nanos() / header.tick.as_nanos().max(1);
     let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
     let position = cluster_before(&cues[..read], track, ticks);
-    Ok(position.map(|position| front.segment_at.saturating_add(position)))
+    Ok(position.map(|position| header.segment_at.saturating_add(position)))
 }
 
 /// Fills the buffer, or reads to the end or to what can't be read; how much that was.

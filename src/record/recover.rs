@@ -347,7 +347,7 @@ async fn one(
             let work = move || mend(&dir, &file, &path, space, &stop);
             match shared.disk.sync(work).await? {
                 Ok(repaired) => return complete(shared, &id, repaired, reason).await.map(Some),
-                Err(RepairError::Beyond(why)) => why,
+                Err(RepairError::Unrepairable(why)) => why,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -382,7 +382,7 @@ fn mend(
             there = Some(place);
         }
     }
-    let path = there.ok_or_else(|| RepairError::Beyond("somebody removed it".to_owned()))?;
+    let path = there.ok_or_else(|| RepairError::Unrepairable("somebody removed it".to_owned()))?;
     if path.extension().is_none_or(|extension| extension != "part") {
         if let Some(found) = look(path, &mut watch)? {
             fs::File::open(path)?.sync_all()?;
@@ -446,7 +446,7 @@ fn describe(manifest: &mut Manifest, repaired: &Repaired) {
     manifest.lasted(repaired.duration);
     // What is noted may lie in what was cut off.
     cut_gaps(&mut manifest.gaps, manifest.duration_ms);
-    let gap = |hole: &crate::container::webm::Hole| {
+    let gap = |hole: &crate::container::Hole| {
         let track = (*listed.get(hole.track)?)?;
         Some(ManifestGap { track, from_ms: hole.from, to_ms: hole.to, reason: GapReason::Damage })
     };

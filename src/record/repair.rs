@@ -1,4 +1,4 @@
-//! Making one file whole: in the room it has if it is ours, else as a copy that takes its place.
+//! Making one file whole: in the space it has if it is ours, else as a copy that takes its place.
 //!
 //! Blocking. The file is read front to back, in pieces, once, and twice to fill holes; memory doesn't grow
 //! with it. Nothing is touched before all of it is read, and a copy is read again before it takes the
@@ -8,8 +8,8 @@ mod copy;
 mod source;
 
 use crate::catalog::names::PART;
-use crate::container::webm::{Hole, Lack, RemuxError};
-use crate::container::{Beyond, Found, Patch, Remedy, RepairedTrack};
+use crate::container::webm::RemuxError;
+use crate::container::{Defect, Found, Hole, Patch, Remedy, RepairedTrack, Unrepairable};
 use crate::disk::space::Space;
 use crate::disk::sync_dir;
 use crate::record::file::{PartFile, make_whole};
@@ -31,8 +31,8 @@ const CHUNK: usize = 1 << 20;
 pub enum RepairError {
     /// There is nothing in it that could be made whole.
     #[error("{0}")]
-    Beyond(String),
-    /// Somebody writes it.
+    Unrepairable(String),
+    /// Another process writes it.
     #[error("it is being written by another process: stop that first")]
     Busy,
     /// Told to stop.
@@ -43,9 +43,9 @@ pub enum RepairError {
     Io(#[from] io::Error),
 }
 
-impl From<Beyond> for RepairError {
-    fn from(beyond: Beyond) -> Self {
-        Self::Beyond(beyond.to_string())
+impl From<Unrepairable> for RepairError {
+    fn from(error: Unrepairable) -> Self {
+        Self::Unrepairable(error.to_string())
     }
 }
 
@@ -57,7 +57,7 @@ pub type Watch<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 pub enum Done {
     /// Nothing: it was whole.
     Nothing,
-    /// Sealed in the room it has.
+    /// Sealed in the space it has.
     Sealed,
     /// Written anew.
     Copied,
@@ -74,8 +74,8 @@ pub struct Repaired {
     pub duration: Duration,
     /// Its tracks.
     pub tracks: Vec<RepairedTrack>,
-    /// What it lacked.
-    pub lacked: Vec<Lack>,
+    /// What was missing in it or wrong.
+    pub defects: Vec<Defect>,
     /// Bytes in its middle that made no sense.
     pub damaged: u64,
     /// Bytes at its end that belonged to nothing whole.
@@ -121,7 +121,7 @@ fn refuse_strange(found: &Found) -> Result<(), RepairError> {
     let unknown = |track: &RepairedTrack| track.codec().is_none();
     let strange = plan.tick != Duration::from_millis(1) || found.tracks.iter().any(unknown);
     if plan.ours && strange {
-        return Err(RepairError::Beyond(RemuxError::Tracks.to_string()));
+        return Err(RepairError::Unrepairable(RemuxError::Tracks.to_string()));
     }
     Ok(())
 }
@@ -146,32 +146,32 @@ fn open(path: &Path, output: Option<&Path>) -> Result<(PathBuf, Source), RepairE
 
 /// Makes any file whole, where it is or as `output`, which must not exist, and puts silence into the holes
 /// of its sound as a recording has it from the start: between packets, up to the first and from the last to
-/// the end of the pictures. What is filled is written anew, since no room is in a file to insert anything.
+/// the end of the pictures. What is filled is written anew, since nothing can be inserted into a file.
 pub fn repair_and_fill(
     path: &Path,
     output: Option<&Path>,
     watch: &mut Watch<'_>,
 ) -> Result<(Repaired, Filled), RepairError> {
     let (at, mut source) = open(path, output)?;
-    let mut mended = None;
+    let mut in_place = None;
     if source.own.is_some() && output.is_none() {
         drop(source);
-        // Pictures that damage has left undecodable are covered in the room they have.
-        mended = Some(repair(path, None, watch)?);
+        // Pictures that damage has left undecodable are covered in the space they have.
+        in_place = Some(repair(path, None, watch)?);
         source = Source::open(&at, true)?;
     }
     let (found, filled) = source.filled(watch)?;
-    let repaired = match (output, mended) {
-        (None, Some(mended)) if filled.silence.is_zero() => mended,
+    let repaired = match (output, in_place) {
+        (None, Some(in_place)) if filled.silence.is_zero() => in_place,
         (None, None) if filled.silence.is_zero() && source.is_whole(&found)? => {
             repaired(&found, Done::Nothing, source.len)
         }
-        (output, mended) => {
+        (output, in_place) => {
             let copied = match &found.remedy {
                 Remedy::Copy(plan) => write_copy(&source, &found, plan, &at, output.unwrap_or(&at), watch)?,
                 Remedy::InPlace { .. } => repaired(&found, Done::Nothing, source.len),
             };
-            match mended {
+            match in_place {
                 Some(found) => {
                     Repaired { done: copied.done, bytes: copied.bytes, duration: copied.duration, ..found }
                 }
@@ -220,7 +220,7 @@ fn repaired(found: &Found, done: Done, before: u64) -> Repaired {
         bytes,
         duration: found.duration,
         tracks: found.tracks.clone(),
-        lacked: if whole && in_place { Vec::new() } else { found.lacks.clone() },
+        defects: if whole && in_place { Vec::new() } else { found.defects.clone() },
         damaged: found.damaged,
         cut: if whole { 0 } else { found.cut },
         holes: found.holes.clone(),

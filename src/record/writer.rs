@@ -168,7 +168,7 @@ impl FileWriter {
         // start: a millisecond apart until it has caught up.
         let time = self.time_of(frame.time);
         if held.silent {
-            return self.muxer.fill(frame.track, time, &frame.data);
+            return self.muxer.push_filler(frame.track, time, &frame.data);
         }
         self.muxer.push(frame, time);
         self.unwritten.push((self.muxer.bytes().len(), held));
@@ -249,7 +249,7 @@ impl FileWriter {
     /// index.
     pub fn write(&mut self) -> io::Result<()> {
         self.muxer.finish();
-        let written = self.write_pieces();
+        let written = self.write_fragments();
         self.muxer.clear();
         written?;
         if self.looked.elapsed() >= Duration::from_secs(1) {
@@ -260,8 +260,8 @@ impl FileWriter {
         Ok(())
     }
 
-    fn write_pieces(&mut self) -> io::Result<()> {
-        for (piece, range) in self.muxer.pieces().into_iter().enumerate() {
+    fn write_fragments(&mut self) -> io::Result<()> {
+        for (piece, range) in self.muxer.fragments().into_iter().enumerate() {
             if self.part.len() == 0 {
                 self.part.append(self.muxer.head())?;
             }

@@ -17,9 +17,9 @@ pub struct StoredBlock<'a> {
     /// BlockDuration, in ticks.
     pub duration: Option<u64>,
     /// It carries BlockAdditions: an alpha channel, for example.
-    pub additions: bool,
+    pub has_additions: bool,
     /// Its BlockAdditions and DiscardPadding, as they are.
-    pub aside: Vec<u8>,
+    pub side_data: Vec<u8>,
     /// The whole element in the file.
     pub at: Range<u64>,
     pub(super) bytes: &'a [u8],
@@ -35,46 +35,46 @@ impl<'a> StoredBlock<'a> {
 }
 
 /// Whether what stands beside a block has BlockAdditions.
-pub(super) fn has_additions(aside: &[u8]) -> bool {
-    child(aside, id::BLOCK_ADDITIONS).is_some()
+pub(super) fn has_additions(side_data: &[u8]) -> bool {
+    child(side_data, id::BLOCK_ADDITIONS).is_some()
 }
 
-/// A block's facts, with ranges in its element's payload.
+/// A block's fields, with ranges in its element's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct ParsedBlock {
     pub track: u64,
     pub offset: i16,
     pub keyframe: bool,
     pub discardable: bool,
     pub duration: Option<u64>,
-    pub additions: bool,
-    pub aside: Vec<u8>,
+    pub has_additions: bool,
+    pub side_data: Vec<u8>,
     pub laces: Vec<Range<usize>>,
 }
 
 /// Reads a SimpleBlock's payload; `None` if it is none.
-pub(super) fn simple(payload: &[u8]) -> Option<Parts> {
+pub(super) fn simple(payload: &[u8]) -> Option<ParsedBlock> {
     let track_len = payload.first()?.leading_zeros() as usize + 1;
     let track = vint(payload, 0)?;
     let (high, low, flags) =
         (*payload.get(track_len)?, *payload.get(track_len + 1)?, *payload.get(track_len + 2)?);
     let laces = laces(payload, track_len + 3, flags >> 1 & 3)?;
-    Some(Parts {
+    Some(ParsedBlock {
         track,
         offset: i16::from_be_bytes([high, low]),
         keyframe: flags & 0x80 != 0,
         discardable: flags & 0x01 != 0,
         duration: None,
-        additions: false,
-        aside: Vec::new(),
+        has_additions: false,
+        side_data: Vec::new(),
         laces,
     })
 }
 
 /// Reads a BlockGroup's payload; a block that refers to no other is a keyframe.
-pub(super) fn group(payload: &[u8]) -> Option<Parts> {
-    let (mut block, mut refers, mut duration, mut additions, mut end) = (None, false, None, false, 0);
-    let mut aside = Vec::new();
+pub(super) fn group(payload: &[u8]) -> Option<ParsedBlock> {
+    let (mut block, mut refers, mut duration, mut has_additions, mut end) = (None, false, None, false, 0);
+    let mut side_data = Vec::new();
     for child in children(payload) {
         end = child.at.end;
         match child.id {
@@ -82,20 +82,28 @@ pub(super) fn group(payload: &[u8]) -> Option<Parts> {
             id::REFERENCE_BLOCK => refers = true,
             id::BLOCK_DURATION => duration = read_uint(child.payload),
             id::BLOCK_ADDITIONS => {
-                additions = true;
+                has_additions = true;
                 if is_well_formed(child.payload) {
-                    aside.extend_from_slice(&payload[child.at]);
+                    side_data.extend_from_slice(&payload[child.at]);
                 }
             }
             id::DISCARD_PADDING if child.payload.len() <= 8 => {
-                aside.extend_from_slice(&payload[child.at]);
+                side_data.extend_from_slice(&payload[child.at]);
             }
             _ => {}
         }
     }
     let (block, shift) = block.filter(|_| end == payload.len())?;
     let laces = block.laces.into_iter().map(|lace| lace.start + shift..lace.end + shift).collect();
-    Some(Parts { keyframe: !refers, discardable: false, duration, additions, aside, laces, ..block })
+    Some(ParsedBlock {
+        keyframe: !refers,
+        discardable: false,
+        duration,
+        has_additions,
+        side_data,
+        laces,
+        ..block
+    })
 }
 
 /// Where the frames are.
@@ -215,8 +223,8 @@ mod tests {
             group(&[0xa1, 0x85, 0x82, 0, 3, 0, 1, 0x9b, 0x81, 20, 0xfb, 0x81, 0xff, 0x75, 0xa1, 0x80])
                 .unwrap();
         assert_eq!((group.track, group.offset, group.keyframe), (2, 3, false));
-        assert_eq!((group.duration, group.additions), (Some(20), true));
-        assert_eq!(group.aside, [0x75, 0xa1, 0x80]);
+        assert_eq!((group.duration, group.has_additions), (Some(20), true));
+        assert_eq!(group.side_data, [0x75, 0xa1, 0x80]);
         assert_eq!((group.laces.len(), group.laces[0].clone()), (1, 6..7));
     }
 }

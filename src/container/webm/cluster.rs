@@ -2,7 +2,7 @@
 
 use crate::container::webm::block::has_additions;
 use crate::container::webm::ebml::id;
-use crate::container::webm::pace::{PAUSE, Pace, in_ticks};
+use crate::container::webm::frame_interval::{FrameInterval, PAUSE, in_ticks};
 use crate::media::{Codec, Frame, Kind, Size, Track, opus};
 use ebml_iterable::tools::Vint;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use std::time::Duration;
 const MAX_OFFSET_MS: u64 = i16::MAX as u64;
 /// RFC 9559 section 25.1 advises at most 5 MB a cluster: what a reader must hold to step back in it.
 const MAX_BYTES: usize = 5_000_000;
-/// Places to seek to that one cluster can have. Ours have a keyframe at most; a foreign one of 32 s might
+/// Cue points that one cluster can have. Ours have a keyframe at most; a foreign one of 32 s might
 /// consist of them.
 const MAX_CUES: usize = 1 << 14;
-/// A ReferenceBlock: what a frame refers to is of no interest to anybody, but that it does makes it no
+/// A ReferenceBlock: what a frame refers to does not matter, but that it does makes it no
 /// keyframe.
-const REFERS: [u8; 3] = [id::REFERENCE_BLOCK as u8, 0x81, 0xff];
+const REFERENCE: [u8; 3] = [id::REFERENCE_BLOCK as u8, 0x81, 0xff];
 /// Id, and a size field of 4 bytes: up to 256 MiB, far more than one block over [`MAX_BYTES`].
 const HEADER_LEN: usize = 8;
 
@@ -26,7 +26,7 @@ const HEADER_LEN: usize = 8;
 pub struct Block<'a> {
     /// Index of its track.
     pub track: usize,
-    /// Time in the file, by which it has its place in it.
+    /// Time in the file, by which it is ordered.
     pub time: Duration,
     /// How long before that it is shown: see [`crate::media::Frame::early`].
     pub early: Duration,
@@ -36,22 +36,22 @@ pub struct Block<'a> {
     pub size: Option<Size>,
     /// The codec's bitstream.
     pub data: &'a [u8],
-    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::aside`].
-    pub aside: &'a [u8],
+    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::side_data`].
+    pub side_data: &'a [u8],
 }
 
 impl<'a> Block<'a> {
     /// A block at time 0 that is no keyframe.
     pub fn of(track: usize, data: &'a [u8]) -> Self {
         let (time, early) = (Duration::ZERO, Duration::ZERO);
-        Self { track, time, early, keyframe: false, size: None, data, aside: &[] }
+        Self { track, time, early, keyframe: false, size: None, data, side_data: &[] }
     }
 }
 
 impl<'a> From<&'a Frame> for Block<'a> {
     fn from(frame: &'a Frame) -> Self {
-        let Frame { track, time, early, keyframe, size, ref data, ref aside, .. } = *frame;
-        Self { track, time, early, keyframe, size, data, aside }
+        let Frame { track, time, early, keyframe, size, ref data, ref side_data, .. } = *frame;
+        Self { track, time, early, keyframe, size, data, side_data }
     }
 }
 
@@ -67,7 +67,7 @@ pub struct Clusters {
     max_span: u64,
     bytes: Vec<u8>,
     closed: Vec<Cluster>,
-    open: Option<Open>,
+    open: Option<OpenCluster>,
 }
 
 /// A finished cluster.
@@ -80,7 +80,7 @@ pub struct Cluster {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenCluster {
     at: usize,
     start: u64,
     newest: u64,
@@ -108,7 +108,7 @@ impl Clusters {
 
     /// Adds a packet that was made up to fill a hole of sound. It is marked discardable, so that it can be
     /// told from what was received.
-    pub fn fill(&mut self, track: usize, time: Duration, data: &[u8]) {
+    pub fn push_filler(&mut self, track: usize, time: Duration, data: &[u8]) {
         self.put(&Block { time, keyframe: true, ..Block::of(track, data) }, true);
     }
 
@@ -124,7 +124,7 @@ impl Clusters {
             self.finish();
         }
         let (bytes, tracks) = (&mut self.bytes, self.codecs.len());
-        let open = self.open.get_or_insert_with(|| Open::begin(bytes, tick, tracks));
+        let open = self.open.get_or_insert_with(|| OpenCluster::begin(bytes, tick, tracks));
         open.newest = tick;
         let relative = self.bytes.len() - open.at - HEADER_LEN;
         open.stats.add(codec.kind(), block, shown, relative as u64);
@@ -171,7 +171,7 @@ impl Clusters {
     }
 }
 
-impl Open {
+impl OpenCluster {
     fn begin(bytes: &mut Vec<u8>, start: u64, tracks: usize) -> Self {
         let at = bytes.len();
         bytes.extend_from_slice(&(id::CLUSTER as u32).to_be_bytes());
@@ -187,22 +187,21 @@ fn nearest_ms(time: Duration) -> u64 {
 }
 
 /// Writes a SimpleBlock (RFC 9559 section 10.2) without the second copy of the payload that a general
-/// writer would make: this is the one place that every recorded byte passes. What stands beside a frame
-/// makes it a BlockGroup.
+/// writer would make: every recorded byte passes here. Side data makes it a BlockGroup.
 pub(super) fn write_block(out: &mut Vec<u8>, block: &Block<'_>, offset: i16, discardable: bool) {
     let track = (block.track as u64 + 1).as_vint().expect("a track number fits");
     let size = (track.len() + 3 + block.data.len()) as u64;
     let size = size.as_vint().expect("a block's size fits");
     let mut flags = if block.keyframe { 0x80 } else { 0 };
-    if block.aside.is_empty() {
+    if block.side_data.is_empty() {
         out.push(id::SIMPLE_BLOCK as u8);
     } else {
-        let refers = if block.keyframe { 0 } else { REFERS.len() };
-        let len = 1 + size.len() + track.len() + 3 + block.data.len() + block.aside.len() + refers;
+        let refers = if block.keyframe { 0 } else { REFERENCE.len() };
+        let len = 1 + size.len() + track.len() + 3 + block.data.len() + block.side_data.len() + refers;
         out.push(id::BLOCK_GROUP as u8);
         out.extend((len as u64).as_vint().expect("a group's size fits"));
-        out.extend_from_slice(block.aside);
-        out.extend_from_slice(&REFERS[..refers]);
+        out.extend_from_slice(block.side_data);
+        out.extend_from_slice(&REFERENCE[..refers]);
         out.push(id::BLOCK as u8);
         flags = 0;
     }
@@ -231,12 +230,12 @@ pub(super) struct TrackStats {
     pub first: u64,
     pub before_last: Option<u64>,
     pub last: u64,
-    pub pace: Pace,
+    pub interval: FrameInterval,
     pub last_sound: Option<Duration>,
     pub width: u32,
     pub height: u32,
     /// A block has BlockAdditions.
-    pub additions: bool,
+    pub has_additions: bool,
 }
 
 /// A block worth seeking to.
@@ -281,8 +280,8 @@ impl ClusterStats {
         track.last = track.last.max(tick);
         track.frames += 1;
         track.bytes += block.data.len() as u64;
-        track.additions |= has_additions(block.aside);
-        track.pace.join(&Pace::of(tick), self.pause);
+        track.has_additions |= has_additions(block.side_data);
+        track.interval.append(&FrameInterval::of(tick), self.pause);
         if kind == Kind::Audio {
             track.last_sound = opus::duration(block.data);
         }
@@ -372,11 +371,11 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_a_frame_goes_with_it() {
-        let aside = [0x75, 0xa2, 0x81, 5];
+    fn side_data_goes_with_its_frame() {
+        let side_data = [0x75, 0xa2, 0x81, 5];
         let mut clusters = Clusters::new(&TRACKS, Duration::from_secs(1));
         for keyframe in [true, false] {
-            clusters.push(&Block { keyframe, aside: &aside, ..Block::of(0, b"picture") });
+            clusters.push(&Block { keyframe, side_data: &side_data, ..Block::of(0, b"picture") });
         }
         clusters.finish();
         let (mut bytes, _) = head(&Head { tracks: &TRACKS, sizes: &[], uid: 1, unix_nanos: 0, title: "" });
@@ -386,10 +385,10 @@ mod tests {
         while let Some(item) = reader.read().unwrap() {
             if let Item::Block(block) = item {
                 let data = block.frames().next().unwrap().to_vec();
-                found.push((block.keyframe, data, block.aside));
+                found.push((block.keyframe, data, block.side_data));
             }
         }
-        let expected = [true, false].map(|keyframe| (keyframe, b"picture".to_vec(), aside.to_vec()));
+        let expected = [true, false].map(|keyframe| (keyframe, b"picture".to_vec(), side_data.to_vec()));
         assert_eq!(found, expected);
     }
 

@@ -1,4 +1,4 @@
-//! Where to begin reading: a file's front, and its index (RFC 9559 section 22).
+//! Where to begin reading: a file's header, and its index (RFC 9559 section 22).
 
 use crate::container::webm::ebml::{Header, child, children, id, read_header, read_uint};
 use crate::container::webm::tracks::{self, ForeignTrack};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What stands before the clusters of a file.
 #[derive(Clone, Debug)]
-pub struct Front {
+pub struct FileHeader {
     /// Where the Segment's payload begins, from which the index counts.
     pub segment_at: u64,
     /// Where the Segment ends, if it tells.
@@ -22,7 +22,7 @@ pub struct Front {
     pub len: u64,
 }
 
-impl Front {
+impl FileHeader {
     /// Reads it out of a file's first bytes; `None` if Tracks is not whole in them.
     pub fn find(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(None);
@@ -31,7 +31,9 @@ impl Front {
         loop {
             match reader.read().ok()?? {
                 Item::Segment { payload_at, size } => segment = Some((payload_at, size)),
-                Item::Element { id: id::SEEK_HEAD, payload, .. } => cues_at = cues_in(payload).or(cues_at),
+                Item::Element { id: id::SEEK_HEAD, payload, .. } => {
+                    cues_at = cues_position(payload).or(cues_at)
+                }
                 Item::Element { id: id::INFO, payload, .. } => tick = tracks::tick(payload)?,
                 Item::Element { id: id::TRACKS, payload, at } => {
                     let tracks = tracks::tracks(payload)?;
@@ -47,7 +49,7 @@ impl Front {
 }
 
 /// SeekPosition of Cues in a SeekHead.
-fn cues_in(seek_head: &[u8]) -> Option<u64> {
+pub(super) fn cues_position(seek_head: &[u8]) -> Option<u64> {
     let is_cues = |seek: &[u8]| child(seek, id::SEEK_ID).and_then(read_uint) == Some(id::CUES);
     let seeks = children(seek_head).filter(|seek| seek.id == id::SEEK);
     let seek = seeks.map(|seek| seek.payload).find(|seek| is_cues(seek))?;
@@ -63,21 +65,31 @@ pub fn cues_len(bytes: &[u8]) -> Option<u64> {
     }
 }
 
+/// The positions of clusters that the payload of Cues names.
+pub(super) fn cluster_positions(cues: &[u8]) -> Vec<u64> {
+    let points = children(cues).filter(|point| point.id == id::CUE_POINT);
+    let positions = points.flat_map(|point| {
+        let of_tracks = children(point.payload).filter(|child| child.id == id::CUE_TRACK_POSITIONS);
+        of_tracks.filter_map(|track| child(track.payload, id::CUE_CLUSTER_POSITION).and_then(read_uint))
+    });
+    positions.collect()
+}
+
 /// Where the cluster begins, from the Segment's payload on, that a whole Cues element names for a track as the
 /// last not after `ticks`.
 pub fn cluster_before(cues: &[u8], track: u64, ticks: u64) -> Option<u64> {
     let cues = child(cues, id::CUES)?;
     let points = children(cues).filter(|point| point.id == id::CUE_POINT);
-    let places = points.filter_map(|point| {
+    let positions_of_track = points.filter_map(|point| {
         let time = child(point.payload, id::CUE_TIME).and_then(read_uint).filter(|time| *time <= ticks)?;
         let mut positions = children(point.payload)
             .filter(|child| child.id == id::CUE_TRACK_POSITIONS)
             .map(|child| child.payload);
-        let of_track = |place: &&[u8]| child(place, id::CUE_TRACK).and_then(read_uint) == Some(track);
-        let place = positions.find(of_track)?;
-        Some((time, child(place, id::CUE_CLUSTER_POSITION).and_then(read_uint)?))
+        let of_track = |entry: &&[u8]| child(entry, id::CUE_TRACK).and_then(read_uint) == Some(track);
+        let entry = positions.find(of_track)?;
+        Some((time, child(entry, id::CUE_CLUSTER_POSITION).and_then(read_uint)?))
     });
-    places.max().map(|(_, position)| position)
+    positions_of_track.max().map(|(_, position)| position)
 }
 
 #[cfg(test)]
@@ -87,7 +99,7 @@ mod tests {
     use crate::media::{Codec, Track};
 
     #[test]
-    fn the_front_of_a_file_tells_its_tracks_and_where_its_index_is() {
+    fn the_header_of_a_file_tells_its_tracks_and_where_its_index_is() {
         let tracks = [Track::video(Codec::Mjpeg)];
         let head =
             crate::container::Head { tracks: &tracks, sizes: &[None], uid: 7, unix_nanos: 0, title: "" };
@@ -97,14 +109,16 @@ mod tests {
         for patch in sealed.patches {
             bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
-        let front = Front::find(&bytes).unwrap();
-        assert_eq!(front.end, Some(layout.len));
-        assert_eq!((front.segment_at, front.tracks[0].codec_id.as_str()), (layout.segment_at, "V_MJPEG"));
-        assert!((1..bytes.len()).all(|end| Front::find(&bytes[..end]).is_none() || end as u64 >= front.len));
+        let header = FileHeader::find(&bytes).unwrap();
+        assert_eq!(header.end, Some(layout.len));
+        assert_eq!((header.segment_at, header.tracks[0].codec_id.as_str()), (layout.segment_at, "V_MJPEG"));
+        assert!(
+            (1..bytes.len()).all(|end| FileHeader::find(&bytes[..end]).is_none() || end as u64 >= header.len)
+        );
     }
 
     #[test]
-    fn the_last_place_that_is_not_after_a_time_is_found() {
+    fn the_last_cluster_that_is_not_after_a_time_is_found() {
         let mut cues = Vec::new();
         master(&mut cues, id::CUES, |out| {
             for (time, track, position) in [(0, 1, 100), (250, 1, 300), (260, 2, 301), (500, 1, 500)] {

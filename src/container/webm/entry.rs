@@ -99,7 +99,7 @@ fn delay(private: &[u8]) -> u64 {
     opus::delay(private).as_nanos() as u64
 }
 
-/// Whether the lengths in it are right: who reads our file may trust them more than we do.
+/// Whether the lengths in it are right: readers of our file may trust them more than we do.
 fn is_sound(child: &Child<'_>) -> bool {
     const MASTERS: [u64; 4] =
         [id::COLOUR, id::MASTERING_METADATA, id::PROJECTION, id::BLOCK_ADDITION_MAPPING];

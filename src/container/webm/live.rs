@@ -14,7 +14,7 @@ pub const TIMESTAMP_AT: usize = 4 + 4 + 2;
 pub struct LiveBlock<'a> {
     /// TrackNumber.
     pub number: u64,
-    /// Time, by which it has its place; not before the cluster's.
+    /// Time, by which it is ordered; not before the cluster's.
     pub tick: u64,
     /// How long before that it is shown: see [`crate::media::Frame::early`].
     pub early: u64,
@@ -25,13 +25,13 @@ pub struct LiveBlock<'a> {
     pub duration: Option<u64>,
     /// The codec's bitstream.
     pub data: &'a [u8],
-    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::aside`].
-    pub aside: &'a [u8],
+    /// BlockAdditions and DiscardPadding: see [`crate::media::Frame::side_data`].
+    pub side_data: &'a [u8],
 }
 
 /// A whole cluster of blocks in the order of their times, which Media Source Extensions demand.
 pub fn live_cluster(start: u64, blocks: &[LiveBlock<'_>]) -> Vec<u8> {
-    let payload: usize = blocks.iter().map(|block| block.data.len() + block.aside.len() + 32).sum();
+    let payload: usize = blocks.iter().map(|block| block.data.len() + block.side_data.len() + 32).sum();
     let mut out = Vec::with_capacity(TIMESTAMP_AT + 8 + payload);
     out.extend_from_slice(&(id::CLUSTER as u32).to_be_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -50,7 +50,7 @@ fn write_block(out: &mut Vec<u8>, start: u64, block: &LiveBlock<'_>) {
     let offset = offset.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
     let mut frame = block.number.as_vint().expect("a track number fits");
     frame.extend_from_slice(&offset.to_be_bytes());
-    if block.duration.is_none() && block.aside.is_empty() {
+    if block.duration.is_none() && block.side_data.is_empty() {
         frame.push(if block.keyframe { 0x80 } else { 0 });
         header(out, id::SIMPLE_BLOCK, frame.len() + block.data.len());
         out.extend_from_slice(&frame);
@@ -58,19 +58,19 @@ fn write_block(out: &mut Vec<u8>, start: u64, block: &LiveBlock<'_>) {
         return;
     }
     frame.push(0);
-    let mut facts = Vec::with_capacity(12 + block.aside.len());
+    let mut fields = Vec::with_capacity(12 + block.side_data.len());
     if let Some(duration) = block.duration {
-        uint(&mut facts, id::BLOCK_DURATION, duration);
+        uint(&mut fields, id::BLOCK_DURATION, duration);
     }
-    facts.extend_from_slice(block.aside);
+    fields.extend_from_slice(block.side_data);
     if !block.keyframe {
-        // What it refers to is of no interest to anybody, but that it does makes it no keyframe.
-        element(&mut facts, id::REFERENCE_BLOCK, &[0xff]);
+        // What it refers to does not matter, but that it does makes it no keyframe.
+        element(&mut fields, id::REFERENCE_BLOCK, &[0xff]);
     }
     let mut open = Vec::with_capacity(8);
     header(&mut open, id::BLOCK, frame.len() + block.data.len());
-    header(out, id::BLOCK_GROUP, open.len() + frame.len() + block.data.len() + facts.len());
-    for part in [&open[..], &frame, block.data, &facts] {
+    header(out, id::BLOCK_GROUP, open.len() + frame.len() + block.data.len() + fields.len());
+    for part in [&open[..], &frame, block.data, &fields] {
         out.extend_from_slice(part);
     }
 }
@@ -84,7 +84,7 @@ fn header(out: &mut Vec<u8>, id: u64, size: usize) {
 /// The MIME type with the codecs of the tracks (RFC 6381), as `MediaSource.isTypeSupported` takes it.
 pub fn mime_with_codecs(tracks: &[Track]) -> String {
     let mut in_order: Vec<&Track> = tracks.iter().collect();
-    // Pictures first, as everybody writes it.
+    // Pictures first, as is the custom.
     in_order.sort_by_key(|track| track.codec.kind() as u8);
     let codecs: Vec<String> = in_order.into_iter().map(codec_string).collect();
     format!("{};codecs=\"{}\"", Container::of(tracks).mime(tracks), codecs.join(","))
@@ -129,8 +129,8 @@ mod tests {
         let (mut bytes, _) =
             head(&Head { tracks: &tracks, sizes: &[None, None], uid: 1, unix_nanos: 0, title: "" });
         let block = |number, tick, keyframe, duration, data| {
-            let (early, aside) = (0, &[][..]);
-            LiveBlock { number, tick, early, keyframe, duration, data, aside }
+            let (early, side_data) = (0, &[][..]);
+            LiveBlock { number, tick, early, keyframe, duration, data, side_data }
         };
         let long = vec![7; 20_000];
         let blocks = [

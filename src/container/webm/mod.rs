@@ -1,23 +1,23 @@
 //! WebM as bytes: RFC 9559 (Matroska) within the WebM guidelines. Knows no file, no clock.
 //!
 //! A file is written front to back by a [`Muxer`]: [`head`] once, clusters from [`Clusters`], and, when all is
-//! told, [`seal`] yields what to append (the index) and what to patch in the room reserved at the
+//! told, [`seal`] yields what to append (the index) and what to patch in the space reserved at the
 //! front. [`Index`] is what sealing needs to know of the clusters that reached the disk.
 //!
 //! It is read by [`Reader`], in pieces and from anywhere. Two readers of what it tells make files whole:
-//! [`InPlaceRepair`] for our own, in the room they have, and [`Remux`] for all others, into a new file.
+//! [`InPlaceRepair`] for our own, in the space they have, and [`Remux`] for all others, into a new file.
 
 mod block;
 mod cluster;
 mod cues;
 mod ebml;
 mod entry;
+mod frame_interval;
 mod in_place;
 mod live;
 mod muxer;
 mod origin;
 mod own_head;
-mod pace;
 mod read;
 mod remux;
 mod repair;
@@ -30,28 +30,18 @@ mod write;
 
 pub use block::StoredBlock;
 pub use cluster::{Block, Cluster, ClusterStats, Clusters};
-pub use cues::{Front, cluster_before, cues_len};
+pub use cues::{FileHeader, cluster_before, cues_len};
 pub use ebml::id::{INFO, TRACKS};
 pub use entry::{for_live, is_shown_alike};
-pub use in_place::{Hole, InPlaceRepair, Mended};
+pub use in_place::{InPlacePlan, InPlaceRepair};
 pub use live::{LiveBlock, TIMESTAMP_AT, live_cluster, mime_with_codecs};
 pub use muxer::Muxer;
 pub use origin::Origin;
 pub use own_head::{MAX_HEAD, OwnHead};
 pub use read::{Item, MAX_PENDING, ReadError, Reader, is_expected};
-pub use remux::{Lack, Piece, Plan, Remux, RemuxError, Row};
+pub use remux::{CopyPlan, Extent, PacketRun, Remux, RemuxError};
 pub use repair::Repair;
 pub use seal::{CuePoint, Index, TrackIndex, seal};
 pub use tags::{MAX_TAGS, Stamp};
 pub use tracks::{ForeignTrack, tick as tick_of, tracks as tracks_of};
 pub use write::{Layout, TrackLayout, head};
-
-use crate::container::Container;
-
-/// The EBML DocType.
-fn doc_type(container: Container) -> &'static str {
-    match container {
-        Container::Webm => "webm",
-        Container::Matroska => "matroska",
-    }
-}

@@ -29,8 +29,8 @@ impl crate::container::Muxer for Muxer {
         self.clusters.push(&Block { time, ..Block::from(frame) });
     }
 
-    fn fill(&mut self, track: usize, time: Duration, data: &[u8]) {
-        self.clusters.fill(track, time, data);
+    fn push_filler(&mut self, track: usize, time: Duration, data: &[u8]) {
+        self.clusters.push_filler(track, time, data);
     }
 
     fn finish(&mut self) {
@@ -45,12 +45,12 @@ impl crate::container::Muxer for Muxer {
         self.clusters.bytes()
     }
 
-    fn pieces(&self) -> Vec<Range<usize>> {
+    fn fragments(&self) -> Vec<Range<usize>> {
         self.clusters.finished().iter().map(|cluster| cluster.range.clone()).collect()
     }
 
-    fn commit(&mut self, piece: usize, at: u64) {
-        self.index.commit(&self.clusters.finished()[piece].stats, at - self.layout.segment_at);
+    fn commit(&mut self, fragment: usize, at: u64) {
+        self.index.commit(&self.clusters.finished()[fragment].stats, at - self.layout.segment_at);
     }
 
     fn clear(&mut self) {

@@ -1,4 +1,4 @@
-//! Our own heads, found again in a file: where the room is that sealing patches.
+//! Our own heads, found again in a file: where the space is that sealing patches.
 
 use crate::container::Container;
 use crate::container::webm::Stamp;
@@ -44,7 +44,7 @@ impl OwnHead {
             return None;
         }
         let in_file = |child: &Child<'_>| segment_at + child.at.end - child.payload.len();
-        let rooms = rooms_of(seeks.payload, info.at.start, tracks.at.start)?;
+        let reserved = reserved_entries(seeks.payload, info.at.start, tracks.at.start)?;
         let duration_at = in_file(info) + duration_in(info.payload)?;
         let (known, entries) = entries(tracks.payload, in_file(tracks) as u64)?;
         // A Matroska file may have lost the very track that made it one: a Void is in its place.
@@ -54,7 +54,7 @@ impl OwnHead {
             segment_size_at: segment_at as u64 - 8,
             segment_at: segment_at as u64,
             seek_cues_at: (in_file(seeks) + 2 * SEEK_LEN) as u64,
-            seek_tags_at: (rooms == 2).then_some((in_file(seeks) + 3 * SEEK_LEN) as u64),
+            seek_tags_at: (reserved == 2).then_some((in_file(seeks) + 3 * SEEK_LEN) as u64),
             duration_at: duration_at as u64,
             stamp: Stamp::of(info.payload),
             tracks: entries,
@@ -70,19 +70,19 @@ impl OwnHead {
     }
 }
 
-/// How many entries a SeekHead has, or has room for, behind those of Info and Tracks: Cues, and in all but
+/// How many entries a SeekHead has, or has space for, behind those of Info and Tracks: Cues, and in all but
 /// the oldest files Tags. `None` if it is not as we would have written it.
-fn rooms_of(payload: &[u8], info_at: usize, tracks_at: usize) -> Option<usize> {
+fn reserved_entries(payload: &[u8], info_at: usize, tracks_at: usize) -> Option<usize> {
     let expected = [seek(id::INFO, info_at as u64), seek(id::TRACKS, tracks_at as u64)].concat();
     let rest = payload.strip_prefix(&expected[..])?;
-    // The entry, but for its position, or the room for it.
-    let right = |(room, id): (&[u8], u64)| room == void(SEEK_LEN) || room[..13] == seek(id, 0)[..13];
-    let rooms = rest.len() / SEEK_LEN;
+    // The entry, but for its position, or the space for it.
+    let right = |(entry, id): (&[u8], u64)| entry == void(SEEK_LEN) || entry[..13] == seek(id, 0)[..13];
+    let reserved = rest.len() / SEEK_LEN;
     let all_right = rest.chunks_exact(SEEK_LEN).zip([id::CUES, id::TAGS]).all(right);
-    (rest.len().is_multiple_of(SEEK_LEN) && (1..=2).contains(&rooms) && all_right).then_some(rooms)
+    (rest.len().is_multiple_of(SEEK_LEN) && (1..=2).contains(&reserved) && all_right).then_some(reserved)
 }
 
-/// Where in Info the room for Duration begins.
+/// Where in Info the space for Duration begins.
 fn duration_in(payload: &[u8]) -> Option<usize> {
     let all: Vec<_> = children(payload).collect();
     let ids: Vec<_> = all.iter().map(|child| child.id).collect();
@@ -108,9 +108,9 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
     for child in children(payload).filter(|child| child.id != id::VOID) {
         let payload_at = at + (child.at.end - child.payload.len()) as u64;
         let (track, number, uid, size) = entry(&child)?;
-        let (mut expected, places) = track_entry(&track, number, uid, size);
-        if let Some(places) = &places {
-            seal_alike(&mut expected, child.payload, places);
+        let (mut expected, offsets) = track_entry(&track, number, uid, size);
+        if let Some(offsets) = &offsets {
+            seal_alike(&mut expected, child.payload, offsets);
         }
         let bits = random_bits(&track);
         let one_number = (uid ^ number ^ file.0) & bits & file.1 == 0;
@@ -120,23 +120,23 @@ fn entries(payload: &[u8], at: u64) -> Option<(Vec<Track>, Vec<TrackLayout>)> {
         file = (file.0 & file.1 | (uid ^ number) & bits & !file.1, file.1 | bits);
         tracks.push(track);
         let entry = at + child.at.start as u64..at + child.at.end as u64;
-        layouts.push(Offsets::layout(places, (number, uid), entry, payload_at));
+        layouts.push(Offsets::layout(offsets, (number, uid), entry, payload_at));
     }
     let numbered = layouts.windows(2).all(|pair| pair[0].number < pair[1].number);
     (is_well_formed(payload) && numbered && !tracks.is_empty()).then_some((tracks, layouts))
 }
 
-/// Does to an entry what sealing did to it: filled the room for DefaultDuration, or covered an alpha
+/// Does to an entry what sealing did to it: filled the space for DefaultDuration, or covered an alpha
 /// channel that never came.
-fn seal_alike(expected: &mut [u8], sealed: &[u8], places: &Offsets) {
+fn seal_alike(expected: &mut [u8], sealed: &[u8], offsets: &Offsets) {
     let told = |at: usize, len: usize| sealed.get(at..at + len);
-    let at = places.default_duration;
+    let at = offsets.default_duration;
     if let Some(told) =
         told(at, DEFAULT_DURATION_LEN).filter(|told| told.starts_with(&DEFAULT_DURATION_START))
     {
         expected[at..at + DEFAULT_DURATION_LEN].copy_from_slice(told);
     }
-    if let Some(at) = places.alpha
+    if let Some(at) = offsets.alpha
         && told(at, ALPHA.len()) == Some(&void(ALPHA.len()))
     {
         expected[at..at + ALPHA.len()].copy_from_slice(&void(ALPHA.len()));
@@ -240,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_room_for_tags_as_older_versions_wrote_it_is_found_too() {
+    fn a_head_without_space_for_tags_as_older_versions_wrote_it_is_found_too() {
         let (bytes, layout) = ours();
         let at = layout.segment_at as usize;
         let (seeks_end, shift) = (at + 5 + 4 * SEEK_LEN, SEEK_LEN as u64);
         let info = 5 + 3 * SEEK_LEN as u64;
         let tracks = layout.tracks[0].entry.start - layout.segment_at;
         let tracks_at =
-            (0..tracks).rev().find(|place| bytes[at + *place as usize..].starts_with(&[0x16, 0x54]));
+            (0..tracks).rev().find(|start| bytes[at + *start as usize..].starts_with(&[0x16, 0x54]));
         let seeks =
             [seek(id::INFO, info), seek(id::TRACKS, tracks_at.unwrap() - shift), void(SEEK_LEN)].concat();
         let mut old = bytes[..at].to_vec();
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn no_flipped_bit_that_matters_goes_unnoticed() {
         for ((bytes, layout), tracks) in [(ours(), TRACKS), (described_head(), described())] {
-            // What may differ: the Segment's size, the patched room, the date, and the text behind a name.
+            // What may differ: the Segment's size, the patched space, the date, and the text behind a name.
             let mut unnoticed = Vec::new();
             for at in 0..bytes.len() {
                 for bit in 0..8 {

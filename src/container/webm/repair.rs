@@ -1,8 +1,8 @@
 //! Making a file of WebM or Matroska whole: in place if it is ours, else as a copy.
 
-use crate::container::repair::{self, Beyond, Found, Remedy, RepairedTrack};
+use crate::container::repair::{self, Defect, Found, Remedy, RepairedTrack, Unrepairable};
 use crate::container::webm::{
-    ForeignTrack, InPlaceRepair, Lack, Mended, OwnHead, Plan, Reader, Remux, RemuxError, TrackIndex, seal,
+    CopyPlan, ForeignTrack, InPlacePlan, InPlaceRepair, OwnHead, Reader, Remux, RemuxError, TrackIndex, seal,
 };
 use crate::media::Kind;
 
@@ -11,11 +11,11 @@ use crate::media::Kind;
 pub struct Repair {
     reader: Reader,
     len: u64,
-    way: Way,
+    strategy: Strategy,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Strategy {
     InPlace(OwnHead, InPlaceRepair),
     Copy(Remux),
 }
@@ -23,19 +23,23 @@ enum Way {
 impl Repair {
     /// For one of our own files, which begins with this head.
     pub fn in_place(own: OwnHead, len: u64) -> Self {
-        Self { reader: Reader::new(Some(len)), len, way: Way::InPlace(own.clone(), InPlaceRepair::new(own)) }
+        Self {
+            reader: Reader::new(Some(len)),
+            len,
+            strategy: Strategy::InPlace(own.clone(), InPlaceRepair::new(own)),
+        }
     }
 
     /// For any file.
     pub fn by_copy(remux: Remux, len: u64) -> Self {
-        Self { reader: Reader::new(Some(len)), len, way: Way::Copy(remux) }
+        Self { reader: Reader::new(Some(len)), len, strategy: Strategy::Copy(remux) }
     }
 
-    fn read(&mut self) -> Result<(), Beyond> {
-        while let Some(item) = self.reader.read().map_err(Beyond::because)? {
-            match &mut self.way {
-                Way::InPlace(_, mend) => mend.take(&item),
-                Way::Copy(remux) => remux.take(&item).map_err(Beyond::because)?,
+    fn read(&mut self) -> Result<(), Unrepairable> {
+        while let Some(item) = self.reader.read().map_err(Unrepairable::because)? {
+            match &mut self.strategy {
+                Strategy::InPlace(_, repair) => repair.take(&item),
+                Strategy::Copy(remux) => remux.take(&item).map_err(Unrepairable::because)?,
             }
         }
         Ok(())
@@ -43,29 +47,30 @@ impl Repair {
 }
 
 impl repair::Repair for Repair {
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Beyond> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Unrepairable> {
         self.reader.push(bytes);
         self.read()
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Found, Beyond> {
+    fn finish(mut self: Box<Self>) -> Result<Found, Unrepairable> {
         self.reader.finish();
         self.read()?;
-        match self.way {
-            Way::InPlace(own, mend) => {
-                let mended =
-                    mend.finish().ok_or_else(|| Beyond::because("it is damaged in too many places"))?;
-                in_place(&own, mended, self.len)
+        match self.strategy {
+            Strategy::InPlace(own, repair) => {
+                let plan = repair
+                    .finish()
+                    .ok_or_else(|| Unrepairable::because("it is damaged in too many places"))?;
+                in_place(&own, plan, self.len)
             }
-            Way::Copy(remux) => Ok(by_copy(remux.finish(self.len).map_err(Beyond::because)?)),
+            Strategy::Copy(remux) => Ok(by_copy(remux.finish(self.len).map_err(Unrepairable::because)?)),
         }
     }
 }
 
-fn in_place(own: &OwnHead, mended: Mended, len: u64) -> Result<Found, Beyond> {
-    let Mended { index, end, patches, damaged, holes } = mended;
+fn in_place(own: &OwnHead, plan: InPlacePlan, len: u64) -> Result<Found, Unrepairable> {
+    let InPlacePlan { index, end, patches, damaged, holes } = plan;
     if index.tracks.iter().all(|track| track.frames == 0) {
-        return Err(Beyond::because(RemuxError::NoMedia));
+        return Err(Unrepairable::because(RemuxError::NoMedia));
     }
     let track = |(at, track): (usize, &TrackIndex)| RepairedTrack {
         number: own.layout.tracks[at].number,
@@ -78,7 +83,7 @@ fn in_place(own: &OwnHead, mended: Mended, len: u64) -> Result<Found, Beyond> {
     Ok(Found {
         tracks: index.tracks.iter().enumerate().map(track).collect(),
         duration: seal.duration,
-        lacks: vec![Lack::Duration, Lack::Cues, Lack::Sizes],
+        defects: vec![Defect::Duration, Defect::Cues, Defect::Sizes],
         damaged,
         cut: len.saturating_sub(end),
         holes,
@@ -86,7 +91,7 @@ fn in_place(own: &OwnHead, mended: Mended, len: u64) -> Result<Found, Beyond> {
     })
 }
 
-fn by_copy(plan: Plan) -> Found {
+fn by_copy(plan: CopyPlan) -> Found {
     let track = |(track, frames): &(ForeignTrack, u64)| RepairedTrack {
         number: track.number,
         kind: track.kind,
@@ -97,7 +102,7 @@ fn by_copy(plan: Plan) -> Found {
     Found {
         tracks: plan.tracks.iter().map(track).collect(),
         duration: plan.duration,
-        lacks: plan.lacks.clone(),
+        defects: plan.defects.clone(),
         damaged: plan.damaged.0,
         cut: plan.damaged.1,
         holes: Vec::new(),

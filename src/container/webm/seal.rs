@@ -3,7 +3,7 @@
 use crate::container::webm::cluster::{ClusterStats, Cue};
 use crate::container::webm::ebml::{element, id, master, uint, void};
 use crate::container::webm::entry::ALPHA;
-use crate::container::webm::pace::{PAUSE, Pace, in_ticks};
+use crate::container::webm::frame_interval::{FrameInterval, PAUSE, in_ticks};
 use crate::container::webm::tags::{self, Statistics};
 use crate::container::webm::write::{DEFAULT_DURATION_LEN, Layout, SEEK_LEN, seek};
 use crate::container::{Patch, Seal};
@@ -17,10 +17,10 @@ const SOUND_CUE_EVERY: Duration = Duration::from_secs(5);
 const PICTURE_CUE_EVERY_MS: u64 = 250;
 /// Sound needs no entries of its own this near to a picture's.
 const PICTURE_NEAR: Duration = Duration::from_secs(10);
-/// Places to seek to that are kept. Beyond, every other one goes: a file that has so many is either
+/// Cue points that are kept. Beyond, every other one goes: a file that has so many is either
 /// days long or was made to fill the memory.
 const MAX_CUES: usize = 1 << 17;
-/// What a place to seek to takes in the index at most: six elements with ids and sizes of a byte, four
+/// What a cue point takes in the index at most: six elements with ids and sizes of a byte, four
 /// of them with 8 bytes.
 const CUE_BYTES: u64 = 44;
 /// Id and size of the index.
@@ -38,7 +38,7 @@ pub struct Index {
     /// A block of sound every few seconds.
     sounds: Vec<CuePoint>,
     /// The least distance of kept keyframes, in ticks.
-    apart: u64,
+    min_distance: u64,
     /// Length of a tick: a millisecond in our own files.
     tick: Duration,
 }
@@ -59,7 +59,7 @@ pub struct TrackIndex {
     /// Start of the newest frame.
     pub last: u64,
     /// Its frames' distances, which are its frame rate.
-    pub(super) pace: Pace,
+    pub(super) interval: FrameInterval,
     /// How long the newest frame lasts, as far as one can know.
     pub last_interval: Duration,
     /// Largest width seen, in pixels; 0 if none was.
@@ -67,10 +67,10 @@ pub struct TrackIndex {
     /// Largest height seen.
     pub height: u32,
     /// It has BlockAdditions.
-    pub additions: bool,
+    pub has_additions: bool,
 }
 
-/// A place to seek to.
+/// A cue point: a block to seek to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CuePoint {
     /// Index of the track.
@@ -88,8 +88,8 @@ impl Index {
     pub fn new(tracks: &[Track]) -> Self {
         let kinds: Vec<_> = tracks.iter().map(|track| track.codec.kind()).collect();
         let intra_only = tracks.iter().any(|track| track.codec.is_intra_only());
-        let apart = if intra_only { PICTURE_CUE_EVERY_MS } else { 0 };
-        Self { apart, ..Self::of(&kinds, Duration::from_millis(1)) }
+        let min_distance = if intra_only { PICTURE_CUE_EVERY_MS } else { 0 };
+        Self { min_distance, ..Self::of(&kinds, Duration::from_millis(1)) }
     }
 
     /// Nothing yet of tracks of these kinds, in a file whose ticks are so long.
@@ -101,14 +101,14 @@ impl Index {
             bytes: 0,
             first: u64::MAX,
             last: 0,
-            pace: Pace::default(),
+            interval: FrameInterval::default(),
             last_interval: Duration::ZERO,
             width: 0,
             height: 0,
-            additions: false,
+            has_additions: false,
         };
         let tracks = kinds.iter().map(track).collect();
-        Self { tracks, pictures: Vec::new(), sounds: Vec::new(), apart: 0, tick }
+        Self { tracks, pictures: Vec::new(), sounds: Vec::new(), min_distance: 0, tick }
     }
 
     /// Length of a tick.
@@ -124,7 +124,7 @@ impl Index {
                 continue;
             }
             let before = seen.before_last.or((track.frames > 0).then_some(track.last));
-            track.pace.join(&seen.pace, pause);
+            track.interval.append(&seen.interval, pause);
             let interval = seen.last_sound.or(before.map(|before| {
                 let interval = ticks(self.tick, seen.last.saturating_sub(before));
                 interval.min(Duration::from_millis(MAX_LAST_INTERVAL_MS))
@@ -137,7 +137,7 @@ impl Index {
             track.last = track.last.max(seen.last);
             track.width = track.width.max(seen.width);
             track.height = track.height.max(seen.height);
-            track.additions |= seen.additions;
+            track.has_additions |= seen.has_additions;
         }
         for cue in &stats.cues {
             self.add_cue(cue, position);
@@ -146,17 +146,17 @@ impl Index {
 
     fn add_cue(&mut self, cue: &Cue, cluster: u64) {
         let point = CuePoint { track: cue.track, time: cue.time, cluster, relative: cue.relative };
-        let every = in_ticks(SOUND_CUE_EVERY, self.tick).max(self.apart);
-        let (kept, apart) = match cue.kind {
-            Kind::Video => (&mut self.pictures, self.apart),
+        let every = in_ticks(SOUND_CUE_EVERY, self.tick).max(self.min_distance);
+        let (kept, min_distance) = match cue.kind {
+            Kind::Video => (&mut self.pictures, self.min_distance),
             Kind::Audio => (&mut self.sounds, every),
         };
-        if kept.last().is_none_or(|last| cue.time.abs_diff(last.time) >= apart) {
+        if kept.last().is_none_or(|last| cue.time.abs_diff(last.time) >= min_distance) {
             kept.push(point);
         }
         if kept.len() > MAX_CUES {
             let span = kept.last().map_or(0, |last| last.time.abs_diff(kept[0].time));
-            self.apart = (self.apart * 2).max(span / MAX_CUES as u64 * 2).max(1);
+            self.min_distance = (self.min_distance * 2).max(span / MAX_CUES as u64 * 2).max(1);
             let mut odd = false;
             kept.retain(|_| {
                 odd = !odd;
@@ -188,7 +188,7 @@ impl Index {
         recorded.map(|track| self.end_of(track)).max().unwrap_or_default().max(Duration::from_millis(1))
     }
 
-    /// The file's places to seek to, in order of time: every video keyframe, and where pictures are
+    /// The file's cue points, in order of time: every video keyframe, and where pictures are
     /// far away, sound.
     pub fn cues(&self) -> Vec<CuePoint> {
         let mut cues = self.pictures.clone();
@@ -224,21 +224,21 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
         append.extend(tags);
     }
     let anything = index.tracks.iter().any(|track| track.frames > 0);
-    for (track, place) in index.tracks.iter().zip(&layout.tracks) {
+    for (track, layout) in index.tracks.iter().zip(&layout.tracks) {
         if track.frames == 0 && anything {
             // A track that never had a frame keeps players waiting for its first one.
-            let len = (place.entry.end - place.entry.start) as usize;
-            patches.push(Patch { at: place.entry.start, bytes: void(len) });
-        } else if let Some((width_at, height_at)) = place.size_at.filter(|_| track.width > 0) {
+            let len = (layout.entry.end - layout.entry.start) as usize;
+            patches.push(Patch { at: layout.entry.start, bytes: void(len) });
+        } else if let Some((width_at, height_at)) = layout.size_at.filter(|_| track.width > 0) {
             patches.push(Patch { at: width_at, bytes: track.width.to_be_bytes().to_vec() });
             patches.push(Patch { at: height_at, bytes: track.height.to_be_bytes().to_vec() });
         }
-        if let Some(at) = place.default_duration_at.filter(|_| track.frames > 0) {
-            let mean = track.pace.mean(index.tick);
+        if let Some(at) = layout.default_duration_at.filter(|_| track.frames > 0) {
+            let mean = track.interval.mean(index.tick);
             let bytes = mean.map_or_else(|| void(DEFAULT_DURATION_LEN), default_duration);
             patches.push(Patch { at, bytes });
         }
-        if let Some(at) = place.alpha_at.filter(|_| track.frames > 0 && !track.additions) {
+        if let Some(at) = layout.alpha_at.filter(|_| track.frames > 0 && !track.has_additions) {
             // An alpha channel that is announced and never comes keeps players waiting for it.
             patches.push(Patch { at, bytes: void(ALPHA.len()) });
         }
@@ -253,7 +253,7 @@ pub fn seal(layout: &Layout, index: &Index, end: u64) -> Seal {
 fn statistics(layout: &Layout, index: &Index) -> Vec<u8> {
     let tracks = index.tracks.iter().zip(&layout.tracks);
     let tags =
-        tags::of_tracks(tracks.map(|(track, place)| index.statistics(track, place.uid)), &layout.stamp);
+        tags::of_tracks(tracks.map(|(track, layout)| index.statistics(track, layout.uid)), &layout.stamp);
     let mut out = Vec::new();
     if !tags.is_empty() {
         element(&mut out, id::TAGS, &tags);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_kept_for_the_index_is_never_too_small() {
+    fn the_space_kept_for_the_index_is_never_too_small() {
         let mut index = index((0..1_000u64).map(|step| (0, step * 500, true)));
         let written = |index: &Index| cues(&index.cues(), |_| 1).len() as u64;
         let typical = written(&index);

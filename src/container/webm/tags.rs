@@ -15,12 +15,12 @@ const WHOLE: u64 = 50;
 const NAMES: [&str; 4] = ["BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES"];
 /// Which of the names a Tag has.
 const LIST: &str = "_STATISTICS_TAGS";
-/// WritingApp and DateUTC of the file that they were written for: who reads them believes them only where
+/// WritingApp and DateUTC of the file that they were written for: readers believe them only where
 /// Info says the same.
 const APP: &str = "_STATISTICS_WRITING_APP";
 const DATE: &str = "_STATISTICS_WRITING_DATE_UTC";
 
-/// What Info says of who wrote a file, and when.
+/// Which application wrote a file, and when, by its Info.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// WritingApp; empty if there is none.
@@ -99,7 +99,7 @@ fn simple(out: &mut Vec<u8>, name: &str, value: &str) {
     });
 }
 
-/// The payload of somebody's Tags without statistics of tracks and without checksums, which would no longer
+/// The payload of any Tags without statistics of tracks and without checksums, which would no longer
 /// be right; `None` if it makes no sense.
 pub(super) fn without_statistics(tags: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_kept_for_statistics_is_never_too_small() {
+    fn the_space_kept_for_statistics_is_never_too_small() {
         let stamp = Stamp { app: "onrecord 100.100.100".to_owned(), date: Some(i64::MAX) };
         let most = told(u64::MAX, u64::MAX, u64::MAX, u64::MAX);
         let tags = of_tracks([most, most].into_iter(), &stamp);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn of_somebodys_tags_all_but_statistics_of_tracks_is_kept() {
+    fn of_any_tags_all_but_statistics_of_tracks_is_kept() {
         let mut tags = of_tracks([told(7, 1, 1, 1)].into_iter(), &Stamp::default());
         let statistics = tags.len();
         let tag = |tags: &mut Vec<u8>, uid: Option<u64>, words: &[(&str, &str)]| {

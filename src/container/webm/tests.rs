@@ -1,11 +1,11 @@
-//! Reading, mending and copying: our own bytes, other people's ways of writing, and noise.
+//! Reading, repairing and copying: our own bytes, other people's ways of writing, and noise.
 
-use crate::container::Head;
 use crate::container::webm::ebml::{element, id, master, uint};
 use crate::container::webm::{
-    self, Block, Clusters, InPlaceRepair, Index, Item, Lack, Mended, OwnHead, Piece, Plan, Reader, Remux,
-    RemuxError, Row,
+    self, Block, Clusters, CopyPlan, Extent, InPlacePlan, InPlaceRepair, Index, Item, OwnHead, PacketRun,
+    Reader, Remux, RemuxError,
 };
+use crate::container::{Defect, Head};
 use crate::media::{Codec, Size, Track};
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -110,19 +110,19 @@ fn read(
     None
 }
 
-fn mend(bytes: &[u8]) -> Option<(OwnHead, Mended)> {
+fn repair_in_place(bytes: &[u8]) -> Option<(OwnHead, InPlacePlan)> {
     let own = OwnHead::find(bytes)?;
-    let mut mend = InPlaceRepair::new(own.clone());
-    read(bytes, 4096, Some(bytes.len() as u64), |item| mend.take(item));
-    Some((own, mend.finish()?))
+    let mut repair = InPlaceRepair::new(own.clone());
+    read(bytes, 4096, Some(bytes.len() as u64), |item| repair.take(item));
+    Some((own, repair.finish()?))
 }
 
-fn plan(bytes: &[u8]) -> Result<Plan, RemuxError> {
+fn plan(bytes: &[u8]) -> Result<CopyPlan, RemuxError> {
     plan_with(bytes, Vec::new())
 }
 
-fn plan_with(bytes: &[u8], rows: Vec<Row>) -> Result<Plan, RemuxError> {
-    let (mut remux, mut refused) = (Remux::with(rows), None);
+fn plan_with(bytes: &[u8], runs: Vec<PacketRun>) -> Result<CopyPlan, RemuxError> {
+    let (mut remux, mut refused) = (Remux::with(runs), None);
     read(bytes, 1000, Some(bytes.len() as u64), |item| {
         if refused.is_none() {
             refused = remux.take(item).err();
@@ -131,12 +131,14 @@ fn plan_with(bytes: &[u8], rows: Vec<Row>) -> Result<Plan, RemuxError> {
     refused.map_or_else(|| remux.finish(bytes.len() as u64), Err)
 }
 
-fn copy(plan: &Plan, bytes: &[u8]) -> Vec<u8> {
+fn copy(plan: &CopyPlan, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    for piece in plan.pieces() {
+    for piece in plan.extents() {
         match piece {
-            Piece::Bytes(bytes) => out.extend_from_slice(&bytes),
-            Piece::Copy(range) => out.extend_from_slice(&bytes[range.start as usize..range.end as usize]),
+            Extent::Bytes(bytes) => out.extend_from_slice(&bytes),
+            Extent::Original(range) => {
+                out.extend_from_slice(&bytes[range.start as usize..range.end as usize])
+            }
         }
     }
     out
@@ -160,14 +162,14 @@ fn packets_put_into_a_copy_stand_in_order_of_time_however_far_the_clusters_are_a
                 element(out, id::SIMPLE_BLOCK, &[0x81, 0, 0, 0x80, 0xfc, 1, 2]);
             });
         }
-        let row = |behind, at, count| {
+        let run = |behind, at, count| {
             let (at, length) = (Duration::from_secs(at), Duration::from_secs(1));
-            Row { track: 1, behind, at, length, count, packet: Bytes::from_static(&[0xfc, 0xff, 0xfe]) }
+            PacketRun { track: 1, behind, at, length, count, packet: Bytes::from_static(&[0xfc, 0xff, 0xfe]) }
         };
-        let first = plan_with(&bytes, vec![row(0, 0, 5), row(1, 6, 94), row(2, 101, 3)]).unwrap();
+        let first = plan_with(&bytes, vec![run(0, 0, 5), run(1, 6, 94), run(2, 101, 3)]).unwrap();
         let copied = copy(&first, &bytes);
         let second = plan(&copied).unwrap();
-        assert!(second.is_whole(), "{:?} {:?}", second.lacks, second.damaged);
+        assert!(second.is_whole(), "{:?} {:?}", second.defects, second.damaged);
         assert_eq!((second.digest, second.len, first.len), (first.digest, copied.len() as u64, second.len));
         let mut times = Vec::new();
         read(&copied, 1000, None, |item| {
@@ -179,12 +181,12 @@ fn packets_put_into_a_copy_stand_in_order_of_time_however_far_the_clusters_are_a
     }
 }
 
-/// Writes what mending and sealing say.
-fn apply(bytes: &mut Vec<u8>, own: &OwnHead, mended: &Mended) {
-    let seal = webm::seal(&own.layout, &mended.index, mended.end);
-    bytes.truncate(mended.end as usize);
+/// Writes what repair and sealing say.
+fn apply(bytes: &mut Vec<u8>, own: &OwnHead, repaired: &InPlacePlan) {
+    let seal = webm::seal(&own.layout, &repaired.index, repaired.end);
+    bytes.truncate(repaired.end as usize);
     bytes.extend_from_slice(&seal.append);
-    for patch in mended.patches.iter().chain(&seal.patches) {
+    for patch in repaired.patches.iter().chain(&seal.patches) {
         bytes[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
     }
 }
@@ -214,26 +216,26 @@ fn the_same_items_come_out_however_the_bytes_come_in() {
 fn ours_is_cut_behind_the_last_whole_cluster_wherever_it_ends() {
     let (bytes, ends) = ours();
     for end in (0..bytes.len()).step_by(7).chain(ends.clone()) {
-        let Some((own, mended)) = mend(&bytes[..end]) else {
+        let Some((own, repaired)) = repair_in_place(&bytes[..end]) else {
             assert!(end < 450, "the head was not found in {end} bytes");
             continue;
         };
         let last = ends.iter().rev().find(|whole| **whole <= end);
-        assert_eq!(mended.end, last.map_or(own.layout.len, |end| *end as u64), "cut at {end}");
-        assert!(mended.patches.is_empty() && mended.holes.is_empty());
+        assert_eq!(repaired.end, last.map_or(own.layout.len, |end| *end as u64), "cut at {end}");
+        assert!(repaired.patches.is_empty() && repaired.holes.is_empty());
     }
 }
 
 #[test]
 fn sealing_that_was_cut_off_anywhere_is_done_again_with_the_same_result() {
     let (unfinished, _) = ours();
-    let (own, mended) = mend(&unfinished).unwrap();
+    let (own, repaired) = repair_in_place(&unfinished).unwrap();
     let mut sealed = unfinished.clone();
-    apply(&mut sealed, &own, &mended);
+    apply(&mut sealed, &own, &repaired);
     let again = |bytes: &[u8]| {
-        let (own, mended) = mend(bytes).unwrap();
+        let (own, repaired) = repair_in_place(bytes).unwrap();
         let mut bytes = bytes.to_vec();
-        apply(&mut bytes, &own, &mended);
+        apply(&mut bytes, &own, &repaired);
         bytes
     };
     assert!(again(&sealed) == sealed, "whole");
@@ -241,7 +243,7 @@ fn sealing_that_was_cut_off_anywhere_is_done_again_with_the_same_result() {
     for end in (unfinished.len()..sealed.len()).step_by(5) {
         assert!(again(&sealed[..end]) == sealed, "cut at {end}");
     }
-    let seal = webm::seal(&own.layout, &mended.index, mended.end);
+    let seal = webm::seal(&own.layout, &repaired.index, repaired.end);
     for patched in 0..seal.patches.len() {
         let mut bytes = [&unfinished[..], &seal.append].concat();
         for patch in &seal.patches[..patched] {
@@ -254,47 +256,47 @@ fn sealing_that_was_cut_off_anywhere_is_done_again_with_the_same_result() {
 #[test]
 fn damage_costs_its_cluster_and_the_pictures_up_to_the_next_keyframe() {
     let (mut bytes, ends) = ours();
-    let (_, whole) = mend(&bytes).unwrap();
+    let (_, whole) = repair_in_place(&bytes).unwrap();
     // Zeros over a page's worth of the fourth cluster, which begins in the middle of a group of pictures.
     let at = ends[2] + 40;
     bytes[at..at + 200].fill(0);
-    let (own, mended) = mend(&bytes).unwrap();
-    assert_eq!(mended.end, whole.end, "everything behind it is kept");
-    assert_eq!(mended.damaged, (ends[3] - ends[2]) as u64);
-    let (before, after) = (frames(&whole.index), frames(&mended.index));
+    let (own, repaired) = repair_in_place(&bytes).unwrap();
+    assert_eq!(repaired.end, whole.end, "everything behind it is kept");
+    assert_eq!(repaired.damaged, (ends[3] - ends[2]) as u64);
+    let (before, after) = (frames(&whole.index), frames(&repaired.index));
     assert!(after[1] + 60 > before[1] && after[1] < before[1], "sound: {after:?} of {before:?}");
     assert!(after[0] + 60 > before[0] && after[0] < before[0], "pictures: {after:?} of {before:?}");
-    assert_eq!(mended.holes.len(), 2, "{:?}", mended.holes);
-    let pictures = mended.holes.iter().find(|hole| hole.track == 0).unwrap();
+    assert_eq!(repaired.holes.len(), 2, "{:?}", repaired.holes);
+    let pictures = repaired.holes.iter().find(|hole| hole.track == 0).unwrap();
     assert_eq!(pictures.to % 2000, 0, "a keyframe ends it: {pictures:?}");
 
     // A second run finds it covered, also if only a part of the covering was done.
-    for done in 0..=mended.patches.len() {
+    for done in 0..=repaired.patches.len() {
         let mut again = bytes.clone();
-        for patch in &mended.patches[..done] {
+        for patch in &repaired.patches[..done] {
             again[patch.at as usize..patch.at as usize + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }
-        let (_, second) = mend(&again).unwrap();
-        assert_eq!((frames(&second.index), second.end), (after.clone(), mended.end), "{done} patches");
+        let (_, second) = repair_in_place(&again).unwrap();
+        assert_eq!((frames(&second.index), second.end), (after.clone(), repaired.end), "{done} patches");
     }
-    apply(&mut bytes, &own, &mended);
-    let (_, second) = mend(&bytes).unwrap();
+    apply(&mut bytes, &own, &repaired);
+    let (_, second) = repair_in_place(&bytes).unwrap();
     assert!(second.patches.is_empty(), "what is covered is covered again");
     let copied = plan(&bytes).unwrap();
-    assert!(copied.is_whole(), "{:?} {:?}", copied.lacks, copied.damaged);
+    assert!(copied.is_whole(), "{:?} {:?}", copied.defects, copied.damaged);
 }
 
 #[test]
 fn what_mediarecorder_writes_becomes_seekable_with_the_same_frames() {
     let bytes = recorder(1_000_000);
     let first = plan(&bytes).unwrap();
-    assert_eq!(first.lacks, [Lack::Duration, Lack::Cues, Lack::Sizes]);
+    assert_eq!(first.defects, [Defect::Duration, Defect::Cues, Defect::Sizes]);
     assert_eq!(first.duration, Duration::from_millis(2768 + 50), "the last block tells its duration");
     assert_eq!(first.tracks[0].1, 33);
     let copied = copy(&first, &bytes);
     assert_eq!(copied.len() as u64, first.len);
     let second = plan(&copied).unwrap();
-    assert!(second.is_whole(), "{:?}", second.lacks);
+    assert!(second.is_whole(), "{:?}", second.defects);
     assert_eq!((second.digest, second.duration), (first.digest, first.duration));
     assert!(copy(&second, &copied) == copied, "a copy of the copy differs");
     let alpha = [0x53, 0xc0, 0x81, 1];
@@ -361,17 +363,17 @@ fn noise_never_panics_and_what_is_made_of_it_is_whole() {
         }
         let piece = random.random_range(1..2000);
         read(&bytes, piece, None, |_| {});
-        if let Some((own, mended)) = mend(&bytes)
-            && mended.index.tracks.iter().any(|track| track.frames > 0)
+        if let Some((own, repaired)) = repair_in_place(&bytes)
+            && repaired.index.tracks.iter().any(|track| track.frames > 0)
         {
-            let mut mended_bytes = bytes.clone();
-            apply(&mut mended_bytes, &own, &mended);
-            let (_, again) = mend(&mended_bytes).unwrap();
+            let mut repaired_bytes = bytes.clone();
+            apply(&mut repaired_bytes, &own, &repaired);
+            let (_, again) = repair_in_place(&repaired_bytes).unwrap();
             // Sealing takes out a track of which nothing is left.
             let left = |index| frames(index).into_iter().filter(|frames| *frames > 0).collect::<Vec<_>>();
-            assert_eq!(left(&again.index), left(&mended.index), "round {round}");
+            assert_eq!(left(&again.index), left(&repaired.index), "round {round}");
         }
-        let at = |at| Row {
+        let at = |at| PacketRun {
             track: if round % 2 == 0 { 2 } else { 7 },
             behind: random.random_range(0..40),
             at: Duration::from_millis(at),
@@ -383,7 +385,7 @@ fn noise_never_panics_and_what_is_made_of_it_is_whole() {
             Ok(first) => {
                 let copied = copy(&first, &bytes);
                 let second = plan(&copied).unwrap();
-                assert!(second.is_whole(), "round {round}: {:?} {:?}", second.lacks, second.damaged);
+                assert!(second.is_whole(), "round {round}: {:?} {:?}", second.defects, second.damaged);
                 assert_eq!((second.digest, second.len), (first.digest, copied.len() as u64), "round {round}");
                 whole += 1;
             }

@@ -72,7 +72,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
     if !right || !is_codec(codec_id, kind) || !sized || !described {
         return None;
     }
-    let places = |payload: Option<&[u8]>, base: usize, id, wanted: Option<u64>| {
+    let range_of = |payload: Option<&[u8]>, base: usize, id, wanted: Option<u64>| {
         let mut all = payload.into_iter().flat_map(children);
         let found =
             all.find(|child| child.id == id && wanted.is_none_or(|w| read_uint(child.payload) == Some(w)));
@@ -90,8 +90,8 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
         private: child(payload, id::CODEC_PRIVATE).unwrap_or_default().to_vec(),
         plain: child(payload, id::CONTENT_ENCODINGS).is_none(),
         carried: entry::carried(payload),
-        alpha: places(video, video_at, id::ALPHA_MODE, Some(1)),
-        crc: places(Some(payload), base, id::CRC_32, None),
+        alpha: range_of(video, video_at, id::ALPHA_MODE, Some(1)),
+        crc: range_of(Some(payload), base, id::CRC_32, None),
         entry: at,
     })
 }

@@ -1,8 +1,8 @@
-//! The head of a file: EBML header, Segment, SeekHead, Info, Tracks, with room for what only sealing
+//! The head of a file: EBML header, Segment, SeekHead, Info, Tracks, with space reserved for what only sealing
 //! knows.
 
 use crate::container::webm::ebml::{EPOCH_NS, element, id, master, uint, void};
-use crate::container::webm::{Stamp, doc_type, entry};
+use crate::container::webm::{Stamp, entry};
 use crate::container::{Container, Head};
 use crate::media::{Codec, Kind, Size, Track, opus};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(super) const SEEK_LEN: usize = 21;
 /// Length of a Duration of 8 bytes.
 pub(super) const DURATION_LEN: usize = 11;
-/// The 8-byte size field that says "unknown", as it must while nobody knows the end.
+/// The 8-byte size field that says "unknown", as it must while the end is not known.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 /// What a file says of its maker, whatever the version.
 pub(super) const MAKER: &str = "onrecord ";
@@ -24,18 +24,18 @@ pub(super) const DEFAULT_DURATION_LEN: usize = 8;
 /// How that element begins.
 pub(super) const DEFAULT_DURATION_START: [u8; 4] = [0x23, 0xe3, 0x83, 0x84];
 
-/// Where a head has room for what sealing patches; offsets in bytes from the start of the file.
+/// Where a head reserves space for what sealing patches; offsets in bytes from the start of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The Segment's 8-byte size field.
     pub segment_size_at: u64,
     /// Where the Segment's payload begins: positions in SeekHead and Cues count from here.
     pub segment_at: u64,
-    /// Room for the SeekHead entry of Cues ([`SEEK_LEN`] bytes).
+    /// Space for the SeekHead entry of Cues ([`SEEK_LEN`] bytes).
     pub seek_cues_at: u64,
-    /// Room for the SeekHead entry of Tags; `None` in files of versions that kept no room for it.
+    /// Space for the SeekHead entry of Tags; `None` in files of versions that reserved none.
     pub seek_tags_at: Option<u64>,
-    /// Room for the Duration element ([`DURATION_LEN`] bytes).
+    /// Space for the Duration element ([`DURATION_LEN`] bytes).
     pub duration_at: u64,
     /// What statistics are stamped with.
     pub stamp: Stamp,
@@ -54,7 +54,7 @@ pub struct TrackLayout {
     pub uid: u64,
     /// The whole TrackEntry.
     pub entry: Range<u64>,
-    /// Where there is room for DefaultDuration; video only.
+    /// Where space for DefaultDuration is; video only.
     pub default_duration_at: Option<u64>,
     /// The 4-byte values of PixelWidth and PixelHeight; video only.
     pub size_at: Option<(u64, u64)>,
@@ -65,19 +65,19 @@ pub struct TrackLayout {
 impl TrackLayout {
     /// The same in bytes that begin `by` later.
     fn moved(self, by: u64) -> Self {
-        let place = |at: Option<u64>| at.map(|at| at + by);
+        let moved = |at: Option<u64>| at.map(|at| at + by);
         Self {
             number: self.number,
             uid: self.uid,
             entry: self.entry.start + by..self.entry.end + by,
-            default_duration_at: place(self.default_duration_at),
+            default_duration_at: moved(self.default_duration_at),
             size_at: self.size_at.map(|(w, h)| (w + by, h + by)),
-            alpha_at: place(self.alpha_at),
+            alpha_at: moved(self.alpha_at),
         }
     }
 }
 
-/// Where in a TrackEntry's payload there is room for DefaultDuration, where the values of its picture
+/// Where in a TrackEntry's payload space for DefaultDuration is, where the values of its picture
 /// size are, and AlphaMode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offsets {
@@ -90,7 +90,7 @@ pub(super) struct Offsets {
 impl Offsets {
     /// The layout of an entry whose payload begins at `at`.
     pub fn layout(
-        places: Option<Self>,
+        offsets: Option<Self>,
         (number, uid): (u64, u64),
         entry: Range<u64>,
         at: u64,
@@ -99,9 +99,9 @@ impl Offsets {
             number,
             uid,
             entry,
-            default_duration_at: places.map(|places| at + places.default_duration as u64),
-            size_at: places.map(|places| (at + places.width as u64, at + places.height as u64)),
-            alpha_at: places.and_then(|places| places.alpha).map(|alpha| at + alpha as u64),
+            default_duration_at: offsets.map(|offsets| at + offsets.default_duration as u64),
+            size_at: offsets.map(|offsets| (at + offsets.width as u64, at + offsets.height as u64)),
+            alpha_at: offsets.and_then(|offsets| offsets.alpha).map(|alpha| at + alpha as u64),
         }
     }
 }
@@ -160,6 +160,14 @@ pub(super) fn ebml_header(out: &mut Vec<u8>, container: Container) {
     });
 }
 
+/// The EBML DocType.
+fn doc_type(container: Container) -> &'static str {
+    match container {
+        Container::Webm => "webm",
+        Container::Matroska => "matroska",
+    }
+}
+
 /// One SeekHead entry, [`SEEK_LEN`] bytes long.
 pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(SEEK_LEN);
@@ -170,7 +178,7 @@ pub(super) fn seek(to: u64, position: u64) -> Vec<u8> {
     out
 }
 
-/// The Info element, and where in it the room for Duration begins.
+/// The Info element, and where in it the space for Duration begins.
 fn info(date: i64, title: &str) -> (Vec<u8>, usize) {
     let (mut out, mut duration_at) = (Vec::new(), 0);
     let payload_at = master(&mut out, id::INFO, |out| {
@@ -195,10 +203,10 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
         let number = index as u64 + 1;
         let uid = track_uid(head.uid, number, track);
         let size = head.sizes.get(index).copied().flatten().unwrap_or(SIZE_UNKNOWN);
-        let (entry, places) = track_entry(track, number, uid, size);
+        let (entry, offsets) = track_entry(track, number, uid, size);
         let start = payload.len() as u64;
         let entry_at = element(&mut payload, id::TRACK_ENTRY, &entry) as u64;
-        layouts.push(Offsets::layout(places, (number, uid), start..payload.len() as u64, entry_at));
+        layouts.push(Offsets::layout(offsets, (number, uid), start..payload.len() as u64, entry_at));
     }
     let mut out = Vec::with_capacity(payload.len() + 12);
     let at = element(&mut out, id::TRACKS, &payload) as u64;
@@ -220,7 +228,7 @@ pub(super) fn random_bits(track: &Track) -> u64 {
     !(0xff << 48 | checksum)
 }
 
-/// A TrackEntry's payload, and the places in it of a video track.
+/// A TrackEntry's payload, and the offsets in it of a video track.
 pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (Vec<u8>, Option<Offsets>) {
     let mut out = Vec::new();
     uint(&mut out, id::TRACK_NUMBER, number);

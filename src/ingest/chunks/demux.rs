@@ -50,7 +50,7 @@ struct LocalFrame {
     time: i128,
     keyframe: bool,
     data: Bytes,
-    aside: Bytes,
+    side_data: Bytes,
 }
 
 /// Bytes in, [`Out`]s out.
@@ -91,7 +91,7 @@ impl Demuxer {
         let emitted = self.emit(at, out);
         self.clock.is_done(at);
         read.and(emitted)?;
-        if self.reader.is_astray() {
+        if self.reader.is_lost() {
             return Err(UploadError::BadBlob(
                 "these bytes are no WebM that goes on from what came before".into(),
             ));
@@ -119,8 +119,10 @@ impl Demuxer {
 
     fn item(&mut self, item: Item<'_>, at: Duration, out: &mut Vec<Out>) -> Result<(), UploadError> {
         match item {
-            Item::Aside { id, .. } | Item::Passed { id, .. } if !webm::is_expected(id) => self.unknown += 1,
-            Item::Aside { .. } | Item::Passed { .. } => {}
+            Item::ClusterElement { id, .. } | Item::Skipped { id, .. } if !webm::is_expected(id) => {
+                self.unknown += 1
+            }
+            Item::ClusterElement { .. } | Item::Skipped { .. } => {}
             _ => self.unknown = 0,
         }
         match item {
@@ -143,7 +145,7 @@ impl Demuxer {
                 }
             }
             Item::Block(block) => self.block(&block, out)?,
-            Item::Aside { .. } | Item::Passed { .. } if self.unknown > MAX_UNKNOWN => {
+            Item::ClusterElement { .. } | Item::Skipped { .. } if self.unknown > MAX_UNKNOWN => {
                 return Err(broken("what stands in it is nothing that a recorder writes"));
             }
             Item::Damaged { .. } => return Err(broken("bytes in its middle make no sense")),
@@ -232,10 +234,10 @@ impl Demuxer {
                 continue;
             }
             // What is cut off a block is cut off its end.
-            let aside = if index_in_block + 1 == count { &block.aside[..] } else { &[] };
-            let aside = Bytes::copy_from_slice(aside);
-            self.held += data.len() + aside.len() + Frame::OVERHEAD;
-            self.local.push(LocalFrame { input: index, time, keyframe, data, aside });
+            let side_data = if index_in_block + 1 == count { &block.side_data[..] } else { &[] };
+            let side_data = Bytes::copy_from_slice(side_data);
+            self.held += data.len() + side_data.len() + Frame::OVERHEAD;
+            self.local.push(LocalFrame { input: index, time, keyframe, data, side_data });
             let lasts = opus::duration(frame).filter(|_| codec == Codec::Opus);
             time += lasts.map_or(each.unwrap_or(0), |lasts| lasts.as_nanos() as i128);
         }
@@ -270,8 +272,8 @@ impl Demuxer {
                 out.push(Out::Gap(Gap { track, from, to, reason: GapReason::Clock }));
             }
             let frame = input.frame(local.keyframe, local.data);
-            let (time, early, aside) = (placed.time, placed.early, local.aside);
-            out.push(Out::Frame(Frame { time, early, aside, ..frame }));
+            let (time, early, side_data) = (placed.time, placed.early, local.side_data);
+            out.push(Out::Frame(Frame { time, early, side_data, ..frame }));
         }
         Ok(())
     }

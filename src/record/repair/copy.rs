@@ -2,7 +2,7 @@
 
 use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, repaired};
 use crate::catalog::names::COPY;
-use crate::container::webm::{Piece, Plan};
+use crate::container::webm::{CopyPlan, Extent};
 use crate::container::{Found, Remedy};
 use crate::disk::{lock, sync_dir};
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn write_copy(
     source: &Source,
     found: &Found,
-    plan: &Plan,
+    plan: &CopyPlan,
     from: &Path,
     to: &Path,
     watch: &mut Watch<'_>,
@@ -23,46 +23,46 @@ pub(super) fn write_copy(
     let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the output is no file's name").into());
     };
-    let aside = aside(dir, &name.to_string_lossy());
+    let copy = temporary(dir, &name.to_string_lossy());
     let written =
-        write_pieces(source, plan, &aside, watch).and_then(|()| check(plan, &aside, watch)).and_then(|()| {
-            fs::set_permissions(&aside, fs::metadata(from)?.permissions())?;
-            fs::rename(&aside, &absolute)?;
+        write_extents(source, plan, &copy, watch).and_then(|()| check(plan, &copy, watch)).and_then(|()| {
+            fs::set_permissions(&copy, fs::metadata(from)?.permissions())?;
+            fs::rename(&copy, &absolute)?;
             Ok(sync_dir(dir)?)
         });
     if let Err(error) = written {
         // What is left of it is of no use, and its space may be what was missing.
-        let _ = fs::remove_file(&aside);
+        let _ = fs::remove_file(&copy);
         return Err(error);
     }
     Ok(repaired(found, Done::Copied, source.len))
 }
 
 /// Where a copy is written: hidden, and short enough for any file system.
-fn aside(dir: &Path, name: &str) -> PathBuf {
+fn temporary(dir: &Path, name: &str) -> PathBuf {
     let end = (0..=200.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     dir.join(format!(".{}{COPY}", &name[..end]))
 }
 
-fn write_pieces(
+fn write_extents(
     source: &Source,
-    plan: &Plan,
-    aside: &Path,
+    plan: &CopyPlan,
+    path: &Path,
     watch: &mut Watch<'_>,
 ) -> Result<(), RepairError> {
-    let out = OpenOptions::new().write(true).create(true).truncate(true).open(aside)?;
+    let out = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     // Two repairs of one file at a time would write into one copy.
     if lock(&out).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
         return Err(RepairError::Busy);
     }
     let (mut out, mut done, mut told) = (BufWriter::with_capacity(CHUNK, out), 0, 0);
-    for piece in plan.pieces() {
-        match piece {
-            Piece::Bytes(bytes) => {
+    for extent in plan.extents() {
+        match extent {
+            Extent::Bytes(bytes) => {
                 out.write_all(&bytes)?;
                 done += bytes.len() as u64;
             }
-            Piece::Copy(range) => {
+            Extent::Original(range) => {
                 copy_range(&source.file, range.start, range.end, &mut out)?;
                 done += range.end - range.start;
             }
@@ -90,9 +90,9 @@ fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Re
 }
 
 /// The copy must be whole and hold the same frames.
-fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
-    let copy = Source::open(aside, false)?.copy(watch)?;
-    let same = |copy: &Plan| {
+fn check(plan: &CopyPlan, path: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
+    let copy = Source::open(path, false)?.copy(watch)?;
+    let same = |copy: &CopyPlan| {
         copy.digest == plan.digest
             && copy.len == plan.len
             && copy.duration == plan.duration
@@ -100,6 +100,6 @@ fn check(plan: &Plan, aside: &Path, watch: &mut Watch<'_>) -> Result<(), RepairE
     };
     match &copy.remedy {
         Remedy::Copy(copy) if same(copy) => Ok(()),
-        _ => Err(RepairError::Beyond(format!("its copy would not be whole ({:?})", copy.lacks))),
+        _ => Err(RepairError::Unrepairable(format!("its copy would not be whole ({:?})", copy.defects))),
     }
 }

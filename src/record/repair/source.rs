@@ -27,7 +27,7 @@ impl Source {
         }
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(RepairError::Beyond("it is not a regular file".to_owned()));
+            return Err(RepairError::Unrepairable("it is not a regular file".to_owned()));
         }
         let mut head = Vec::new();
         (&file).take(MAX_HEAD as u64).read_to_end(&mut head)?;
@@ -89,25 +89,25 @@ impl Source {
     pub fn filled(&self, watch: &mut Watch<'_>) -> Result<(Found, Filled), RepairError> {
         let (mut copy, mut reader, mut holes) =
             (webm::Repair::by_copy(Remux::default(), self.len), Reader::new(Some(self.len)), Holes::new());
-        let beyond = |error: ReadError| RepairError::Beyond(error.to_string());
+        let unreadable = |error: ReadError| RepairError::Unrepairable(error.to_string());
         self.read(watch, |bytes| {
             copy.push(bytes)?;
             reader.push(bytes);
-            while let Some(item) = reader.read().map_err(beyond)? {
+            while let Some(item) = reader.read().map_err(unreadable)? {
                 holes.take(&item);
             }
             Ok(())
         })?;
         let found = Box::new(copy).finish()?;
         reader.finish();
-        while let Some(item) = reader.read().map_err(beyond)? {
+        while let Some(item) = reader.read().map_err(unreadable)? {
             holes.take(&item);
         }
-        let (rows, filled) = holes.finish(found.duration).map_err(RepairError::Beyond)?;
-        if rows.is_empty() {
+        let (runs, filled) = holes.finish(found.duration).map_err(RepairError::Unrepairable)?;
+        if runs.is_empty() {
             return Ok((found, filled));
         }
-        let with_silence = webm::Repair::by_copy(Remux::with(rows), self.len);
+        let with_silence = webm::Repair::by_copy(Remux::with(runs), self.len);
         Ok((self.examine(Box::new(with_silence), watch)?, filled))
     }
 

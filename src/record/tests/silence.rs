@@ -201,7 +201,7 @@ fn decoders_hear_nothing_in_silence_of_any_length() {
             assert_eq!(layout.len, file.len() as u64);
             let mut clusters = crate::container::webm::Clusters::new(std::slice::from_ref(&track), ms(1_000));
             for step in 0..40 {
-                clusters.fill(0, length * step, &opus::silence(length, channels > 1));
+                clusters.push_filler(0, length * step, &opus::silence(length, channels > 1));
             }
             clusters.finish();
             file.extend_from_slice(clusters.bytes());

@@ -4,8 +4,8 @@ use onrecord::fuzzing;
 use onrecord::media::{h264, opus, vp9};
 use onrecord::container::{Head, Patch};
 use onrecord::container::webm::{
-    Block, Clusters, Index, MAX_HEAD, InPlaceRepair, OwnHead, Piece, Plan, ReadError, Reader, Remux, Row, head, seal,
-    tick_of, tracks_of,
+    Block, Clusters, CopyPlan, Extent, InPlaceRepair, Index, MAX_HEAD, OwnHead, PacketRun, ReadError, Reader, Remux, head,
+    seal, tick_of, tracks_of,
 };
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub fn run(data: &[u8]) {
     let _ = (tick_of(file), tracks_of(file), opus::duration(file), vp9::size(file));
     let _ = (h264::config(file), h264::to_length_prefixed(file), h264::parameter_sets(file));
     copied(file, Vec::new());
-    copied(file, vec![row(1, *split), row(2, *split)]);
-    mended(file);
+    copied(file, vec![packet_run(1, *split), packet_run(2, *split)]);
+    repaired_in_place(file);
     sealed(file);
 }
 
@@ -51,13 +51,13 @@ fn items(file: &[u8], pieces: &mut impl Iterator<Item = usize>) -> (Vec<String>,
 }
 
 /// A second of silence on a track, behind so many of its blocks.
-fn row(track: u64, behind: u8) -> Row {
+fn packet_run(track: u64, behind: u8) -> PacketRun {
     let (length, packet) = (Duration::from_millis(20), opus::silence(Duration::from_millis(20), true));
-    Row { track, behind: behind.into(), at: length * u32::from(behind), length, count: 50, packet }
+    PacketRun { track, behind: behind.into(), at: length * u32::from(behind), length, count: 50, packet }
 }
 
-fn plan(file: &[u8], rows: Vec<Row>) -> Result<Plan, String> {
-    let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::with(rows));
+fn plan(file: &[u8], runs: Vec<PacketRun>) -> Result<CopyPlan, String> {
+    let (mut reader, mut remux) = (Reader::new(Some(file.len() as u64)), Remux::with(runs));
     reader.push(file);
     reader.finish();
     while let Some(item) = reader.read().map_err(|error| error.to_string())? {
@@ -67,14 +67,14 @@ fn plan(file: &[u8], rows: Vec<Row>) -> Result<Plan, String> {
 }
 
 /// The copy that `onrecord repair` makes, which it reads again before it gives it the name.
-fn copied(file: &[u8], rows: Vec<Row>) {
-    let Ok(plan) = plan(file, rows) else { return };
+fn copied(file: &[u8], runs: Vec<PacketRun>) {
+    let Ok(plan) = plan(file, runs) else { return };
     assert!(plan.tracks.iter().map(|(_, frames)| frames).sum::<u64>() > 0);
     let mut copy = Vec::new();
-    for piece in plan.pieces() {
+    for piece in plan.extents() {
         match piece {
-            Piece::Bytes(bytes) => copy.extend_from_slice(&bytes),
-            Piece::Copy(range) => copy.extend_from_slice(&file[range.start as usize..range.end as usize]),
+            Extent::Bytes(bytes) => copy.extend_from_slice(&bytes),
+            Extent::Original(range) => copy.extend_from_slice(&file[range.start as usize..range.end as usize]),
         }
     }
     assert_eq!(copy.len() as u64, plan.len);
@@ -83,20 +83,20 @@ fn copied(file: &[u8], rows: Vec<Row>) {
 }
 
 /// One of our own files, cut or damaged.
-fn mended(file: &[u8]) {
+fn repaired_in_place(file: &[u8]) {
     let Some(own) = OwnHead::find(file) else { return };
-    let (mut reader, mut mend) = (Reader::new(Some(file.len() as u64)), InPlaceRepair::new(own.clone()));
+    let (mut reader, mut repair) = (Reader::new(Some(file.len() as u64)), InPlaceRepair::new(own.clone()));
     reader.push(file);
     reader.finish();
     while let Ok(Some(item)) = reader.read() {
-        mend.take(&item);
+        repair.take(&item);
     }
-    let Some(mended) = mend.finish() else { return };
-    let frames: u64 = mended.index.tracks.iter().map(|track| track.frames).sum();
-    assert!(mended.end <= file.len() as u64);
-    let mut whole = file[..mended.end as usize].to_vec();
-    patch(&mut whole, &mended.patches);
-    let seal = seal(&own.layout, &mended.index, mended.end);
+    let Some(plan) = repair.finish() else { return };
+    let frames: u64 = plan.index.tracks.iter().map(|track| track.frames).sum();
+    assert!(plan.end <= file.len() as u64);
+    let mut whole = file[..plan.end as usize].to_vec();
+    patch(&mut whole, &plan.patches);
+    let seal = seal(&own.layout, &plan.index, plan.end);
     whole.extend_from_slice(&seal.append);
     patch(&mut whole, &seal.patches);
     if frames > 0 {
@@ -146,6 +146,6 @@ fn sealed(file: &[u8]) {
 fn is_seekable(file: &[u8], frames: u64) {
     let plan = plan(file, Vec::new()).unwrap_or_else(|why| panic!("a sealed file can't be read: {why}"));
     let found: u64 = plan.tracks.iter().map(|(_, frames)| frames).sum();
-    assert_eq!((found, plan.damaged), (frames, (0, 0)), "lacks {:?}", plan.lacks);
-    assert!(plan.is_whole(), "lacks {:?}", plan.lacks);
+    assert_eq!((found, plan.damaged), (frames, (0, 0)), "defects {:?}", plan.defects);
+    assert!(plan.is_whole(), "defects {:?}", plan.defects);
 }

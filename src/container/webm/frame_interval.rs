@@ -10,21 +10,21 @@ const SHORTEST: Duration = Duration::from_millis(2);
 /// The intervals of frames in their order in the file, but for pauses. Those of pictures that are stored
 /// before others that are shown first are negative: in the sum they cancel out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(super) struct FrameInterval {
     /// Times of the first and the last frame, in ticks.
     ends: Option<(u64, u64)>,
     sum: i64,
     intervals: u64,
 }
 
-impl Pace {
+impl FrameInterval {
     /// Of one frame.
     pub fn of(time: u64) -> Self {
         Self { ends: Some((time, time)), ..Self::default() }
     }
 
     /// Adds frames behind these; `pause` is [`PAUSE`] in ticks.
-    pub fn join(&mut self, next: &Self, pause: u64) {
+    pub fn append(&mut self, next: &Self, pause: u64) {
         let Some((start, last)) = next.ends else { return };
         self.sum += next.sum;
         self.intervals += next.intervals;
@@ -57,9 +57,9 @@ mod tests {
     const TICK: Duration = Duration::from_millis(1);
 
     fn mean(times: &[u64]) -> Option<f64> {
-        let mut pace = Pace::default();
-        times.iter().for_each(|time| pace.join(&Pace::of(*time), 500));
-        pace.mean(TICK).map(|mean| mean.as_secs_f64() * 1000.0)
+        let mut interval = FrameInterval::default();
+        times.iter().for_each(|time| interval.append(&FrameInterval::of(*time), 500));
+        interval.mean(TICK).map(|mean| mean.as_secs_f64() * 1000.0)
     }
 
     #[test]
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn clusters_joined_are_as_good_as_one() {
         let times: Vec<u64> = (0..100).map(|step| step * 33 + step % 7).collect();
-        let pace = |times: &[u64]| {
-            let mut pace = Pace::default();
-            times.iter().for_each(|time| pace.join(&Pace::of(*time), 500));
-            pace
+        let interval = |times: &[u64]| {
+            let mut interval = FrameInterval::default();
+            times.iter().for_each(|time| interval.append(&FrameInterval::of(*time), 500));
+            interval
         };
-        let mut joined = Pace::default();
-        times.chunks(13).for_each(|cluster| joined.join(&pace(cluster), 500));
-        assert_eq!(joined, pace(&times));
+        let mut joined = FrameInterval::default();
+        times.chunks(13).for_each(|cluster| joined.append(&interval(cluster), 500));
+        assert_eq!(joined, interval(&times));
     }
 }

@@ -10,7 +10,7 @@ use crate::media::Kind;
 use std::time::Duration;
 
 /// The new head: everything before the first cluster.
-pub(super) struct Front {
+pub(super) struct HeadBuilder {
     bytes: Vec<u8>,
     segment_size_at: usize,
     pub segment_at: u64,
@@ -19,7 +19,7 @@ pub(super) struct Front {
     tracks_at: u64,
 }
 
-impl Front {
+impl HeadBuilder {
     pub fn new(remux: &Remux, index: &Index, tags: bool) -> Self {
         let mut bytes = Vec::new();
         let (doc_type, version, read_version) = remux.doc.clone().unwrap_or(("matroska".to_owned(), 4, 2));
@@ -91,15 +91,16 @@ fn info(info: Option<&Info>, tick: Duration, duration: Duration) -> Vec<u8> {
 /// rate is the muxer's guess; in its place is what the frames say.
 fn entries(remux: &Remux, index: &Index) -> Vec<u8> {
     let (mut out, mut entries) = (Vec::new(), remux.entries.clone());
-    for ((track, additions), indexed) in remux.tracks.iter().zip(&remux.additions).zip(&remux.indexed) {
-        let drop = track.alpha.clone().filter(|_| !additions);
-        for place in drop.into_iter().flat_map(|alpha| [Some(alpha), track.crc.clone()]).flatten() {
-            let bytes = void(place.len());
-            entries[place].copy_from_slice(&bytes);
+    for ((track, has_additions), indexed) in remux.tracks.iter().zip(&remux.has_additions).zip(&remux.indexed)
+    {
+        let drop = track.alpha.clone().filter(|_| !has_additions);
+        for range in drop.into_iter().flat_map(|alpha| [Some(alpha), track.crc.clone()]).flatten() {
+            let bytes = void(range.len());
+            entries[range].copy_from_slice(&bytes);
         }
         let entry = &entries[track.entry.clone()];
         match indexed.map(|indexed| &index.tracks[indexed]).filter(|track| track.kind == Kind::Video) {
-            Some(track) => out.extend(timed(entry, track.pace.mean(index.tick()))),
+            Some(track) => out.extend(with_default_duration(entry, track.interval.mean(index.tick()))),
             None => out.extend_from_slice(entry),
         }
     }
@@ -108,7 +109,7 @@ fn entries(remux: &Remux, index: &Index) -> Vec<u8> {
 
 /// A TrackEntry with this DefaultDuration instead of its own, and without a checksum, which would no longer
 /// be right.
-fn timed(entry: &[u8], mean: Option<Duration>) -> Vec<u8> {
+fn with_default_duration(entry: &[u8], mean: Option<Duration>) -> Vec<u8> {
     let mut out = Vec::new();
     for child in children(entry) {
         master(&mut out, id::TRACK_ENTRY, |out| {
@@ -124,7 +125,7 @@ fn timed(entry: &[u8], mean: Option<Duration>) -> Vec<u8> {
 }
 
 impl Remux {
-    /// Tags of the copy, whole; empty if there is nothing to tell. Where somebody's could not be taken apart,
+    /// Tags of the copy, whole; empty if there is nothing to tell. Where the original's could not be taken apart,
     /// statistics might contradict them.
     pub(super) fn all_tags(&self, index: &Index) -> Vec<u8> {
         let mut payload = self.tags.clone();
