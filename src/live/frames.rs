@@ -2,7 +2,7 @@
 //!
 //! Each has a queue of its own, bounded in bytes. When it is full its pictures go, and it goes on at the
 //! newest keyframe and learns how many frames it missed (L1); sound goes only where sound alone fills it.
-//! One that joins begins with the pictures since the newest keyframe, which are kept while anybody reads.
+//! One that joins begins with the pictures since the newest keyframe, which are kept while there are readers.
 
 use crate::base::reason::EndReason;
 use crate::media::{Frame, Kind, Track};
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_begins_with_the_newest_keyframe_and_no_picture_that_needs_another_comes_first() {
+    fn one_that_joins_begins_with_the_newest_keyframe_and_no_picture_that_needs_another_comes_first() {
         let readers = readers();
         let first = readers.join(BOUND);
         assert!(readers.push(&frame(0, 1, false)), "nothing to begin with");
@@ -261,7 +261,7 @@ mod tests {
         let second = readers.join(BOUND);
         assert_eq!(drain(&second), ["0:2", "0:3", "0:4", "0:5"]);
         drop((first, second));
-        assert!(!readers.push(&frame(0, 6, false)), "nobody reads");
+        assert!(!readers.push(&frame(0, 6, false)), "there is no reader");
         let third = readers.join(BOUND);
         assert!(readers.push(&frame(0, 7, false)), "what was kept went with the last reader");
         assert!(drain(&third).is_empty());

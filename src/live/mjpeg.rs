@@ -1,4 +1,4 @@
-//! JPEG pictures, live: the newest one, and everybody who looks at it.
+//! JPEG pictures, live: the newest one, and its viewers.
 //!
 //! There is no queue: a viewer that is behind finds only the newest picture. All viewers share its
 //! bytes, so one that reads nothing keeps at most the picture it got last.
@@ -86,18 +86,18 @@ impl Pictures {
         self.0.borrow().clone()
     }
 
-    /// How many look on.
+    /// How many viewers there are.
     pub fn viewers(&self) -> usize {
         self.0.receiver_count()
     }
 
-    /// Somebody who looks on.
+    /// A new viewer.
     pub fn viewer(&self) -> Viewer {
         Viewer { pictures: self.0.subscribe(), stage: Stage::Opening }
     }
 }
 
-/// Somebody who looks on.
+/// A viewer of the newest picture.
 #[derive(Debug)]
 pub struct Viewer {
     pictures: watch::Receiver<Picture>,

@@ -1,4 +1,4 @@
-//! One publisher's frames, handed to everybody who reads them.
+//! One publisher's frames, handed to all their readers.
 //!
 //! A [`Tap`] loses nothing; a [`Viewer`] sees clusters of WebM, made once a stream by the muxer, and
 //! loses frames in a defined way when it is slow; a [`FrameReader`] likewise, of the frames themselves.

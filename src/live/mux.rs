@@ -5,10 +5,15 @@
 //! taken care of here: a track that is declared must never lag behind the others, or playback stalls;
 //! blocks must be in order; no track may have a hole.
 
+mod cluster;
+
+pub(super) use cluster::Cluster;
+
 use crate::container::Head;
-use crate::container::webm::{self, LiveBlock, head, live_cluster, mime_with_codecs};
+use crate::container::webm::{self, head, mime_with_codecs};
 use crate::media::{Frame, Kind, Size, Track, opus};
 use bytes::Bytes;
+use cluster::TrackQueue;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,11 +32,11 @@ const MAX_LATE: u32 = 25;
 /// A picture stands still if the sound is this much ahead of it, in ms.
 const STILL: u64 = 250;
 /// No pictures any more (camera muted): the tracks are sound alone until a keyframe comes. Also how long
-/// a picture is said to last when nobody knows yet. Chromium stops sound 3 s after the last picture.
+/// a picture is said to last while that is not known. Chromium stops sound 3 s after the last picture.
 const AWAY: u64 = 2000;
 /// Without anything for this long, in ms, a publisher was away: viewers are spared the hole,
 const HOLE: u64 = 1000;
-/// of which this is left, for the tracks to find their places in.
+/// of which this is left, for the tracks to get in step again in.
 const SEAM: u64 = SILENT;
 /// 20 ms of silence (RFC 6716 section 3.1: CELT, fullband, mono; an empty frame).
 const SILENCE: Bytes = Bytes::from_static(&[0xf8, 0xff, 0xfe]);
@@ -47,53 +52,6 @@ pub struct Segment {
     pub mime: String,
     /// How many tracks. Those of a smaller set have the same numbers in a larger one.
     pub tracks: usize,
-}
-
-/// A cluster.
-#[derive(Debug)]
-pub struct Cluster {
-    /// Whose tracks it has.
-    pub segment: Arc<Segment>,
-    /// A viewer can begin here.
-    pub entry: bool,
-    /// When its first frame came.
-    pub at: Instant,
-    /// Time of its first frame, and the end of its last, in ms.
-    pub start: u64,
-    /// See `start`.
-    pub end: u64,
-    /// How many frames there were before, since anybody watched.
-    pub frames_before: u64,
-    /// How many it has.
-    pub frames: u64,
-    /// The whole element.
-    pub bytes: Bytes,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    tick: u64,
-    /// How long before that it is shown, in ms.
-    early: u64,
-    keyframe: bool,
-    filler: bool,
-    at: Instant,
-    data: Bytes,
-    side_data: Bytes,
-}
-
-#[derive(Debug)]
-struct TrackState {
-    /// In the stream's tracks.
-    index: usize,
-    track: Track,
-    /// TrackNumber.
-    number: u64,
-    pending: VecDeque<Waiting>,
-    /// Time of the newest frame.
-    newest: Option<u64>,
-    /// How long after the one before it that was, in ms.
-    step: u64,
 }
 
 /// What the pictures do.
@@ -112,15 +70,15 @@ enum Pictures {
 
 #[derive(Debug)]
 pub(super) struct Mux {
-    video: Option<TrackState>,
-    audio: Option<TrackState>,
+    video: Option<TrackQueue>,
+    audio: Option<TrackQueue>,
     pictures: Pictures,
     /// Up to where there is sound.
     heard: u64,
     silent: bool,
     /// By how much pictures are moved ahead, in ms, to be in step with the sound.
     ahead: u64,
-    /// Packets of sound in a row whose place was taken.
+    /// Packets of sound in a row whose time was taken.
     late: u32,
     segment: Option<Arc<Segment>>,
     uid: u64,
@@ -128,7 +86,7 @@ pub(super) struct Mux {
     removed: u64,
     newest: Option<u64>,
     frames: u64,
-    /// Pictures come that nobody can decode.
+    /// Pictures come that can't be decoded.
     pub wants_keyframe: bool,
     clusters: Vec<Cluster>,
 }
@@ -137,16 +95,16 @@ impl Mux {
     pub fn new(tracks: &[Track]) -> Self {
         let first = |kind: Kind| tracks.iter().position(|track| track.codec.kind() == kind);
         // Sound is number 1, so that it keeps it when it is alone.
-        let lane = |index: usize, number: u64| TrackState {
+        let queue = |index: usize, number: u64| TrackQueue {
             index,
-            track: tracks[index].clone(),
+            description: tracks[index].clone(),
             number,
             pending: VecDeque::new(),
             newest: None,
             step: AWAY,
         };
-        let audio = first(Kind::Audio).map(|index| lane(index, 1));
-        let video = first(Kind::Video).map(|index| lane(index, 1 + u64::from(audio.is_some())));
+        let audio = first(Kind::Audio).map(|index| queue(index, 1));
+        let video = first(Kind::Video).map(|index| queue(index, 1 + u64::from(audio.is_some())));
         Self {
             pictures: if video.is_some() { Pictures::Awaited { since: None } } else { Pictures::Away },
             wants_keyframe: video.is_some(),
@@ -167,10 +125,10 @@ impl Mux {
 
     /// Takes a frame.
     pub fn push(&mut self, frame: &Frame, now: Instant) {
-        let of = |lane: &Option<TrackState>| lane.as_ref().is_some_and(|lane| lane.index == frame.track);
+        let of = |track: &Option<TrackQueue>| track.as_ref().is_some_and(|track| track.index == frame.track);
         let (video, audio) = (of(&self.video), of(&self.audio));
         if video || audio {
-            let tick = self.place(frame.time);
+            let tick = self.tick_of(frame.time);
             if video {
                 self.picture(frame, tick, now)
             } else {
@@ -189,33 +147,33 @@ impl Mux {
     /// Nothing came for a while: gives all there is. The last picture is said to last as long as the one
     /// before it: between two chunks nothing is missing, and players take the frame rate from this.
     pub fn flush(&mut self) {
-        let step = self.video.as_ref().map_or(AWAY, |lane| lane.step.min(AWAY));
+        let step = self.video.as_ref().map_or(AWAY, |track| track.step.min(AWAY));
         self.cut_until(u64::MAX, step);
     }
 
     /// Whether a picture to begin with waits to be cut.
     pub fn keyframe_pending(&self) -> bool {
-        self.video.as_ref().is_some_and(|lane| lane.pending.iter().any(|frame| frame.keyframe))
+        self.video.as_ref().is_some_and(|track| track.pending.iter().any(|frame| frame.keyframe))
     }
 
     /// Whether viewers may begin with any cluster.
     pub fn enters_anywhere(&self) -> bool {
         self.pictures == Pictures::Away
-            || self.video.as_ref().is_none_or(|lane| lane.track.codec.is_intra_only())
+            || self.video.as_ref().is_none_or(|track| track.description.codec.is_intra_only())
     }
 
-    fn place(&mut self, time: Duration) -> u64 {
+    fn tick_of(&mut self, time: Duration) -> u64 {
         let tick = (time.as_micros() as u64 + 500) / 1000;
-        let mut placed = tick.saturating_sub(self.removed);
+        let mut moved = tick.saturating_sub(self.removed);
         if let Some(newest) = self.newest
-            && placed > newest + HOLE
+            && moved > newest + HOLE
         {
             self.cut(true);
-            placed = newest + SEAM;
-            self.removed = tick - placed;
+            moved = newest + SEAM;
+            self.removed = tick - moved;
         }
-        self.newest = self.newest.max(Some(placed));
-        placed
+        self.newest = self.newest.max(Some(moved));
+        moved
     }
 
     fn picture(&mut self, frame: &Frame, tick: u64, now: Instant) {
@@ -239,21 +197,21 @@ impl Mux {
         self.pictures = Pictures::Flowing;
         // It gets less as the sender's reports put its time right.
         self.ahead = self.ahead.min(self.heard.saturating_sub(tick));
-        if let Some(lane) = &mut self.video {
-            lane.push(tick + self.ahead, frame, now);
+        if let Some(track) = &mut self.video {
+            track.push(tick + self.ahead, frame, now);
         }
     }
 
     /// Takes the description that a keyframe brings in band; whether it is another one.
     fn describe(&mut self, frame: &Frame) -> bool {
-        let Some(lane) = self.video.as_mut().filter(|_| !frame.private.is_empty()) else { return false };
-        let another = lane.track.private != frame.private;
-        lane.track.private = frame.private.clone();
+        let Some(track) = self.video.as_mut().filter(|_| !frame.private.is_empty()) else { return false };
+        let another = track.description.private != frame.private;
+        track.description.private = frame.private.clone();
         another
     }
 
     fn size(&self, frame: &Frame) -> Option<Size> {
-        self.video.as_ref()?.track.codec.size_of(&frame.data)
+        self.video.as_ref()?.description.codec.size_of(&frame.data)
     }
 
     fn sound(&mut self, frame: &Frame, tick: u64, now: Instant) {
@@ -271,26 +229,26 @@ impl Mux {
         let is_late = tick + SILENCE_MS / 2 < self.heard;
         self.late = if is_late { self.late + 1 } else { 0 };
         if is_late && self.late <= MAX_LATE {
-            // Its place is taken: by silence, or it is from before the picture it all begins with.
+            // Its time is taken: by silence, or it is from before the picture it all begins with.
             return;
         }
         if tick >= self.heard + 2 * SILENCE_MS {
-            self.fill(tick, now);
+            self.fill_with_silence(tick, now);
         }
         let tick = if is_late { self.heard } else { tick };
         let sounds = opus::duration(&frame.data).map_or(SILENCE_MS, |sounds| sounds.as_millis() as u64);
-        if let Some(lane) = &mut self.audio {
-            self.heard = lane.push(tick, frame, now) + sounds.max(1);
+        if let Some(track) = &mut self.audio {
+            self.heard = track.push(tick, frame, now) + sounds.max(1);
         }
     }
 
     /// Puts silence in.
-    fn fill(&mut self, until: u64, now: Instant) {
-        let Some(lane) = &mut self.audio else { return };
+    fn fill_with_silence(&mut self, until: u64, now: Instant) {
+        let Some(track) = &mut self.audio else { return };
         while self.heard + SILENCE_MS <= until {
-            let silence = Frame { keyframe: true, ..Frame::of(lane.index, SILENCE) };
-            let tick = lane.push(self.heard, &silence, now);
-            if let Some(last) = lane.pending.back_mut() {
+            let silence = Frame { keyframe: true, ..Frame::of(track.index, SILENCE) };
+            let tick = track.push(self.heard, &silence, now);
+            if let Some(last) = track.pending.back_mut() {
                 last.filler = true;
             }
             self.heard = tick + SILENCE_MS;
@@ -299,12 +257,12 @@ impl Mux {
 
     /// Sees to it that no track holds the other one up.
     fn keep_up(&mut self, now: Instant) {
-        let seen = self.video.as_ref().and_then(|lane| lane.newest);
+        let seen = self.video.as_ref().and_then(|track| track.newest);
         let (Some(seen), true) = (seen, self.audio.is_some() && self.is_shown()) else { return };
         let patience = if self.silent { REST } else { SILENT };
         if seen > self.heard + patience {
             self.silent = true;
-            self.fill(seen - REST, now);
+            self.fill_with_silence(seen - REST, now);
         }
         if self.heard > seen + AWAY {
             self.cut(true);
@@ -321,10 +279,10 @@ impl Mux {
 
     /// Begins a segment with pictures, of which this is the first, or without.
     fn begin(&mut self, picture: Option<&Frame>) {
-        let lanes = [self.audio.as_ref(), self.video.as_ref().filter(|_| picture.is_some())];
+        let queues = [self.audio.as_ref(), self.video.as_ref().filter(|_| picture.is_some())];
         let alpha = picture.is_some_and(|picture| !picture.side_data.is_empty());
         let tracks: Vec<Track> =
-            lanes.into_iter().flatten().map(|lane| webm::for_live(&lane.track, alpha)).collect();
+            queues.into_iter().flatten().map(|track| webm::for_live(&track.description, alpha)).collect();
         let size = picture.and_then(|picture| picture.size.or_else(|| self.size(picture)));
         let size = |track: &Track| size.filter(|_| track.codec.kind() == Kind::Video);
         let sizes: Vec<_> = tracks.iter().map(size).collect();
@@ -332,98 +290,6 @@ impl Mux {
         let (init, _) = head(&Head { tracks: &tracks, sizes: &sizes, uid: self.uid, unix_nanos, title: "" });
         let mime = mime_with_codecs(&tracks);
         self.segment = Some(Arc::new(Segment { init: init.into(), mime, tracks: tracks.len() }));
-    }
-
-    /// Cuts off what no frame can come before any more, or all.
-    fn cut(&mut self, all: bool) {
-        let pictures =
-            self.video.as_ref().and_then(|lane| lane.newest).filter(|_| self.pictures == Pictures::Flowing);
-        let sound = self.audio.is_some().then_some(self.heard);
-        let certain = pictures.into_iter().chain(sound).min().filter(|_| !all).unwrap_or(u64::MAX);
-        self.cut_until(certain, AWAY);
-    }
-
-    /// Cuts off all clusters that end by then; a picture without a successor is said to last so long.
-    fn cut_until(&mut self, certain: u64, lasts: u64) {
-        while let Some(start) =
-            [&self.video, &self.audio].into_iter().flatten().filter_map(TrackState::first).min()
-        {
-            let keyframe = self.video.as_ref().and_then(|lane| lane.keyframe_after(start));
-            let end = keyframe.map_or(start + SPAN, |tick| tick.min(start + SPAN));
-            if end > certain {
-                return;
-            }
-            self.emit(start, end, lasts);
-        }
-    }
-
-    /// Makes a cluster of all frames up to `end`.
-    fn emit(&mut self, start: u64, end: u64, lasts: u64) {
-        let Some(segment) = self.segment.clone() else { return };
-        let anywhere = self.enters_anywhere();
-        let mut taken: Vec<(u64, Waiting, Option<u64>)> = Vec::new();
-        for (lane, is_video) in [(&mut self.video, true), (&mut self.audio, false)] {
-            let Some(lane) = lane else { continue };
-            while lane.first().is_some_and(|tick| tick < end) {
-                let Some(frame) = lane.pending.pop_front() else { break };
-                let next = lane.pending.front();
-                // Which picture is shown after it isn't the one sent after it.
-                let reordered = frame.early > 0 || next.is_some_and(|next| next.early > 0);
-                let shown = |next: &Waiting| (next.tick - frame.tick).min(AWAY);
-                let duration = (is_video && !reordered).then(|| next.map_or(lasts, shown));
-                taken.push((lane.number, frame, duration));
-            }
-        }
-        // Stable: of the same time, the picture comes first.
-        taken.sort_by_key(|(_, frame, _)| frame.tick);
-        let Some((first, last)) = taken.first().zip(taken.last()) else { return };
-        let (at, end) = (first.1.at, last.1.tick + SILENCE_MS);
-        let is_picture = self.video.as_ref().is_some_and(|lane| lane.number == first.0);
-        let entry = anywhere || (is_picture && first.1.keyframe);
-        let blocks: Vec<_> =
-            taken.iter().map(|(number, frame, duration)| frame.block(*number, *duration)).collect();
-        let bytes = live_cluster(start, &blocks).into();
-        let frames = taken.iter().filter(|(_, frame, _)| !frame.filler).count() as u64;
-        let frames_before = self.frames;
-        self.frames += frames;
-        self.clusters.push(Cluster { segment, entry, at, start, end, frames_before, frames, bytes });
-    }
-}
-
-impl Waiting {
-    fn block(&self, number: u64, duration: Option<u64>) -> LiveBlock<'_> {
-        let Self { tick, early, keyframe, data, side_data, .. } = self;
-        LiveBlock { number, tick: *tick, early: *early, keyframe: *keyframe, duration, data, side_data }
-    }
-}
-
-impl TrackState {
-    /// Adds a frame; gives its time, which is later than those before.
-    fn push(&mut self, tick: u64, frame: &Frame, at: Instant) -> u64 {
-        let tick = self.newest.map_or(tick, |newest| tick.max(newest + 1));
-        self.step = self.newest.map_or(self.step, |newest| tick - newest);
-        self.newest = Some(tick);
-        self.pending.push_back(Waiting {
-            tick,
-            early: frame.early.as_millis() as u64,
-            keyframe: frame.keyframe,
-            filler: false,
-            at,
-            data: frame.data.clone(),
-            side_data: frame.side_data.clone(),
-        });
-        tick
-    }
-
-    fn first(&self) -> Option<u64> {
-        self.pending.front().map(|frame| frame.tick)
-    }
-
-    /// The first keyframe that has to begin a cluster after `start`.
-    fn keyframe_after(&self, start: u64) -> Option<u64> {
-        let begins = |frame: &&Waiting| frame.keyframe && frame.tick > start;
-        let found = self.pending.iter().filter(|_| !self.track.codec.is_intra_only()).find(begins);
-        found.map(|frame| frame.tick)
     }
 }
 

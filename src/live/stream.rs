@@ -1,4 +1,4 @@
-//! A stream: where a publisher's events become everybody's.
+//! A stream: a publisher's events, handed to all its readers.
 
 use crate::base::id::StreamName;
 use crate::base::reason::EndReason;
@@ -17,24 +17,24 @@ pub struct Stream {
     name: StreamName,
     tracks: Arc<[Track]>,
     taps: Arc<Mutex<Vec<Arc<Queue>>>>,
-    seats: Arc<Seats>,
+    lossy: Arc<LossyReaders>,
 }
 
 /// The lossy readers; when the last clone of a stream goes without a word, they learn that nothing comes.
 #[derive(Debug)]
-struct Seats {
+struct LossyReaders {
     viewers: Arc<Viewers>,
     frames: FrameReaders,
 }
 
-impl Seats {
+impl LossyReaders {
     fn end(&self, reason: EndReason) {
         self.viewers.end(reason);
         self.frames.end(reason);
     }
 }
 
-impl Drop for Seats {
+impl Drop for LossyReaders {
     fn drop(&mut self) {
         self.end(EndReason::PublisherLost);
     }
@@ -45,8 +45,8 @@ impl Stream {
     pub fn new(name: StreamName, tracks: Vec<Track>) -> Self {
         let tracks: Arc<[Track]> = tracks.into();
         let (viewers, frames) = (Arc::new(Viewers::new(tracks.clone())), FrameReaders::new(&tracks));
-        let seats = Arc::new(Seats { viewers, frames });
-        Self { name, tracks, taps: Arc::default(), seats }
+        let lossy = Arc::new(LossyReaders { viewers, frames });
+        Self { name, tracks, taps: Arc::default(), lossy }
     }
 
     /// Its name.
@@ -73,8 +73,8 @@ impl Stream {
             read
         });
         if let Event::Frame(frame) = event {
-            wanted |= self.seats.viewers.push(frame, now);
-            wanted |= self.seats.frames.push(frame);
+            wanted |= self.lossy.viewers.push(frame, now);
+            wanted |= self.lossy.frames.push(frame);
         }
         wanted
     }
@@ -90,15 +90,15 @@ impl Stream {
         for tap in self.lock().drain(..) {
             tap.push(Item::End(reason), now);
         }
-        self.seats.end(reason);
+        self.lossy.end(reason);
     }
 
     /// Resolves when the lossless readers keep up. For publishers that can be held back, so that nothing
     /// has to be refused; one that can't (RTP) doesn't ask.
-    pub async fn room(&self) {
+    pub async fn ready(&self) {
         let taps: Vec<_> = self.lock().clone();
         for tap in taps {
-            tap.room().await;
+            tap.ready().await;
         }
     }
 
@@ -116,21 +116,22 @@ impl Stream {
 
     /// A lossy reader of clusters. All of them share `cache` bytes of them (`live.cache`).
     pub fn view(&self, cache: usize) -> Viewer {
-        self.seats.viewers.join(cache, Instant::now())
+        self.lossy.viewers.join(cache, Instant::now())
     }
 
     /// A lossy reader of frames that may be `bound` bytes behind.
     pub fn frames(&self, bound: usize) -> FrameReader {
-        self.seats.frames.join(bound)
+        self.lossy.frames.join(bound)
+    }
+
+    /// Whether this viewer reads this stream.
+    pub fn has_viewer(&self, viewer: &Viewer) -> bool {
+        viewer.is_of(&self.lossy.viewers)
     }
 
     /// How many watch.
     pub fn viewers(&self) -> usize {
-        self.seats.viewers.viewers() + self.seats.frames.len()
-    }
-
-    pub(super) fn audience(&self) -> &Arc<Viewers> {
-        &self.seats.viewers
+        self.lossy.viewers.viewers() + self.lossy.frames.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {

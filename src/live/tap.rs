@@ -53,10 +53,10 @@ impl Tap {
     }
 
     /// Says how many bytes the reader has taken and still holds in memory. Call it after each drain:
-    /// it lets publishers go on that wait in [`crate::live::Stream::room`].
+    /// it lets publishers go on that wait in [`crate::live::Stream::ready`].
     pub fn holds(&self, bytes: usize) {
         self.queue.lock().held = bytes;
-        self.queue.room.notify_waiters();
+        self.queue.drained.notify_waiters();
     }
 
     /// Asks for a keyframe to go on with, until one comes.
@@ -84,14 +84,14 @@ impl Tap {
 impl Drop for Tap {
     fn drop(&mut self) {
         self.queue.lock().unread = true;
-        self.queue.room.notify_waiters();
+        self.queue.drained.notify_waiters();
     }
 }
 
 /// Ends one reader from outside: it still reads all that was pushed before.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    /// Weak, for a reader counts who holds its queue to see whether the stream is gone.
+    /// Weak, for a reader counts the references to its queue to see whether the stream is gone.
     queue: Weak<Queue>,
 }
 
@@ -108,8 +108,8 @@ impl Stopper {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
-    /// Tells publishers that can wait.
-    room: Notify,
+    /// Wakes publishers that wait for capacity.
+    drained: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ struct State {
     /// The reader can do nothing with pictures before the next keyframe.
     wants_keyframe: bool,
     tracks: BTreeMap<usize, TrackState>,
-    /// Packets of each track that never came, of which there was no room to tell.
+    /// Packets of each track that never came, that there was no space to tell of.
     lost: BTreeMap<usize, u32>,
 }
 
@@ -176,11 +176,11 @@ impl Queue {
 
     /// Resolves when the reader has less before it than what wakes it: a publisher that waits for this
     /// before each push of up to [`BOUND`] / 2 never makes it refuse a frame.
-    pub(super) async fn room(&self) {
+    pub(super) async fn ready(&self) {
         loop {
-            let mut noted = std::pin::pin!(self.room.notified());
+            let mut noted = std::pin::pin!(self.drained.notified());
             noted.as_mut().enable();
-            if self.lock().has_room() {
+            if self.lock().has_capacity() {
                 return;
             }
             noted.await;
@@ -206,35 +206,35 @@ impl Queue {
 }
 
 impl State {
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.unread || self.bytes + self.held < BOUND / 4
     }
 
-    fn lane(&mut self, track: usize, time: Duration) -> &mut TrackState {
+    fn track(&mut self, track: usize, time: Duration) -> &mut TrackState {
         self.tracks.entry(track).or_insert(TrackState { last: time, refused: None })
     }
 
     fn frame(&mut self, frame: Frame, now: Instant) {
         let (cost, held) = (frame.footprint(), self.bytes);
-        let lane = self.lane(frame.track, frame.time);
-        let room = if lane.refused.is_some() { BOUND / 2 } else { BOUND };
-        if held + cost > room || (lane.refused.is_some() && !frame.keyframe) {
-            lane.refused = lane.refused.max(Some(frame.time));
+        let track = self.track(frame.track, frame.time);
+        let capacity = if track.refused.is_some() { BOUND / 2 } else { BOUND };
+        if held + cost > capacity || (track.refused.is_some() && !frame.keyframe) {
+            track.refused = track.refused.max(Some(frame.time));
             return;
         }
-        let from = std::mem::replace(&mut lane.last, frame.time);
-        if lane.refused.take().is_some() {
+        let from = std::mem::replace(&mut track.last, frame.time);
+        if track.refused.take().is_some() {
             let gap = Gap { track: frame.track, from, to: frame.time, reason: GapReason::Overrun };
             self.take(Event::Gap(gap), Frame::OVERHEAD, now);
         }
         self.take(Event::Frame(frame), cost, now);
     }
 
-    /// Without room a hole is as good as a frame refused where it ends.
+    /// Without space a hole is as good as a frame refused where it ends.
     fn gap(&mut self, gap: Gap, now: Instant) {
         if self.bytes + Frame::OVERHEAD > BOUND {
-            let lane = self.lane(gap.track, gap.from);
-            lane.refused = lane.refused.max(Some(gap.to));
+            let track = self.track(gap.track, gap.from);
+            track.refused = track.refused.max(Some(gap.to));
         } else {
             self.take(Event::Gap(gap), Frame::OVERHEAD, now);
         }
@@ -254,7 +254,7 @@ impl State {
         self.items.push_back((now, Item::Media(event)));
     }
 
-    /// Tells of packets of which there was no room to tell: one item a track.
+    /// Tells of packets that there was no space to tell of: one item a track.
     fn tell_lost(&mut self, now: Instant) {
         for (track, packets) in std::mem::take(&mut self.lost) {
             self.items.push_back((now, Item::Media(Event::Lost { track, packets })));
@@ -263,9 +263,9 @@ impl State {
 
     /// Takes the holes that no frame has ended.
     fn refused(&mut self) -> Vec<Gap> {
-        let hole = |(track, lane): (&usize, &mut TrackState)| {
-            let to = lane.refused.take()?.max(lane.last + MOMENT);
-            Some(Gap { track: *track, from: lane.last, to, reason: GapReason::Overrun })
+        let hole = |(index, track): (&usize, &mut TrackState)| {
+            let to = track.refused.take()?.max(track.last + MOMENT);
+            Some(Gap { track: *index, from: track.last, to, reason: GapReason::Overrun })
         };
         self.tracks.iter_mut().filter_map(hole).collect()
     }

@@ -1,13 +1,12 @@
-//! The lossy readers: all viewers of a stream read one log of clusters, each at its own place.
+//! The lossy readers: all viewers of a stream read one log of clusters, each from a position of its own.
 //!
-//! The log is what a joining viewer begins with, and the queue of those who are behind; it is bounded
-//! whatever their number. Who falls out of it goes on at the newest keyframe and learns how many frames
-//! it missed. While nobody watches there is no log, and a frame costs a glance at a flag.
+//! The log is what a joining viewer begins with, and the queue of those that are behind; it is bounded
+//! whatever their number. A viewer that falls out of it goes on at the newest keyframe and learns how many frames
+//! it missed. Without viewers there is no log, and a frame costs a glance at a flag.
 
 use crate::base::metrics::metrics;
 use crate::base::reason::EndReason;
 use crate::container::webm::TIMESTAMP_AT;
-use crate::live::Stream;
 use crate::live::mux::{Cluster, Mux, Segment};
 use crate::media::{Frame, Track};
 use bytes::{Bytes, BytesMut};
@@ -19,9 +18,9 @@ use tokio::sync::watch;
 
 /// A viewer begins with a keyframe that is at most this old; else a new one is worth waiting for.
 const FRESH: Duration = Duration::from_secs(1);
-/// The log is kept for this long after the last viewer: who comes back finds a picture.
+/// The log is kept for this long after the last viewer: one that comes back finds a picture.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// A viewer that is this much behind goes on at the newest keyframe, even if the log has room: live is now.
+/// A viewer that is this much behind goes on at the newest keyframe, even if the log reaches back further: live is now.
 const BEHIND: Duration = Duration::from_secs(5);
 /// When nothing came for this long, what waits for its successor is given.
 const QUIET: Duration = Duration::from_millis(250);
@@ -33,7 +32,7 @@ pub enum View {
     Init(Arc<Segment>),
     /// The next clusters come after a hole of so many frames.
     Skipped(u64),
-    /// A cluster, in two parts one after the other: what is this viewer's own, and what is everybody's.
+    /// A cluster, in two parts one after the other: what is this viewer's own, and what all share.
     Cluster(Bytes, Bytes),
     /// Nothing comes after this.
     End(EndReason),
@@ -42,7 +41,7 @@ pub enum View {
 /// A lossy reader of a stream.
 #[derive(Debug)]
 pub struct Viewer {
-    audience: Arc<Viewers>,
+    viewers: Arc<Viewers>,
     changed: watch::Receiver<()>,
     /// The next cluster in the log to be read.
     next: Next,
@@ -72,21 +71,21 @@ pub(super) struct Viewers {
 
 #[derive(Debug, Default)]
 struct State {
-    show: Option<LiveLog>,
+    log: Option<LiveLog>,
     viewers: usize,
     /// When the last viewer left.
     left: Option<Instant>,
     ended: Option<EndReason>,
-    /// The newest picture, where each stands for itself and the next may be long in coming: who joins
+    /// The newest picture, where each stands for itself and the next may be long in coming: a viewer that joins
     /// sees it at once.
     still: Option<Frame>,
 }
 
-/// What there is while somebody watches.
+/// What there is while the stream is watched.
 #[derive(Debug)]
 struct LiveLog {
     mux: Mux,
-    log: VecDeque<Cluster>,
+    clusters: VecDeque<Cluster>,
     /// The number of the log's first cluster.
     first: u64,
     bytes: usize,
@@ -109,18 +108,18 @@ impl Viewers {
         let forgotten = state.viewers == 0
             && state.left.is_some_and(|left| now.saturating_duration_since(left) > REMEMBERED);
         if forgotten {
-            state.show = None;
+            state.log = None;
         }
         if self.tracks.get(frame.track).is_some_and(|track| track.codec.is_intra_only()) {
             state.still = Some(frame.clone());
         }
         let watched = state.viewers > 0;
-        let Some(show) = &mut state.show else { return false };
-        show.last_push = now;
-        show.mux.push(frame, now);
-        let news = show.settle(now);
-        let awaited = show.awaited && !show.mux.keyframe_pending();
-        let wanted = watched && (awaited || show.mux.wants_keyframe);
+        let Some(log) = &mut state.log else { return false };
+        log.last_push = now;
+        log.mux.push(frame, now);
+        let news = log.settle(now);
+        let awaited = log.awaited && !log.mux.keyframe_pending();
+        let wanted = watched && (awaited || log.mux.wants_keyframe);
         drop(state);
         if news {
             self.changed.send_replace(());
@@ -143,14 +142,14 @@ impl Viewers {
     pub fn join(self: &Arc<Self>, bound: usize, now: Instant) -> Viewer {
         let changed = self.changed.subscribe();
         let mut state = self.lock();
-        let State { show, viewers, still, .. } = &mut *state;
+        let State { log, viewers, still, .. } = &mut *state;
         *viewers += 1;
-        let show = show.get_or_insert_with(|| LiveLog::new(&self.tracks, bound, still.as_ref(), now));
-        let next = show.entry_for_newcomer(now);
-        show.awaited |= matches!(next, Next::Entry(_));
+        let log = log.get_or_insert_with(|| LiveLog::new(&self.tracks, bound, still.as_ref(), now));
+        let next = log.entry_for_newcomer(now);
+        log.awaited |= matches!(next, Next::Entry(_));
         drop(state);
         Viewer {
-            audience: self.clone(),
+            viewers: self.clone(),
             changed,
             next,
             segment: None,
@@ -160,7 +159,7 @@ impl Viewers {
         }
     }
 
-    /// How many look on.
+    /// How many there are.
     pub fn viewers(&self) -> usize {
         self.lock().viewers
     }
@@ -168,8 +167,8 @@ impl Viewers {
     /// Gives what waits for a successor that does not come.
     fn quiet(&self, now: Instant) {
         let mut state = self.lock();
-        let quiet = |show: &LiveLog| now.saturating_duration_since(show.last_push) >= QUIET;
-        if state.show.as_ref().is_some_and(quiet) && state.flush(now) {
+        let quiet = |log: &LiveLog| now.saturating_duration_since(log.last_push) >= QUIET;
+        if state.log.as_ref().is_some_and(quiet) && state.flush(now) {
             drop(state);
             self.changed.send_replace(());
         }
@@ -182,29 +181,29 @@ impl Viewers {
 
 impl State {
     fn flush(&mut self, now: Instant) -> bool {
-        let Some(show) = &mut self.show else { return false };
-        show.mux.flush();
-        show.settle(now)
+        let Some(log) = &mut self.log else { return false };
+        log.mux.flush();
+        log.settle(now)
     }
 }
 
 impl LiveLog {
     fn new(tracks: &[Track], bound: usize, still: Option<&Frame>, now: Instant) -> Self {
-        let (mut mux, log) = (Mux::new(tracks), VecDeque::new());
+        let (mut mux, clusters) = (Mux::new(tracks), VecDeque::new());
         if let Some(frame) = still {
             mux.push(frame, now);
         }
-        Self { mux, log, first: 0, bytes: 0, bound, last_push: now, awaited: true }
+        Self { mux, clusters, first: 0, bytes: 0, bound, last_push: now, awaited: true }
     }
 
     /// Moves what the muxer has made into the log; whether there was anything.
     fn settle(&mut self, now: Instant) -> bool {
-        let clusters = self.mux.take();
-        let news = !clusters.is_empty();
-        for cluster in clusters {
+        let made = self.mux.take();
+        let news = !made.is_empty();
+        for cluster in made {
             self.awaited &= !cluster.entry;
             self.bytes += cluster.bytes.len();
-            self.log.push_back(cluster);
+            self.clusters.push_back(cluster);
         }
         if news {
             self.trim(now);
@@ -214,13 +213,13 @@ impl LiveLog {
 
     fn trim(&mut self, now: Instant) {
         let newest = self.newest_entry(self.first).unwrap_or(self.first);
-        while let Some(oldest) = self.log.front() {
+        while let Some(oldest) = self.clusters.front() {
             let stale = self.first < newest && now.saturating_duration_since(oldest.at) > BEHIND;
-            if (self.bytes <= self.bound && !stale) || self.log.len() == 1 {
+            if (self.bytes <= self.bound && !stale) || self.clusters.len() == 1 {
                 return;
             }
             self.bytes -= oldest.bytes.len();
-            self.log.pop_front();
+            self.clusters.pop_front();
             self.first += 1;
         }
     }
@@ -228,14 +227,14 @@ impl LiveLog {
     /// The newest cluster, from this one on, that a viewer can begin with.
     fn newest_entry(&self, from: u64) -> Option<u64> {
         let skip = usize::try_from(from.saturating_sub(self.first)).ok()?;
-        let place = self.log.iter().skip(skip).rposition(|cluster| cluster.entry)?;
-        Some(self.first + (skip + place) as u64)
+        let index = self.clusters.iter().skip(skip).rposition(|cluster| cluster.entry)?;
+        Some(self.first + (skip + index) as u64)
     }
 
     fn entry_for_newcomer(&self, now: Instant) -> Next {
-        let end = self.first + self.log.len() as u64;
+        let end = self.first + self.clusters.len() as u64;
         let fresh = self.newest_entry(self.first).filter(|entry| {
-            let current = self.log.back().map(|newest| &newest.segment);
+            let current = self.clusters.back().map(|newest| &newest.segment);
             let cluster = self.get(*entry);
             cluster.is_some_and(|cluster| {
                 let recent = now.saturating_duration_since(cluster.at) <= FRESH;
@@ -250,7 +249,7 @@ impl LiveLog {
     }
 
     fn get(&self, number: u64) -> Option<&Cluster> {
-        self.log.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+        self.clusters.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
     /// The cluster to go on with, and its number.
@@ -264,9 +263,9 @@ impl LiveLog {
 }
 
 impl Viewer {
-    /// Whether it reads this stream.
-    pub fn is_of(&self, stream: &Stream) -> bool {
-        Arc::ptr_eq(&self.audience, stream.audience())
+    /// Whether it reads the stream of these viewers.
+    pub(super) fn is_of(&self, viewers: &Arc<Viewers>) -> bool {
+        Arc::ptr_eq(&self.viewers, viewers)
     }
 
     /// What comes next; waits for it. A viewer that is not asked loses frames, and costs nothing.
@@ -280,16 +279,16 @@ impl Viewer {
                 return View::End(reason);
             }
             if self.ready.is_empty() && tokio::time::timeout(QUIET, self.changed.changed()).await.is_err() {
-                self.audience.quiet(Instant::now());
+                self.viewers.quiet(Instant::now());
             }
         }
     }
 
     /// Reads the next cluster, if there is one; else why there will be none.
     fn read(&mut self) -> Option<EndReason> {
-        let audience = self.audience.clone();
-        let state = audience.lock();
-        let Some((number, cluster)) = state.show.as_ref().and_then(|show| show.find(self.next)) else {
+        let viewers = self.viewers.clone();
+        let state = viewers.lock();
+        let Some((number, cluster)) = state.log.as_ref().and_then(|log| log.find(self.next)) else {
             return state.ended;
         };
         self.next = Next::At(number + 1);
@@ -319,7 +318,7 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        let mut state = self.audience.lock();
+        let mut state = self.viewers.lock();
         state.viewers -= 1;
         if state.viewers == 0 {
             state.left = Some(Instant::now());
@@ -335,15 +334,15 @@ mod tests {
     const STEP: u64 = 40;
 
     struct Play {
-        audience: Arc<Viewers>,
+        viewers: Arc<Viewers>,
         start: Instant,
         bound: usize,
     }
 
     impl Play {
         fn new(bound: usize) -> Self {
-            let audience = Arc::new(Viewers::new([Track::video(Codec::Vp8)].into()));
-            Self { audience, start: Instant::now(), bound }
+            let viewers = Arc::new(Viewers::new([Track::video(Codec::Vp8)].into()));
+            Self { viewers, start: Instant::now(), bound }
         }
 
         fn at(&self, ms: u64) -> Instant {
@@ -351,7 +350,7 @@ mod tests {
         }
 
         fn join(&self, ms: u64) -> Viewer {
-            self.audience.join(self.bound, self.at(ms))
+            self.viewers.join(self.bound, self.at(ms))
         }
 
         /// Pictures of 100 bytes, 25 a second; whether a keyframe was asked for.
@@ -360,7 +359,7 @@ mod tests {
             for ms in (from..to).step_by(STEP as usize) {
                 let (time, keyframe) = (Duration::from_millis(ms), keyframes.contains(&ms));
                 let data = Bytes::from(vec![0x10; 100]);
-                wanted |= self.audience.push(&Frame { time, keyframe, ..Frame::of(0, data) }, self.at(ms));
+                wanted |= self.viewers.push(&Frame { time, keyframe, ..Frame::of(0, data) }, self.at(ms));
             }
             wanted
         }
@@ -405,7 +404,7 @@ mod tests {
         assert!(play.pictures(1000, 1200, &[]));
         assert!(!play.pictures(1200, 1400, &[1200]));
         assert_eq!(seen(&mut third), ["init", "0"]);
-        play.audience.end(EndReason::Stopped);
+        play.viewers.end(EndReason::Stopped);
         assert_eq!(seen(&mut third), ["120", "stopped"], "what is left, and the end");
     }
 
@@ -427,36 +426,36 @@ mod tests {
         println!("{words:?}");
         assert_eq!(words[0], format!("skipped {}", 19_000 / STEP - 3));
         assert_eq!(words[1], "100", "it follows at once");
-        let kept = play.audience.lock().show.as_ref().map(|show| show.bytes);
+        let kept = play.viewers.lock().log.as_ref().map(|log| log.bytes);
         assert!(kept <= Some(4096), "{kept:?} bytes are kept");
     }
 
     #[test]
     fn a_picture_that_stands_for_itself_is_seen_at_once_however_large_and_old() {
-        let audience = Arc::new(Viewers::new([Track::video(Codec::Mjpeg)].into()));
+        let viewers = Arc::new(Viewers::new([Track::video(Codec::Mjpeg)].into()));
         let (start, time) = (Instant::now(), Duration::ZERO);
         let data = Bytes::from(vec![0xff; 5000]);
-        audience.push(&Frame { time, keyframe: true, ..Frame::of(0, data) }, start);
+        viewers.push(&Frame { time, keyframe: true, ..Frame::of(0, data) }, start);
         for seconds in [9, 20] {
             let now = start + Duration::from_secs(seconds);
-            let mut viewer = audience.join(4096, now);
-            audience.quiet(now + QUIET);
+            let mut viewer = viewers.join(4096, now);
+            viewers.quiet(now + QUIET);
             assert_eq!(seen(&mut viewer), ["init", "0"], "after {seconds} s");
         }
     }
 
     #[test]
-    fn what_nobody_watches_is_forgotten() {
+    fn a_stream_without_viewers_is_forgotten() {
         let play = Play::new(1 << 20);
         let viewer = play.join(0);
         play.pictures(0, 400, &[0]);
         drop(viewer);
-        let there = || play.audience.lock().show.is_some();
+        let there = || play.viewers.lock().log.is_some();
         play.pictures(400, 440, &[]);
-        assert!(there(), "who comes back soon finds a picture");
+        assert!(there(), "a viewer that comes back soon finds a picture");
         let data = Bytes::from_static(&[0x10]);
         let frame = Frame { time: Duration::from_secs(40), keyframe: true, ..Frame::of(0, data) };
-        assert!(!play.audience.push(&frame, play.at(40_000)));
+        assert!(!play.viewers.push(&frame, play.at(40_000)));
         assert!(!there());
     }
 }

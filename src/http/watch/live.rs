@@ -176,7 +176,7 @@ impl LiveSocket {
             }
             View::End(reason) => {
                 // Its publisher may have come back with other tracks: another stream of the same name.
-                let next = self.state.ingest.stream(&self.name).filter(|stream| !viewer.is_of(stream));
+                let next = self.state.ingest.stream(&self.name).filter(|stream| !stream.has_viewer(viewer));
                 if let Some(stream) = next {
                     // A viewer sees a stream to its end; for the next one its credential is asked again.
                     self.access.asks(Permission::View, &self.name).await?;

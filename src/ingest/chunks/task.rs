@@ -237,7 +237,7 @@ impl Task {
                 return Err(PublishError::SessionNotFound.into());
             }
             let Some(stream) = self.publication.stream() else { return Ok(()) };
-            if tokio::time::timeout(POLL, stream.room()).await.is_ok() {
+            if tokio::time::timeout(POLL, stream.ready()).await.is_ok() {
                 return Ok(());
             }
         }
