@@ -43,7 +43,7 @@ use crate::ingest::chunks::Chunks;
 use crate::ingest::mjpeg::Mjpeg;
 use crate::ingest::webrtc::WebRtc;
 use crate::publish::registry::Publications;
-use crate::record::{Event, FolderLock, Held, LockError, Recordings};
+use crate::record::{Event, FolderInUse, FolderLock, LockError, Recordings};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ pub enum Error {
     Records(PathBuf, #[source] RecordingError),
     /// Another process uses the recordings' folder.
     #[error(transparent)]
-    Held(#[from] Held),
+    Held(#[from] FolderInUse),
     /// A task ended that must not, before the server was told to stop.
     #[error("{0} ended by itself, which is a fault of onrecord: the log says why; the recordings are sealed")]
     Broken(&'static str),
@@ -161,7 +161,7 @@ async fn run(config: Config, dev: bool) -> Result<Ended, Error> {
 
 async fn lock(dir: &Path) -> Result<FolderLock, Error> {
     FolderLock::take(dir).await.map_err(|error| match error {
-        LockError::Held(held) => held.into(),
+        LockError::InUse(held) => held.into(),
         LockError::Io(error) => Error::Records(dir.to_owned(), error.into()),
     })
 }

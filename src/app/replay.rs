@@ -8,7 +8,7 @@ use crate::catalog::{HookState, Manifest, RecordingState};
 use crate::config::Config;
 use crate::hook::{Once, Script, run_once};
 use crate::http;
-use crate::record::{Held, Recordings};
+use crate::record::{FolderInUse, Recordings};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::COOKIE;
 use reqwest::redirect::Policy;
@@ -54,7 +54,7 @@ fn say(id: &str, result: Result<impl Display, impl Display>) -> bool {
     }
 }
 
-async fn ask(config: &Config, held: &Held, ids: &[String]) -> bool {
+async fn ask(config: &Config, held: &FolderInUse, ids: &[String]) -> bool {
     let server = match Running::of(config, held) {
         Ok(server) => server,
         Err(why) => return ids.iter().fold(true, |_, id| say(id, Err::<&str, _>(&why))),
@@ -81,7 +81,7 @@ struct Running {
 }
 
 impl Running {
-    fn of(config: &Config, held: &Held) -> Result<Self, String> {
+    fn of(config: &Config, held: &FolderInUse) -> Result<Self, String> {
         // Another replay, or a server that is only starting. What listens on `server.bind` then may be any program.
         let http = held.http.ok_or_else(|| held.to_string())?;
         let scheme = if held.tls { "https" } else { "http" };

@@ -12,7 +12,7 @@ use crate::catalog::names;
 use crate::container::Seal;
 use crate::media::mp4::{Mp4Track, Walker};
 use crate::record::close::{Closing, End, end_of, failed};
-use crate::record::file::PartFile;
+use crate::record::file::{PartFile, RunningSync};
 use crate::record::writer::Opening;
 use crate::record::{Progress, Shared};
 use bytes::Bytes;
@@ -20,22 +20,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 
-/// Pieces that may wait for the disk. Who writes waits for each, so more than one never does.
-const PIECES: usize = 1;
-/// How often the free space is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Chunks that may wait for the disk. A sink waits for each, so more than one never does.
+const CHUNKS: usize = 1;
 
 /// Where the bytes of one recording go.
 #[derive(Clone, Debug)]
 pub struct ByteSink {
-    pieces: mpsc::Sender<Piece>,
+    chunks: mpsc::Sender<Chunk>,
     end: watch::Sender<Option<EndReason>>,
 }
 
 #[derive(Debug)]
-struct Piece {
+struct Chunk {
     bytes: Bytes,
     written: oneshot::Sender<()>,
 }
@@ -44,7 +41,7 @@ impl ByteSink {
     /// Appends bytes; true once the operating system has them, false if the recording has ended.
     pub async fn write(&self, bytes: Bytes) -> bool {
         let (written, done) = oneshot::channel();
-        self.pieces.send(Piece { bytes, written }).await.is_ok() && done.await.is_ok()
+        self.chunks.send(Chunk { bytes, written }).await.is_ok() && done.await.is_ok()
     }
 
     /// Ends the recording, behind what is being written. Only the first end counts.
@@ -63,7 +60,7 @@ pub(super) struct Writer {
     stream: StreamName,
     id: RecordingId,
     anchor: Anchor,
-    pieces: mpsc::Receiver<Piece>,
+    chunks: mpsc::Receiver<Chunk>,
     ended: watch::Receiver<Option<EndReason>>,
     progress: watch::Sender<Progress>,
     open: Option<Open>,
@@ -74,9 +71,8 @@ struct Open {
     manifest: Manifest,
     part: PartFile,
     walker: Walker,
-    looked: Instant,
     synced: Instant,
-    sync: Option<JoinHandle<io::Result<()>>>,
+    sync: Option<RunningSync>,
 }
 
 impl Writer {
@@ -86,36 +82,26 @@ impl Writer {
         id: RecordingId,
         progress: watch::Sender<Progress>,
     ) -> (Self, ByteSink) {
-        let (sender, pieces) = mpsc::channel(PIECES);
+        let (sender, chunks) = mpsc::channel(CHUNKS);
         let (end, ended) = watch::channel(None);
         let anchor = Anchor::now();
-        let writer = Self { shared, stream, id, anchor, pieces, ended, progress, open: None };
-        (writer, ByteSink { pieces: sender, end })
+        let recorder = Self { shared, stream, id, anchor, chunks, ended, progress, open: None };
+        (recorder, ByteSink { chunks: sender, end })
     }
 
     /// Records until the sink is told to end or is gone, or until writing fails.
     pub async fn run(mut self) {
         let end = self.record().await;
-        if let Some(error) = &end.error {
-            tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
-        }
         let Self { shared, progress, open, .. } = self;
-        let full = end.reason == EndReason::DiskFull;
-        if full {
-            shared.space.ended_full();
-        }
-        let progress = Some(progress);
-        let closing = Closing { shared: shared.clone(), lost: Vec::new(), previous: None, progress };
+        let closing = Closing { shared, lost: Vec::new(), previous: None, progress: Some(progress) };
+        closing.begin(&end);
+        let reason = end.reason;
         let outcome = match open {
             Some(open) => close(&closing, open, end).await,
             None if end.error.is_some() => failed(&end),
-            None => Progress::Empty(end.reason),
+            None => Progress::Empty(reason),
         };
-        if full {
-            // Its end gave back what was kept, which is not enough for another one.
-            shared.space.ended_full();
-        }
-        closing.end(outcome).await;
+        closing.end(reason, outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -124,32 +110,32 @@ impl Writer {
             let next = tokio::select! {
                 // What waits to be written comes before the end.
                 biased;
-                piece = self.pieces.recv() => piece.ok_or(None),
+                chunk = self.chunks.recv() => chunk.ok_or(None),
                 ended = self.ended.wait_for(Option::is_some) => {
                     Err(ended.ok().and_then(|reason| *reason))
                 }
                 () = stop.cancelled() => Err(Some(EndReason::ServerStopped)),
             };
             let (reason, error) = match next {
-                Ok(piece) => match self.take(piece).await {
+                Ok(chunk) => match self.write(chunk).await {
                     Ok(()) => continue,
                     Err(error) => (end_of(&error), Some(error)),
                 },
-                // The sinks may be gone right behind their last word.
+                // The sinks may be gone right behind the end.
                 Err(reason) => (reason.or(*self.ended.borrow()).unwrap_or(EndReason::PublisherLost), None),
             };
             return End { reason, error };
         }
     }
 
-    async fn take(&mut self, piece: Piece) -> io::Result<()> {
+    async fn write(&mut self, chunk: Chunk) -> io::Result<()> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.create().await?,
         };
-        let (shared, bytes) = (self.shared.clone(), piece.bytes);
+        let bytes = chunk.bytes;
         let work = move || {
-            let appended = open.append(&bytes, &shared);
+            let appended = open.append(&bytes);
             (open, appended)
         };
         let (mut open, appended) = self.shared.disk.write(work).await?;
@@ -160,7 +146,7 @@ impl Writer {
         self.open = Some(open);
         synced?;
         // A publisher that has gone meanwhile needs no answer.
-        let _ = piece.written.send(());
+        let _ = chunk.written.send(());
         self.progress.send_if_modified(|progress| {
             let first = matches!(progress, Progress::Waiting);
             if first {
@@ -188,34 +174,26 @@ impl Writer {
         let (shared, name) = (self.shared.clone(), manifest.file.clone());
         let create = move || PartFile::create(&shared.config.dir, &name, shared.mode, shared.space.clone());
         let part = self.shared.disk.write(create).await??;
-        let now = Instant::now();
-        Ok(Open { manifest, part, walker: Walker::default(), looked: now, synced: now, sync: None })
+        Ok(Open { manifest, part, walker: Walker::default(), synced: Instant::now(), sync: None })
     }
 }
 
 impl Open {
     /// Blocking.
-    fn append(&mut self, bytes: &[u8], shared: &Shared) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.part.append(bytes)?;
         self.walker.push(bytes);
-        if self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            self.part.check_place()?;
-            shared.space.guard()?;
-        }
-        Ok(())
+        self.part.check()
     }
 
     /// Has the file synced beside the writing.
     async fn sync(&mut self, shared: &Shared) -> io::Result<()> {
-        if let Some(sync) = self.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| self.part.doubt())?;
-        }
+        self.part.reap_sync(&mut self.sync).await?;
         let interval = shared.config.sync_interval;
         if !interval.is_zero() && self.synced.elapsed() >= interval && self.sync.is_none() {
             let file = self.part.handle();
             self.sync = shared.disk.try_sync(move || file.sync_data());
-            // With all places taken the file stays due, and is asked for again at the next piece.
+            // With all slots taken the file stays due, and is asked for again at the next chunk.
             if self.sync.is_some() {
                 self.synced = Instant::now();
             }
@@ -226,10 +204,7 @@ impl Open {
 
 async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
     let (id, shared) = (open.manifest.id.clone(), &closing.shared);
-    if let Some(sync) = open.sync.take()
-        && let Err(error) = sync.await.map_err(io::Error::other).flatten()
-    {
-        open.part.doubt();
+    if let Err(error) = open.part.await_sync(&mut open.sync).await {
         end.reason = end_of(&error);
     }
     if open.walker.whole() == 0 && !open.walker.has_media() {
@@ -280,7 +255,7 @@ mod tests {
     use crate::record::{Config, Recordings};
 
     #[tokio::test]
-    async fn a_file_that_found_no_place_for_its_sync_stays_due() {
+    async fn a_file_that_found_no_slot_for_its_sync_stays_due() {
         let dir = tempfile::tempdir().unwrap();
         let sync_interval = Duration::from_nanos(1);
         let config = Config { dir: dir.path().to_owned(), sync_interval, ..Config::default() };
@@ -291,16 +266,16 @@ mod tests {
         let (writer, _sink) = Writer::new(shared.clone(), "due".parse().unwrap(), id, progress);
         let mut open = writer.create().await.unwrap();
         let due = open.synced;
-        let place = |_| {
+        let slot = |_| {
             let (go, wait) = std::sync::mpsc::channel::<()>();
             Some((go, shared.disk.try_sync(move || wait.recv().is_err())?))
         };
-        let taken: Vec<_> = (0..).map_while(place).collect();
+        let taken: Vec<_> = (0..).map_while(slot).collect();
         open.sync(shared).await.unwrap();
         assert!(open.sync.is_none() && open.synced == due, "a whole interval is skipped");
-        for (go, place) in taken {
+        for (go, slot) in taken {
             drop(go);
-            place.await.unwrap();
+            slot.await.unwrap();
         }
         open.sync(shared).await.unwrap();
         assert!(open.sync.is_some() && open.synced > due);

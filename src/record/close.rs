@@ -7,7 +7,7 @@ use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::catalog::manifest::Manifest;
 use crate::disk::space::is_full;
-use crate::record::again::Again;
+use crate::record::backoff::Backoff;
 use crate::record::file::is_changed;
 use crate::record::writer::{FileWriter, Note, Opening};
 use crate::record::{Event, Progress, Shared, recover};
@@ -40,11 +40,21 @@ pub(super) struct Closing {
     pub lost: Vec<u64>,
     /// The file before this one, while it is being sealed.
     pub previous: Option<oneshot::Receiver<Option<Box<Manifest>>>>,
-    /// Who waits for the end of the recording; nobody for a file before its last.
+    /// Shows the end of the recording; `None` for a file before its last.
     pub progress: Option<watch::Sender<Progress>>,
 }
 
 impl Closing {
+    /// Says that a recording ends, before its file is closed.
+    pub fn begin(&self, end: &End) {
+        if let Some(error) = &end.error {
+            tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
+        }
+        if end.reason == EndReason::DiskFull {
+            self.shared.space.ended_full();
+        }
+    }
+
     /// Ends a recording at whatever stage it is, and says what came of it.
     pub async fn close(&self, stage: Stage, end: End) -> Progress {
         match stage {
@@ -79,10 +89,7 @@ impl Closing {
 
     async fn seal(&self, mut writer: FileWriter, mut end: End) -> Progress {
         let id = writer.manifest.id.clone();
-        if let Some(sync) = writer.sync.take()
-            && let Err(error) = sync.await.map_err(io::Error::other).flatten()
-        {
-            writer.doubt();
+        if let Err(error) = writer.await_sync().await {
             end.reason = end_of(&error);
         }
         let (reason, lost) = (end.reason, self.lost.clone());
@@ -121,7 +128,7 @@ impl Closing {
         note: Option<Note>,
         mut seal: impl FnMut() -> io::Result<Manifest> + Send + 'static,
     ) -> io::Result<Manifest> {
-        let mut again = Again::default();
+        let mut backoff = Backoff::default();
         let sealed = loop {
             let work = move || (seal(), seal);
             let (done, back) = self.shared.disk.sync(work).await?;
@@ -136,39 +143,39 @@ impl Closing {
                     }
                     return self.repair(id, reason, error).await;
                 }
-                Err(error) => self.wait(id, error, &mut again).await?,
+                Err(error) => self.wait(id, error, &mut backoff).await?,
             }
         };
-        // The file is let go of before anybody hears of it: a hook may want to work on it.
+        // The file is let go of before it is announced: a hook may want to work on it.
         drop(seal);
         loop {
             match self.keep(sealed.clone()).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(RecordingError::Io(error)) => self.wait(id, error, &mut again).await?,
+                Err(RecordingError::Io(error)) => self.wait(id, error, &mut backoff).await?,
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
     }
 
-    /// Makes whole what somebody else has left of a file.
+    /// Makes whole what another process has left of a file.
     async fn repair(&self, id: &RecordingId, reason: EndReason, error: io::Error) -> io::Result<Manifest> {
         tracing::error!(%id, %error, "the file is not what was written: it is repaired");
-        let mut again = Again::default();
+        let mut backoff = Backoff::default();
         loop {
             match recover::changed(&self.shared, id, reason).await {
                 Ok(Some(manifest)) => return Ok(manifest),
                 Ok(None) => return Err(error),
-                Err(failed) => self.wait(id, failed.into(), &mut again).await?,
+                Err(failed) => self.wait(id, failed.into(), &mut backoff).await?,
             }
         }
     }
 
     /// Says what is wrong, and waits for the next attempt; gives the error back if there is none.
-    async fn wait(&self, id: &RecordingId, error: io::Error, again: &mut Again) -> io::Result<()> {
+    async fn wait(&self, id: &RecordingId, error: io::Error, backoff: &mut Backoff) -> io::Result<()> {
         if let Some(progress) = &self.progress {
             progress.send_replace(Progress::Sealing(error.to_string()));
         }
-        if again.after(&self.shared, id, &error).await { Ok(()) } else { Err(error) }
+        if backoff.after(&self.shared, id, &error).await { Ok(()) } else { Err(error) }
     }
 
     /// Makes the manifest durable, with the hook's job in it (S5).
@@ -184,7 +191,11 @@ impl Closing {
     }
 
     /// Says what came of a recording's last file. If nothing did, the file before is the last.
-    pub async fn end(mut self, outcome: Progress) {
+    pub async fn end(mut self, reason: EndReason, outcome: Progress) {
+        if reason == EndReason::DiskFull {
+            // Sealing gave back what was kept, which is not enough for another one.
+            self.shared.space.ended_full();
+        }
         let Some(progress) = self.progress.take() else { return };
         if matches!(outcome, Progress::Sealed(_)) {
             // The publisher first: it must not wait for a hook queue that is behind.

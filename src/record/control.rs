@@ -1,6 +1,6 @@
 //! A recording's files seen from outside: which one is being written, and the wish for a new one.
 //!
-//! A cut is a rotation at the operator's word. Its place is the first frame that came after the word
+//! A cut is a rotation on request. It happens at the first frame that came after the request
 //! and can begin a file, so what is said first is in the old file, and nothing falls between the two.
 
 use crate::base::id::{RecordingId, RecordingIds};
@@ -21,7 +21,7 @@ pub struct Begun {
     pub waits: bool,
 }
 
-/// What a recorder and who gives it words have in common.
+/// What a recorder and its control have in common.
 #[derive(Debug)]
 pub(super) struct Files {
     state: Mutex<State>,
@@ -59,7 +59,7 @@ impl Files {
     }
 
     /// This one is being written.
-    pub fn goes_on(&self, id: RecordingId) {
+    pub fn set_current(&self, id: RecordingId) {
         self.lock().current = id;
     }
 
@@ -78,7 +78,7 @@ impl Files {
     }
 }
 
-/// The words a recording takes.
+/// What a recording can be told to do.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub files: Arc<Files>,

@@ -11,13 +11,17 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
+/// How often the path and the free space are looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Blocks are taken this much ahead: one call every few seconds, and files in few pieces.
-const STEP: u64 = 1 << 20;
+const ALLOCATE_STEP: u64 = 1 << 20;
 /// What is kept for the index grows in steps of this: half an hour of keyframes each second, or so.
 const INDEX_STEP: u64 = 64 << 10;
 /// Bytes that are copied at a time.
-const PIECE: usize = 1 << 20;
+const COPY_CHUNK: usize = 1 << 20;
 /// What the cluster that is written next may add to the index.
 const ONE_CLUSTER: u64 = 4 << 10;
 
@@ -38,7 +42,12 @@ pub(super) struct PartFile {
     doubted: bool,
     /// How far sealing has come.
     sealing: Sealing,
+    /// When the path and the free space were looked at last.
+    checked: Instant,
 }
+
+/// A sync that runs beside the writing.
+pub(super) type RunningSync = JoinHandle<io::Result<()>>;
 
 /// How far the sealing of a file has come: what fails is tried again from there on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +71,7 @@ impl PartFile {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path)?;
         // The mode is the operator's word, whatever the process's umask.
         file.set_permissions(Permissions::from_mode(mode))?;
-        // Tells whoever would repair it that it is being written. A file system without locks is no
+        // Tells a repair by another process that it is being written. A file system without locks is no
         // reason not to record.
         let _ = lock(&file);
         Ok(Self::new(file, dir, name, 0, space))
@@ -86,6 +95,7 @@ impl PartFile {
             allocated: Some(len),
             doubted: false,
             sealing: Sealing::NotBegun,
+            checked: Instant::now(),
         }
     }
 
@@ -100,7 +110,7 @@ impl PartFile {
     }
 
     /// Says how large the index would be now.
-    pub fn keep(&mut self, index: u64) {
+    pub fn keep_for_index(&mut self, index: u64) {
         self.kept = (index + ONE_CLUSTER).next_multiple_of(INDEX_STEP);
     }
 
@@ -109,27 +119,42 @@ impl PartFile {
         self.len = self.len.min(len);
     }
 
-    /// A sync has failed.
-    pub fn doubt(&mut self) {
-        self.doubted = true;
+    /// Takes the outcome of a sync beside the writing, if it has come to its end.
+    pub async fn reap_sync(&mut self, sync: &mut Option<RunningSync>) -> io::Result<()> {
+        match sync.take_if(|sync| sync.is_finished()) {
+            Some(sync) => self.outcome(sync).await,
+            None => Ok(()),
+        }
     }
 
-    /// Appends bytes whole or not at all, and only if the index still has room behind them.
+    /// Waits for a sync beside the writing.
+    pub async fn await_sync(&mut self, sync: &mut Option<RunningSync>) -> io::Result<()> {
+        match sync.take() {
+            Some(sync) => self.outcome(sync).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn outcome(&mut self, sync: RunningSync) -> io::Result<()> {
+        sync.await.map_err(io::Error::other).flatten().inspect_err(|_| self.doubted = true)
+    }
+
+    /// Appends bytes whole or not at all, and only if there is still space for the index behind them.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_length()?;
-        self.take_room(bytes.len() as u64)?;
+        self.allocate(bytes.len() as u64)?;
         self.write(bytes)
     }
 
     /// Has blocks for so many more bytes and the index.
-    fn take_room(&mut self, bytes: u64) -> io::Result<()> {
+    fn allocate(&mut self, bytes: u64) -> io::Result<()> {
         let Some(allocated) = self.allocated else { return self.space.grow(|| Ok(())) };
         let needed = self.len + bytes + self.kept;
         if allocated >= needed {
             return Ok(());
         }
         let take = |end: u64| allocate_ahead(&self.file, allocated, end - allocated).map(|()| end);
-        let taken = self.space.grow(|| match take(needed + STEP) {
+        let taken = self.space.grow(|| match take(needed + ALLOCATE_STEP) {
             // As much as there must be.
             Err(error) if is_full(&error) => take(needed),
             taken => taken,
@@ -151,7 +176,7 @@ impl PartFile {
             }
             // With it went the blocks ahead: those for the index are taken anew, if that is possible.
             self.allocated = self.allocated.map(|_| self.len);
-            let _ = self.take_room(0);
+            let _ = self.allocate(0);
             return Err(error);
         }
         self.len += bytes.len() as u64;
@@ -165,7 +190,7 @@ impl PartFile {
     pub fn seal(&mut self, seal: &Seal) -> io::Result<SealedFile> {
         let bytes = self.len + seal.append.len() as u64;
         if self.sealing != Sealing::Renamed {
-            self.take_place()?;
+            self.restore_path()?;
             self.make_whole(seal, bytes)?;
             fs::rename(self.part(), self.dir.join(&self.name))?;
             self.sealing = Sealing::Renamed;
@@ -199,15 +224,24 @@ impl PartFile {
         Err(changed(format!("somebody cut it to {there} bytes of {}", self.len)))
     }
 
-    /// Whether its name still leads to this file.
-    pub fn check_place(&self) -> io::Result<()> {
-        if self.is_in_place()? {
+    /// Looks, now and then, whether its name still leads to this file and there is still `record.min_free` space.
+    pub fn check(&mut self) -> io::Result<()> {
+        if self.checked.elapsed() < CHECK_EVERY {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        self.check_path()?;
+        self.space.guard()
+    }
+
+    fn check_path(&self) -> io::Result<()> {
+        if self.is_at_path()? {
             return Ok(());
         }
         Err(changed("somebody removed, moved or replaced it".to_owned()))
     }
 
-    fn is_in_place(&self) -> io::Result<bool> {
+    fn is_at_path(&self) -> io::Result<bool> {
         let own = self.file.metadata()?;
         match fs::symlink_metadata(self.part()) {
             Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
@@ -216,10 +250,10 @@ impl PartFile {
         }
     }
 
-    /// Somebody may have removed, moved or replaced the file: its bytes, which this process still has, are
+    /// The file may have been removed, moved or replaced: its bytes, which this process still has, are
     /// copied to where they belong, and what is there goes to quarantine.
-    fn take_place(&mut self) -> io::Result<()> {
-        if self.is_in_place()? {
+    fn restore_path(&mut self) -> io::Result<()> {
+        if self.is_at_path()? {
             return Ok(());
         }
         let path = self.part();
@@ -240,7 +274,7 @@ impl PartFile {
 
     /// Removes a file that holds no cluster, if it is still this one.
     pub fn discard(self) -> io::Result<()> {
-        if self.is_in_place()? { fs::remove_file(self.part()) } else { Ok(()) }
+        if self.is_at_path()? { fs::remove_file(self.part()) } else { Ok(()) }
     }
 
     fn part(&self) -> PathBuf {
@@ -250,11 +284,11 @@ impl PartFile {
 
 /// Has bytes written to the disk that the system takes for written: the next sync tells the truth.
 fn write_again(file: &File, len: u64) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
-    for at in (0..len).step_by(PIECE) {
-        let piece = &mut piece[..PIECE.min((len - at) as usize)];
-        file.read_exact_at(piece, at)?;
-        file.write_all_at(piece, at)?;
+    let mut chunk = vec![0; COPY_CHUNK];
+    for at in (0..len).step_by(COPY_CHUNK) {
+        let chunk = &mut chunk[..COPY_CHUNK.min((len - at) as usize)];
+        file.read_exact_at(chunk, at)?;
+        file.write_all_at(chunk, at)?;
     }
     Ok(())
 }
@@ -262,11 +296,11 @@ fn write_again(file: &File, len: u64) -> io::Result<()> {
 fn copy_file(from: &File, to: &File) -> io::Result<()> {
     let meta = from.metadata()?;
     to.set_permissions(meta.permissions())?;
-    let mut piece = vec![0; PIECE];
-    for at in (0..meta.len()).step_by(PIECE) {
-        let piece = &mut piece[..PIECE.min((meta.len() - at) as usize)];
-        from.read_exact_at(piece, at)?;
-        to.write_all_at(piece, at)?;
+    let mut chunk = vec![0; COPY_CHUNK];
+    for at in (0..meta.len()).step_by(COPY_CHUNK) {
+        let chunk = &mut chunk[..COPY_CHUNK.min((meta.len() - at) as usize)];
+        from.read_exact_at(chunk, at)?;
+        to.write_all_at(chunk, at)?;
     }
     Ok(())
 }
@@ -280,7 +314,7 @@ fn changed(how: String) -> io::Error {
     io::Error::other(Changed(how))
 }
 
-/// Whether an error means that somebody else has changed the file.
+/// Whether an error means that another process has changed the file.
 pub(super) fn is_changed(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<Changed>())
 }
@@ -306,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn room_for_the_index_is_always_there_and_given_back_when_the_file_is_sealed() {
+    fn space_for_the_index_is_always_there_and_given_back_when_the_file_is_sealed() {
         // Beside the build: on a disk, where the folder of temporary files may be memory.
         let near = std::env::current_exe().unwrap();
         for parent in [near.parent().unwrap(), Path::new("/dev/shm")] {
@@ -316,7 +350,7 @@ mod tests {
             let (path, cluster) = (dir.path().join("a.webm.part"), vec![7; 300_000]);
             for step in 1..=20 {
                 part.append(&cluster).unwrap();
-                part.keep(step * 10_000);
+                part.keep_for_index(step * 10_000);
                 let (len, blocks) = taken(&path);
                 assert_eq!(len, step * 300_000, "blocks ahead are not part of the file");
                 assert!(blocks >= len + (step - 1) * 10_000, "{blocks} bytes taken for {len} and the index");
@@ -333,14 +367,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_ahead_is_given_back_by_whoever_goes_on() {
+    fn what_a_crash_left_ahead_is_given_back_when_a_repair_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let space = Arc::new(Space::open(dir.path(), 0));
         let mut part = PartFile::create(dir.path(), "a.webm", 0o640, space.clone()).unwrap();
         part.append(&[7; 5_000]).unwrap();
         drop(part);
         let path = dir.path().join("a.webm.part");
-        assert!(taken(&path).1 > STEP, "{:?}", taken(&path));
+        assert!(taken(&path).1 > ALLOCATE_STEP, "{:?}", taken(&path));
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         drop(PartFile::resume(file, dir.path(), "a.webm", 5_000, space).unwrap());
         assert!(taken(&path).1 <= 8192, "{:?}", taken(&path));

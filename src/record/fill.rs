@@ -6,7 +6,7 @@ use crate::record::silence::Silence;
 use std::time::Duration;
 
 /// The most silence that is put into a file: times that leap would make one that fills the disk.
-const MOST: Duration = Duration::from_secs(24 * 3600);
+const MAX_SILENCE: Duration = Duration::from_secs(24 * 3600);
 /// Holes that a file may have, 100 bytes each: those of a speaker who pauses twice a second for a day.
 const MAX_RUNS: usize = 1 << 18;
 /// TrackNumbers are small, and what has a larger one is damage.
@@ -23,7 +23,7 @@ pub struct Filled {
 
 /// Takes the items of a file.
 #[derive(Debug)]
-pub(super) struct Holes {
+pub(super) struct HoleFiller {
     tick: Duration,
     tracks: Vec<TrackState>,
     left: Vec<String>,
@@ -43,7 +43,7 @@ struct TrackState {
     runs: Vec<PacketRun>,
 }
 
-impl Holes {
+impl HoleFiller {
     pub fn new() -> Self {
         let tick = Duration::from_millis(1);
         Self { tick, tracks: Vec::new(), left: Vec::new(), count: 0, silence: Duration::ZERO }
@@ -57,7 +57,7 @@ impl Holes {
             }
             Item::Element { id: webm::TRACKS, payload, .. } if self.tracks.is_empty() => {
                 for track in webm::tracks_of(payload).unwrap_or_default() {
-                    self.begin(&track);
+                    self.add_track(&track);
                 }
             }
             Item::Block(block) => self.block(block),
@@ -65,7 +65,7 @@ impl Holes {
         }
     }
 
-    fn begin(&mut self, track: &ForeignTrack) {
+    fn add_track(&mut self, track: &ForeignTrack) {
         if track.kind != Some(crate::media::Kind::Audio) {
             return;
         }
@@ -92,7 +92,7 @@ impl Holes {
             // What is out of order is in no hole.
             if time >= track.newest {
                 track.newest = time;
-                track.silence.took(time, packet);
+                track.silence.add_sound(time, packet);
             }
             time += crate::media::opus::duration(packet).unwrap_or_default();
         }
@@ -103,9 +103,9 @@ impl Holes {
         let track = &mut self.tracks[at];
         let mut runs: Vec<PacketRun> = Vec::new();
         while let Some((time, packet)) = track.silence.due(next, end)
-            && self.silence <= MOST
+            && self.silence <= MAX_SILENCE
         {
-            track.silence.filled(time, &packet, false);
+            track.silence.add_silence(time, &packet, false);
             let length = crate::media::opus::duration(&packet).unwrap_or_default();
             self.silence += length;
             match runs.last_mut() {
@@ -131,11 +131,11 @@ impl Holes {
             self.tracks[track].silence.end();
             self.fill(track, None, duration);
         }
-        if self.silence > MOST || self.count > MAX_RUNS {
+        if self.silence > MAX_SILENCE || self.count > MAX_RUNS {
             return Err(format!(
                 "its sound has {} holes, or more than {} hours of them",
                 self.count,
-                MOST.as_secs() / 3600
+                MAX_SILENCE.as_secs() / 3600
             ));
         }
         let runs = self.tracks.into_iter().flat_map(|track| track.runs).collect();

@@ -1,4 +1,4 @@
-//! Who works in a recordings' folder: one process at a time.
+//! One process at a time works in a folder of recordings.
 
 use crate::disk;
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// The file that is locked. It stays when nobody works there: removing it would let two lock two files
+/// The file that is locked. It stays when no process works there: removing it would let two lock two files
 /// of the same name.
 const NAME: &str = ".lock";
 /// How often it is tried again, and for how long: a process that was killed a moment ago, or a child it
@@ -16,17 +16,17 @@ const NAME: &str = ".lock";
 const AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Somebody else works in the folder.
+/// Another process works in the folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} (record.dir) is in use by {}: stop that first, or set record.dir to another folder",
     dir.display(),
     pid.map_or("another onrecord".to_owned(), |pid| format!("another onrecord, process {pid}"))
 )]
-pub struct Held {
+pub struct FolderInUse {
     /// The folder.
     pub dir: PathBuf,
-    /// Who holds it, by its own word.
+    /// The process that holds it, as it says itself.
     pub pid: Option<u32>,
     /// Where that one serves HTTP, if it is a server that does already.
     pub http: Option<SocketAddr>,
@@ -39,25 +39,25 @@ pub struct Held {
 /// Why a folder can't be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else has it.
+    /// Another process has it.
     #[error(transparent)]
-    Held(#[from] Held),
+    InUse(#[from] FolderInUse),
     /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A folder that nobody else works in until this is dropped, or the process ends in whatever way.
+/// A folder that no other process works in until this is dropped, or the process ends in whatever way.
 ///
 /// A script is started with the lock open for as long as it still is a copy of this process, and no
-/// longer: who gets the lock can tell all scripts of the process before from that process.
+/// longer: the process that gets the lock can tell all scripts of the process before from that process.
 #[derive(Debug)]
 pub struct FolderLock {
     file: File,
 }
 
 impl FolderLock {
-    /// Locks a folder, which is made if it is missing; waits a moment for whoever is just ending. A file
+    /// Locks a folder, which is made if it is missing; waits a moment for a process that is just ending. A file
     /// system without locks is no reason not to record.
     pub async fn take(dir: &Path) -> Result<Self, LockError> {
         std::fs::create_dir_all(dir)?;
@@ -73,7 +73,7 @@ impl FolderLock {
                 Ok(()) => break,
             }
             if Instant::now() >= until {
-                return Err(held(dir, &file).into());
+                return Err(in_use(dir, &file).into());
             }
             sleep(AGAIN).await;
         }
@@ -82,7 +82,7 @@ impl FolderLock {
         Ok(lock)
     }
 
-    /// Tells those who find the folder locked where this process serves HTTP, by TLS or not, and what
+    /// Tells processes that find the folder locked where this process serves HTTP, by TLS or not, and what
     /// paths begin with there.
     pub fn serves(&mut self, http: SocketAddr, tls: bool, base: &str) {
         let scheme = if tls { "https" } else { "http" };
@@ -97,7 +97,7 @@ impl FolderLock {
             file.write_all(text.as_bytes())
         };
         if let Err(error) = write(&mut self.file) {
-            // The lock holds; who waits for it is told less.
+            // The lock holds; a process that waits for it is told less.
             tracing::debug!(%error, "the folder's lock can't name its holder");
         }
     }
@@ -111,14 +111,14 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whoever works in a folder now; leaves no trace.
-pub fn holder(dir: &Path) -> Option<Held> {
+/// The process that works in a folder now; leaves no trace.
+pub fn holder(dir: &Path) -> Option<FolderInUse> {
     let file = File::open(dir.join(NAME)).ok()?;
     let taken = disk::lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-    taken.then(|| held(dir, &file))
+    taken.then(|| in_use(dir, &file))
 }
 
-fn held(dir: &Path, mut file: &File) -> Held {
+fn in_use(dir: &Path, mut file: &File) -> FolderInUse {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let mut lines = text.lines();
@@ -128,7 +128,7 @@ fn held(dir: &Path, mut file: &File) -> Held {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let (http, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (tls, base) = (scheme == "https", base.to_owned());
-    Held { dir: dir.to_owned(), pid, http: http.parse().ok(), tls, base }
+    FolderInUse { dir: dir.to_owned(), pid, http: http.parse().ok(), tls, base }
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
         let mut lock = FolderLock::take(&dir).await.unwrap();
         let at = "127.0.0.1:8080".parse().unwrap();
         lock.serves(at, true, "/base");
-        let Err(LockError::Held(held)) = FolderLock::take(&dir).await else { panic!("two at a time") };
+        let Err(LockError::InUse(held)) = FolderLock::take(&dir).await else { panic!("two at a time") };
         assert_eq!((held.pid, held.http), (Some(std::process::id()), Some(at)));
         assert_eq!((held.tls, held.base.as_str()), (true, "/base"));
         assert!(held.to_string().contains("record.dir"), "{held}");
@@ -157,7 +157,7 @@ mod tests {
     fn an_address_without_a_scheme_is_plain_http() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"12\n[::1]:8080\n").unwrap();
-        let held = held(Path::new("x"), &file);
+        let held = in_use(Path::new("x"), &file);
         assert_eq!((held.pid, held.http), (Some(12), "[::1]:8080".parse().ok()));
         assert_eq!((held.tls, held.base.as_str()), (false, ""));
     }

@@ -5,13 +5,14 @@
 //!                                          └────▶ manifest ─▶ catalog ─▶ Event::Sealed
 //! ```
 //!
-//! Rules: a file under a final name is whole and durable; its manifest is durable before anybody
-//! hears of it; all work on files runs on [`Disk`], never on a thread that serves the network; what
-//! must be written at the end has its room from the beginning ([`Space`]).
+//! Rules: a file under a final name is whole and durable; its manifest is durable before it is
+//! announced; all work on files runs on [`Disk`], never on a thread that serves the network; what
+//! must be written at the end has its space from the beginning ([`Space`]).
 
-mod again;
+mod backoff;
 mod bytes;
 mod close;
+mod config;
 mod control;
 mod file;
 mod fill;
@@ -20,6 +21,7 @@ mod lock;
 mod pictures;
 mod probe;
 mod recorder;
+mod recording;
 mod recover;
 mod repair;
 mod retention;
@@ -28,22 +30,20 @@ mod silence;
 mod tests;
 mod writer;
 
-pub use lock::{FolderLock, Held, LockError, holder};
-
 pub use bytes::ByteSink;
+pub use config::Config;
 pub use control::Begun;
 pub use fill::Filled;
+pub use lock::{FolderInUse, FolderLock, LockError, holder};
 pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
+pub use recording::{Progress, Recording};
 pub use repair::{Done, RepairError, Repaired, Watch, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
-use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, RecordingIds, StreamName};
 use crate::base::metrics::Scrape;
-use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
-use crate::base::units;
 use crate::catalog::files::FileCatalog;
 use crate::catalog::{Catalog, Change, Folder, HookState, Manifest, RecordingError, RecordingState};
 use crate::disk::space::Space;
@@ -54,120 +54,15 @@ use parking_lot::Mutex;
 use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
-use serde::Deserialize;
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use writer::Note;
-
-/// Section `record` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Where recordings go.
-    pub dir: PathBuf,
-    /// The longest a frame stays in memory before it is handed to the operating system.
-    #[serde(deserialize_with = "units::duration")]
-    pub flush_interval: Duration,
-    /// How often open files are synced in the background; 0 leaves it to the operating system.
-    #[serde(deserialize_with = "units::duration")]
-    pub sync_interval: Duration,
-    /// Below this much free space recordings end and new ones are refused; 0 waits for the real end.
-    #[serde(deserialize_with = "units::size")]
-    pub min_free: u64,
-    /// How long a publisher that vanished may take to come back into the same recording.
-    #[serde(deserialize_with = "units::duration")]
-    pub reconnect_grace: Duration,
-    /// A longer recording goes on in a new file; 0 is no limit.
-    #[serde(deserialize_with = "units::duration")]
-    pub max_duration: Duration,
-    /// A larger recording goes on in a new file; 0 is no limit.
-    #[serde(deserialize_with = "units::size")]
-    pub max_bytes: u64,
-    /// Permissions of recordings and manifests, in octal.
-    pub mode: String,
-    /// Whether holes of sound are filled with silence, and sound is kept in step for who puts one packet behind
-    /// the other.
-    pub fill_silence: bool,
-    /// How long sound may take to come after pictures of its time, before a hole is filled: the time for
-    /// which lost packets are waited for (`webrtc.reorder_window`).
-    #[serde(skip)]
-    pub reorder_window: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            dir: "records".into(),
-            flush_interval: Duration::from_secs(1),
-            sync_interval: Duration::from_secs(5),
-            min_free: 512 << 20,
-            reconnect_grace: Duration::from_secs(10),
-            max_duration: Duration::ZERO,
-            max_bytes: 0,
-            mode: "0640".to_owned(),
-            fill_silence: true,
-            reorder_window: Duration::from_secs(1),
-        }
-    }
-}
-
-/// How far one recording has come. Each state follows the one above it.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// No frame yet.
-    Waiting,
-    /// The recorder has its first frame.
-    Writing,
-    /// Over, and not sealed: the disk fails, for this reason, and is tried again.
-    Sealing(String),
-    /// Sealed, under its final name, its manifest durable.
-    Sealed(Box<Manifest>),
-    /// The stream ended without a single frame: no file.
-    Empty(EndReason),
-    /// Nothing could be recorded.
-    Failed {
-        /// Why.
-        code: ErrorCode,
-        /// What to do.
-        message: String,
-    },
-}
-
-/// A recording under way; it ends by itself when its stream ends.
-#[derive(Clone, Debug)]
-pub struct Recording {
-    /// Its identifier.
-    pub id: RecordingId,
-    /// How far it has come.
-    pub progress: watch::Receiver<Progress>,
-    /// Bytes that are kept as they come take no words.
-    control: Option<Control>,
-}
-
-impl Recording {
-    /// The file that is being written: `id`, until the recording goes on in another one.
-    pub fn current(&self) -> RecordingId {
-        self.control.as_ref().map_or_else(|| self.id.clone(), Control::current)
-    }
-
-    /// Goes on in a new file from the next keyframe on; no frame falls between. `None` if it can't.
-    pub fn cut(&self, now: Instant) -> Option<Begun> {
-        self.control.as_ref().map(|control| control.cut(now))
-    }
-
-    /// Ends it behind what was pushed up to now, while its stream goes on.
-    pub fn stop(&self, reason: EndReason, now: Instant) {
-        if let Some(control) = &self.control {
-            control.stop(reason, now);
-        }
-    }
-}
 
 /// What happens to recordings, for running hooks.
 #[derive(Clone, Debug)]
@@ -341,7 +236,7 @@ impl Recordings {
         }
     }
 
-    /// The answer that [`Recordings::has_space`] gave last: who starts a recording holds up media, and must not
+    /// The answer that [`Recordings::has_space`] gave last: starting a recording holds up media, and must not
     /// wait for a disk.
     fn begins(&self) -> Result<(), RecordingError> {
         if self.shared.space.was_full() { Err(RecordingError::DiskFull) } else { Ok(()) }
@@ -468,8 +363,8 @@ impl Recordings {
     }
 
     /// Waits until no recording is under way: all are sealed and told, but for those that the disk
-    /// refuses, which are left to the next start. Streams must have ended, and somebody must go on
-    /// receiving events.
+    /// refuses, which are left to the next start. Streams must have ended, and the receiver of events must
+    /// go on.
     pub async fn drained(&self) {
         self.shared.leaving.cancel();
         let mut active = self.shared.active.subscribe();

@@ -1,8 +1,8 @@
-//! Whether the folder can be recorded into: for who asks without recording anything.
+//! Whether the folder can be recorded into: for health checks, which record nothing.
 //!
-//! The answer is tried, not guessed: a file system that went read-only, or that answers no more, says so
-//! only to who writes. At most one look is under way however many ask, since one that hangs keeps its
-//! thread, and an answer is good for some seconds, since anybody may ask.
+//! The answer is tried, not guessed: a file system that went read-only, or that answers no more, shows
+//! that only when written to. At most one look is under way however many requests ask, since one that hangs keeps its
+//! thread, and an answer is good for some seconds, since any client may ask.
 
 use crate::disk::space::Space;
 use crate::disk::space::space_of;
@@ -28,16 +28,16 @@ pub struct Condition {
     /// A small file could be written just now.
     pub writable: bool,
     /// There is space for one more recording: at least `record.min_free`.
-    pub room: bool,
+    pub has_space: bool,
     /// Bytes that are free, and all of the file system; `None` if it does not say.
     pub space: Option<(u64, u64)>,
 }
 
 impl Condition {
     /// Of a folder that nothing is wrong with.
-    pub const FINE: Self = Self { writable: true, room: true, space: None };
+    pub const FINE: Self = Self { writable: true, has_space: true, space: None };
     /// Of one that does not answer.
-    const SILENT: Self = Self { writable: false, room: false, space: None };
+    const SILENT: Self = Self { writable: false, has_space: false, space: None };
 }
 
 /// Looks at a folder.
@@ -45,7 +45,7 @@ impl Condition {
 pub(super) struct Probe {
     dir: PathBuf,
     space: Arc<Space>,
-    /// Held while somebody looks, by the thread that does.
+    /// Locked during a look, by the thread that looks.
     last: Arc<Mutex<Option<(Instant, Condition)>>>,
 }
 
@@ -54,7 +54,7 @@ impl Probe {
         Self { dir: dir.to_owned(), space, last: Arc::default() }
     }
 
-    /// How it is. Waits for somebody else's look, and takes its answer.
+    /// How it is. Waits for a look that is under way, and takes its answer.
     pub async fn look(&self) -> Condition {
         self.look_within(PATIENCE).await
     }
@@ -90,7 +90,7 @@ fn look(dir: &Path, space: &Space, told: bool) -> Condition {
     }
     Condition {
         writable: tried.is_ok(),
-        room: space.has_space().unwrap_or(false),
+        has_space: space.has_space().unwrap_or(false),
         space: space_of(dir).ok().flatten(),
     }
 }
@@ -114,17 +114,17 @@ mod tests {
         let first = probe();
         let condition = first.look().await;
         let (free, all) = condition.space.unwrap();
-        assert!(condition.writable && condition.room && free <= all && all > 0, "{condition:?}");
+        assert!(condition.writable && condition.has_space && free <= all && all > 0, "{condition:?}");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "only the space kept back is left");
         let second = probe();
         fs::remove_dir_all(&folder).unwrap();
         assert!(first.look().await.writable, "asked again within seconds");
         let gone = second.look().await;
-        assert!(!gone.writable && !gone.room, "{gone:?}");
+        assert!(!gone.writable && !gone.has_space, "{gone:?}");
     }
 
     #[tokio::test]
-    async fn a_folder_that_answers_nobody_keeps_one_thread_and_nobody_waiting() {
+    async fn a_folder_that_answers_nobody_keeps_one_thread_and_no_request_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let probe = Probe::new(dir.path(), Arc::new(Space::open(dir.path(), 0)));
         let hung = probe.last.clone().lock_owned().await;

@@ -3,21 +3,21 @@
 //! It sleeps until a flush is due, then drains, interleaves and writes in one go: a wake-up and a
 //! write a second, however many frames there are.
 
-mod go_on;
+mod failover;
+mod intake;
 
 use crate::base::clock::Anchor;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::reason::EndReason;
 use crate::catalog::manifest::Manifest;
-use crate::live::{Item, Stopper, Stream, Tap};
-use crate::media::{Event as MediaEvent, Frame, Kind, Track};
+use crate::live::{Stopper, Stream, Tap};
+use crate::media::{Kind, Track};
 use crate::record::close::{Closing, End, Stage};
 use crate::record::control::Files;
-use crate::record::interleave::{Held, Interleaver};
+use crate::record::interleave::{Interleaver, QueuedFrame};
 use crate::record::writer::{FileWriter, Opening};
 use crate::record::{Progress, Shared};
-use go_on::Failures;
-use std::collections::VecDeque;
+use failover::Failures;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,23 +96,14 @@ impl Recorder {
     /// Records until the stream ends, or writing does.
     pub async fn run(mut self) {
         let end = self.record().await;
-        if let Some(error) = &end.error {
-            tracing::error!(%error, reason = end.reason.as_str(), "recording ends early");
-        }
         let Self { shared, progress, lost, stage, previous, tap, .. } = self;
-        // Nobody drains it from here on: it would fill up while the file is sealed.
+        // Nothing drains it from here on: it would fill up while the file is sealed.
         drop(tap);
-        let full = end.reason == EndReason::DiskFull;
-        let closing = Closing { shared: shared.clone(), lost, previous, progress: Some(progress) };
-        if full {
-            shared.space.ended_full();
-        }
+        let closing = Closing { shared, lost, previous, progress: Some(progress) };
+        closing.begin(&end);
+        let reason = end.reason;
         let outcome = closing.close(stage, end).await;
-        if full {
-            // Sealing gave back what was kept, which is not enough for another one.
-            shared.space.ended_full();
-        }
-        closing.end(outcome).await;
+        closing.end(reason, outcome).await;
     }
 
     async fn record(&mut self) -> End {
@@ -136,7 +127,7 @@ impl Recorder {
             while self.flush_is_due(now, reason.is_some())
                 && let Err(error) = self.flush(now, reason.is_some()).await
             {
-                if let Err(end) = self.go_on(error, now) {
+                if let Err(end) = self.fail_over(error, now) {
                     return end;
                 }
             }
@@ -147,58 +138,6 @@ impl Recorder {
             self.tap.holds(self.queue.bytes());
             due = self.next_due(now);
         }
-    }
-
-    /// Holes that no frame ends, since the recording does: what the tap refused, and what could not be
-    /// decoded for want of a keyframe.
-    fn note_rest(&mut self) {
-        for gap in self.tap.refused() {
-            self.queue.gap(gap);
-        }
-        if let Stage::Writing(writer) = &mut self.stage {
-            for gap in self.queue.rest() {
-                writer.note_trailing(gap);
-            }
-        }
-    }
-
-    /// Sorts what the tap gave; returns why the stream ended, if it did.
-    fn take_in(&mut self, items: VecDeque<(Instant, Item)>, now: Instant) -> Option<EndReason> {
-        for (at, item) in items {
-            match item {
-                Item::Media(MediaEvent::Frame(frame)) => {
-                    // A publisher's clock may run ahead of ours (in a simulation); age counts from now.
-                    let at = at.min(now);
-                    if self.is_too_early(&frame, at) {
-                        continue;
-                    }
-                    if self.queue.push(at, frame) && matches!(self.stage, Stage::Waiting(_)) {
-                        self.begin(at);
-                    }
-                }
-                Item::Media(MediaEvent::Gap(gap)) => self.queue.gap(gap),
-                Item::Media(MediaEvent::Lost { track, packets }) if self.joined.is_none() => {
-                    if let Some(lost) = self.lost.get_mut(track) {
-                        *lost += u64::from(packets);
-                    }
-                }
-                Item::Media(MediaEvent::Lost { .. }) => {}
-                Item::End(reason) => return Some(reason),
-            }
-        }
-        None
-    }
-
-    /// Whether a frame comes before the picture that a recording of a stream under way begins with: sound
-    /// alone would be seen as a hole in the pictures.
-    fn is_too_early(&mut self, frame: &Frame, at: Instant) -> bool {
-        let Some(joined) = self.joined else { return false };
-        let of_pictures = |track: &Track| track.codec.kind() == Kind::Video;
-        let is_picture = frame.keyframe && self.tracks.get(frame.track).is_some_and(of_pictures);
-        if is_picture || at >= joined + NO_PICTURES {
-            self.joined = None;
-        }
-        self.joined.is_some()
     }
 
     /// The first frame is there: says so, and starts the manifest on its way while more frames come.
@@ -234,7 +173,7 @@ impl Recorder {
         (interval - (interval / 10).min(Duration::from_millis(50))).max(Duration::from_millis(10))
     }
 
-    /// When to look at the tap if it wakes nobody before.
+    /// When to look at the tap if it does not wake the recorder before.
     fn next_due(&self, now: Instant) -> Instant {
         let oldest = self.queue.oldest().unwrap_or(now);
         match &self.stage {
@@ -264,7 +203,7 @@ impl Recorder {
             self.queue.end();
         }
         self.open_first(limit).await?;
-        while let Some(rotate) = self.fill(limit, now) {
+        while let Some(rotate) = self.push_frames(limit, now) {
             self.write().await?;
             if rotate {
                 self.rotate(limit, now).await?;
@@ -275,13 +214,13 @@ impl Recorder {
 
     /// Moves frames up to `limit` into clusters; `None` when there are none, else whether it stopped
     /// before a frame that begins the next file.
-    fn fill(&mut self, limit: Duration, now: Instant) -> Option<bool> {
+    fn push_frames(&mut self, limit: Duration, now: Instant) -> Option<bool> {
         let Stage::Writing(writer) = &mut self.stage else { return None };
         let config = &self.shared.config;
         let cut = self.files.cut_since();
         let mut any = false;
         loop {
-            self.queue.fill(limit);
+            self.queue.queue_silence(limit);
             let Some(next) = self.queue.peek(limit) else { break };
             let wished = cut.is_some_and(|since| next.at >= since);
             let long =
@@ -301,8 +240,8 @@ impl Recorder {
             if writer.pending() >= MAX_PENDING {
                 break;
             }
-            if let Some(held) = self.queue.pop(limit) {
-                writer.push(held);
+            if let Some(queued) = self.queue.pop(limit) {
+                writer.push(queued);
             }
             any = true;
         }
@@ -338,7 +277,7 @@ impl Recorder {
 
     async fn create(&mut self, opening: Opening, limit: Duration) -> io::Result<Option<FileWriter>> {
         let Some(first) = self.queue.peek(limit) else { return Ok(None) };
-        let first = Held { at: first.at, frame: first.frame.clone(), gap: None, silent: false };
+        let first = QueuedFrame { at: first.at, frame: first.frame.clone(), gap: None, silent: false };
         let shared = self.shared.clone();
         let work = move || {
             let config = &shared.config;
@@ -353,7 +292,7 @@ impl Recorder {
     async fn rotate(&mut self, limit: Duration, now: Instant) -> io::Result<()> {
         let Stage::Writing(old) = &self.stage else { return Ok(()) };
         let old_id = old.manifest.id.clone();
-        let Some(at) = self.queue.peek(limit).map(|held| held.at) else { return Ok(()) };
+        let Some(at) = self.queue.peek(limit).map(|queued| queued.at) else { return Ok(()) };
         let id = self.files.next(|| self.shared.ids.next(self.anchor.wall_at(at)));
         let opening = self.opening(id, at, Some(old_id));
         self.shared.catalog.insert(opening.manifest()).await?;
@@ -364,7 +303,7 @@ impl Recorder {
             return created.map(|_| ());
         };
         self.queue.begin(writer.base());
-        self.files.goes_on(writer.manifest.id.clone());
+        self.files.set_current(writer.manifest.id.clone());
         tracing::info!(id = %writer.manifest.id, continues = ?writer.manifest.continues, "recording");
         let old = std::mem::replace(&mut self.stage, Stage::Writing(Box::new(writer)));
         if !self.queue.has_pictures(now, NO_PICTURES) {
@@ -393,9 +332,7 @@ impl Recorder {
     /// say so again.
     async fn sync(&mut self, now: Instant) -> io::Result<()> {
         let Stage::Writing(writer) = &mut self.stage else { return Ok(()) };
-        if let Some(sync) = writer.sync.take_if(|sync| sync.is_finished()) {
-            sync.await.map_err(io::Error::other).flatten().inspect_err(|_| writer.doubt())?;
-        }
+        writer.reap_sync().await?;
         let interval = self.shared.config.sync_interval;
         let rhythm = if interval.is_zero() { NOTE_EVERY } else { interval };
         if writer.sync.is_some() || now.saturating_duration_since(writer.synced) < rhythm {
@@ -429,7 +366,7 @@ impl Recorder {
 }
 
 /// Whether a file can begin with this frame: with a keyframe, or with sound where no pictures come.
-fn can_begin(next: &Held, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
+fn can_begin(next: &QueuedFrame, tracks: &[Track], queue: &Interleaver, now: Instant) -> bool {
     match tracks[next.frame.track].codec.kind() {
         _ if next.silent => false,
         Kind::Video => next.frame.keyframe,

@@ -19,8 +19,8 @@ const USUAL_PACKET: Duration = Duration::from_millis(20);
 /// (RFC 6716 section 3.1).
 const SHORTER: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(5), Duration::from_micros(2_500)];
-/// Sound that goes on is held up by a packet of this length once it is early by as much: what is less, nobody
-/// sees.
+/// Sound that goes on is held up by a packet of this length once it is early by as much: less is not
+/// noticed.
 const EARLY: Duration = SHORTER[0];
 /// That is heard in the middle of a word, so it waits for a moment that is quieter, but not until sound is
 /// early by this much,
@@ -124,7 +124,7 @@ impl Silence {
     }
 
     /// A packet of sound goes into the file, at its time.
-    pub fn took(&mut self, time: Duration, data: &[u8]) {
+    pub fn add_sound(&mut self, time: Duration, data: &[u8]) {
         if let Some(length) = opus::duration(data) {
             (self.length, self.stereo) = (length, opus::is_stereo(data));
         }
@@ -137,7 +137,7 @@ impl Silence {
     }
 
     /// A packet that was due does, before the sound that it was due for, or where none has come.
-    pub fn filled(&mut self, time: Duration, packet: &[u8], guessed: bool) {
+    pub fn add_silence(&mut self, time: Duration, packet: &[u8], guessed: bool) {
         let length = opus::duration(packet).unwrap_or(self.length);
         self.due = Some(self.due.unwrap_or(time) + length);
         let goes_on = self.sound.filter(|_| packet == opus::concealment(self.stereo));
@@ -223,7 +223,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use crate::media::{Codec, Frame, Gap, GapReason, Track, opus};
-    use crate::record::interleave::{Held, Interleaver};
+    use crate::record::interleave::{Interleaver, QueuedFrame};
     use bytes::Bytes;
     use std::time::{Duration, Instant};
 
@@ -245,7 +245,7 @@ mod tests {
         queue.pass(now);
         let limit = queue.releasable(now, ms(900));
         loop {
-            queue.fill(limit);
+            queue.queue_silence(limit);
             let Some(held) = queue.pop(limit) else { break (silence, sound) };
             let to = if held.silent { &mut silence } else { &mut sound };
             if held.frame.track == 1 {
@@ -293,8 +293,8 @@ mod tests {
             let data = Bytes::from(vec![0xfc; size]);
             queue.push(start, Frame { time: Duration::from_micros(time), data, ..frame(0, 0) });
             loop {
-                queue.fill(Duration::MAX);
-                let Some(Held { frame, silent, .. }) = queue.pop(Duration::MAX) else { break };
+                queue.queue_silence(Duration::MAX);
+                let Some(QueuedFrame { frame, silent, .. }) = queue.pop(Duration::MAX) else { break };
                 let length = opus::duration(&frame.data).unwrap();
                 if silent {
                     filled.push((late.len(), length));
@@ -357,7 +357,7 @@ mod tests {
         assert!(queue.push(start + ms(4_000), frame(1, filled)));
         queue.push(start + ms(4_000), frame(1, filled + 20));
         queue.end();
-        queue.fill(Duration::MAX);
+        queue.queue_silence(Duration::MAX);
         let next =
             std::iter::from_fn(|| queue.pop(Duration::MAX)).find(|held| held.frame.track == 1).unwrap();
         let gap = Gap { track: 1, from: ms(filled - 20), to: ms(filled - 19), reason: GapReason::Loss };

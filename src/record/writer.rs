@@ -10,17 +10,16 @@ use crate::catalog::names;
 use crate::container::{Container, Head, Muxer};
 use crate::disk::space::Space;
 use crate::media::{Gap, Track};
-use crate::record::file::{PartFile, SealedFile};
-use crate::record::interleave::Held;
+use crate::record::file::{PartFile, RunningSync, SealedFile};
+use crate::record::interleave::QueuedFrame;
 use jiff::{Timestamp, TimestampRound, Unit};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// Holes a manifest lists. Later ones are merged into the last of their track, so that an hour on a
-/// bad network says less, not more than anybody can read.
+/// bad network says less, not more than an operator can read.
 const MAX_GAPS: usize = 1_000;
 
 /// One file being written.
@@ -29,16 +28,16 @@ pub(super) struct FileWriter {
     /// What its manifest says so far.
     pub manifest: Manifest,
     /// A sync that runs beside the writing.
-    pub sync: Option<JoinHandle<io::Result<()>>>,
+    pub sync: Option<RunningSync>,
     /// When the last sync began.
     pub synced: Instant,
     /// Time of the stream that is 0 in the file.
     base: Duration,
     part: PartFile,
     muxer: Box<dyn Muxer>,
-    /// The frames in the pieces in memory, each with where it ends there: should they not be written,
+    /// The frames in the fragments in memory, each with where it ends there: should they not be written,
     /// another file may have them.
-    unwritten: Vec<(usize, Held)>,
+    unwritten: Vec<(usize, QueuedFrame)>,
     gaps: Vec<ManifestGap>,
     /// Holes that reach beyond the last frame: one a track at most.
     trailing: Vec<ManifestGap>,
@@ -48,9 +47,6 @@ pub(super) struct FileWriter {
     unnoted: bool,
     /// Bytes were written since the last sync.
     unsynced: bool,
-    space: Arc<Space>,
-    /// When the free space was looked at last.
-    looked: Instant,
 }
 
 /// What a recording under way has lost so far.
@@ -121,7 +117,7 @@ impl FileWriter {
         dir: &Path,
         mode: u32,
         opening: &Opening,
-        first: &Held,
+        first: &QueuedFrame,
         max_span: Duration,
         space: Arc<Space>,
     ) -> io::Result<Self> {
@@ -139,12 +135,11 @@ impl FileWriter {
             title: opening.stream.as_str(),
         };
         let manifest = opening.manifest();
-        let now = Instant::now();
         Ok(Self {
-            part: PartFile::create(dir, &manifest.file, mode, space.clone())?,
+            part: PartFile::create(dir, &manifest.file, mode, space)?,
             manifest,
             sync: None,
-            synced: now,
+            synced: Instant::now(),
             base: first.frame.time,
             muxer: Container::of(&tracks).muxer(&head, max_span),
             unwritten: Vec::new(),
@@ -153,31 +148,29 @@ impl FileWriter {
             noted: vec![0; opening.tracks.len()],
             unnoted: false,
             unsynced: false,
-            space,
-            looked: now,
         })
     }
 
-    /// Adds a frame to the pieces in memory.
-    pub fn push(&mut self, held: Held) {
-        let frame = &held.frame;
-        if let Some(gap) = held.gap {
+    /// Adds a frame to the fragments in memory.
+    pub fn push(&mut self, queued: QueuedFrame) {
+        let frame = &queued.frame;
+        if let Some(gap) = queued.gap {
             self.note_gap(gap);
         }
         // A track that turns out to have begun before the first frame written is squeezed in at the
         // start: a millisecond apart until it has caught up.
         let time = self.time_of(frame.time);
-        if held.silent {
+        if queued.silent {
             return self.muxer.push_filler(frame.track, time, &frame.data);
         }
         self.muxer.push(frame, time);
-        self.unwritten.push((self.muxer.bytes().len(), held));
+        self.unwritten.push((self.muxer.bytes().len(), queued));
     }
 
     /// The frames that a failed write has left in no file, in the order they were pushed. Silence is made
     /// anew for the file they go into.
-    pub fn take_back(&mut self) -> Vec<Held> {
-        self.unwritten.drain(..).map(|(_, held)| held).collect()
+    pub fn take_back(&mut self) -> Vec<QueuedFrame> {
+        self.unwritten.drain(..).map(|(_, queued)| queued).collect()
     }
 
     /// Notes a hole that no frame ends: the recording does.
@@ -244,7 +237,7 @@ impl FileWriter {
         })
     }
 
-    /// Writes what is in memory, each piece with one write, and looks whether there is still
+    /// Writes what is in memory, each fragment with one write, and looks whether there is still
     /// `record.min_free` space. Blocking. What was written before an error is in the file and in the
     /// index.
     pub fn write(&mut self) -> io::Result<()> {
@@ -252,24 +245,19 @@ impl FileWriter {
         let written = self.write_fragments();
         self.muxer.clear();
         written?;
-        if self.looked.elapsed() >= Duration::from_secs(1) {
-            self.looked = Instant::now();
-            self.part.check_place()?;
-            self.space.guard()?;
-        }
-        Ok(())
+        self.part.check()
     }
 
     fn write_fragments(&mut self) -> io::Result<()> {
-        for (piece, range) in self.muxer.fragments().into_iter().enumerate() {
+        for (fragment, range) in self.muxer.fragments().into_iter().enumerate() {
             if self.part.len() == 0 {
                 self.part.append(self.muxer.head())?;
             }
             let at = self.part.len();
             self.part.append(&self.muxer.bytes()[range.clone()])?;
-            self.muxer.commit(piece, at);
+            self.muxer.commit(fragment, at);
             self.unwritten.retain(|(end, _)| *end > range.end);
-            self.part.keep(self.muxer.tail_at_most());
+            self.part.keep_for_index(self.muxer.tail_at_most());
             self.unsynced = true;
         }
         Ok(())
@@ -304,9 +292,14 @@ impl FileWriter {
         self.part.handle()
     }
 
-    /// A sync has failed.
-    pub fn doubt(&mut self) {
-        self.part.doubt();
+    /// Takes the outcome of a sync that has come to its end.
+    pub async fn reap_sync(&mut self) -> io::Result<()> {
+        self.part.reap_sync(&mut self.sync).await
+    }
+
+    /// Waits for a sync that still runs.
+    pub async fn await_sync(&mut self) -> io::Result<()> {
+        self.part.await_sync(&mut self.sync).await
     }
 
     /// Makes the file whole and gives it its final name; returns what the manifest says then. What fails
@@ -326,7 +319,7 @@ impl FileWriter {
         manifest.bytes = bytes;
         manifest.lasted(seal.duration);
         manifest.gaps = self.gaps.clone();
-        // Pieces that a full disk did not take are in no file.
+        // Fragments that a full disk did not take are in no file.
         cut_gaps(&mut manifest.gaps, manifest.duration_ms);
         manifest.gaps.append(&mut self.trailing.clone());
         manifest.note_absent();
@@ -368,7 +361,7 @@ mod tests {
         };
         let ms = Duration::from_millis;
         let frame = Frame { time: ms(500), keyframe: true, ..Frame::of(0, Bytes::new()) };
-        let first = Held { at: Instant::now(), frame, gap: None, silent: false };
+        let first = QueuedFrame { at: Instant::now(), frame, gap: None, silent: false };
         let mut writer =
             FileWriter::create(dir.path(), 0o640, &opening, &first, ms(1000), space(&dir)).unwrap();
         let gap = |from, to| Gap { track: 0, from: ms(from), to: ms(to), reason: GapReason::Loss };
@@ -404,19 +397,20 @@ mod tests {
         let (id, stream) = (RecordingId::new(started_at), "hour".parse().unwrap());
         let opening = Opening { id, stream, tracks, started_at, continues: None };
         let data = Bytes::from(vec![0xfc; 400]);
-        let held = |track, millis: u64, keyframe| {
+        let queued = |track, millis: u64, keyframe| {
             let (at, time) = (Instant::now(), Duration::from_millis(millis));
             let frame = Frame { time, keyframe, ..Frame::of(track, data.clone()) };
-            Held { at, frame, gap: None, silent: false }
+            QueuedFrame { at, frame, gap: None, silent: false }
         };
         let second = Duration::from_secs(1);
         let mut writer =
-            FileWriter::create(dir.path(), 0o640, &opening, &held(0, 0, true), second, space(&dir)).unwrap();
+            FileWriter::create(dir.path(), 0o640, &opening, &queued(0, 0, true), second, space(&dir))
+                .unwrap();
         for second in 0..3600 {
             for step in 0..50 {
-                writer.push(held(1, second * 1000 + step * 20, true));
+                writer.push(queued(1, second * 1000 + step * 20, true));
                 if step % 2 == 0 {
-                    writer.push(held(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
+                    writer.push(queued(0, second * 1000 + step * 20, second % 2 == 0 && step == 0));
                 }
             }
             writer.write().unwrap();

@@ -55,8 +55,12 @@ fn reasons(state: &State, condition: Condition) -> Vec<(&'static str, &'static s
     let all = [
         (!state.ready.load(Ordering::Relaxed), "not_running", "the server is starting or stopping"),
         (!condition.writable, "not_writable", "recordings can't be written: see the log"),
-        // How full a folder is that does not answer is unknown.
-        (condition.writable && !condition.room, "disk_full", "less than record.min_free is free: free some"),
+        // A folder that does not answer does not say how full it is.
+        (
+            condition.writable && !condition.has_space,
+            "disk_full",
+            "less than record.min_free is free: free some",
+        ),
         (hooks_full, "hook_queue_full", "too many hooks wait: see hook_queue in /metrics, and the log"),
     ];
     all.into_iter().filter(|(is, ..)| *is).map(|(_, reason, message)| (reason, message)).collect()

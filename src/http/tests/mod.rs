@@ -514,7 +514,7 @@ async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_
         let reasons = told["reasons"].as_array().cloned().unwrap_or_default();
         reasons.iter().map(|reason| reason["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let silent = Condition { writable: false, room: false, space: None };
+    let silent = Condition { writable: false, has_space: false, space: None };
     *server.catalogue.condition.lock() = silent;
     server.not_ready();
     assert_eq!(reasons().await, ["not_running", "not_writable", "hook_queue_full"]);

@@ -5,7 +5,7 @@ use crate::catalog::names::PART;
 use crate::container::webm::{self, MAX_HEAD, OwnHead, ReadError, Reader, Remux};
 use crate::container::{Found, Patch, Remedy, Repair, mp4};
 use crate::disk::lock;
-use crate::record::fill::{Filled, Holes};
+use crate::record::fill::{Filled, HoleFiller};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -87,23 +87,26 @@ impl Source {
     /// A copy with silence in the holes of sound. Where a hole ends is known behind it: the file is read
     /// once more if there are any.
     pub fn filled(&self, watch: &mut Watch<'_>) -> Result<(Found, Filled), RepairError> {
-        let (mut copy, mut reader, mut holes) =
-            (webm::Repair::by_copy(Remux::default(), self.len), Reader::new(Some(self.len)), Holes::new());
+        let (mut copy, mut reader, mut filler) = (
+            webm::Repair::by_copy(Remux::default(), self.len),
+            Reader::new(Some(self.len)),
+            HoleFiller::new(),
+        );
         let unreadable = |error: ReadError| RepairError::Unrepairable(error.to_string());
         self.read(watch, |bytes| {
             copy.push(bytes)?;
             reader.push(bytes);
             while let Some(item) = reader.read().map_err(unreadable)? {
-                holes.take(&item);
+                filler.take(&item);
             }
             Ok(())
         })?;
         let found = Box::new(copy).finish()?;
         reader.finish();
         while let Some(item) = reader.read().map_err(unreadable)? {
-            holes.take(&item);
+            filler.take(&item);
         }
-        let (runs, filled) = holes.finish(found.duration).map_err(RepairError::Unrepairable)?;
+        let (runs, filled) = filler.finish(found.duration).map_err(RepairError::Unrepairable)?;
         if runs.is_empty() {
             return Ok((found, filled));
         }

@@ -7,22 +7,22 @@ use std::time::Duration;
 
 /// The first pause. Each is twice as long as the one before.
 const FIRST: Duration = Duration::from_millis(250);
-/// The longest: whoever mends a disk sees soon that it is mended.
+/// The longest: once a disk works again, that shows soon.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// The attempts at one thing.
 #[derive(Debug)]
-pub(super) struct Again {
+pub(super) struct Backoff {
     pause: Duration,
 }
 
-impl Default for Again {
+impl Default for Backoff {
     fn default() -> Self {
         Self { pause: FIRST }
     }
 }
 
-impl Again {
+impl Backoff {
     /// The catalogue says what is wrong with this recording, until it is sealed. Resolves when it is time
     /// for another attempt; when the server stops, that is the last one. False if it was.
     pub async fn after(&mut self, shared: &Shared, id: &RecordingId, error: &impl Display) -> bool {

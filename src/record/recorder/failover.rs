@@ -1,4 +1,4 @@
-//! After a write error: on in a new file of the same publication (S6).
+//! After a write error the recording goes on in a new file of the same publication (S6).
 
 use crate::base::reason::EndReason;
 use crate::record::close::{End, Stage, end_of};
@@ -21,7 +21,7 @@ pub(super) struct Failures {
 
 impl Failures {
     /// Counts one; whether to go on in another file.
-    fn may_go_on(&mut self, now: Instant) -> bool {
+    fn may_fail_over(&mut self, now: Instant) -> bool {
         let lasted = self.last.replace(now).map(|last| now.saturating_duration_since(last));
         let Some(lasted) = lasted.filter(|lasted| *lasted < FORGOTTEN) else {
             self.in_a_row = 1;
@@ -40,10 +40,10 @@ impl Recorder {
     /// # Errors
     ///
     /// The recording ends: the disk is full, or has failed too often.
-    pub(super) fn go_on(&mut self, error: io::Error, now: Instant) -> Result<(), End> {
+    pub(super) fn fail_over(&mut self, error: io::Error, now: Instant) -> Result<(), End> {
         let end = End { reason: end_of(&error), error: Some(error) };
         let has_file = matches!(self.stage, Stage::Opening(..) | Stage::Writing(_));
-        if end.reason == EndReason::DiskFull || !has_file || !self.failures.may_go_on(now) {
+        if end.reason == EndReason::DiskFull || !has_file || !self.failures.may_fail_over(now) {
             return Err(end);
         }
         let mut old = std::mem::replace(&mut self.stage, Stage::Nothing);
@@ -80,10 +80,13 @@ mod tests {
         let start = Instant::now();
         let files = |every: u64| {
             let mut failures = Failures::default();
-            (1..).find(|n| !failures.may_go_on(start + Duration::from_secs(every * n))).unwrap()
+            (1..).find(|n| !failures.may_fail_over(start + Duration::from_secs(every * n))).unwrap()
         };
         assert_eq!((files(0), files(1), files(5), files(59)), (2, 2, 4, 7));
         let mut failures = Failures::default();
-        assert!((0..100).all(|n| failures.may_go_on(start + FORGOTTEN * n)), "one now and then ends nothing");
+        assert!(
+            (0..100).all(|n| failures.may_fail_over(start + FORGOTTEN * n)),
+            "one now and then ends nothing"
+        );
     }
 }
