@@ -124,9 +124,9 @@ pub struct Written {
 /// Bytes to write over others, at an offset from the start of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// Where.
+    /// Offset in bytes from the start of the file.
     pub at: u64,
-    /// What.
+    /// What is written there.
     pub bytes: Vec<u8>,
 }
 

@@ -11,9 +11,17 @@ use std::time::Duration;
 /// Takes a file front to back, in pieces of any length, and says what makes it whole.
 pub trait Repair {
     /// Takes the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// They show that nothing can be made whole.
     fn push(&mut self, bytes: &[u8]) -> Result<(), Unrepairable>;
 
-    /// There are no more.
+    /// There are no more: what was found in all of them.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing that could be made whole.
     fn finish(self: Box<Self>) -> Result<Found, Unrepairable>;
 }
 

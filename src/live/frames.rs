@@ -97,10 +97,8 @@ impl State {
     }
 }
 
-/// All readers of frames of one stream.
 #[derive(Debug)]
 pub(super) struct FrameReaders {
-    /// Whether each track has pictures.
     pictures: Vec<bool>,
     all: Mutex<All>,
 }

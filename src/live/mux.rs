@@ -54,7 +54,6 @@ pub struct Segment {
     pub tracks: usize,
 }
 
-/// What the pictures do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pictures {
     /// None has come; since when, as far as the sound tells.
@@ -242,7 +241,6 @@ impl Mux {
         }
     }
 
-    /// Puts silence in.
     fn fill_with_silence(&mut self, until: u64, now: Instant) {
         let Some(track) = &mut self.audio else { return };
         while self.heard + SILENCE_MS <= until {

@@ -130,7 +130,6 @@ struct State {
     lost: BTreeMap<usize, u32>,
 }
 
-/// What is known of a track.
 #[derive(Debug)]
 struct TrackState {
     /// Time of the last frame taken, or of the first that came.

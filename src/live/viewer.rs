@@ -73,7 +73,6 @@ pub(super) struct Viewers {
 struct State {
     log: Option<LiveLog>,
     viewers: usize,
-    /// When the last viewer left.
     left: Option<Instant>,
     ended: Option<EndReason>,
     /// The newest picture, where each stands for itself and the next may be long in coming: a viewer that joins

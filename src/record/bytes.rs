@@ -54,7 +54,6 @@ impl ByteSink {
     }
 }
 
-/// What records one file.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     stream: StreamName,

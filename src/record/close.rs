@@ -21,13 +21,11 @@ pub(super) enum Stage {
     Waiting(RecordingId),
     /// The first frame is there, the manifest is on its way to the disk, the file is not yet created.
     Opening(Opening, Option<oneshot::Receiver<io::Result<()>>>),
-    /// Writing.
     Writing(Box<FileWriter>),
     /// The file is in other hands: being written, or lost with a thread that died.
     Nothing,
 }
 
-/// What ended a recording.
 pub(super) struct End {
     pub reason: EndReason,
     pub error: Option<io::Error>,

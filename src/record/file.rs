@@ -20,7 +20,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const ALLOCATE_STEP: u64 = 1 << 20;
 /// What is kept for the index grows in steps of this: half an hour of keyframes each second, or so.
 const INDEX_STEP: u64 = 64 << 10;
-/// Bytes that are copied at a time.
 const COPY_CHUNK: usize = 1 << 20;
 /// What the cluster that is written next may add to the index.
 const ONE_CLUSTER: u64 = 4 << 10;
@@ -40,13 +39,11 @@ pub(super) struct PartFile {
     allocated: Option<u64>,
     /// A sync has failed: the system may have given up what was to be written, and takes it for clean.
     doubted: bool,
-    /// How far sealing has come.
     sealing: Sealing,
     /// When the path and the free space were looked at last.
     checked: Instant,
 }
 
-/// A sync that runs beside the writing.
 pub(super) type RunningSync = JoinHandle<io::Result<()>>;
 
 /// How far the sealing of a file has come: what fails is tried again from there on.

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// What every JPEG begins with (ITU-T T.81 annex B.1.1.3).
 const SOI: [u8; 2] = [0xff, 0xd8];
 /// Read at once: a picture or some.
-const PIECE: usize = 64 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// An open file, at some picture. It keeps what it read last, and no more.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Pictures {
         let at = start(&file, &header, track, from)?.unwrap_or(header.len);
         let mut reader = Reader::new(None);
         reader.push(&buffer[..header.len as usize]);
-        buffer.resize(PIECE, 0);
+        buffer.resize(CHUNK, 0);
         let (end, tick, read) = (header.end, header.tick, VecDeque::new());
         let damaged = false;
         let mut pictures = Self { file, reader, at, end, damaged, track, tick, from, read, buffer };

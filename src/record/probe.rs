@@ -40,7 +40,6 @@ impl Condition {
     const SILENT: Self = Self { writable: false, has_space: false, space: None };
 }
 
-/// Looks at a folder.
 #[derive(Debug)]
 pub(super) struct Probe {
     dir: PathBuf,

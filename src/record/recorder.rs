@@ -37,7 +37,6 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How soon to notice that a stream went away without a frame and without an end.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(10);
 
-/// What records one stream.
 pub(super) struct Recorder {
     shared: Arc<Shared>,
     stream: StreamName,
@@ -346,7 +345,7 @@ impl Recorder {
         let file = writer.file();
         let work = move || if sync { file.sync_data() } else { Ok(()) };
         let Some(synced) = self.shared.disk.try_sync(work) else {
-            // With all places taken the file stays due, and is asked for again at the next flush.
+            // With all slots taken the file stays due, and is asked for again at the next flush.
             writer.set_unsynced(sync);
             writer.set_unnoted(note.is_some());
             return Ok(());

@@ -23,9 +23,9 @@ pub enum Progress {
     Empty(EndReason),
     /// Nothing could be recorded.
     Failed {
-        /// Why.
+        /// The error as clients are told it.
         code: ErrorCode,
-        /// What to do.
+        /// What an operator can do about it.
         message: String,
     },
 }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A file at least this large is worth telling how far its repair is.
 const LARGE: u64 = 256 << 20;
-/// How often.
+/// How often that is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Brings all of them to their end, unless told to stop; the next start goes on then. One that the disk
 /// refuses holds up no other: it is tried again behind them, with growing pauses.

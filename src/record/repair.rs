@@ -13,7 +13,7 @@ use crate::container::{Defect, Found, Hole, Patch, Remedy, RepairedTrack, Unrepa
 use crate::disk::space::Space;
 use crate::disk::sync_dir;
 use crate::record::file::{PartFile, make_whole};
-use crate::record::fill::Filled;
+use crate::record::fill_silence::Filled;
 use copy::write_copy;
 use source::Source;
 use std::fs::{self, File};

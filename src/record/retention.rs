@@ -5,9 +5,9 @@
 //!
 //! Ages are the wall clock's word, which may be wrong: a machine without a battery begins in 1970, a time
 //! server moves it by years. So an age counts from the latest time that there is of a recording, and once
-//! the clock was seen to move by itself nothing goes by age any more. A clock that ran ahead while nobody saw it
+//! the clock was seen to move by itself nothing goes by age any more. A clock that ran ahead unseen
 //! is known by the last time that there is a trace of in the folder: then ages wait until the clock has gone
-//! steadily for hours, or somebody vouches for it.
+//! steadily for hours, or an operator vouches for it.
 
 use crate::base::pattern::Pattern;
 use crate::base::units;
@@ -38,7 +38,7 @@ const AHEAD: SignedDuration = SignedDuration::from_hours(24);
 const STEADY: SignedDuration = SignedDuration::from_hours(4);
 /// The hidden file whose modification is that trace.
 const SEEN: &str = ".clock";
-/// A clock that showed less (the beginning of 2024) had not been set: nobody knows how old that is.
+/// A clock that showed less (the beginning of 2024) had not been set: the age of that is unknown.
 const NOT_SET: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
 /// Section `retention` of the configuration.
@@ -91,7 +91,6 @@ impl Retention {
         Self { max_age: Duration::ZERO, streams, ..self.clone() }
     }
 
-    /// Whether this one may go at all.
     fn may_go(&self, manifest: &Manifest) -> bool {
         match (manifest.state, manifest.hook.state) {
             (RecordingState::Sealed, HookState::None | HookState::Done) => true,
@@ -138,8 +137,8 @@ impl Retention {
     }
 }
 
-/// How long ago it ended, or began by its id, which is never earlier than those before it; zero if nobody
-/// knows. An id that is ahead of the clock is left from a time when the clock was.
+/// How long ago it ended, or began by its id, which is never earlier than those before it; zero if that is
+/// unknown. An id that is ahead of the clock is left from a time when the clock was.
 fn age(manifest: &Manifest, now: Timestamp) -> Duration {
     let ended = manifest.ended_at.unwrap_or(manifest.started_at);
     let began = manifest.id.time().filter(|began| *began <= now);
@@ -150,7 +149,7 @@ fn age(manifest: &Manifest, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(ended).max(SignedDuration::ZERO)).unwrap_or_default()
 }
 
-/// The wall clock beside one that nobody moves.
+/// The wall clock beside one that is never set.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     wall: Timestamp,
@@ -235,7 +234,6 @@ impl Ages {
     }
 }
 
-/// Why one goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Why {
     Age { age: Duration, max_age: Duration },

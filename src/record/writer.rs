@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 /// bad network says less, not more than an operator can read.
 const MAX_GAPS: usize = 1_000;
 
-/// One file being written.
 #[derive(Debug)]
 pub(super) struct FileWriter {
     /// What its manifest says so far.

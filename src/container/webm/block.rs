@@ -106,7 +106,6 @@ pub(super) fn group(payload: &[u8]) -> Option<ParsedBlock> {
     })
 }
 
-/// Where the frames are.
 fn laces(payload: &[u8], data_at: usize, lacing: u8) -> Option<Vec<Range<usize>>> {
     if lacing == 0 {
         return Some(std::iter::once(data_at..payload.len()).collect());

@@ -53,7 +53,6 @@ pub struct InPlaceRepair {
     holes: Vec<Hole>,
 }
 
-/// The cluster being read.
 #[derive(Debug)]
 struct OpenCluster {
     at: u64,

@@ -64,7 +64,6 @@ impl OwnHead {
         all_there.then_some(Self { layout, tracks: known })
     }
 
-    /// Index of the track with this number.
     pub(super) fn track(&self, number: u64) -> Option<usize> {
         self.layout.tracks.iter().position(|track| track.number == number)
     }

@@ -28,7 +28,6 @@ pub const MAX_PENDING: usize = 16 << 20;
 /// Tags that are larger hold pictures rather than words, and are skipped.
 const MAX_TAGS: u64 = 1 << 20;
 
-/// An open cluster.
 #[derive(Clone, Copy, Debug, Default)]
 struct OpenCluster {
     end: Option<u64>,

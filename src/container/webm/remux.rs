@@ -63,7 +63,6 @@ pub enum RemuxError {
     TooManyParts,
 }
 
-/// The cluster being read.
 #[derive(Debug)]
 struct OpenCluster {
     original: u64,
@@ -88,7 +87,6 @@ pub struct Remux {
     seek_cues: Option<u64>,
     info: Option<Info>,
     tracks: Vec<ForeignTrack>,
-    /// Tracks' payload.
     entries: Vec<u8>,
     index: Option<Index>,
     /// Index in `index`, of each track.

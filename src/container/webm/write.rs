@@ -15,7 +15,6 @@ pub(super) const DURATION_LEN: usize = 11;
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 /// What a file says of its maker, whatever the version.
 pub(super) const MAKER: &str = "onrecord ";
-/// What a file says of its maker.
 const APP: &str = concat!("onrecord ", env!("CARGO_PKG_VERSION"));
 /// Declared until a picture's size is known, since 0 is not allowed: many players give up on it.
 const SIZE_UNKNOWN: Size = Size { width: 640, height: 480 };

@@ -19,7 +19,6 @@ use std::{fs, io};
 /// A listed quarantine reason for a manifest without any file.
 pub(super) const NEVER_WRITTEN: &str = "no media: the server ended before the first frames were written";
 
-/// Something the last run left.
 #[derive(Clone, Debug)]
 pub(in crate::record) struct Leftover {
     pub(super) manifest: Manifest,

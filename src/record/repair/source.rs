@@ -5,7 +5,7 @@ use crate::catalog::names::PART;
 use crate::container::webm::{self, MAX_HEAD, OwnHead, ReadError, Reader, Remux};
 use crate::container::{Found, Patch, Remedy, Repair, mp4};
 use crate::disk::lock;
-use crate::record::fill::{Filled, HoleFiller};
+use crate::record::fill_silence::{Filled, HoleFiller};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;

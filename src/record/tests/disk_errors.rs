@@ -194,7 +194,7 @@ async fn inner_no_inodes() {
     assert!(matches!(end, Progress::Failed { code: ErrorCode::DiskFull, .. }), "{end:?}");
     assert!(bench.recordings.has_space().is_err(), "taken without an inode");
     taken.iter().for_each(|name| fs::remove_file(name).unwrap());
-    eventually("there is room again", || bench.recordings.has_space().ok()).await;
+    eventually("there is space again", || bench.recordings.has_space().ok()).await;
     let manifest = bench.record("again", &[VP8], &mixed(&[&pictures])).await;
     judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures);
 }
@@ -292,7 +292,7 @@ async fn inner_not_a_byte() {
     bench.recordings.delete(&manifests[0].id).await.unwrap();
     fs::remove_file(more).unwrap();
     fs::remove_file(bench.dir.join("filling 1")).unwrap();
-    eventually("there is room again", || bench.recordings.has_space().ok()).await;
+    eventually("there is space again", || bench.recordings.has_space().ok()).await;
     assert!(reserve() >= 1 << 20, "{} bytes are kept back again", reserve());
     let manifest = bench.record("again", &[VP8], &mixed(&[&pictures[..90]])).await;
     judge(&bench.dir.join(&manifest.file)).assert_holds(1, &pictures[..90]);

@@ -37,7 +37,7 @@ fn heard_by_gstreamer(path: &Path) -> f64 {
     std::fs::metadata(raw).unwrap().len() as f64 / 32.0
 }
 
-/// Everybody hears a sound track as long as the file, with every packet that was sent at its time.
+/// Every player plays a sound track as long as the file, with every packet that was sent at its time.
 fn assert_filled(dir: &Path, manifest: &Manifest, sent: &[Frame], base: Duration) -> Seen {
     let path = dir.join(&manifest.file);
     let seen = judge(&path);
@@ -82,7 +82,7 @@ async fn a_file_has_no_hole_in_its_sound_whatever_was_not_sent() {
         let seen = assert_filled(dir.path(), &manifest, &sent, base);
         seen.assert_in_order();
         seen.assert_a_cue_for_each_keyframe_of(1);
-        assert_eq!(manifest.gaps.len(), 0, "a hole is told by who saw it");
+        assert_eq!(manifest.gaps.len(), 0, "a hole is told by what saw it");
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_file_of_ours_with_holes_can_be_filled_later() {
         let manifest = bench.record(name, &[VP8, OPUS], &mixed(&[&pictures, &sent])).await;
         let path = dir.path().join(&manifest.file);
         if name == "cut" {
-            // Sealed in its room first, then written anew.
+            // Sealed in its space first, then written anew.
             let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
             file.set_len(file.metadata().unwrap().len() - 100).unwrap();
         }

@@ -28,47 +28,47 @@ pub enum Item<'a> {
         /// DocTypeReadVersion.
         read_version: u64,
     },
-    /// The Segment begins.
+    /// The Segment's ID and size: what follows is in it.
     Segment {
         /// Where its payload begins.
         payload_at: u64,
-        /// Its size, if it tells one.
+        /// Length of its payload in bytes; `None` if it is of unknown size.
         size: Option<u64>,
     },
     /// SeekHead, Info, Tracks, Cues, or Tags of a usual size.
     Element {
-        /// Which.
+        /// Its element ID, the length marker included.
         id: u64,
-        /// The whole element.
+        /// The whole element, ID and size included.
         at: Range<u64>,
         /// Its payload.
         payload: &'a [u8],
     },
     /// Any other element beside the clusters; its payload is not kept.
     Skipped {
-        /// Which.
+        /// Its element ID, the length marker included.
         id: u64,
-        /// The whole element.
+        /// The whole element, ID and size included.
         at: Range<u64>,
     },
-    /// A cluster begins.
+    /// A Cluster's ID and size: up to its end, what follows is in it.
     Cluster {
-        /// Where.
+        /// Where it begins.
         at: u64,
         /// Where its payload begins.
         payload_at: u64,
-        /// Its size, if it tells one.
+        /// Length of its payload in bytes; `None` if it is of unknown size.
         size: Option<u64>,
     },
     /// The cluster's time, in ticks.
     Time(u64),
-    /// A block.
+    /// A SimpleBlock or a BlockGroup.
     Block(StoredBlock<'a>),
     /// Any other element in a cluster.
     ClusterElement {
-        /// Which.
+        /// Its element ID, the length marker included.
         id: u64,
-        /// The whole element.
+        /// The whole element, ID and size included.
         at: Range<u64>,
     },
     /// The cluster is whole and ends here.

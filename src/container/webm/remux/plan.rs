@@ -15,9 +15,9 @@ pub(super) const TIME_LEN: u64 = 10;
 /// Bytes of the copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent<'a> {
-    /// These.
+    /// Bytes that the plan holds, or makes.
     Bytes(Cow<'a, [u8]>),
-    /// Those of the original.
+    /// Bytes of the original, from its beginning on.
     Original(Range<u64>),
 }
 
@@ -30,7 +30,6 @@ pub(super) enum ClusterPart {
     Generated(PacketRange),
 }
 
-/// A cluster of the copy.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedCluster {
     /// Where it begins in the original.
