@@ -38,7 +38,7 @@ pub use lock::{FolderInUse, FolderLock, LockError, holder};
 pub use pictures::{Picture, Pictures};
 pub use probe::Condition;
 pub use recording::{Progress, Recording};
-pub use repair::{Done, RepairError, Repaired, Watch, repair, repair_and_fill};
+pub use repair::{Done, OnProgress, RepairError, Repaired, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
 
 use crate::base::id::{RecordingId, RecordingIds, StreamName};

@@ -70,7 +70,11 @@ impl Pictures {
         Ok(Some(pictures))
     }
 
-    /// The next one; `None` behind the last. Where the file is cut or its end makes no sense, that is an error. Blocking.
+    /// The next one; `None` behind the last. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// The file is cut, its end makes no sense, or it can't be read.
     pub fn next_picture(&mut self) -> io::Result<Option<Picture>> {
         loop {
             if let Some(picture) = self.read.pop_front() {

@@ -163,7 +163,7 @@ fn make_whole(
     stop: &CancellationToken,
 ) -> Result<Repaired, RepairError> {
     let mut told = Instant::now();
-    let mut watch = |done: u64, all: u64| {
+    let mut on_progress = |done: u64, all: u64| {
         if all >= LARGE && told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             let percent = done.min(all) * 100 / all;
@@ -182,7 +182,7 @@ fn make_whole(
     }
     let path = there.ok_or_else(|| RepairError::Unrepairable("somebody removed it".to_owned()))?;
     if path.extension().is_none_or(|extension| extension != "part") {
-        if let Some(found) = look(path, &mut watch)? {
+        if let Some(found) = look(path, &mut on_progress)? {
             fs::File::open(path)?.sync_all()?;
             fs::rename(path, &whole)?;
             sync_dir(dir)?;
@@ -194,7 +194,7 @@ fn make_whole(
     } else if path != part {
         fs::rename(path, &part)?;
     }
-    seal_part(dir, file, space, &mut watch)
+    seal_part(dir, file, space, &mut on_progress)
 }
 
 async fn complete(

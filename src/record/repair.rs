@@ -50,7 +50,7 @@ impl From<Unrepairable> for RepairError {
 }
 
 /// Hears how far it is, as bytes done and in all; answers whether to go on.
-pub type Watch<'a> = dyn FnMut(u64, u64) -> bool + 'a;
+pub type OnProgress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,11 +89,11 @@ pub(super) fn seal_part(
     dir: &Path,
     name: &str,
     space: Arc<Space>,
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Repaired, RepairError> {
     let part = dir.join(format!("{name}{PART}"));
     let source = Source::open(&part, true)?;
-    let found = source.recording(&part, watch)?;
+    let found = source.recording(&part, on_progress)?;
     refuse_strange(&found)?;
     let repaired = match &found.remedy {
         _ if source.is_whole(&found)? => {
@@ -107,7 +107,7 @@ pub(super) fn seal_part(
             PartFile::resume(source.file, dir, name, *end, space)?.seal(seal)?;
             return Ok(repaired(&found, Done::Sealed, source.len));
         }
-        Remedy::Copy(plan) => write_copy(&source, &found, plan, &part, &part, watch)?,
+        Remedy::Copy(plan) => write_copy(&source, &found, plan, &part, &part, on_progress)?,
     };
     fs::rename(&part, dir.join(name))?;
     sync_dir(dir)?;
@@ -127,9 +127,9 @@ fn refuse_strange(found: &Found) -> Result<(), RepairError> {
 }
 
 /// Looks at a file under its final name; `None` if it has to be sealed again.
-pub(super) fn look(path: &Path, watch: &mut Watch<'_>) -> Result<Option<Repaired>, RepairError> {
+pub(super) fn look(path: &Path, on_progress: &mut OnProgress<'_>) -> Result<Option<Repaired>, RepairError> {
     let source = Source::open(path, true)?;
-    let found = source.recording(path, watch)?;
+    let found = source.recording(path, on_progress)?;
     Ok(source.is_whole(&found)?.then(|| repaired(&found, Done::Nothing, source.len)))
 }
 
@@ -150,17 +150,17 @@ fn open(path: &Path, output: Option<&Path>) -> Result<(PathBuf, Source), RepairE
 pub fn repair_and_fill(
     path: &Path,
     output: Option<&Path>,
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<(Repaired, Filled), RepairError> {
     let (at, mut source) = open(path, output)?;
     let mut in_place = None;
     if source.own.is_some() && output.is_none() {
         drop(source);
         // Pictures that damage has left undecodable are covered in the space they have.
-        in_place = Some(repair(path, None, watch)?);
+        in_place = Some(repair(path, None, on_progress)?);
         source = Source::open(&at, true)?;
     }
-    let (found, filled) = source.filled(watch)?;
+    let (found, filled) = source.filled(on_progress)?;
     let repaired = match (output, in_place) {
         (None, Some(in_place)) if filled.silence.is_zero() => in_place,
         (None, None) if filled.silence.is_zero() && source.is_whole(&found)? => {
@@ -168,7 +168,9 @@ pub fn repair_and_fill(
         }
         (output, in_place) => {
             let copied = match &found.remedy {
-                Remedy::Copy(plan) => write_copy(&source, &found, plan, &at, output.unwrap_or(&at), watch)?,
+                Remedy::Copy(plan) => {
+                    write_copy(&source, &found, plan, &at, output.unwrap_or(&at), on_progress)?
+                }
                 Remedy::InPlace { .. } => repaired(&found, Done::Nothing, source.len),
             };
             match in_place {
@@ -183,9 +185,13 @@ pub fn repair_and_fill(
 }
 
 /// Makes any file whole, where it is or as `output`, which must not exist.
-pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Result<Repaired, RepairError> {
+pub fn repair(
+    path: &Path,
+    output: Option<&Path>,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Repaired, RepairError> {
     let (path, source) = open(path, output)?;
-    let found = if output.is_some() { source.copy(watch)? } else { source.any(watch)? };
+    let found = if output.is_some() { source.copy(on_progress)? } else { source.any(on_progress)? };
     match &found.remedy {
         _ if output.is_none() && source.is_whole(&found)? => Ok(repaired(&found, Done::Nothing, source.len)),
         Remedy::InPlace { patches, end, seal } => {
@@ -195,7 +201,7 @@ pub fn repair(path: &Path, output: Option<&Path>, watch: &mut Watch<'_>) -> Resu
             make_whole(&source.file, &seal.patches)?;
             Ok(repaired(&found, Done::Sealed, source.len))
         }
-        Remedy::Copy(plan) => write_copy(&source, &found, plan, &path, output.unwrap_or(&path), watch),
+        Remedy::Copy(plan) => write_copy(&source, &found, plan, &path, output.unwrap_or(&path), on_progress),
     }
 }
 

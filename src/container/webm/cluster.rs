@@ -57,8 +57,8 @@ impl<'a> From<&'a Frame> for Block<'a> {
 
 /// Builds clusters in one buffer that is used again and again.
 ///
-/// A cluster ends before each video keyframe (but where all pictures are keyframes), when it would span more than the given time, the 16-bit
-/// limit or 5 MB, and before a block that would have to go back in time in it.
+/// A cluster ends before each video keyframe (but where all pictures are keyframes), when it would span more
+/// than the given time, the 16-bit limit or 5 MB, and before a block that would have to go back in time in it.
 #[derive(Debug)]
 pub struct Clusters {
     codecs: Vec<Codec>,

@@ -37,6 +37,7 @@ use std::time::Duration;
 const MAX_PARTS: usize = 1 << 20;
 /// Bytes of tags that are taken apart.
 const MAX_TAGS: usize = 4 << 20;
+
 /// Why a file can't be copied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemuxError {

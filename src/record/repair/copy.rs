@@ -1,6 +1,6 @@
 //! Copies that take their original's place once they are read again.
 
-use super::{CHUNK, Done, RepairError, Repaired, Source, Watch, repaired};
+use super::{CHUNK, Done, OnProgress, RepairError, Repaired, Source, repaired};
 use crate::catalog::names::COPY;
 use crate::container::webm::{CopyPlan, Extent};
 use crate::container::{Found, Remedy};
@@ -17,15 +17,16 @@ pub(super) fn write_copy(
     plan: &CopyPlan,
     from: &Path,
     to: &Path,
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Repaired, RepairError> {
     let absolute = std::path::absolute(to)?;
     let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the output is no file's name").into());
     };
     let copy = temporary(dir, &name.to_string_lossy());
-    let written =
-        write_extents(source, plan, &copy, watch).and_then(|()| check(plan, &copy, watch)).and_then(|()| {
+    let written = write_extents(source, plan, &copy, on_progress)
+        .and_then(|()| check(plan, &copy, on_progress))
+        .and_then(|()| {
             fs::set_permissions(&copy, fs::metadata(from)?.permissions())?;
             fs::rename(&copy, &absolute)?;
             Ok(sync_dir(dir)?)
@@ -48,7 +49,7 @@ fn write_extents(
     source: &Source,
     plan: &CopyPlan,
     path: &Path,
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<(), RepairError> {
     let out = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     // Two repairs of one file at a time would write into one copy.
@@ -69,7 +70,7 @@ fn write_extents(
         }
         if done - told >= CHUNK as u64 {
             told = done;
-            if !watch(done, plan.len) {
+            if !on_progress(done, plan.len) {
                 return Err(RepairError::Stopped);
             }
         }
@@ -90,8 +91,8 @@ fn copy_range(from: &File, mut at: u64, end: u64, to: &mut impl Write) -> io::Re
 }
 
 /// The copy must be whole and hold the same frames.
-fn check(plan: &CopyPlan, path: &Path, watch: &mut Watch<'_>) -> Result<(), RepairError> {
-    let copy = Source::open(path, false)?.copy(watch)?;
+fn check(plan: &CopyPlan, path: &Path, on_progress: &mut OnProgress<'_>) -> Result<(), RepairError> {
+    let copy = Source::open(path, false)?.copy(on_progress)?;
     let same = |copy: &CopyPlan| {
         copy.digest == plan.digest
             && copy.len == plan.len

@@ -1,6 +1,6 @@
 //! An open file that is to be made whole, and what there is to do about it.
 
-use super::{CHUNK, RepairError, Watch};
+use super::{CHUNK, OnProgress, RepairError};
 use crate::catalog::names::PART;
 use crate::container::webm::{self, MAX_HEAD, OwnHead, ReadError, Reader, Remux};
 use crate::container::{Found, Patch, Remedy, Repair, mp4};
@@ -37,7 +37,7 @@ impl Source {
     /// Hands out its bytes from front to back.
     fn read(
         &self,
-        watch: &mut Watch<'_>,
+        on_progress: &mut OnProgress<'_>,
         mut take: impl FnMut(&[u8]) -> Result<(), RepairError>,
     ) -> Result<(), RepairError> {
         let (mut at, mut chunk) = (0, vec![0; CHUNK]);
@@ -51,49 +51,53 @@ impl Source {
             }
             at += read as u64;
             take(&chunk[..read])?;
-            if !watch(at, self.len) {
+            if !on_progress(at, self.len) {
                 return Err(RepairError::Stopped);
             }
         }
     }
 
-    fn examine(&self, mut repair: Box<dyn Repair>, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
-        self.read(watch, |bytes| Ok(repair.push(bytes)?))?;
+    fn examine(
+        &self,
+        mut repair: Box<dyn Repair>,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Found, RepairError> {
+        self.read(on_progress, |bytes| Ok(repair.push(bytes)?))?;
         Ok(repair.finish()?)
     }
 
     /// What makes a recording whole that is kept under this name.
-    pub fn recording(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+    pub fn recording(&self, path: &Path, on_progress: &mut OnProgress<'_>) -> Result<Found, RepairError> {
         let name = path.to_string_lossy();
         if name.trim_end_matches(PART).ends_with(".mp4") {
-            return self.examine(Box::<mp4::Repair>::default(), watch);
+            return self.examine(Box::<mp4::Repair>::default(), on_progress);
         }
-        self.any(watch)
+        self.any(on_progress)
     }
 
     /// What makes any file of WebM or Matroska whole.
-    pub fn any(&self, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
+    pub fn any(&self, on_progress: &mut OnProgress<'_>) -> Result<Found, RepairError> {
         match &self.own {
-            Some(own) => self.examine(Box::new(webm::Repair::in_place(own.clone(), self.len)), watch),
-            None => self.copy(watch),
+            Some(own) => self.examine(Box::new(webm::Repair::in_place(own.clone(), self.len)), on_progress),
+            None => self.copy(on_progress),
         }
     }
 
     /// What makes a whole copy of it.
-    pub fn copy(&self, watch: &mut Watch<'_>) -> Result<Found, RepairError> {
-        self.examine(Box::new(webm::Repair::by_copy(Remux::default(), self.len)), watch)
+    pub fn copy(&self, on_progress: &mut OnProgress<'_>) -> Result<Found, RepairError> {
+        self.examine(Box::new(webm::Repair::by_copy(Remux::default(), self.len)), on_progress)
     }
 
     /// A copy with silence in the holes of sound. Where a hole ends is known behind it: the file is read
     /// once more if there are any.
-    pub fn filled(&self, watch: &mut Watch<'_>) -> Result<(Found, Filled), RepairError> {
+    pub fn filled(&self, on_progress: &mut OnProgress<'_>) -> Result<(Found, Filled), RepairError> {
         let (mut copy, mut reader, mut filler) = (
             webm::Repair::by_copy(Remux::default(), self.len),
             Reader::new(Some(self.len)),
             HoleFiller::new(),
         );
         let unreadable = |error: ReadError| RepairError::Unrepairable(error.to_string());
-        self.read(watch, |bytes| {
+        self.read(on_progress, |bytes| {
             copy.push(bytes)?;
             reader.push(bytes);
             while let Some(item) = reader.read().map_err(unreadable)? {
@@ -111,7 +115,7 @@ impl Source {
             return Ok((found, filled));
         }
         let with_silence = webm::Repair::by_copy(Remux::with(runs), self.len);
-        Ok((self.examine(Box::new(with_silence), watch)?, filled))
+        Ok((self.examine(Box::new(with_silence), on_progress)?, filled))
     }
 
     /// Whether nothing is to be done: the remedy is in the file already.
