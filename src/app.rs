@@ -11,7 +11,7 @@
 //! stays in the manifests.
 
 mod check;
-mod files;
+mod open_files;
 mod repair;
 mod replay;
 mod retention;
@@ -24,7 +24,7 @@ pub use retention::retention;
 pub use token::{NewArgs, SignArgs, new_token, sign_token};
 
 use crate::auth::{self, Auth};
-use crate::base::critical::CriticalTasks;
+use crate::base::critical_task::CriticalTasks;
 use crate::base::heartbeat::{self, Heartbeat};
 use crate::base::tasks::Tasks;
 use crate::catalog::RecordingError;
@@ -259,7 +259,7 @@ struct Server {
 impl Server {
     /// All steps in one function, since their order is what counts.
     async fn start(config: Config, dev: bool) -> Result<Self, Error> {
-        let limits = files::make_room(config.limits.clone());
+        let limits = open_files::make_room(config.limits.clone());
         let (ingest, hook_tasks, http_tasks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let critical = CriticalTasks::default();
         let dir = config.record.dir.clone();

@@ -6,15 +6,15 @@
 //! (from the modules' own types), `typed` gives each value its type, `validate` checks what a type
 //! can't say.
 
+mod coerce;
 mod layers;
-mod lines;
 mod log;
+mod log_writer;
 mod schema;
-mod typed;
 mod validate;
 
-pub use lines::Logging;
 pub use log::{Format, Log};
+pub use log_writer::Logging;
 
 use crate::hook::Script;
 use crate::publish;
@@ -127,7 +127,7 @@ impl Config {
     /// Reads all layers; either everything is right, or every problem is named.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let (layers, mut problems) = Layers::read(sources);
-        let typed = typed::check(&layers);
+        let typed = coerce::check(&layers);
         problems.extend(typed.problems);
         let mut config = typed.config;
         config.auth.begin_at(&layers.folder);

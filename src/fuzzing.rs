@@ -5,12 +5,13 @@
 mod corpora;
 
 use crate::base::id::StreamName;
+use crate::container::mp4;
 use crate::http::publish::chunks::{self, Client as ChunksClient};
 use crate::http::publish::signal::wire::Client as SignalClient;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Config, UploadError};
-use crate::media::{Frame, Track, mp4};
+use crate::media::{Frame, Track};
 use std::time::{Duration, Instant};
 
 /// A message of `/signal`. What can't be read must say so in the contract's words.
@@ -61,7 +62,7 @@ pub struct Upload {
     began: Instant,
     now: Instant,
     webm: Option<Demuxer>,
-    mp4: mp4::Walker,
+    mp4: mp4::FragmentReader,
     taken: u64,
     tracks: Vec<Track>,
     newest: Vec<Option<Duration>>,
@@ -78,7 +79,7 @@ impl Upload {
             began: now,
             now,
             webm: is_webm.then(Demuxer::new),
-            mp4: mp4::Walker::default(),
+            mp4: mp4::FragmentReader::default(),
             taken: 0,
             tracks: Vec::new(),
             newest: Vec::new(),

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::hook::Script;
 use crate::http::listen::tls::Tls;
 use crate::record;
-use crate::webrtc::probe::{self, Answer};
+use crate::webrtc::check::{self, Answer};
 use jiff::Timestamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -84,7 +84,7 @@ fn records(dir: &Path, min_free: u64) -> Option<String> {
 
 /// The media port, and whether the addresses publishers would be told lead to it.
 fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
-    let reached = match probe::reach(&config.webrtc, config.is_local()) {
+    let reached = match check::reach(&config.webrtc, config.is_local()) {
         Ok(reached) => reached,
         Err(error) => {
             report.problems.push(format!(
@@ -116,7 +116,7 @@ fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
 
 /// Whether the STUN and TURN servers answer, and whether the world sees this machine where we say it is.
 fn ice_servers(config: &Config, advertised: &[SocketAddr], report: &mut Report) {
-    for (url, answer) in probe::ask_all(&config.webrtc.ice_servers) {
+    for (url, answer) in check::ask_all(&config.webrtc.ice_servers) {
         let note = match answer {
             Err(problem) => {
                 report.problems.push(format!("webrtc.ice_servers: {url}: {problem}"));

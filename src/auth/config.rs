@@ -1,7 +1,7 @@
 //! Section `auth` of the configuration.
 
 use crate::auth::permission::Permission;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use crate::base::units;
 use jiff::Timestamp;
 use serde::Deserialize;

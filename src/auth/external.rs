@@ -13,7 +13,7 @@ use crate::auth::permission::Permission;
 use crate::auth::{AccessRequest, AuthError};
 use crate::base::clock::Anchor;
 use crate::base::id::StreamName;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reqwest::header::CONTENT_TYPE;

@@ -2,7 +2,7 @@
 
 use crate::auth::permission::Permission;
 use crate::base::id::StreamName;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use jiff::Timestamp;
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use crate::auth::grant::Grant;
 use crate::auth::keys::KeySet;
 use crate::auth::permission::Permission;
 use crate::base::clock::Anchor;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};

@@ -21,7 +21,7 @@ mod signer;
 mod token;
 mod validate;
 
-pub use crate::base::pattern::{BadPattern, Pattern};
+pub use crate::base::stream_pattern::{BadPattern, Pattern};
 pub use config::{Config, Jwt, Mode, Token};
 pub use grant::Grant;
 pub use jwt::sign;

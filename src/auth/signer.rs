@@ -7,7 +7,7 @@
 use crate::auth::AuthError;
 use crate::auth::grant::Grant;
 use crate::auth::permission::Permission;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use crate::disk;
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;

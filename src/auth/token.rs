@@ -3,7 +3,7 @@
 use crate::auth::config::Token;
 use crate::auth::grant::Grant;
 use crate::base::id::Secret;
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use subtle::ConstantTimeEq;

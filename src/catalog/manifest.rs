@@ -1,8 +1,8 @@
 //! The manifest: the one truth about a recording.
 
 use crate::base::clock::{as_millis, as_some_millis};
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, StreamName};
-use crate::base::reason::EndReason;
 use crate::media::{Codec, GapReason, Kind};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -121,7 +121,7 @@ fn unquoted(error: &str) -> String {
         let behind = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
         behind.len() < line.len() && behind.starts_with('|')
     };
-    let secret = error.lines().filter(quotes).any(super::typed::may_be_secret);
+    let secret = error.lines().filter(quotes).any(super::coerce::may_be_secret);
     let kept: Vec<_> = error.lines().filter(|line| !secret || !quotes(line)).collect();
     kept.join("\n")
 }

@@ -1,6 +1,6 @@
 //! The log: to standard error, as text or JSON.
 
-use crate::config::lines::{Lines, Logging};
+use crate::config::log_writer::{Lines, Logging};
 use serde::Deserialize;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;

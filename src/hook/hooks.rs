@@ -5,7 +5,7 @@ use super::notes::Notes;
 use super::queue::Queue;
 use super::worker::Worker;
 use super::{Config, Script, orphans};
-use crate::base::critical::CriticalTasks;
+use crate::base::critical_task::CriticalTasks;
 use crate::base::id::RecordingId;
 use crate::base::metrics::Scrape;
 use crate::base::tasks::Tasks;

@@ -11,7 +11,7 @@ use crate::http::route::Needs::{
 };
 use crate::http::route::{HEALTHZ, Needs, READYZ, Route, StreamIn};
 use crate::http::state::State;
-use crate::http::watch::{live, mjpeg, pictures};
+use crate::http::watch::{live, mjpeg, mjpeg_playback};
 use crate::ingest::mjpeg::DEFAULT;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -70,7 +70,7 @@ fn table() -> Table {
         .route("/api/recordings/{id}", get(Recordings, recordings::get).delete(Admin, recordings::delete))
         .route("/api/recordings/{id}/hook", post(Admin, recordings::replay_hook))
         .route("/recordings/{file}", get(RecordingOrLink, recordings::download))
-        .route("/recordings/{file}/pictures", get(RecordingOrLink, pictures::show))
+        .route("/recordings/{file}/pictures", get(RecordingOrLink, mjpeg_playback::show))
         .route(HEALTHZ, get(Probe, ops::healthz))
         .route(READYZ, get(Probe, ops::readyz))
         .route("/metrics", get(Admin, ops::metrics))

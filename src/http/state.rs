@@ -3,11 +3,11 @@
 //! The seams are traits so that the protocols are tested without an engine or a disk behind them.
 
 use crate::auth::Auth;
+use crate::base::end_reason::EndReason;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{RecordingId, SessionId, StreamName};
 use crate::base::metrics::Scrape;
 use crate::base::quota::{Limit, Quota};
-use crate::base::reason::EndReason;
 use crate::catalog::{Manifest, RecordingError};
 use crate::hook::ReplayError;
 use crate::http::api::feed::Feed;

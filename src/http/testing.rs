@@ -1,9 +1,9 @@
 //! A server on a free port, with an ingest that plays a script and a catalogue that is a list.
 
 use crate::auth::{self, Auth};
+use crate::base::end_reason::EndReason;
 use crate::base::id::SessionId;
 use crate::base::id::{RecordingId, Secret, StreamName};
-use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::catalog::RecordingError;
 use crate::catalog::{HookRecord, HookState, Manifest, RecordingState};

@@ -8,9 +8,9 @@
 //! A stream begins with its first image and ends by [`Mjpeg::end`], after `mjpeg.idle_timeout` without
 //! an image, or when its publisher goes on another way.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::quota::ClientKey;
-use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::units;
 use crate::live::mjpeg::{Picture, Pictures, Viewer};

@@ -3,11 +3,11 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::base::critical::CriticalTask;
+use crate::base::critical_task::CriticalTask;
+use crate::base::end_reason::EndReason;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{RecordingId, Secret, SessionId, StreamName};
 use crate::base::quota::ClientKey;
-use crate::base::reason::EndReason;
 use crate::live::Stream;
 use crate::media::{Event, GapReason, Kind, Track};
 use crate::publish::publication::{ControlError, Publication, StreamInfo};

@@ -4,7 +4,7 @@
 //! newest keyframe and learns how many frames it missed (L1); sound goes only where sound alone fills it.
 //! One that joins begins with the pictures since the newest keyframe, which are kept while there are readers.
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::media::{Frame, Kind, Track};
 use parking_lot::Mutex;
 use std::collections::VecDeque;

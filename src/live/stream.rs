@@ -1,7 +1,7 @@
 //! A stream: a publisher's events, handed to all its readers.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::StreamName;
-use crate::base::reason::EndReason;
 use crate::live::frames::{FrameReader, FrameReaders};
 use crate::live::tap::{Item, Queue, Tap};
 use crate::live::viewer::{Viewer, Viewers};

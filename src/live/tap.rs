@@ -1,6 +1,6 @@
 //! The lossless reader's queue.
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::media::{Event, Frame, Gap, GapReason};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};

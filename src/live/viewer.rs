@@ -4,8 +4,8 @@
 //! whatever their number. A viewer that falls out of it goes on at the newest keyframe and learns how many frames
 //! it missed. Without viewers there is no log, and a frame costs a glance at a flag.
 
+use crate::base::end_reason::EndReason;
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::container::webm::TIMESTAMP_AT;
 use crate::live::mux::{Cluster, Mux, Segment};
 use crate::media::{Frame, Track};

@@ -5,7 +5,6 @@
 mod codec;
 pub mod h264;
 pub mod jpeg;
-pub mod mp4;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;

@@ -16,10 +16,10 @@ pub use control::ControlError;
 pub use info::{Change, Picture, StreamInfo, What};
 
 use crate::base::clock::Anchor;
+use crate::base::end_reason::EndReason;
 use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::metrics::Counter;
 use crate::base::quota::Permit;
-use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
 use crate::live::Stream;
 use crate::media::{Event, Frame, GapReason, Kind};

@@ -1,9 +1,9 @@
 //! All publications: which has which name, which may be resumed, which publishers are refused.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, Secret, SessionId, StreamName};
 use crate::base::metrics::{Scrape, metrics};
 use crate::base::quota::{ClientKey, Permit, Quota};
-use crate::base::reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::base::tombstones::Tombstones;
 use crate::catalog::RecordingError;

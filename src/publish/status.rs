@@ -1,7 +1,7 @@
 //! Where a publication stands, as the contract has it.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
-use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
 use crate::media::{GapReason, Kind};
 

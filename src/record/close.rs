@@ -1,9 +1,9 @@
 //! The end of a file: sealed, kept in the catalogue, announced; or nothing left behind.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::catalog::manifest::Manifest;
 use crate::disk::space::is_full;

@@ -10,36 +10,36 @@
 //! must be written at the end has its space from the beginning ([`Space`]).
 
 mod backoff;
-mod bytes;
 mod close;
+mod condition;
 mod config;
-mod control;
 mod file;
 mod fill_silence;
 mod interleave;
 mod lock;
-mod pictures;
-mod probe;
+mod mjpeg_playback;
+mod passthrough;
 mod recorder;
 mod recording;
 mod recover;
 mod repair;
 mod retention;
+mod rotation;
 mod silence;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use bytes::ByteSink;
+pub use condition::Condition;
 pub use config::Config;
-pub use control::Begun;
 pub use fill_silence::Filled;
 pub use lock::{FolderInUse, FolderLock, LockError, holder};
-pub use pictures::{Picture, Pictures};
-pub use probe::Condition;
+pub use mjpeg_playback::{Picture, Pictures};
+pub use passthrough::ByteSink;
 pub use recording::{Progress, Recording};
 pub use repair::{Done, OnProgress, RepairError, Repaired, repair, repair_and_fill};
 pub use retention::{Removal, Retention, Rule, doubt, would_remove};
+pub use rotation::Begun;
 
 use crate::base::id::{RecordingId, RecordingIds, StreamName};
 use crate::base::metrics::Scrape;
@@ -49,11 +49,11 @@ use crate::catalog::{Catalog, Change, Folder, HookState, Manifest, RecordingErro
 use crate::disk::space::Space;
 use crate::disk::worker::Disk;
 use crate::live::Stream;
-use control::{Control, Files};
+use condition::Probe;
 use parking_lot::Mutex;
-use probe::Probe;
 use recorder::Recorder;
 use recover::Leftover;
+use rotation::{Control, Files};
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
@@ -276,7 +276,8 @@ impl Recordings {
         self.begins()?;
         let id = self.shared.ids.next(jiff::Timestamp::now());
         let (sender, progress) = watch::channel(Progress::Waiting);
-        let (writer, sink) = bytes::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
+        let (writer, sink) =
+            passthrough::Writer::new(self.shared.clone(), stream.clone(), id.clone(), sender);
         let active = self.shared.active();
         let span = tracing::info_span!("recording", stream = %stream, %id);
         let task = async move {

@@ -7,14 +7,14 @@ mod failover;
 mod intake;
 
 use crate::base::clock::Anchor;
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, StreamName};
-use crate::base::reason::EndReason;
 use crate::catalog::manifest::Manifest;
 use crate::live::{Stopper, Stream, Tap};
 use crate::media::{Kind, Track};
 use crate::record::close::{Closing, End, Stage};
-use crate::record::control::Files;
 use crate::record::interleave::{Interleaver, QueuedFrame};
+use crate::record::rotation::Files;
 use crate::record::writer::{FileWriter, Opening};
 use crate::record::{Progress, Shared};
 use failover::Failures;

@@ -1,10 +1,10 @@
 //! A recording under way, as its publication sees it.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::RecordingId;
-use crate::base::reason::EndReason;
 use crate::catalog::Manifest;
-use crate::record::control::{Begun, Control};
+use crate::record::rotation::{Begun, Control};
 use std::time::Instant;
 use tokio::sync::watch;
 

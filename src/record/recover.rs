@@ -13,9 +13,9 @@ mod find;
 
 pub(super) use find::{Leftover, find};
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::catalog::manifest::{Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps};
 use crate::catalog::names::{PART, QUARANTINE};

@@ -9,7 +9,7 @@
 //! is known by the last time that there is a trace of in the folder: then ages wait until the clock has gone
 //! steadily for hours, or an operator vouches for it.
 
-use crate::base::pattern::Pattern;
+use crate::base::stream_pattern::Pattern;
 use crate::base::units;
 use crate::catalog::RecordingError;
 use crate::catalog::folder::manifests;

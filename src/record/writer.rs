@@ -1,8 +1,8 @@
 //! One file being written, and what its manifest will say.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, StreamName};
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::catalog::manifest::{
     HookRecord, HookState, Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps,
 };

@@ -14,8 +14,8 @@ mod codec;
 mod keyframe;
 mod red;
 mod reorder;
+mod resumption;
 mod sequence;
-mod silence;
 mod sync;
 #[cfg(test)]
 mod tests;

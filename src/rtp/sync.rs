@@ -14,7 +14,7 @@
 //! from a file may be sent so early, and be 20 ms early for it; as may be what comes by a path of much jitter,
 //! where reports are rare.
 
-use crate::rtp::silence::{LONG, PROMPT, Resumption, SILENCE, Verdict};
+use crate::rtp::resumption::{LONG, PROMPT, Resumption, SILENCE, Verdict};
 use std::time::Duration;
 
 /// The largest correction of one frame, in microseconds: too small to be seen or heard.

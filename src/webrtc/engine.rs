@@ -11,11 +11,11 @@ mod commands;
 pub(crate) use commands::Command;
 pub(super) use commands::panicked;
 
+use crate::base::end_reason::EndReason;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
 use crate::base::quota::Permit;
-use crate::base::reason::EndReason;
 use crate::media::GapReason;
 use crate::webrtc::PeerOwner;
 use crate::webrtc::route::{Key, Kind, Routes, Transaction};

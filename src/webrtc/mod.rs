@@ -1,13 +1,13 @@
 //! One engine for the peers of all sessions: offers and answers, one UDP socket, one event loop. What a session
 //! brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
 
+pub mod check;
 mod dtls;
 pub(crate) mod engine;
+mod interceptor;
 mod offer;
 mod paths;
 mod peer;
-pub mod probe;
-mod receive;
 pub mod route;
 pub mod session;
 mod simulcast;
@@ -15,11 +15,11 @@ mod socket;
 mod sources;
 mod stats;
 
-use crate::base::critical::CriticalTask;
+use crate::base::critical_task::CriticalTask;
+use crate::base::end_reason::EndReason;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{SessionId, StreamName};
 use crate::base::quota::Permit;
-use crate::base::reason::EndReason;
 use crate::base::units;
 use crate::media::{Event, GapReason, Kind, Track};
 use engine::{Command, Engine};

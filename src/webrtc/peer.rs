@@ -2,8 +2,8 @@
 
 use crate::media::Kind;
 use crate::rtp::PayloadFormat;
+use crate::webrtc::interceptor::ReceiveChain;
 use crate::webrtc::offer::{RED_FEEDBACK, feedback_of};
-use crate::webrtc::receive::ReceiveChain;
 use rtc::interceptor::Slot;
 use rtc::peer_connection::RTCPeerConnectionBuilder;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};

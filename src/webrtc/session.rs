@@ -6,18 +6,18 @@
 mod lifetime;
 mod negotiation;
 mod packets;
-mod watch;
+mod stalled;
 
 use lifetime::{LINGER, Stopping};
 use negotiation::Restarts;
-use watch::Watch;
+use stalled::Watch;
 
 use crate::media::{self, GapReason, Kind, Track};
 use crate::rtp::{self, Pipeline};
 use crate::webrtc::dtls::RepeatFilter;
+use crate::webrtc::interceptor::ReceivedPackets;
 use crate::webrtc::offer::{Credentials, ParsedOffer, RejectedSection};
 use crate::webrtc::paths::{Inbound, Paths};
-use crate::webrtc::receive::ReceivedPackets;
 use crate::webrtc::route;
 use crate::webrtc::sources::Sections;
 use crate::webrtc::{Candidate, peer};

@@ -21,8 +21,8 @@ pub use counts::{Counts, Durations, DurationsBy};
 pub use prometheus_client::metrics::counter::Counter;
 pub use scrape::{Format, Scrape};
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
-use crate::base::reason::EndReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

@@ -5,7 +5,7 @@ use crate::container::webm::Stamp;
 use crate::container::webm::ebml::{
     Child, Header, child, children, id, is_well_formed, read_header, read_string, read_uint, void,
 };
-use crate::container::webm::entry::{self, ALPHA};
+use crate::container::webm::track_entry::{self, ALPHA};
 use crate::container::webm::tracks::SIDES;
 use crate::container::webm::write::{
     DEFAULT_DURATION_LEN, DEFAULT_DURATION_START, DURATION_LEN, Layout, MAKER, Offsets, SEEK_LEN,
@@ -164,7 +164,7 @@ fn entry(entry: &Child<'_>) -> Option<(Track, u64, u64, Size)> {
             (Track { private, ..Track::opus(channels) }, Size { width: 0, height: 0 })
         }
     };
-    let track = Track { entry: entry::found(&with_alpha(entry.payload)), ..track };
+    let track = Track { entry: track_entry::found(&with_alpha(entry.payload)), ..track };
     let track_number = number(entry.payload, id::TRACK_NUMBER).filter(|number| *number > 0)?;
     (entry.id == id::TRACK_ENTRY).then_some(())?;
     Some((track, track_number, number(entry.payload, id::TRACK_UID)?, size))
@@ -289,7 +289,7 @@ mod tests {
             uint_element(out, id::ALPHA_MODE, 1);
         });
         element(&mut sound, id::LANGUAGE, b"ger");
-        let (picture, sound) = (entry::carried(&picture), entry::carried(&sound));
+        let (picture, sound) = (track_entry::carried(&picture), track_entry::carried(&sound));
         let mut head = opus::head(2, 312).to_vec();
         head[16] = 7;
         [

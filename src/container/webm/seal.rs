@@ -2,9 +2,9 @@
 
 use crate::container::webm::cluster::{ClusterStats, Cue};
 use crate::container::webm::ebml::{element, id, master, uint, void};
-use crate::container::webm::entry::ALPHA;
 use crate::container::webm::frame_interval::{FrameInterval, PAUSE, in_ticks};
 use crate::container::webm::tags::{self, Statistics};
+use crate::container::webm::track_entry::ALPHA;
 use crate::container::webm::write::{DEFAULT_DURATION_LEN, Layout, SEEK_LEN, seek};
 use crate::container::{Patch, Seal};
 use crate::media::{Kind, Track};

@@ -1,7 +1,7 @@
 //! Tracks and Info of files that others wrote (RFC 9559 section 5.1).
 
 use crate::container::webm::ebml::{child, children, id, is_well_formed, read_float, read_string, read_uint};
-use crate::container::webm::entry;
+use crate::container::webm::track_entry;
 use crate::media::Kind;
 use bytes::Bytes;
 use std::ops::{Range, RangeInclusive};
@@ -89,7 +89,7 @@ fn track(payload: &[u8], at: Range<usize>) -> Option<ForeignTrack> {
         size,
         private: child(payload, id::CODEC_PRIVATE).unwrap_or_default().to_vec(),
         plain: child(payload, id::CONTENT_ENCODINGS).is_none(),
-        carried: entry::carried(payload),
+        carried: track_entry::carried(payload),
         alpha: range_of(video, video_at, id::ALPHA_MODE, Some(1)),
         crc: range_of(Some(payload), base, id::CRC_32, None),
         entry: at,

@@ -2,7 +2,7 @@
 //! knows.
 
 use crate::container::webm::ebml::{EPOCH_NS, element, id, master, uint, void};
-use crate::container::webm::{Stamp, entry};
+use crate::container::webm::{Stamp, track_entry};
 use crate::container::{Container, Head};
 use crate::media::{Codec, Kind, Size, Track, opus};
 use std::ops::Range;
@@ -217,13 +217,13 @@ fn tracks(head: &Head<'_>) -> (Vec<u8>, Vec<TrackLayout>) {
 /// said, if it said anything.
 pub(super) fn track_uid(file: u64, number: u64, track: &Track) -> u64 {
     let sum = track.codec.matroska_id().bytes().fold(0u8, u8::wrapping_add);
-    let sums = u64::from(sum) << 48 | u64::from(entry::checksum(track).unwrap_or(0)) << 16;
+    let sums = u64::from(sum) << 48 | u64::from(track_entry::checksum(track).unwrap_or(0)) << 16;
     ((file | 1 << 62) & random_bits(track) | sums) ^ number
 }
 
 /// The bits of a TrackUID that are a file's alone.
 pub(super) fn random_bits(track: &Track) -> u64 {
-    let checksum = if entry::checksum(track).is_some() { 0xffff_ffff << 16 } else { 0 };
+    let checksum = if track_entry::checksum(track).is_some() { 0xffff_ffff << 16 } else { 0 };
     !(0xff << 48 | checksum)
 }
 
@@ -233,7 +233,7 @@ pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (
     uint(&mut out, id::TRACK_NUMBER, number);
     uint(&mut out, id::TRACK_UID, uid);
     uint(&mut out, id::FLAG_LACING, 0);
-    if !entry::says_language(track) {
+    if !track_entry::says_language(track) {
         element(&mut out, id::LANGUAGE, b"und");
     }
     uint(&mut out, id::TRACK_TYPE, if track.codec.kind() == Kind::Video { 1 } else { 2 });
@@ -248,9 +248,9 @@ pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (
         }
         _ => {}
     }
-    entry::write_outer(&mut out, track);
+    track_entry::write_outer(&mut out, track);
     if track.codec.kind() == Kind::Audio {
-        master(&mut out, id::AUDIO, |out| entry::write_audio(out, track, channels));
+        master(&mut out, id::AUDIO, |out| track_entry::write_audio(out, track, channels));
         return (out, None);
     }
     let default_duration = out.len();
@@ -259,9 +259,9 @@ pub(super) fn track_entry(track: &Track, number: u64, uid: u64, size: Size) -> (
     let at = master(&mut out, id::VIDEO, |out| {
         width = element(out, id::PIXEL_WIDTH, &size.width.to_be_bytes());
         height = element(out, id::PIXEL_HEIGHT, &size.height.to_be_bytes());
-        out.extend_from_slice(entry::inner(track));
+        out.extend_from_slice(track_entry::inner(track));
     });
     // It stands last.
-    let alpha = entry::has_alpha(track).then(|| out.len() - entry::ALPHA.len());
+    let alpha = track_entry::has_alpha(track).then(|| out.len() - track_entry::ALPHA.len());
     (out, Some(Offsets { default_duration, width: at + width, height: at + height, alpha }))
 }

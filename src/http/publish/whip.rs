@@ -5,9 +5,9 @@
 //! the one in the path reaches no other's session. Signalling with feedback is `/signal`; WHIP clients find the
 //! recording at `/api/recordings`.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
-use crate::base::reason::EndReason;
 use crate::http::body::{self, expect_type};
 use crate::http::error::ApiError;
 use crate::http::gate::credential::bearer;

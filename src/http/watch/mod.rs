@@ -3,4 +3,4 @@
 pub mod limits;
 pub(super) mod live;
 pub(super) mod mjpeg;
-pub(super) mod pictures;
+pub(super) mod mjpeg_playback;

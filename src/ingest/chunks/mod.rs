@@ -12,7 +12,7 @@
 mod clock;
 pub(crate) mod demux;
 pub(crate) mod protocol;
-mod task;
+mod upload;
 
 use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, StreamName};
@@ -31,8 +31,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use task::Task;
 use tokio::sync::{mpsc, oneshot, watch};
+use upload::Task;
 
 /// So many ended uploads are remembered by their secret.
 const MEMORY: usize = 1000;

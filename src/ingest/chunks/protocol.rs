@@ -2,7 +2,7 @@
 //!
 //! Pure: time is an argument.
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::ingest::chunks::{Config, UploadError};
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
 //! How a publication begins: a session connects, the name is claimed, the stream and its recording begin.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::live::Stream;
 use crate::media::{Kind, Track};

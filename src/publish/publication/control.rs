@@ -1,7 +1,7 @@
 //! Recording as the operator asks: begun, cut into a new file, and stopped while the stream goes on.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::RecordingId;
-use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::publish::publication::Publication;
 use crate::record::Begun;

@@ -1,10 +1,10 @@
 //! How a publication ends: as its publisher or an operator asks, by silence, or at a limit; its final status
 //! is known once all of its recorders are done.
 
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, SessionId};
 use crate::base::metrics::metrics;
-use crate::base::reason::EndReason;
 use crate::publish::PublishError;
 use crate::publish::publication::{Publication, State, What};
 use crate::publish::registry::Inner;

@@ -1,6 +1,6 @@
 //! After a write error the recording goes on in a new file of the same publication (S6).
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::record::close::{End, Stage, end_of};
 use crate::record::recorder::Recorder;
 use std::io;

@@ -1,6 +1,6 @@
 //! What comes from the tap, on its way to the interleaver.
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::live::Item;
 use crate::media::{Event, Frame, Kind, Track};
 use crate::record::close::Stage;

@@ -1,7 +1,7 @@
 //! What the last run left unfinished, found in the folder.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, StreamName};
-use crate::base::reason::EndReason;
 use crate::catalog::Catalog;
 use crate::catalog::files::FileCatalog;
 use crate::catalog::folder::manifest_name;

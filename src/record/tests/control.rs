@@ -3,7 +3,7 @@
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, ended, push, sealed, until};
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::catalog::What;
 use crate::media::Frame;
 use crate::record::{Begun, Config, Event, Progress};

@@ -4,8 +4,8 @@
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, video};
 use super::{Bench, ended, eventually, push, sealed};
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
-use crate::base::reason::EndReason;
 use crate::catalog::RecordingError;
 use crate::catalog::{HookAttempt, HookRecord, HookState, Manifest};
 use crate::media::Frame;

@@ -9,7 +9,7 @@ mod others;
 mod promises;
 mod silence;
 
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::base::tasks::Tasks;
 use crate::catalog::Manifest;
 use crate::live::Stream;

@@ -3,7 +3,7 @@
 use super::judge::judge;
 use super::media::{OPUS, audio, mixed};
 use super::{Bench, PATIENCE};
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::catalog::{HookState, Manifest};
 use crate::record::{Config, Event};
 use std::fs;

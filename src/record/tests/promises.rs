@@ -3,7 +3,7 @@
 use super::judge::judge;
 use super::media::{OPUS, VP8, audio, mixed, run, video};
 use super::{Bench, ended, eventually, push, sealed, until};
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::catalog::{HookState, RecordingState};
 use crate::media::{Event as MediaEvent, Frame, Gap, GapReason};
 use crate::record::{Config, Event, Progress};

@@ -3,7 +3,7 @@
 use super::judge::{Seen, judge};
 use super::media::{OPUS, VP8, audio, mixed, run, video};
 use super::{Bench, push};
-use crate::base::reason::EndReason;
+use crate::base::end_reason::EndReason;
 use crate::catalog::Manifest;
 use crate::media::{Frame, GapReason, opus};
 use crate::record::{Config, Event};

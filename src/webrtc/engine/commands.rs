@@ -1,9 +1,9 @@
 //! What the rest of the server asks of the loop.
 
 use super::{Engine, Entry, Key, Outcome, catch_panic};
+use crate::base::end_reason::EndReason;
 use crate::base::id::SessionId;
 use crate::base::quota::Permit;
-use crate::base::reason::EndReason;
 use crate::webrtc::session::{Answer, Session};
 use crate::webrtc::{Candidate, Patch, Patched, PeerError, PeerOwner, offer};
 use std::sync::Arc;

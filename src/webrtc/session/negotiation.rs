@@ -1,14 +1,14 @@
 //! A session's offers and answers.
 
-use super::watch::Watch;
+use super::stalled::Watch;
 use super::{AdmittedSources, Answer, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::rtp::{Pipeline, TrackSetup};
 use crate::webrtc::PeerError;
 use crate::webrtc::dtls::RepeatFilter;
+use crate::webrtc::interceptor::ReceiveChain;
 use crate::webrtc::offer::{self, Credentials, ParsedOffer};
 use crate::webrtc::paths::Paths;
-use crate::webrtc::receive::ReceiveChain;
 use crate::webrtc::simulcast::extension;
 use crate::webrtc::sources::Sections;
 use crate::webrtc::{Candidate, peer};

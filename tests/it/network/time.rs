@@ -4,7 +4,7 @@ use super::*;
 use crate::support::judge::{self, Probe};
 use crate::support::media;
 use crate::support::publisher::Reports;
-use onrecord::base::reason::EndReason;
+use onrecord::base::end_reason::EndReason;
 use onrecord::base::tasks::Tasks;
 use onrecord::live::Stream;
 use onrecord::record::{self, Recordings};

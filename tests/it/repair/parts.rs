@@ -4,7 +4,7 @@ use super::{PATIENCE, TRACKS, assert_seekable, ffmpeg, in_pairs, names};
 use crate::support::judge;
 use crate::support::media;
 use crate::support::server::Server;
-use onrecord::base::reason::EndReason;
+use onrecord::base::end_reason::EndReason;
 use onrecord::base::tasks::Tasks;
 use onrecord::catalog::{HookState, Manifest, RecordingState};
 use onrecord::live::Stream;

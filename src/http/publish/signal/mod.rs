@@ -7,11 +7,11 @@
 pub(crate) mod wire;
 
 use crate::auth::Permission;
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::metrics::metrics;
 use crate::base::quota::ClientKey;
-use crate::base::reason::EndReason;
 use crate::http::error::ApiError;
 use crate::http::gate::authorize::Access;
 use crate::http::socket::{End, Socket};

@@ -1,8 +1,8 @@
 //! Transcripts of `/signal` over a real socket.
 
 use super::MAX_PUBLICATIONS;
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
-use crate::base::reason::EndReason;
 use crate::http::socket::{MAX_ERRORS, Timing};
 use crate::http::testing::{Server, Setup, manifest};
 use crate::publish::PublishError;

@@ -1,13 +1,16 @@
 //! MP4 in fragments (ISO/IEC 14496-12 section 8.8), kept as a browser has recorded it.
 
+mod fragments;
+
+pub use fragments::{FragmentReader, Mp4Track, begins};
+
 use crate::container::repair::{Found, Remedy, RepairedTrack, Unrepairable};
 use crate::container::{Seal, repair};
 use crate::media::Codec;
-use crate::media::mp4::{Mp4Track, Walker};
 
 /// Cuts a file behind its last whole fragment.
 #[derive(Debug, Default)]
-pub struct Repair(Walker);
+pub struct Repair(FragmentReader);
 
 impl repair::Repair for Repair {
     fn push(&mut self, bytes: &[u8]) -> Result<(), Unrepairable> {
@@ -16,8 +19,8 @@ impl repair::Repair for Repair {
     }
 
     fn finish(self: Box<Self>) -> Result<Found, Unrepairable> {
-        let Self(walker) = *self;
-        if walker.whole() == 0 {
+        let Self(reader) = *self;
+        if reader.whole() == 0 {
             return Err(Unrepairable::because("it holds no whole fragment"));
         }
         let track = |(index, track): (usize, &Mp4Track)| RepairedTrack {
@@ -27,14 +30,14 @@ impl repair::Repair for Repair {
             frames: track.frames,
             size: track.size,
         };
-        let (end, duration) = (walker.whole(), walker.duration());
+        let (end, duration) = (reader.whole(), reader.duration());
         let seal = Seal { append: Vec::new(), patches: Vec::new(), duration };
         Ok(Found {
-            tracks: walker.tracks().iter().enumerate().map(track).collect(),
+            tracks: reader.tracks().iter().enumerate().map(track).collect(),
             duration,
             defects: Vec::new(),
             damaged: 0,
-            cut: walker.len() - end,
+            cut: reader.len() - end,
             holes: Vec::new(),
             remedy: Remedy::InPlace { patches: Vec::new(), end, seal },
         })

@@ -1,12 +1,13 @@
 //! One upload's task: obeys its sockets, keeps its time, feeds its publication.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::SessionId;
-use crate::base::reason::EndReason;
 use crate::base::tombstones::Tombstone;
+use crate::container::mp4;
 use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Command, Inner, Upload, UploadError};
-use crate::media::{Event, mp4};
+use crate::media::Event;
 use crate::publish::publication::Publication;
 use crate::publish::status::Status;
 use crate::publish::{PublishError, Transport};
@@ -30,7 +31,7 @@ enum Sink {
     /// Too few to tell what they are.
     Unknown(BytesMut),
     Webm(Box<Demuxer>),
-    Mp4(ByteSink, Box<mp4::Walker>),
+    Mp4(ByteSink, Box<mp4::FragmentReader>),
 }
 
 pub(super) struct Task {
@@ -188,13 +189,13 @@ impl Task {
             bytes = std::mem::take(first).freeze();
         }
         self.detect(&bytes)?;
-        if let Sink::Mp4(sink, walker) = &mut self.sink {
-            walker.push(&bytes);
+        if let Sink::Mp4(sink, reader) = &mut self.sink {
+            reader.push(&bytes);
             let length = bytes.len();
             let written = sink.write(bytes).await;
             self.publication.kept_bytes(&self.session, length, Instant::now());
             return match written {
-                _ if walker.is_broken() => Err(UploadError::BadBlob("these bytes are no MP4".into())),
+                _ if reader.is_broken() => Err(UploadError::BadBlob("these bytes are no MP4".into())),
                 true => Ok(()),
                 false => Err(PublishError::SessionNotFound.into()),
             };

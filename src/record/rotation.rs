@@ -3,8 +3,8 @@
 //! A cut is a rotation on request. It happens at the first frame that came after the request
 //! and can begin a file, so what is said first is in the old file, and nothing falls between the two.
 
+use crate::base::end_reason::EndReason;
 use crate::base::id::{RecordingId, RecordingIds};
-use crate::base::reason::EndReason;
 use crate::live::Stopper;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;

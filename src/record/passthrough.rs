@@ -4,13 +4,13 @@
 //! is cut to its last whole fragment (S1), and it isn't rotated: bytes can't be told apart for that.
 
 use crate::base::clock::Anchor;
+use crate::base::end_reason::EndReason;
 use crate::base::error_code::ErrorCode;
 use crate::base::id::{RecordingId, StreamName};
-use crate::base::reason::EndReason;
 use crate::catalog::manifest::{Manifest, ManifestTrack, RecordingState};
 use crate::catalog::names;
 use crate::container::Seal;
-use crate::media::mp4::{Mp4Track, Walker};
+use crate::container::mp4::{FragmentReader, Mp4Track};
 use crate::record::close::{Closing, End, end_of, failed};
 use crate::record::file::{PartFile, RunningSync};
 use crate::record::writer::Opening;
@@ -69,7 +69,7 @@ pub(super) struct Writer {
 struct Open {
     manifest: Manifest,
     part: PartFile,
-    walker: Walker,
+    reader: FragmentReader,
     synced: Instant,
     sync: Option<RunningSync>,
 }
@@ -173,7 +173,7 @@ impl Writer {
         let (shared, name) = (self.shared.clone(), manifest.file.clone());
         let create = move || PartFile::create(&shared.config.dir, &name, shared.mode, shared.space.clone());
         let part = self.shared.disk.write(create).await??;
-        Ok(Open { manifest, part, walker: Walker::default(), synced: Instant::now(), sync: None })
+        Ok(Open { manifest, part, reader: FragmentReader::default(), synced: Instant::now(), sync: None })
     }
 }
 
@@ -181,7 +181,7 @@ impl Open {
     /// Blocking.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.part.append(bytes)?;
-        self.walker.push(bytes);
+        self.reader.push(bytes);
         self.part.check()
     }
 
@@ -206,29 +206,29 @@ async fn close(closing: &Closing, mut open: Open, mut end: End) -> Progress {
     if let Err(error) = open.part.await_sync(&mut open.sync).await {
         end.reason = end_of(&error);
     }
-    if open.walker.whole() == 0 && !open.walker.has_media() {
+    if open.reader.whole() == 0 && !open.reader.has_media() {
         let _ = shared.disk.write(move || open.part.discard()).await;
         closing.forget(&id).await;
         return if end.error.is_some() { failed(&end) } else { Progress::Empty(end.reason) };
     }
-    if open.walker.whole() == 0 {
+    if open.reader.whole() == 0 {
         tracing::error!(%id, "no whole fragment came; the next start puts what there is into quarantine");
         let message = "what came of it does not make a file that plays: record in fragments";
         return Progress::Failed { code: ErrorCode::BadBlob, message: message.to_owned() };
     }
     let reason = end.reason;
     let work = move || {
-        let Open { manifest, part, walker, .. } = &mut open;
-        part.cut_back(walker.whole());
+        let Open { manifest, part, reader, .. } = &mut open;
+        part.cut_back(reader.whole());
         part.seal(&Seal { append: Vec::new(), patches: Vec::new(), duration: Duration::ZERO })?;
         let mut manifest = manifest.clone();
-        manifest.tracks = walker.tracks().iter().filter_map(listed).collect();
+        manifest.tracks = reader.tracks().iter().filter_map(listed).collect();
         if !manifest.tracks.iter().any(|track| track.kind == crate::media::Kind::Video) {
             manifest.mime = "audio/mp4".to_owned();
         }
         manifest.state = RecordingState::Sealed;
-        manifest.bytes = walker.whole();
-        manifest.lasted(walker.duration());
+        manifest.bytes = reader.whole();
+        manifest.lasted(reader.duration());
         manifest.end_reason = Some(reason);
         Ok(manifest)
     };

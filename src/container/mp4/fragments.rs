@@ -33,7 +33,7 @@ pub struct Mp4Track {
 
 /// Reads an MP4 front to back, in pieces of any size.
 #[derive(Debug, Default)]
-pub struct Walker {
+pub struct FragmentReader {
     /// Bytes seen.
     at: u64,
     whole: u64,
@@ -54,7 +54,7 @@ pub struct Walker {
 
 type Kind = [u8; 4];
 
-impl Walker {
+impl FragmentReader {
     /// Adds bytes.
     pub fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.broken {
@@ -299,30 +299,30 @@ mod tests {
         let fragment = 8 + 108;
         for piece in [1, 3, 7, 50, 1000] {
             for cut in 0..=file.len() {
-                let mut walker = Walker::default();
-                file[..cut].chunks(piece).for_each(|bytes| walker.push(bytes));
+                let mut reader = FragmentReader::default();
+                file[..cut].chunks(piece).for_each(|bytes| reader.push(bytes));
                 let expected = match cut {
                     _ if cut == file.len() => cut,
                     _ if cut >= file.len() - fragment => file.len() - fragment,
                     _ => 0,
                 };
-                assert_eq!((walker.whole(), walker.len()), (expected as u64, cut as u64), "cut at {cut}");
-                assert!(!walker.is_broken());
+                assert_eq!((reader.whole(), reader.len()), (expected as u64, cut as u64), "cut at {cut}");
+                assert!(!reader.is_broken());
             }
         }
     }
 
     #[test]
     fn what_is_no_box_is_told_and_takes_nothing_away() {
-        let mut walker = Walker::default();
-        walker.push(&file());
-        walker.push(&[0, 0, 0, 3, b'm', b'o', b'o', b'f', 9, 9, 9]);
-        assert!(walker.is_broken() && walker.whole() == file().len() as u64);
-        let mut empty = Walker::default();
+        let mut reader = FragmentReader::default();
+        reader.push(&file());
+        reader.push(&[0, 0, 0, 3, b'm', b'o', b'o', b'f', 9, 9, 9]);
+        assert!(reader.is_broken() && reader.whole() == file().len() as u64);
+        let mut empty = FragmentReader::default();
         empty.push(&file());
         empty.push(&[0, 0, 0, 8, 0, 0, 0, 0]);
         assert!(empty.is_broken() && empty.whole() == file().len() as u64, "an empty box of no kind");
-        let mut rubbish = Walker::default();
+        let mut rubbish = FragmentReader::default();
         rubbish.push(&boxed(b"mdat", &[0; 10]));
         assert!(rubbish.is_broken() && rubbish.whole() == 0, "it has to begin with ftyp");
     }
