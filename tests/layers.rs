@@ -135,6 +135,27 @@ fn every_code_that_a_comment_cites_is_defined() {
     assert!(cited > defined.len(), "{cited}");
 }
 
+/// The crate's documentation sends its reader to files that are there.
+#[test]
+fn every_file_that_the_crate_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = std::fs::read_to_string(root.join("src/lib.rs")).expect("src/lib.rs");
+    let comments: Vec<_> = lib.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let comments = comments.join("\n").replace("```", "");
+    let is_path = |text: &&str| {
+        text.contains('/')
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && !text.ends_with('/')
+            && !text.contains('\n')
+    };
+    let named: Vec<_> = comments.split('`').skip(1).step_by(2).filter(is_path).collect();
+    for path in &named {
+        let places = [format!("src/{path}.rs"), format!("src/{path}"), (*path).to_owned()];
+        assert!(places.iter().any(|place| root.join(place).exists()), "nothing is at {path}");
+    }
+    assert!(named.len() > 40, "{named:?}");
+}
+
 /// The compiler forbids it; this holds who might want to change that, and what has a manifest of its own.
 #[test]
 fn no_code_of_ours_is_unsafe() {

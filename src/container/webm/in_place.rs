@@ -7,10 +7,10 @@
 
 use crate::container::webm::StoredBlock;
 use crate::container::webm::cluster::{Block, ClusterStats};
+use crate::container::webm::cues::Index;
 use crate::container::webm::ebml::id;
 use crate::container::webm::own_head::OwnHead;
 use crate::container::webm::read::Item;
-use crate::container::webm::seal::Index;
 use crate::container::{Hole, Patch};
 use crate::media::Kind;
 use std::ops::Range;

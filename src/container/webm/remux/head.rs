@@ -1,8 +1,9 @@
 //! What a copy has in front of its clusters, and the tags behind them.
 
 use super::Remux;
+use crate::container::webm::cues::Index;
 use crate::container::webm::ebml::{children, element, id, master, uint, void};
-use crate::container::webm::seal::{Index, default_duration};
+use crate::container::webm::seal::default_duration;
 use crate::container::webm::tags::{self, Stamp};
 use crate::container::webm::tracks::Info;
 use crate::container::webm::write::{SEEK_LEN, seek};
