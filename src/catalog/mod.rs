@@ -5,7 +5,7 @@
 
 mod changes;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub(crate) mod files;
 pub(crate) mod folder;
 pub(crate) mod manifest;

@@ -11,6 +11,7 @@ use crate::base::metrics::Scrape;
 use crate::base::tasks::Tasks;
 use crate::catalog::{Catalog, Change, Folder, Manifest, Record, RecordingError, What};
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -41,6 +42,7 @@ pub struct Hooks {
     folder: Folder,
     jobs: Arc<dyn Jobs>,
     worker: Arc<Worker>,
+    tasks: Tasks,
     /// Answered when everything sealed before is queued.
     settled: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -67,7 +69,7 @@ impl Hooks {
             notes.keep(steps).await;
         });
         let (settled, asked) = mpsc::channel(1);
-        let hooks = Self { catalog, folder, jobs, worker, settled };
+        let hooks = Self { catalog, folder, jobs, worker, tasks: tasks.clone(), settled };
         let (submitter, changes) = (hooks.clone(), hooks.catalog.changes());
         // Read now, not by the task: what is repaired meanwhile is announced, and must not be due as well.
         let due = hooks.catalog.hooks_due();
@@ -108,8 +110,15 @@ impl Hooks {
         }
     }
 
-    /// Has a recording's hook run again, with all of its attempts anew; one that waits for a retry runs now.
+    /// Has a recording's hook run again, with all of its attempts anew; one that waits for a retry runs now. It goes
+    /// on if the caller gives up: what the manifest says is due must not wait for the next start.
     pub async fn replay(&self, id: &RecordingId) -> Result<(), ReplayError> {
+        let (hooks, id) = (self.clone(), id.clone());
+        let replayed = self.tasks.spawn("hook replay", async move { hooks.begin_anew(&id).await });
+        replayed.await.map_err(|error| RecordingError::Io(io::Error::other(error)))?
+    }
+
+    async fn begin_anew(&self, id: &RecordingId) -> Result<(), ReplayError> {
         loop {
             let Record { mut manifest, revision } =
                 self.catalog.get(id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
@@ -172,5 +181,43 @@ async fn deleted(changes: &mut broadcast::Receiver<Change>) -> RecordingId {
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::contract::manifest;
+    use crate::catalog::files::FileCatalog;
+    use crate::catalog::{HookRecord, HookState, RecordingState};
+    use crate::disk::space::Space;
+    use crate::disk::worker::Disk;
+    use crate::hook::tests::write_script;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_replay_whose_caller_has_gone_runs_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path(), 0o640, Arc::new(Space::open(dir.path(), 0)));
+        let catalog: Arc<dyn Catalog> = Arc::new(FileCatalog::load(folder.clone(), Disk::default()).unwrap());
+        let hook = HookRecord::new(HookState::Done);
+        let recording = Manifest { hook, ..manifest(1000, RecordingState::Sealed) };
+        let id = recording.id.clone();
+        std::fs::write(dir.path().join(&recording.file), "media").unwrap();
+        catalog.insert(recording).await.unwrap();
+        let (script, ran) = (dir.path().join("hook"), dir.path().join("ran"));
+        write_script(&script, &format!("#!/bin/sh\necho > '{}'\n", ran.display()));
+        let (_sealed, receiver) = mpsc::channel::<Manifest>(1);
+        let (tasks, critical) = (Tasks::new(), CriticalTasks::default());
+        let config = Config::default();
+        let hooks = Hooks::start(&config, Script::new(script), catalog, folder, receiver, &tasks, &critical);
+        // The manifest is on its way to the disk when the caller gives up.
+        assert!(hooks.replay(&id).now_or_never().is_none());
+        let deadline = Instant::now() + Duration::from_secs(45);
+        while !ran.exists() {
+            assert!(Instant::now() < deadline, "the hook did not run");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(tasks.stop(Duration::from_secs(45)).await);
     }
 }

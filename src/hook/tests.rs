@@ -136,7 +136,7 @@ async fn eventually<T>(what: &str, probe: impl Fn() -> Option<T>) -> T {
 
 /// Another process writes the script: were it written here, a test that starts a process at that
 /// moment would lend its child our open file, and running the script would fail with ETXTBSY.
-fn write_script(path: &Path, text: &str) {
+pub(super) fn write_script(path: &Path, text: &str) {
     let mut writer = Command::new("sh")
         .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
         .arg(path)
