@@ -176,8 +176,10 @@ fn diagnostics(
 ) -> Diagnostics {
     let runtime = Heartbeat::new("runtime");
     tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
-    let mut diagnostics =
-        Diagnostics { heartbeats: vec![webrtc.heartbeat().clone(), runtime], ..Diagnostics::default() };
+    let mut diagnostics = Diagnostics {
+        heartbeats: vec![webrtc.peers().heartbeat().clone(), runtime],
+        ..Diagnostics::default()
+    };
     let (publications, recordings) = (publications.clone(), recordings.clone());
     diagnostics.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
     diagnostics.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
@@ -223,7 +225,7 @@ async fn listen(config: &Config, tls: Option<Tls>) -> Result<Listeners, Error> {
 
 /// Says in the log and on the standard output that the server is there, where, and for whom.
 fn announce(config: &Config, bound: SocketAddr, webrtc: &WebRtc) {
-    info!(http = %bound, media = %webrtc.local_addr(), candidates = ?webrtc.candidates(), "listening");
+    info!(http = %bound, media = %webrtc.peers().local_addr(), candidates = ?webrtc.peers().candidates(), "listening");
     if config.auth.mode == auth::Mode::Open {
         warn!("auth.mode is open: everybody who reaches this server may publish, watch and delete");
     }
@@ -304,7 +306,7 @@ impl Server {
             requests: connections(&limits),
             sockets,
             viewers: ViewerLimits::new(&limits, config.live.cache),
-            inside: diagnostics,
+            diagnostics,
             feed,
         };
         let (stop, alive) = (http_stop.clone(), critical.part("HTTP"));

@@ -204,7 +204,7 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
     let Some(unfinished) = &entry.unfinished else { return Begun::Ready };
     let from = entry.job.attempts_so_far.saturating_add(1);
     let traces = Traces { id: entry.job.id.clone(), from, noted: Some(unfinished.clone()) };
-    let (survivors, left) = orphans::end(&traces, context.limits.kill_after).await;
+    let (ended, left) = orphans::end(&traces, context.limits.kill_after).await;
     if !left.is_empty() {
         tracing::error!(
             processes = ?left,
@@ -212,8 +212,8 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
         );
         return Begun::Stuck;
     }
-    if survivors > 0 {
-        tracing::warn!(survivors, "ended what the last server's attempt had left running");
+    if ended > 0 {
+        tracing::warn!(survivors = ended, "ended what the last server's attempt had left running");
     }
     // When one ended that left nothing is not known.
     let lasted = Timestamp::now().duration_since(unfinished.at).as_millis();
@@ -223,7 +223,7 @@ async fn begin(context: &Context, entry: &mut Entry) -> Begun {
         exit: None,
         error: Some(if entry.gives_up { DIED_AT_LAST } else { DIED }.to_owned()),
         interrupted: false,
-        ms: if survivors > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
+        ms: if ended > 0 { u64::try_from(lasted).unwrap_or(0) } else { 0 },
         tail: String::new(),
     };
     metrics().hooks.attempts.inc(["lost"]);

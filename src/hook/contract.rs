@@ -87,10 +87,10 @@ pub async fn a_retry_can_be_hurried(jobs: &dyn Jobs) {
     jobs.push(job("a")).await;
     let entry = claimed(jobs).await;
     let id = entry.job.id.clone();
-    jobs.hurry(&id).await;
+    jobs.retry_now(&id).await;
     assert_waits(jobs).await;
     jobs.settle(entry, Next::Retry(2 * DEADLINE)).await;
-    jobs.hurry(&id).await;
+    jobs.retry_now(&id).await;
     assert_eq!(claimed(jobs).await.n, 2);
 }
 

@@ -123,7 +123,7 @@ impl Hooks {
             let Record { mut manifest, revision } =
                 self.catalog.get(id).ok_or_else(|| RecordingError::NotFound(id.to_string()))?;
             if manifest.hook.state.is_due() {
-                self.jobs.hurry(id).await;
+                self.jobs.retry_now(id).await;
                 return Ok(());
             }
             if self.jobs.is_full() {

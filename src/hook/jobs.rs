@@ -179,7 +179,7 @@ pub(super) trait Jobs: Send + Sync {
     fn settle(&self, entry: Entry, next: Next) -> BoxFuture<'_, ()>;
 
     /// A job that waits for a retry is due now; one that is claimed, or waits for its first attempt, stays as it is.
-    fn hurry<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, ()>;
+    fn retry_now<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, ()>;
 
     /// Withdraws a job: one that is claimed runs on, and is not tried again.
     fn withdraw<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, ()>;

@@ -89,7 +89,7 @@ impl Jobs for Queue {
         Box::pin(ready(()))
     }
 
-    fn hurry<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, ()> {
+    fn retry_now<'a>(&'a self, id: &'a RecordingId) -> BoxFuture<'a, ()> {
         self.change(|schedule, now| schedule.retry_now(id, now));
         Box::pin(ready(()))
     }

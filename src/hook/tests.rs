@@ -256,7 +256,7 @@ async fn a_job_that_is_withdrawn_is_not_tried_again() {
     bench.queue.push(gone.clone()).await;
     bench.until(|update| update.step.state == HookState::Queued).await;
     bench.queue.withdraw(&gone.id).await;
-    bench.queue.hurry(&gone.id).await;
+    bench.queue.retry_now(&gone.id).await;
     bench.queue.push(job("next")).await;
     bench.until(|update| update.step.state == HookState::Queued).await;
     bench.worker.drain(DEADLINE).await;
@@ -269,7 +269,7 @@ async fn a_replay_hurries_a_job_that_waits_for_its_retry() {
     let job = job("a");
     bench.queue.push(job.clone()).await;
     bench.until(|update| update.step.state == HookState::Queued).await;
-    bench.queue.hurry(&job.id).await;
+    bench.queue.retry_now(&job.id).await;
     let (state, attempts) = bench.over().await;
     assert_eq!((state, attempts[0].n), (HookState::Done, 2));
 }

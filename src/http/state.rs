@@ -36,7 +36,7 @@ pub struct State {
     /// Takes MediaRecorder's output.
     pub chunks: Chunks,
     /// The recordings.
-    pub recordings: Arc<dyn Catalogue>,
+    pub recordings: Arc<dyn RecordingStore>,
     /// The JPEG streams.
     pub mjpeg: Mjpeg,
     /// The server's address as clients see it.
@@ -60,7 +60,7 @@ pub struct State {
     /// How many viewers there may be.
     pub viewers: ViewerLimits,
     /// What operators are told.
-    pub inside: Diagnostics,
+    pub diagnostics: Diagnostics,
     /// What happens, for `/api/events`.
     pub feed: Feed,
 }
@@ -154,32 +154,32 @@ impl Ingest for WebRtc {
     }
 
     fn kick<'a>(&'a self, stream: &'a StreamName) -> BoxFuture<'a, Result<(), PublishError>> {
-        Box::pin(std::future::ready(self.kick(stream)))
+        Box::pin(std::future::ready(self.publications().kick(stream)))
     }
 
     fn begin_file(&self, stream: &StreamName) -> Result<Begun, ControlError> {
-        self.begin_file(stream)
+        self.publications().begin_file(stream)
     }
 
     fn stop_recording(&self, stream: &StreamName) -> Result<RecordingId, ControlError> {
-        self.stop_recording(stream)
+        self.publications().stop_recording(stream)
     }
 
     fn streams(&self) -> Vec<StreamInfo> {
-        self.streams()
+        self.publications().list()
     }
 
     fn stream(&self, name: &StreamName) -> Option<Stream> {
-        self.stream(name)
+        self.publications().stream(name)
     }
 
     fn ice_servers(&self) -> &[IceServer] {
-        self.ice_servers()
+        self.peers().ice_servers()
     }
 }
 
 /// What the routes ask of the recordings; see [`Recordings`] for the promises.
-pub trait Catalogue: Send + Sync {
+pub trait RecordingStore: Send + Sync {
     /// So many of those that are `wanted`, newest first, and older than `before`. Blocking.
     fn page(
         &self,
@@ -197,7 +197,7 @@ pub trait Catalogue: Send + Sync {
     fn condition(&self) -> BoxFuture<'_, Condition>;
 }
 
-impl Catalogue for Recordings {
+impl RecordingStore for Recordings {
     fn page(
         &self,
         before: Option<&RecordingId>,

@@ -13,7 +13,7 @@ use crate::http::gate::forwarded::Site;
 use crate::http::gate::same_origin::Guard;
 use crate::http::pages::assets::Assets;
 use crate::http::socket::{Sockets, Timing};
-use crate::http::state::{Catalogue, Diagnostics, Ingest, State, connections};
+use crate::http::state::{Diagnostics, Ingest, RecordingStore, State, connections};
 use crate::http::watch::limits::ViewerLimits;
 use crate::http::{Config, Listeners};
 use crate::ingest::chunks::{self, Chunks};
@@ -191,7 +191,7 @@ pub struct FakeCatalogue {
     pub condition: Mutex<Condition>,
 }
 
-impl Catalogue for FakeCatalogue {
+impl RecordingStore for FakeCatalogue {
     fn condition(&self) -> BoxFuture<'_, Condition> {
         let condition = *self.condition.lock();
         async move { condition }.boxed()
@@ -263,7 +263,7 @@ pub struct Setup {
     pub assets: Option<PathBuf>,
     pub hook: bool,
     pub limits: Limits,
-    pub inside: Diagnostics,
+    pub diagnostics: Diagnostics,
     pub base_path: &'static str,
     pub trusted_proxies: Vec<String>,
 }
@@ -279,7 +279,7 @@ impl Default for Setup {
             assets: None,
             hook: true,
             limits: Limits::default(),
-            inside: Diagnostics::default(),
+            diagnostics: Diagnostics::default(),
             base_path: "",
             trusted_proxies: Vec::new(),
         }
@@ -348,7 +348,7 @@ impl Server {
             feed: Feed::start(streams, recordings, &sockets.tasks),
             sockets,
             viewers: ViewerLimits::new(&setup.limits, 1 << 20),
-            inside: setup.inside,
+            diagnostics: setup.diagnostics,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ready, shutdown) =

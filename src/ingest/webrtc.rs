@@ -5,20 +5,16 @@ pub(crate) mod tests;
 
 use crate::base::critical_task::CriticalTask;
 use crate::base::end_reason::EndReason;
-use crate::base::heartbeat::Heartbeat;
-use crate::base::id::{RecordingId, Secret, SessionId, StreamName};
+use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::quota::ClientKey;
-use crate::live::Stream;
 use crate::media::{Event, GapReason, Kind, Track};
-use crate::publish::publication::{ControlError, Publication, StreamInfo};
+use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
 use crate::publish::{PublishError, Transport};
-use crate::record::Begun;
 use crate::webrtc::session::Answer;
-use crate::webrtc::{Candidate, Config, IceServer, Patch, Patched, PeerError, PeerOwner, Peers};
+use crate::webrtc::{Candidate, Config, Patch, Patched, PeerError, PeerOwner, Peers};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -135,24 +131,14 @@ impl WebRtc {
         Ok(Self { peers: Peers::start(config, local_only, alive)?, publications })
     }
 
-    /// Whether the engine turns.
-    pub fn heartbeat(&self) -> &Heartbeat {
-        self.peers.heartbeat()
+    /// The engine's peers.
+    pub fn peers(&self) -> &Peers<Publication> {
+        &self.peers
     }
 
-    /// The media socket's address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.peers.local_addr()
-    }
-
-    /// The addresses publishers are told.
-    pub fn candidates(&self) -> &[SocketAddr] {
-        self.peers.candidates()
-    }
-
-    /// What clients should use (`webrtc.ice_servers`).
-    pub fn ice_servers(&self) -> &[IceServer] {
-        self.peers.ice_servers()
+    /// All publications.
+    pub fn publications(&self) -> &Publications {
+        &self.publications
     }
 
     /// Answers an offer.
@@ -221,31 +207,6 @@ impl WebRtc {
             }
             done => Ok(done?),
         }
-    }
-
-    /// All live streams, by name.
-    pub fn streams(&self) -> Vec<StreamInfo> {
-        self.publications.list()
-    }
-
-    /// The media of one of them, for viewers.
-    pub fn stream(&self, name: &StreamName) -> Option<Stream> {
-        self.publications.stream(name)
-    }
-
-    /// A stream's media goes to a new file from now on.
-    pub fn begin_file(&self, name: &StreamName) -> Result<Begun, ControlError> {
-        self.publications.begin_file(name)
-    }
-
-    /// A stream is recorded no longer, and goes on.
-    pub fn stop_recording(&self, name: &StreamName) -> Result<RecordingId, ControlError> {
-        self.publications.stop_recording(name)
-    }
-
-    /// Ends a stream as the operator asks; [`PublishError::SessionNotFound`] if there is none of this name.
-    pub fn kick(&self, name: &StreamName) -> Result<(), PublishError> {
-        self.publications.kick(name)
     }
 
     /// Ends every publication in order, and takes no more. An engine that hangs, be it with a

@@ -22,7 +22,7 @@ use std::time::Instant;
 pub async fn healthz(Extract(state): Extract<Arc<State>>) -> Response {
     let now = Instant::now();
     let stuck: Vec<_> = state
-        .inside
+        .diagnostics
         .heartbeats
         .iter()
         .filter(|heartbeat| heartbeat.is_stuck(now))
@@ -51,7 +51,7 @@ pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 fn reasons(state: &State, condition: Condition) -> Vec<(&'static str, &'static str)> {
-    let hooks_full = state.inside.hooks_full.as_ref().is_some_and(|full| full());
+    let hooks_full = state.diagnostics.hooks_full.as_ref().is_some_and(|full| full());
     let all = [
         (!state.ready.load(Ordering::Relaxed), "not_running", "the server is starting or stopping"),
         (!condition.writable, "not_writable", "recordings can't be written: see the log"),
@@ -98,7 +98,7 @@ fn scrape(state: &State, condition: Condition) -> Scrape {
     }
     state.viewers.gauges(to);
     state.sockets.gauges(to);
-    state.inside.owners.iter().for_each(|add| add(to));
+    state.diagnostics.owners.iter().for_each(|add| add(to));
     process::gauges(to);
     scrape
 }

@@ -198,7 +198,7 @@ impl Site {
     }
 
     /// The request's address below [`Self::base`]; `None` if it is not below.
-    pub(super) fn below(&self, uri: &Uri) -> Option<Uri> {
+    pub(super) fn strip_base_path(&self, uri: &Uri) -> Option<Uri> {
         let path = uri.path().strip_prefix(&self.base)?;
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let mut parts = uri.clone().into_parts();
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn the_base_path_is_a_whole_segment_and_taken_off_once() {
         let site = site(&[], "/onrecord/");
-        let below = |text: &str| site.below(&text.parse().unwrap()).map(|uri| uri.to_string());
+        let below = |text: &str| site.strip_base_path(&text.parse().unwrap()).map(|uri| uri.to_string());
         assert_eq!(below("/onrecord/publish?name=a").as_deref(), Some("/publish?name=a"));
         assert_eq!(below("/onrecord/").as_deref(), Some("/"));
         assert_eq!(below("/onrecord/onrecord/x").as_deref(), Some("/onrecord/x"));
@@ -380,7 +380,7 @@ mod tests {
             assert_eq!(below(outside), None, "{outside}");
         }
         let plain = Site::default();
-        assert_eq!(plain.below(&"/x?y".parse().unwrap()).unwrap().to_string(), "/x?y");
+        assert_eq!(plain.strip_base_path(&"/x?y".parse().unwrap()).unwrap().to_string(), "/x?y");
         assert_eq!((plain.path("/x"), site.path("/x")), ("/x".to_owned(), "/onrecord/x".to_owned()));
     }
 

@@ -32,7 +32,7 @@ pub(in crate::http) async fn enter(
     site.warn_of_unknown_proxy(peer.ip(), request.headers());
     request.extensions_mut().insert(address);
     request.extensions_mut().insert(asked);
-    let mut response = match site.below(request.uri()) {
+    let mut response = match site.strip_base_path(request.uri()) {
         Some(uri) => {
             *request.uri_mut() = uri;
             next.run(request).await

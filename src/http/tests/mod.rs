@@ -500,8 +500,8 @@ async fn a_loop_that_hangs_is_named_by_healthz_and_what_keeps_publishers_out_by_
     let hooks_full = full.clone();
     let hooks_full: Box<dyn Fn() -> bool + Send + Sync> =
         Box::new(move || hooks_full.load(Ordering::Relaxed));
-    let inside = Diagnostics { heartbeats, hooks_full: Some(hooks_full), ..Diagnostics::default() };
-    let server = Server::start(Setup { inside, ..Setup::default() }).await;
+    let diagnostics = Diagnostics { heartbeats, hooks_full: Some(hooks_full), ..Diagnostics::default() };
+    let server = Server::start(Setup { diagnostics, ..Setup::default() }).await;
     let answer = ask(&server, "GET /healthz", &[], "").await;
     assert_eq!(answer.status(), 503);
     let told: Value = answer.json().await.unwrap();
