@@ -40,8 +40,8 @@
 //! - A JPEG: `http/publish/upload` → `ingest/mjpeg` → [`publish`].
 //! - A signalling message: `http/publish/signal`, `http/publish/whip` → `ingest/webrtc` → `webrtc/offer`,
 //!   `webrtc/session/negotiation`, `webrtc/peer`.
-//! - A viewer: `http/watch` → [`live`] (`viewer` reads clusters that `mux` makes; `frames` is for viewers that are sent
-//!   packets).
+//! - A viewer: `http/watch` → [`live`] (`viewer` reads clusters that `mux` makes, and says where one that lags goes on;
+//!   `frames` is for viewers that are sent packets).
 //! - Any request before that: `http/listen` (connections, TLS), `http/gate` (proxies, origins, permissions), then its
 //!   row in `http/routes`.
 //! - A start of the server: `app`, `record/recover` (what the last run left) → `record/repair` (one file) →
@@ -54,12 +54,14 @@
 //! - A file format: a `container::Muxer` and a `container::Repair`, and a variant of `container::Container`; of MP4 there is
 //!   only what cuts a browser's recording behind its last whole fragment. Where WebM is sought: `container/webm/cues`.
 //! - A route: `http/routes`, a handler, its description in `http/api/openapi/operations`; an error: `base/error_code`
-//!   and its status in `http/error`.
+//!   and its status in `http/error`, where all errors of the layers below get theirs.
 //! - A message of a WebSocket: `http/publish/signal/wire`, `http/publish/chunks`, `http/watch/live`, each with its part of
 //!   `src/http/PROTOCOL.md`.
-//! - A limit: `publish/limits` (section `limits`), counted for a client by `base/quota`.
+//! - A limit: `publish/limits` (section `limits`), counted for a client, which is an address or an IPv6 /64, by
+//!   `base/quota`. What a token must say: `auth/jwt`; who may do what with one: `auth/grant`, `auth/permission`.
 //! - When a keyframe is asked for: `rtp/keyframe`. When an attempt of a hook is repeated: `hook/attempt`; in which
 //!   order: `hook/schedule`.
+//! - The browser library: `www/lib` (`fallback.js` says which transport is tried after which); the pages: `www/pages`.
 //! - A setting: the `Config` of its module; what settings have to fit each other: `config/validate`.
 //! - A shared catalogue or queue of jobs: the traits `catalog::Catalog` (`store`) and `hook::jobs::Jobs`, each with a
 //!   `contract` that every implementation is tested by.

@@ -1,4 +1,4 @@
-// The way by MediaRecorder chunks, and the ladder that leads to it.
+// The transport by MediaRecorder chunks, and the fallbacks that lead to it.
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";

@@ -11,7 +11,7 @@
 //
 // This file is all that a page imports. In client/:
 //   session.js     the server, and its signalling socket      stream.js     one stream, whatever its transport
-//   ladder.js      which transport is tried after which       transport.js  what a transport is
+//   fallback.js    which transport is tried after which       transport.js  what a transport is
 //   credential.js  what the server is shown                   model.js      options, statuses, events
 //   webrtc.js, whip.js, chunks.js, mjpeg.js: the transports; the other files serve one of them.
 //

@@ -1,6 +1,6 @@
 //! The API as an OpenAPI 3.1 document: what routes take, answer and refuse.
 //!
-//! The schemas come from the types themselves, the operations from the table in [`operations`]: a test
+//! The schemas come from the types themselves, the operations from the table in `operations`: a test
 //! holds it against the router, others hold real answers against the schemas.
 
 mod operations;

@@ -8,7 +8,7 @@ const CODECS = {
   h264: ["video/webm;codecs=h264,opus", "video/x-matroska;codecs=avc1,opus", "video/mp4;codecs=avc1.42E01E,mp4a.40.2", "video/mp4"],
 };
 /** Without a choice, and if the chosen one isn't there; the empty one is the browser's own. */
-const LADDER = [...CODECS.vp9, ...CODECS.vp8, "video/webm", "", "video/mp4"];
+const PREFERRED = [...CODECS.vp9, ...CODECS.vp8, "video/webm", "", "video/mp4"];
 
 /** The first data come after so long, whatever a chunk's length: the server then says that it records. */
 const FIRST_MS = 250;
@@ -28,12 +28,12 @@ function supported(mime) {
 }
 
 /**
- * The type to record, by the ladder.
+ * The first type that this browser records, of those for the codec and then of all.
  * @param {string} [codec]
  * @param {boolean} [video]  Whether there is a picture.
  */
 export function mimeFor(codec = "", video = true) {
-  const wanted = [...(CODECS[codec] ?? (codec.includes("/") ? [codec] : [])), ...LADDER];
+  const wanted = [...(CODECS[codec] ?? (codec.includes("/") ? [codec] : [])), ...PREFERRED];
   if (video) return wanted.find((mime) => !mime || supported(mime)) ?? "";
   // A track that isn't there must not be named: some browsers then refuse to start.
   return ["audio/webm;codecs=opus", "audio/webm", "", "audio/mp4"].find((mime) => !mime || supported(mime)) ?? "";

@@ -2,12 +2,12 @@
 
 import { captureMedia, release, showMedia } from "./capture.js";
 import { Emitter } from "./emitter.js";
-import { remaining, ladder } from "./ladder.js";
+import { fallbacks, remaining } from "./fallback.js";
 import { OnrecordError, STREAM_STATUS } from "./model.js";
 import { deferred } from "./timers.js";
 
 /**
- * @typedef {import("./ladder.js").Step} Step
+ * @typedef {import("./fallback.js").Step} Step
  * @typedef {import("./model.js").RecordInfo} RecordInfo
  * @typedef {import("./model.js").ServerMessage} ServerMessage
  * @typedef {import("./model.js").StreamEvents} StreamEvents
@@ -30,7 +30,7 @@ export class Stream extends Emitter {
   /** @type {MediaStream | null} */
   #media = null;
   /** The transports that are left. @type {Step[]} */
-  #ladder = [];
+  #fallbacks = [];
   /** The transport in use. @type {Transport | null} */
   #transport = null;
   /** @type {import("./model.js").StreamMode | null} */
@@ -166,7 +166,7 @@ export class Stream extends Emitter {
    * @internal
    */
   get signalled() {
-    return this.#transport?.signalled ?? this.#ladder[0]?.mode === "webrtc";
+    return this.#transport?.signalled ?? this.#fallbacks[0]?.mode === "webrtc";
   }
 
   /**
@@ -224,7 +224,7 @@ export class Stream extends Emitter {
 
   async #begin() {
     const { mode = "auto" } = this.#options;
-    this.#ladder = ladder(mode);
+    this.#fallbacks = fallbacks(mode);
     this.#session.add(this);
     const media = await captureMedia(this.#options);
     if (this.#over) return release(this.#options, media);
@@ -254,7 +254,7 @@ export class Stream extends Emitter {
    * @param {string} reason
    */
   #step(reason) {
-    const step = this.#ladder.shift();
+    const step = this.#fallbacks.shift();
     if (!step || !this.#media) return;
     this.#sample = { bytes: 0, at: 0 };
     this.#mode = { mode: step.mode, reason };
@@ -285,7 +285,7 @@ export class Stream extends Emitter {
       set resume(secret) {
         stream.#resume = secret;
       },
-      lastResort: () => !this.#ladder.some(({ udp }) => !udp),
+      lastResort: () => !this.#fallbacks.some(({ udp }) => !udp),
       publishing: () => this.status() === STREAM_STATUS.PUBLISHING,
       interrupted: () => this.#interruption !== null,
       named: whileInUse((name) => { this.#name = name; }),
@@ -330,8 +330,8 @@ export class Stream extends Emitter {
   #failed(error) {
     const known = error instanceof OnrecordError ? error : new OnrecordError("failed", error.message);
     this.#reasons.push(known.message);
-    this.#ladder = remaining(this.#ladder, known);
-    if (this.status() === STREAM_STATUS.PUBLISHING || this.#stopping || !this.#ladder.length) return this.#fail(known);
+    this.#fallbacks = remaining(this.#fallbacks, known);
+    if (this.status() === STREAM_STATUS.PUBLISHING || this.#stopping || !this.#fallbacks.length) return this.#fail(known);
     this.#transport?.close();
     this.#transport = null;
     this.#step(known.message);

@@ -1,4 +1,4 @@
-// The ladder of `mode: "auto"`: WebRTC by WebSocket, WebRTC by WHIP, chunks, JPEG.
+// `mode: "auto"`, the best first: WebRTC by WebSocket, WebRTC by WHIP, chunks, JPEG.
 
 import { Chunks } from "./chunks.js";
 import { Mjpeg } from "./mjpeg.js";
@@ -36,7 +36,7 @@ const FINAL = [
  * @param {string} mode
  * @returns {Step[]}
  */
-export function ladder(mode) {
+export function fallbacks(mode) {
   if (!Object.hasOwn(MODES, mode)) {
     const known = Object.keys(MODES).map((word) => `"${word}"`).join(", ");
     throw new OnrecordError("unsupported_mode", `There is no mode "${mode}": use one of ${known}.`);
