@@ -89,7 +89,7 @@ impl Folder {
     }
 
     /// Removes a recording's file, whose manifest says so durably (S3). Blocking.
-    pub(super) fn remove_file(&self, manifest: &Manifest) -> io::Result<()> {
+    pub(crate) fn remove_file(&self, manifest: &Manifest) -> io::Result<()> {
         match fs::remove_file(self.path(manifest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_dir(&self.dir),

@@ -1,10 +1,12 @@
 //! Claims jobs, runs an attempt of each in a task of its own, and says what becomes of it.
 
 use super::attempt::{Context, attempt};
-use super::jobs::Jobs;
+use super::jobs::{Jobs, Next};
 use super::notes::Update;
 use super::{Config, Script, process};
 use crate::base::tasks::Tasks;
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -79,7 +81,9 @@ async fn work(jobs: Arc<dyn Jobs>, context: Arc<Context>, tasks: Tasks) {
         let (jobs, context) = (jobs.clone(), context.clone());
         let span = tracing::info_span!("hook", stream = %entry.job.stream, recording = %entry.job.id, attempt = entry.n);
         let attempt = async move {
-            let next = attempt(&context, &mut entry).await;
+            // One that panics has its manifest say that it runs: it is due at the next start.
+            let tried = AssertUnwindSafe(attempt(&context, &mut entry)).catch_unwind().await;
+            let next = tried.unwrap_or(Next::Over);
             // Updates end with the last attempt's context, and not before what becomes of it is said.
             jobs.settle(entry, next).await;
         };

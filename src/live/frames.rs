@@ -144,7 +144,7 @@ impl FrameReaders {
             all.group = None;
             return false;
         }
-        let is_picture = self.pictures.get(frame.track).copied().unwrap_or(false);
+        let Some(&is_picture) = self.pictures.get(frame.track) else { return false };
         all.remember(frame, is_picture);
         let mut wanted = false;
         for queue in &all.queues {

@@ -16,9 +16,9 @@ pub(super) use find::{Leftover, find};
 use crate::base::end_reason::EndReason;
 use crate::base::id::RecordingId;
 use crate::base::metrics::metrics;
-use crate::catalog::RecordingError;
 use crate::catalog::manifest::{Manifest, ManifestGap, ManifestTrack, RecordingState, cut_gaps};
 use crate::catalog::names::{PART, QUARANTINE};
+use crate::catalog::{Record, RecordingError};
 use crate::disk::space::Space;
 use crate::disk::{move_away, sync_dir};
 use crate::media::{GapReason, Kind};
@@ -280,10 +280,16 @@ async fn quarantine(
         Ok(())
     };
     let manifest = shared.catalog.update(id, change).await?;
-    let dir = shared.config.dir.clone();
-    let away = move || match path.filter(|path| path.exists()) {
-        Some(path) => move_away(&path, &dir.join(QUARANTINE), &manifest.file),
-        None => sync_dir(&dir),
+    let (dir, id, catalog, folder) =
+        (shared.config.dir.clone(), id.clone(), shared.catalog.clone(), shared.folder.clone());
+    let away = move || {
+        match path.filter(|path| path.exists()) {
+            Some(path) => move_away(&path, &dir.join(QUARANTINE), &manifest.file)?,
+            None => sync_dir(&dir)?,
+        }
+        // It may have been deleted before the file was where a deletion looks for it.
+        let is_deleted = |record: Record| record.manifest.state == RecordingState::Deleted;
+        if catalog.get(&id).is_some_and(is_deleted) { folder.remove_file(&manifest) } else { Ok(()) }
     };
     Ok(shared.disk.sync(away).await??)
 }

@@ -15,7 +15,7 @@ use crate::disk::sync_dir;
 use crate::record::file::{PartFile, make_whole};
 use crate::record::fill_silence::Filled;
 use copy::write_copy;
-use source::Source;
+use source::{Source, is_mp4};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -128,7 +128,8 @@ fn refuse_strange(found: &Found) -> Result<(), RepairError> {
 
 /// Looks at a file under its final name; `None` if it has to be sealed again.
 pub(super) fn look(path: &Path, on_progress: &mut OnProgress<'_>) -> Result<Option<Repaired>, RepairError> {
-    let source = Source::open(path, true)?;
+    // Of MP4 nothing but its end is ever changed: a whole one need not be writable.
+    let source = Source::open(path, !is_mp4(path))?;
     let found = source.recording(path, on_progress)?;
     Ok(source.is_whole(&found)?.then(|| repaired(&found, Done::Nothing, source.len)))
 }

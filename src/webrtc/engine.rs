@@ -222,7 +222,7 @@ impl<O: PeerOwner> Engine<O> {
         entry.dirty = false;
         let (mut replaced, mut outcome) = (None, None);
         catch_panic(entry, |entry| {
-            (replaced, outcome) = entry.take_events(key, &mut self.routes, now);
+            outcome = entry.take_events(key, &mut self.routes, &mut replaced, now);
             entry.send(key, &mut self.routes, &self.socket, now);
             if outcome.is_none() && entry.owner.has_left(&entry.id) {
                 outcome = Some(Outcome::Replaced);
@@ -273,14 +273,16 @@ impl<O: PeerOwner> Engine<O> {
 }
 
 impl<O: PeerOwner> Entry<O> {
-    /// Takes what the session tells: the session that it replaces, and what its end means, if it is over.
+    /// Takes what the session tells: what its end means, if it is over, and which session it has `replaced`, which
+    /// is known even if a later event panics.
     fn take_events(
         &mut self,
         key: Key,
         routes: &mut Routes,
+        replaced: &mut Option<SessionId>,
         now: Instant,
-    ) -> (Option<SessionId>, Option<Outcome>) {
-        let (mut replaced, mut outcome) = (None, None);
+    ) -> Option<Outcome> {
+        let mut outcome = None;
         while let Some(event) = self.session.poll_event(now) {
             match event {
                 Event::Media(media) => {
@@ -297,14 +299,14 @@ impl<O: PeerOwner> Entry<O> {
                     self.span.in_scope(|| info!("connected"));
                     self.handshake = None;
                     match self.owner.connected(&self.id, &self.session.tracks(), now) {
-                        Some(old) => replaced = old,
+                        Some(old) => *replaced = old,
                         None => outcome = Some(Outcome::Replaced),
                     }
                 }
                 Event::Ended(end) => outcome = Some(self.outcome_of(end)),
             }
         }
-        (replaced, outcome)
+        outcome
     }
 
     /// Sends the session's datagrams; answers to its STUN requests will be routed to it.

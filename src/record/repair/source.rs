@@ -68,8 +68,7 @@ impl Source {
 
     /// What makes a recording whole that is kept under this name.
     pub fn recording(&self, path: &Path, on_progress: &mut OnProgress<'_>) -> Result<Found, RepairError> {
-        let name = path.to_string_lossy();
-        if name.trim_end_matches(PART).ends_with(".mp4") {
+        if is_mp4(path) {
             return self.examine(Box::<mp4::Repair>::default(), on_progress);
         }
         self.any(on_progress)
@@ -137,4 +136,9 @@ impl Source {
         }
         Ok(true)
     }
+}
+
+/// Whether a recording is kept as MP4, by its name.
+pub(super) fn is_mp4(path: &Path) -> bool {
+    path.to_string_lossy().trim_end_matches(PART).ends_with(".mp4")
 }

@@ -1,7 +1,7 @@
 //! What others do in the folder: files renamed, copied, and without their manifests (S3).
 
 use super::judge::judge;
-use super::media::{OPUS, audio, mixed};
+use super::media::{OPUS, audio, mixed, run};
 use super::{Bench, PATIENCE};
 use crate::base::end_reason::EndReason;
 use crate::catalog::{HookState, Manifest};
@@ -100,4 +100,19 @@ async fn a_lost_manifest_gives_nobody_else_the_recording() {
         assert_eq!(manifest.end_reason, Some(EndReason::ServerCrashed));
         judge(&after.recordings.by_file(&manifest.file).unwrap().1).assert_holds(1, &sound);
     }
+}
+
+#[tokio::test]
+async fn a_whole_mp4_that_another_program_holds_is_taken_up_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ann.mp4");
+    let sound = ["-nostdin", "-v", "error", "-f", "lavfi", "-i", "sine", "-t", "1", "-c:a", "aac"];
+    let fragments = ["-movflags", "frag_keyframe+empty_moov", file.to_str().unwrap()];
+    run("ffmpeg", &[&sound[..], &fragments].concat());
+    let before = fs::read(&file).unwrap();
+    let held = fs::File::open(&file).unwrap();
+    held.lock().unwrap();
+    let (_, told) = next_start(dir.path(), 1).await;
+    assert_eq!((told[0].file.as_str(), told[0].bytes), ("ann.mp4", before.len() as u64));
+    assert_eq!(fs::read(&file).unwrap(), before);
 }
