@@ -171,7 +171,8 @@ def pyav(file, targets, sampled):
 def decord(file, targets, sampled):
     from decord import AudioReader, DECORDError, VideoReader
 
-    if next(decoded(file, "video"), None) is None:
+    first = next(decoded(file, "video"), None)
+    if first is None:
         sound = AudioReader(str(file), sample_rate=scene.RATE, mono=True)[:].asnumpy()[0]
         return {"beeps": scene.beeps(sound), "sound": len(sound) / scene.RATE}
     try:
@@ -179,7 +180,8 @@ def decord(file, targets, sampled):
     except DECORDError as error:
         raise Lacks(str(error).splitlines()[0]) from error
     seen = {"fps": reader.get_avg_fps(), "count": len(reader)}
-    starts = np.array(reader.get_frame_timestamp(list(range(len(reader)))))[:, 0]
+    # It counts from the first picture, and says nowhere when that is: sound may begin before it.
+    starts = np.array(reader.get_frame_timestamp(list(range(len(reader)))))[:, 0] + first.time
     show = lambda index: reader[int(index)].asnumpy()[:, :, 1]
     seeks = []
     for target in targets:
