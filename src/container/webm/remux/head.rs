@@ -3,7 +3,7 @@
 use super::Remux;
 use crate::container::webm::cues::Index;
 use crate::container::webm::ebml::{children, element, id, master, uint, void};
-use crate::container::webm::seal::default_duration;
+use crate::container::webm::muxer::default_duration;
 use crate::container::webm::tags::{self, Stamp};
 use crate::container::webm::tracks::Info;
 use crate::container::webm::write::{SEEK_LEN, seek};
