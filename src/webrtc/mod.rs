@@ -6,6 +6,7 @@ mod dtls;
 pub(crate) mod engine;
 mod interceptor;
 mod offer;
+mod packet_path;
 mod paths;
 mod peer;
 pub mod route;
