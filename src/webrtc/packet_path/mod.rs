@@ -4,3 +4,4 @@
 #![allow(dead_code)]
 
 pub(super) mod header;
+pub(super) mod srtp;
