@@ -3,5 +3,6 @@
 
 #![allow(dead_code)]
 
+pub(super) mod congestion;
 pub(super) mod header;
 pub(super) mod srtp;
