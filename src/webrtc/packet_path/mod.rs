@@ -5,4 +5,5 @@
 
 pub(super) mod congestion;
 pub(super) mod header;
+pub(super) mod reports;
 pub(super) mod srtp;
