@@ -32,16 +32,15 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What a packet that is kept counts for at least. However little of it is payload, it pins the whole
-/// datagram, with header extensions and padding: up to 2 KiB, as the socket takes them. By payload alone
-/// packets of one byte would take a thousand times of what a bound allows.
+/// What a packet or a frame that is kept counts for at least, whatever its size: a small one may be all that
+/// keeps a larger piece of memory.
 const PACKET: usize = 2048;
 /// Without a packet for this long a track is silent, and no keyframe is asked for.
 const SILENT: Duration = Duration::from_secs(2);
 
 /// One packet of a track's primary stream (retransmissions already unwrapped: RFC 4588).
-#[derive(Clone, Debug)]
-pub struct Packet {
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<P = Bytes> {
     /// Sequence number.
     pub sequence: u16,
     /// Timestamp, in the codec's clock.
@@ -49,9 +48,17 @@ pub struct Packet {
     /// Marker bit.
     pub marker: bool,
     /// Payload without padding.
-    pub payload: Bytes,
+    pub payload: P,
     /// The payload is RED around Opus (RFC 2198).
     pub red: bool,
+}
+
+impl<P> Packet<P> {
+    /// The same packet with another payload.
+    pub fn with<Q>(&self, payload: Q) -> Packet<Q> {
+        let Self { sequence, timestamp, marker, red, .. } = *self;
+        Packet { sequence, timestamp, marker, payload, red }
+    }
 }
 
 /// What the pipeline needs to know of a track.
@@ -136,14 +143,14 @@ impl Pipeline {
         }
     }
 
-    /// Takes one packet.
-    pub fn packet(&mut self, track: usize, packet: Packet, arrived: Instant) {
+    /// Takes one packet. In order, it is copied to where its frame is put together, and nowhere else.
+    pub fn packet<P: AsRef<[u8]>>(&mut self, track: usize, packet: Packet<P>, arrived: Instant) {
         let at = self.micros(arrived);
         let state = &mut self.tracks[track];
         state.reorder.counts.received += 1;
         let Packet { sequence, timestamp, red, .. } = packet;
-        let (payload, copies) =
-            if red { red::unpack(&packet.payload).unwrap_or_default() } else { (packet.payload, Vec::new()) };
+        let whole = packet.payload.as_ref();
+        let payload = if red { red::own_payload(whole).unwrap_or_default() } else { whole };
         if !payload.is_empty() {
             state.heard = Some(arrived);
             // A packet that was asked for again says nothing of how long packets take.
@@ -152,11 +159,17 @@ impl Pipeline {
                 self.timeline.arrived(track, media, at);
             }
         }
-        state.reorder.push(Packet { payload, ..packet }, arrived);
-        for copy in copies {
-            let timestamp = timestamp.wrapping_sub(copy.offset);
-            let copy = Packet { sequence, timestamp, marker: false, payload: copy.payload, red };
-            state.reorder.push_copy(sequence, copy, arrived);
+        if state.reorder.passes(sequence) {
+            self.in_order(track, &packet.with(payload), false, arrived);
+        } else {
+            state.reorder.push(packet.with(Bytes::copy_from_slice(payload)), arrived);
+            // Copies are of packets that are missing, or of nothing.
+            let copies = if red && state.reorder.holds() { red::copies(whole) } else { Vec::new() };
+            for copy in copies {
+                let timestamp = timestamp.wrapping_sub(copy.offset);
+                let copy = Packet { sequence, timestamp, marker: false, payload: copy.payload, red };
+                state.reorder.push_copy(sequence, copy, arrived);
+            }
         }
         self.take(track, arrived);
     }
@@ -268,24 +281,26 @@ impl Pipeline {
     fn take(&mut self, track: usize, now: Instant) {
         self.tracks[track].reorder.handle_timeout(now);
         while let Some(next) = self.tracks[track].pop() {
-            let state = &mut self.tracks[track];
             match next {
-                Ok((packet, copy)) => {
-                    if let Some(frame) = state.frame(&packet, copy, now)
-                        && !state.push_waiting(frame)
-                    {
-                        self.timeline.settle(track);
-                    }
-                    self.release_timed(track, now);
-                }
+                Ok((packet, copy)) => self.in_order(track, &packet.with(&packet.payload[..]), copy, now),
                 Err(packets) => {
-                    let lost = state.depacketizer.lost(packets);
+                    let lost = self.tracks[track].depacketizer.lost(packets);
                     self.lost(track, lost);
                 }
             }
         }
         self.release_timed(track, now);
         self.ask(track, now);
+    }
+
+    /// The next packet of a track, which may complete a frame.
+    fn in_order(&mut self, track: usize, packet: &Packet<&[u8]>, copy: bool, now: Instant) {
+        let state = &mut self.tracks[track];
+        let Some(frame) = state.frame(packet, copy, now) else { return };
+        if !state.push_waiting(frame) {
+            self.timeline.settle(track);
+        }
+        self.release_timed(track, now);
     }
 
     fn lost(&mut self, track: usize, packets: u32) {

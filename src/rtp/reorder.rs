@@ -167,6 +167,21 @@ impl Reorder {
         last.filter(|sequence| *sequence > before)
     }
 
+    /// Whether the packet with this number is the next, while none is missing or waits: it need not be pushed then.
+    pub fn passes(&mut self, sequence: u16) -> bool {
+        let in_order = self.start.is_none()
+            && self.held.is_empty()
+            && self.released.is_empty()
+            && self.next == Some(self.newest + 1)
+            && sequence == (self.newest + 1) as u16;
+        if in_order {
+            self.bad_seq = None;
+            self.newest = self.sequences.extend(sequence);
+            self.next = Some(self.newest + 1);
+        }
+        in_order
+    }
+
     pub fn push(&mut self, packet: Packet, now: Instant) {
         if let Some(next) = self.next {
             let distance = i64::from(packet.sequence.wrapping_sub(self.newest as u16) as i16);

@@ -198,7 +198,7 @@ fn copies_in_red_fill_holes_in_the_sound() {
             continue; // One in three is lost.
         }
         let header = [0x80 | 111, 0x0f, 0, 3, 111];
-        let payload = [&header[..], &opus(n - 1), &opus(n)].concat().into();
+        let payload = [&header[..], &opus(n - 1), &opus(n)].concat();
         let timestamp = u32::from(n) * 960;
         let packet = Packet { sequence: n, timestamp, marker: false, payload, red: true };
         pipeline.packet(0, packet, start + Duration::from_millis(20 * u64::from(n)));
@@ -222,7 +222,7 @@ fn of_two_lost_in_a_row_the_copy_saves_the_second() {
     let mut pipeline = Pipeline::new(CONFIG, &[AUDIO], start);
     let mut kept = Vec::new();
     for n in (1..=9_u8).chain(12..200) {
-        let payload = [0x80 | 111, 0x0f, 0, 3, 111, 0x78, n - 1, 0, 0x78, n, 0].to_vec().into();
+        let payload = [0x80 | 111, 0x0f, 0, 3, 111, 0x78, n - 1, 0, 0x78, n, 0];
         let (sequence, timestamp) = (u16::from(n), u32::from(n) * 960);
         let packet = Packet { sequence, timestamp, marker: false, payload, red: true };
         pipeline.packet(0, packet, start + Duration::from_millis(20 * u64::from(n)));
@@ -247,7 +247,7 @@ fn rubbish_does_no_harm() {
             sequence: if dice.below(50) == 0 { dice.below(65536) as u16 } else { n as u16 },
             timestamp: if dice.below(50) == 0 { dice.below(1 << 32) as u32 } else { n as u32 * 3000 },
             marker: dice.below(2) == 0,
-            payload: payload.into(),
+            payload,
             red: dice.below(2) == 0,
         };
         pipeline.packet(track, packet, now);

@@ -71,7 +71,7 @@ impl TrackState {
     }
 
     /// A packet in order may complete a frame.
-    pub fn frame(&mut self, packet: &Packet, copy: bool, now: Instant) -> Option<Untimed> {
+    pub fn frame(&mut self, packet: &Packet<&[u8]>, copy: bool, now: Instant) -> Option<Untimed> {
         let frame = self.depacketizer.push(packet, copy)?;
         if let (true, Some(keyframes)) = (frame.keyframe, &mut self.keyframes) {
             keyframes.arrived(now);

@@ -20,9 +20,8 @@ use crate::media::GapReason;
 use crate::webrtc::PeerOwner;
 use crate::webrtc::route::{Key, Kind, Routes, Transaction};
 use crate::webrtc::session::{Event, Session, SessionEnd};
-use crate::webrtc::socket::Socket;
+use crate::webrtc::socket::{Datagram, Socket};
 use crate::webrtc::stats::LoopStats;
-use bytes::BytesMut;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -160,15 +159,15 @@ impl<O: PeerOwner> Engine<O> {
         for _ in 0..BATCHES {
             let now = Instant::now();
             let Self { socket, sessions, routes, dirty, stats, .. } = self;
-            let more = socket.receive(|datagram| {
+            let more = socket.receive(now, |datagram| {
                 stats.datagram(datagram.data.len());
                 let kind = Kind::of(datagram.data);
                 let route = routes.find(&kind, datagram.from);
                 let Some((key, proven)) = route else { return stats.unknown(&kind) };
                 let Some(entry) = sessions.get_mut(&key) else { return stats.unknown(&kind) };
                 if proven {
-                    let data = BytesMut::from(datagram.data);
-                    catch_panic(entry, |entry| entry.session.handle(now, datagram.from, datagram.to, data));
+                    let Datagram { arrived, from, to, data } = datagram;
+                    catch_panic(entry, |entry| entry.session.handle(now, arrived, from, to, data));
                 } else {
                     stats.unproven();
                     entry.session.handle_unproven(now, datagram.from, datagram.to);

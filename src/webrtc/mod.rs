@@ -2,9 +2,8 @@
 //! brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
 
 pub mod check;
-mod dtls;
+pub mod dtls;
 pub(crate) mod engine;
-mod interceptor;
 mod offer;
 mod packet_path;
 mod paths;
@@ -23,6 +22,7 @@ use crate::base::id::{SessionId, StreamName};
 use crate::base::quota::Permit;
 use crate::base::units;
 use crate::media::{Event, GapReason, Kind, Track};
+use dtls::Identity;
 use engine::{Command, Engine};
 use offer::RejectedSection;
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,7 @@ pub enum PeerError {
 pub struct Peers<O> {
     commands: mpsc::Sender<Command<O>>,
     config: Arc<Config>,
+    identity: Arc<Identity>,
     candidates: Arc<[SocketAddr]>,
     local_addr: SocketAddr,
     heartbeat: Heartbeat,
@@ -194,10 +195,11 @@ pub struct Peers<O> {
 
 impl<O> Clone for Peers<O> {
     fn clone(&self) -> Self {
-        let Self { commands, config, candidates, local_addr, heartbeat } = self;
+        let Self { commands, config, identity, candidates, local_addr, heartbeat } = self;
         Self {
             commands: commands.clone(),
             config: config.clone(),
+            identity: identity.clone(),
             candidates: candidates.clone(),
             local_addr: *local_addr,
             heartbeat: heartbeat.clone(),
@@ -220,12 +222,13 @@ impl<O: PeerOwner + 'static> Peers<O> {
         let candidates = socket.addresses.advertised().into();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
         let heartbeat = Heartbeat::new("media engine");
+        let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
         let engine = Engine::new(socket, heartbeat.clone());
         std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(engine.run(receiver));
         })?;
-        Ok(Self { commands, config: Arc::new(config), candidates, local_addr, heartbeat })
+        Ok(Self { commands, config: Arc::new(config), identity, candidates, local_addr, heartbeat })
     }
 
     /// Whether the engine turns.
@@ -311,6 +314,7 @@ impl<O: PeerOwner + 'static> Reserved<'_, O> {
             *self.peers.config;
         let config = SessionConfig {
             candidates: self.peers.candidates.to_vec(),
+            identity: self.peers.identity.clone(),
             pipeline: crate::rtp::Config { reorder_window, keyframe_interval },
             origin,
             idle_timeout,
@@ -335,7 +339,8 @@ impl<O> Peers<O> {
         let (commands, receiver) = mpsc::channel(1);
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
         let (config, candidates) = (Arc::new(Config::default()), [local_addr].into());
-        (Self { commands, config, candidates, local_addr, heartbeat: Heartbeat::new("held") }, receiver)
+        let (identity, heartbeat) = (Arc::new(Identity::generate().unwrap()), Heartbeat::new("held"));
+        (Self { commands, config, identity, candidates, local_addr, heartbeat }, receiver)
     }
 
     /// Takes the queue's only slot.

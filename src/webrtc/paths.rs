@@ -1,6 +1,6 @@
 //! Where the peer is: STUN on one session's behalf.
 //!
-//! The ICE agent below never leaves the first pair it selects when it is the controlled one, so a
+//! The ICE agent never leaves the first pair it selects when it is the controlled one, so a
 //! peer whose address changes (NAT rebinding, another network) would be lost. Until a pair is
 //! selected this module only listens; from then on it answers the peer's checks itself, follows the
 //! peer to a new address after an exchange that only the peer could have made, and shows the agent
@@ -19,11 +19,13 @@ mod stun;
 use crate::base::metrics::metrics;
 use crate::webrtc::offer::Credentials;
 use bytes::BytesMut;
+use rtc::crypto::RTCCryptoProvider;
 use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, TransactionId};
 use rtc::stun::textattrs::TextAttribute;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun::Signer;
 
@@ -65,6 +67,15 @@ struct Generation {
     remote: Credentials,
 }
 
+/// A way to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    /// The candidate of ours.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+}
+
 /// A peer's addresses.
 pub(super) struct Paths {
     /// What the ICE agent knows.
@@ -76,8 +87,8 @@ pub(super) struct Paths {
     signer: Signer,
     /// The peer's address in the pair that the ICE agent has selected.
     selected: Option<SocketAddr>,
-    /// Where the peer is now.
-    current: Option<SocketAddr>,
+    /// Where the peer is now, and the candidate of ours that it speaks to.
+    current: Option<Path>,
     /// Last packet from the current address.
     heard: Instant,
     checks: VecDeque<Check>,
@@ -116,14 +127,19 @@ enum Purpose {
 }
 
 impl Paths {
-    /// Paths of a session with these credentials; `None` if the build has no crypto provider.
-    pub fn new(local: Credentials, remote: Credentials, now: Instant) -> Option<Self> {
+    /// Paths of a session with these credentials.
+    pub fn new(
+        local: Credentials,
+        remote: Credentials,
+        crypto: Arc<dyn RTCCryptoProvider>,
+        now: Instant,
+    ) -> Self {
         let first = Generation { number: 0, local, remote };
-        Some(Self {
+        Self {
             agent: first.clone(),
             generation: first,
             next: None,
-            signer: Signer::new()?,
+            signer: Signer::new(crypto),
             selected: None,
             current: None,
             heard: now,
@@ -134,7 +150,7 @@ impl Paths {
             round_trip: None,
             forged: 0,
             proven: VecDeque::new(),
-        })
+        }
     }
 
     /// Whether the agent has selected a pair: from then on restarts are no business of it.
@@ -160,15 +176,32 @@ impl Paths {
         self.next.iter().chain([&self.generation])
     }
 
-    /// Notes a packet that is no STUN; returns the address the agent knows its sender by.
-    pub fn inbound(&mut self, from: SocketAddr, now: Instant) -> SocketAddr {
-        match (self.selected, self.current) {
-            (Some(selected), Some(current)) if from == current => {
-                self.heard = now;
-                selected
-            }
-            _ => from,
+    /// The agent has selected this pair.
+    pub fn select(&mut self, pair: Path, now: Instant) {
+        if self.selected.replace(pair.remote) != Some(pair.remote) || self.current.is_none() {
+            (self.current, self.heard) = (Some(pair), now);
         }
+    }
+
+    /// Where what is sent to the peer goes, once a pair is selected.
+    pub fn current(&self) -> Option<Path> {
+        self.current
+    }
+
+    fn is_current(&self, remote: SocketAddr) -> bool {
+        self.current.is_some_and(|current| current.remote == remote)
+    }
+
+    /// Notes a packet from this address.
+    pub fn heard(&mut self, from: SocketAddr, now: Instant) {
+        if self.is_current(from) {
+            self.heard = now;
+        }
+    }
+
+    /// The address that the agent knows the sender of a packet by.
+    fn known_as(&self, from: SocketAddr) -> SocketAddr {
+        self.selected.filter(|_| self.is_current(from)).unwrap_or(from)
     }
 
     /// Takes a STUN message, which is signed again if it is for the agent and of a generation that the
@@ -182,7 +215,7 @@ impl Paths {
         authentic: &mut bool,
     ) -> Inbound {
         let is_request = datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes());
-        if is_request && self.current != Some(from) && !self.admits_from_elsewhere(now) {
+        if is_request && !self.is_current(from) && !self.admits_from_elsewhere(now) {
             return Inbound::Done;
         }
         let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
@@ -195,7 +228,7 @@ impl Paths {
             self.forged += u64::from(!*authentic);
             generation.map_or(Inbound::Done, |generation| self.request(from, to, &message, &generation, now))
         } else if message.typ == BINDING_SUCCESS {
-            let inbound = self.response(from, &mut message, now, authentic);
+            let inbound = self.response(Path { local: to, remote: from }, &mut message, now, authentic);
             if let (Inbound::Agent(_), false) = (&inbound, self.agent.number == self.generation.number)
                 && let Some(signed) = self.signer.resign(&message, None, &self.agent.remote.pwd)
             {
@@ -203,7 +236,8 @@ impl Paths {
             }
             inbound
         } else {
-            Inbound::Agent(self.inbound(from, now))
+            self.heard(from, now);
+            Inbound::Agent(self.known_as(from))
         }
     }
 
@@ -244,7 +278,7 @@ impl Paths {
             self.outgoing.push_back((to, from, answer));
         }
         let is_next = generation.number > self.generation.number;
-        if from == current {
+        if from == current.remote {
             self.heard = now;
             if generation.number == self.agent.number {
                 return Inbound::Agent(selected);
@@ -270,7 +304,7 @@ impl Paths {
     pub fn probe(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
         let within = |at: Instant, pause| now.saturating_duration_since(at) < pause;
         let asked = self.probed.is_some_and(|at| within(at, CHECK_PAUSE));
-        if self.current.is_none_or(|current| current == from) || within(self.heard, QUIET) || asked {
+        if self.current.is_none_or(|current| current.remote == from) || within(self.heard, QUIET) || asked {
             return;
         }
         self.probed = Some(now);
@@ -317,13 +351,8 @@ impl Paths {
         self.checks.push_back(Check { id, to, at, generation, purpose });
     }
 
-    fn response(
-        &mut self,
-        from: SocketAddr,
-        message: &mut Message,
-        now: Instant,
-        authentic: &mut bool,
-    ) -> Inbound {
+    fn response(&mut self, path: Path, message: &mut Message, now: Instant, authentic: &mut bool) -> Inbound {
+        let from = path.remote;
         let asked =
             self.checks.iter().position(|check| check.id == message.transaction_id && check.to == from);
         let Some(check) = asked.and_then(|at| self.checks.remove(at)) else {
@@ -341,46 +370,39 @@ impl Paths {
         self.round_trip = Some(now.saturating_duration_since(check.at));
         self.proven.push_back(from);
         if check.purpose == Purpose::Move {
-            if self.current != Some(from) {
-                tracing::info!(from = ?self.current, to = %from, "the peer moved");
+            if let Some(before) = self.current.replace(path).filter(|before| before.remote != from) {
+                tracing::info!(from = %before.remote, to = %from, "the peer moved");
             }
-            self.current = Some(from);
             self.heard = now;
         }
-        if self.current == Some(from)
+        if self.is_current(from)
             && let Some(next) = self.next.take_if(|next| next.number == check.generation)
         {
             self.generation = next;
         }
         match check.purpose {
-            Purpose::Agent => Inbound::Agent(self.inbound(from, now)),
+            Purpose::Agent => {
+                self.heard(from, now);
+                Inbound::Agent(self.known_as(from))
+            }
             Purpose::Presence | Purpose::Move => Inbound::Done,
         }
     }
 
-    /// Turns what the ICE agent and the layers above it send into what goes out, signed again where
-    /// that must be; `None` if it is not to be sent.
-    pub fn outbound(&mut self, to: SocketAddr, datagram: &mut BytesMut, now: Instant) -> Option<SocketAddr> {
-        let is_stun = datagram.first().is_some_and(|first| *first < 4);
-        if !is_stun {
-            // Only the selected pair carries anything else.
-            if self.selected.replace(to) != Some(to) || self.current.is_none() {
-                self.current = Some(to);
-                self.heard = now;
-            }
-            return self.current;
-        }
-        let target = match (self.selected, self.current) {
-            (Some(selected), Some(current)) if to == selected => current,
-            _ => to,
+    /// Where a message of the agent goes that it means for `path`, signed again where that must be; `None` if it
+    /// is not to be sent.
+    pub fn outbound(&mut self, path: Path, datagram: &mut BytesMut, now: Instant) -> Option<Path> {
+        let path = match (self.selected, self.current) {
+            (Some(selected), Some(current)) if path.remote == selected => current,
+            _ => path,
         };
         let is_request = datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes());
         if !is_request {
             // From selection on, requests are answered by this module.
-            return self.selected.is_none().then_some(target);
+            return self.selected.is_none().then_some(path);
         }
         if let Some(Ok(id)) = datagram.get(8..20).map(TryInto::try_into) {
-            self.remember(TransactionId(id), target, self.generation.number, Purpose::Agent, now);
+            self.remember(TransactionId(id), path.remote, self.generation.number, Purpose::Agent, now);
         }
         if self.agent.number != self.generation.number {
             let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
@@ -388,13 +410,14 @@ impl Paths {
             let generation = &self.generation;
             *datagram = self.signer.resign(&message, Some(generation), &generation.remote.pwd)?;
         }
-        Some(target)
+        Some(path)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtc::crypto::default_provider;
     use rtc::stun::fingerprint::FINGERPRINT;
     use rtc::stun::message::Setter;
 
@@ -405,9 +428,9 @@ mod tests {
     fn paths(now: Instant) -> Paths {
         let credentials =
             |ufrag: &str| Credentials { ufrag: ufrag.to_owned(), pwd: format!("{ufrag}-secret") };
-        let mut paths = Paths::new(credentials("ours"), credentials("theirs"), now).unwrap();
-        let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), now);
-        assert_eq!(dtls, Some(address(1)), "the agent's pair");
+        let mut paths =
+            Paths::new(credentials("ours"), credentials("theirs"), default_provider().unwrap(), now);
+        paths.select(Path { local: address(8189), remote: address(1) }, now);
         paths
     }
 
@@ -433,7 +456,7 @@ mod tests {
         for ms in 0..1000 {
             let now = start + Duration::from_millis(ms);
             if ms < 300 {
-                paths.inbound(address(1), now);
+                paths.heard(address(1), now);
             }
             paths.probe(address(1000 + ms as u16), local, now);
             if paths.outgoing.pop_front().is_some() {
@@ -441,7 +464,7 @@ mod tests {
             }
         }
         assert_eq!(asked, [399, 599, 799, 999]);
-        assert_eq!(paths.current, Some(address(1)));
+        assert!(paths.is_current(address(1)));
     }
 
     #[test]
@@ -475,23 +498,26 @@ mod tests {
     fn only_the_peers_own_answer_from_the_asked_address_moves_it() {
         let start = Instant::now();
         let now = start + Duration::from_millis(200);
-        let (mut paths, local, mut authentic) = (paths(start), address(8189), false);
+        let (mut paths, local, other, mut authentic) = (paths(start), address(8189), address(8190), false);
         paths.probe(address(2), local, now);
         let mut forged = answer(&paths, "a guess");
         paths.inbound_stun(address(2), local, &mut forged, now, &mut authentic);
-        assert_eq!((authentic, paths.current), (false, Some(address(1))), "with another password");
+        assert!(!authentic && paths.is_current(address(1)), "with another password");
 
         let now = now + CHECK_PAUSE;
         paths.probe(address(2), local, now);
         let mut signed = answer(&paths, "theirs-secret");
         paths.inbound_stun(address(3), local, &mut signed, now, &mut authentic);
-        assert_eq!((authentic, paths.current), (false, Some(address(1))), "from another address");
+        assert!(!authentic && paths.is_current(address(1)), "from another address");
         let later = now + Duration::from_millis(60);
-        paths.inbound_stun(address(2), local, &mut signed, later, &mut authentic);
-        assert_eq!((authentic, paths.current), (true, Some(address(2))));
+        paths.inbound_stun(address(2), other, &mut signed, later, &mut authentic);
+        assert!(authentic);
         assert_eq!(paths.round_trip, Some(Duration::from_millis(60)));
-        let dtls = paths.outbound(address(1), &mut BytesMut::from(&[22][..]), later);
-        assert_eq!(dtls, Some(address(2)), "what follows goes there");
-        assert_eq!(paths.inbound(address(2), later), address(1), "and is shown as from the selected address");
+        assert_eq!(
+            paths.current(),
+            Some(Path { local: other, remote: address(2) }),
+            "what follows goes there"
+        );
+        assert_eq!(paths.known_as(address(2)), address(1), "and is shown as from the selected address");
     }
 }

@@ -1,119 +1,243 @@
-//! How a peer connection is set up.
+//! One peer connection's transport, assembled from the protocol crates: ICE finds the way to the peer (RFC
+//! 8445), [`paths`](crate::webrtc::paths) follows it from there, DTLS agrees on keys (RFC 5764), and what comes
+//! protected by them is opened where it lies.
+//!
+//! No datagram of media passes through anything but [`Inbound`]; the rest is a few datagrams a second.
 
-use crate::media::Kind;
-use crate::rtp::PayloadFormat;
-use crate::webrtc::interceptor::ReceiveChain;
-use crate::webrtc::offer::{RED_FEEDBACK, feedback_of};
-use rtc::interceptor::Slot;
-use rtc::peer_connection::RTCPeerConnectionBuilder;
-use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole};
-use rtc::rtp_transceiver::rtp_sender::{
-    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
-};
+use crate::webrtc::dtls::{Association, Identity, Outcome};
+use crate::webrtc::offer::Credentials;
+use crate::webrtc::packet_path::srtp::Inbound;
+use crate::webrtc::paths::{self, Path, Paths};
+use crate::webrtc::session::Transmit;
+use bytes::BytesMut;
+use rtc::ice::candidate::unmarshal_candidate;
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::ice::{Agent, AgentConfig, Event};
+use rtc::sansio::Protocol;
 use rtc::shared::error::Result;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::srtp::context::Context;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use webrtc::peer_connection::{
-    MediaEngine, RTCIceCandidate, RTCIceCandidateInit, RTCPeerConnection, Registry, SettingEngineBuilder,
-};
 
-/// Retransmissions arrive up to a second after their neighbours, and the window counts packets:
-/// 2048 are a second of 20 Mbit/s. The default of 64 would throw them away as replays.
-const REPLAY_WINDOW: usize = 2048;
+/// The session decides when a peer is gone; the agent must not be quicker.
+const ICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the agent checks the path in use.
+const KEEPALIVE: Duration = Duration::from_secs(2);
 
-/// A peer connection that receives VP8 and Opus and sends nothing.
-pub(super) fn build(
-    peer_is_dtls_client: bool,
-    receive: ReceiveChain,
-    now: Instant,
-) -> Result<RTCPeerConnection> {
-    let role = if peer_is_dtls_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
-    let settings = SettingEngineBuilder::new()
-        .with_answering_dtls_role(role)
-        .with_include_loopback_candidate(true)
-        // It knows SHA-256 alone; the session looks at the certificate itself.
-        .with_disable_certificate_fingerprint_verification(true)
-        .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
-        .with_srtp_replay_protection_window(REPLAY_WINDOW)
-        .with_srtcp_replay_protection_window(REPLAY_WINDOW)
-        // The session decides when a peer is gone; the agent must not be quicker.
-        .with_ice_timeouts(
-            Some(Duration::from_secs(30)),
-            Some(Duration::from_secs(30)),
-            Some(Duration::from_secs(2)),
-        )
-        .build();
-    RTCPeerConnectionBuilder::new()
-        .with_setting_engine(settings)
-        .with_media_engine(media_engine()?)
-        // Alone: a NACK generator would sit before RTX is unwrapped, and never see a repair.
-        .with_interceptor_registry(Registry::new().with(Slot::from(14_000), receive))
-        .build(now)
+/// How a peer connection begins.
+pub(super) struct Setup<'a> {
+    pub local: &'a Credentials,
+    pub remote: &'a Credentials,
+    /// Our candidates, as [`candidate_line`] writes them.
+    pub candidates: &'a [String],
+    /// The peer is ICE-lite, so that we nominate (RFC 8445 section 6.1.1).
+    pub controlling: bool,
+    /// The peer begins the DTLS handshake.
+    pub peer_is_dtls_client: bool,
 }
 
-fn media_engine() -> Result<MediaEngine> {
-    let feedback = |known: &[&str]| {
-        let parse = |feedback: &&str| {
-            let (typ, parameter) = feedback.split_once(' ').unwrap_or((feedback, ""));
-            RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() }
+/// What a peer connection tells.
+pub(super) enum PeerEvent {
+    /// It is up, with a peer that has shown this certificate (DER).
+    Connected(Vec<u8>),
+    /// The peer has closed it.
+    Closed,
+}
+
+pub(super) struct Peer {
+    agent: Agent,
+    pub paths: Paths,
+    dtls: Association,
+    identity: Arc<Identity>,
+    inbound: Option<Inbound>,
+    outbound: Option<Context>,
+    events: VecDeque<PeerEvent>,
+    outbox: VecDeque<Transmit>,
+}
+
+impl Peer {
+    pub fn new(setup: &Setup<'_>, identity: &Arc<Identity>, now: Instant) -> Result<Self> {
+        let Setup { local, remote, candidates, controlling, peer_is_dtls_client } = *setup;
+        let config = AgentConfig {
+            local_ufrag: local.ufrag.clone(),
+            local_pwd: local.pwd.clone(),
+            multicast_dns_mode: MulticastDnsMode::Disabled,
+            disconnected_timeout: Some(ICE_TIMEOUT),
+            failed_timeout: Some(ICE_TIMEOUT),
+            keepalive_interval: Some(KEEPALIVE),
+            ..AgentConfig::default()
         };
-        known.iter().map(parse).collect::<Vec<_>>()
-    };
-    let mut engine = MediaEngine::default();
-    // Which payload types we would offer is of no interest: an answer has the offer's.
-    let mut payload_types = 96..=127;
-    let mut register = |kind: Kind, rtpmap: &str, fmtp: String, known: &[&str]| {
-        let (name, _) = rtpmap.split_once('/').unwrap_or((rtpmap, ""));
-        let (rtp_kind, clock_rate, channels) = match kind {
-            Kind::Video => (RtpCodecKind::Video, 90_000, 0),
-            Kind::Audio => (RtpCodecKind::Audio, 48_000, 2),
-        };
-        let payload_type = payload_types.next().unwrap_or(127);
-        let rtp_codec = RTCRtpCodec {
-            mime_type: format!("{}/{name}", kind.as_str()),
-            clock_rate,
-            channels,
-            sdp_fmtp_line: fmtp,
-            rtcp_feedback: feedback(known),
-        };
-        engine
-            .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, rtp_kind)
-            .map(|()| payload_type)
-    };
-    for codec in PayloadFormat::ALL.map(PayloadFormat::codec) {
-        let of = register(codec.kind(), codec.rtpmap(), String::new(), feedback_of(codec.kind()))?;
-        if codec.kind() == Kind::Video {
-            register(Kind::Video, "rtx/90000", format!("apt={of}"), &[])?;
+        let mut agent = Agent::new(now, Arc::new(config), identity.crypto.clone())?;
+        for candidate in candidates {
+            agent.add_local_candidate(unmarshal_candidate(candidate)?)?;
+        }
+        agent.start_connectivity_checks(now, controlling, remote.ufrag.clone(), remote.pwd.clone())?;
+        Ok(Self {
+            agent,
+            paths: Paths::new(local.clone(), remote.clone(), identity.crypto.clone(), now),
+            dtls: Association::new(identity, !peer_is_dtls_client),
+            identity: identity.clone(),
+            inbound: None,
+            outbound: None,
+            events: VecDeque::new(),
+            outbox: VecDeque::new(),
+        })
+    }
+
+    /// Takes a candidate of the peer (`candidate:…`). From the selection of a pair on, the paths follow the peer
+    /// wherever it proves to be.
+    pub fn add_candidate(&mut self, candidate: &str) -> Result<()> {
+        if !self.paths.has_selected_pair() {
+            self.agent.add_remote_candidate(unmarshal_candidate(candidate)?)?;
+        }
+        Ok(())
+    }
+
+    /// ICE restarts with these credentials. The agent would drop everything until its next selection, so it hears
+    /// of it only if it has selected nothing yet.
+    pub fn restart(&mut self, local: &Credentials, remote: &Credentials, now: Instant) -> Result<()> {
+        if !self.paths.has_selected_pair() {
+            self.agent.restart(now, local.ufrag.clone(), local.pwd.clone(), true)?;
+            self.agent.set_remote_credentials(remote.ufrag.clone(), remote.pwd.clone())?;
+        }
+        self.paths.restart(local.clone(), remote.clone());
+        Ok(())
+    }
+
+    /// Takes a STUN message that came from `from` to our candidate `to`; whether only the peer can have made it.
+    pub fn handle_stun(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: &[u8]) -> bool {
+        let (mut message, mut authentic) = (BytesMut::from(datagram), false);
+        let inbound = self.paths.inbound_stun(from, to, &mut message, now, &mut authentic);
+        if let paths::Inbound::Agent(known_as) = inbound {
+            let transport = TransportContext {
+                local_addr: to,
+                peer_addr: known_as,
+                transport_protocol: TransportProtocol::UDP,
+                ecn: None,
+            };
+            if let Err(error) = self.agent.handle_read(TaggedBytesMut { now, transport, message }) {
+                tracing::debug!(%error, "a STUN message is dropped");
+            }
+            self.take_from_agent(now);
+        }
+        authentic
+    }
+
+    /// Takes a DTLS datagram.
+    pub fn handle_dtls(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if !self.paths.has_selected_pair() {
+            return;
+        }
+        self.paths.heard(from, now);
+        match self.dtls.read(now, datagram) {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Closed) => self.events.push_back(PeerEvent::Closed),
+            Ok(Outcome::Agreed(agreed)) => {
+                let keys = &agreed.srtp.keys;
+                let (profile, crypto) = (agreed.srtp.profile, self.identity.crypto.crypto());
+                let inbound =
+                    Inbound::new(profile, &keys.remote_master_key, &keys.remote_master_salt, crypto);
+                let (key, salt) = (&keys.local_master_key, &keys.local_master_salt);
+                match (inbound, Context::new(key, salt, profile, None, None, crypto)) {
+                    (Ok(inbound), Ok(outbound)) => {
+                        (self.inbound, self.outbound) = (Some(inbound), Some(outbound));
+                        self.events.push_back(PeerEvent::Connected(agreed.certificate));
+                    }
+                    (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "SRTP keys"),
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a DTLS datagram is dropped"),
+        }
+        // Once it is up, only an alert of the peer's own makes DTLS send one (record type 21, RFC 5246 section
+        // 6.2.1).
+        if self.flush_dtls() && self.inbound.is_some() {
+            self.events.push_back(PeerEvent::Closed);
         }
     }
-    register(Kind::Audio, "red/48000/2", String::new(), RED_FEEDBACK)?;
-    for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
-        for uri in [rtc::sdp::extmap::TRANSPORT_CC_URI, rtc::sdp::extmap::SDES_MID_URI] {
-            let uri = uri.to_owned();
-            engine.register_header_extension(RTCRtpHeaderExtensionCapability { uri }, kind, None)?;
+
+    /// What opens SRTP, once the handshake is through.
+    pub fn inbound(&mut self) -> Option<&mut Inbound> {
+        self.inbound.as_mut()
+    }
+
+    /// Sends a compound RTCP packet, once there are keys and a path.
+    pub fn send_rtcp(&mut self, packet: &[u8]) {
+        let Some(outbound) = &mut self.outbound else { return };
+        match outbound.encrypt_rtcp(packet) {
+            Ok(data) => self.send(data),
+            Err(error) => tracing::debug!(%error, "feedback is not sent"),
         }
     }
-    Ok(engine)
-}
 
-/// The certificate (DER) that the peer has shown in the handshake.
-pub(super) fn remote_certificate(peer: &mut RTCPeerConnection) -> Option<Vec<u8>> {
-    let receiver = peer.get_receivers().next()?;
-    let receiver = peer.rtp_receiver(receiver)?;
-    receiver.transport()?.get_remote_certificates().first().cloned()
-}
+    fn send(&mut self, data: BytesMut) {
+        if let Some(Path { local, remote }) = self.paths.current() {
+            self.outbox.push_back(Transmit { from: local, to: remote, data });
+        }
+    }
 
-/// One of our addresses as a host candidate.
-pub(super) fn host_candidate(address: SocketAddr) -> Result<RTCIceCandidateInit> {
-    let config = CandidateHostConfig {
-        base_config: CandidateConfig {
-            network: "udp".to_owned(),
-            address: address.ip().to_string(),
-            port: address.port(),
-            component: 1,
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    RTCIceCandidate::from(&config.new_candidate_host()?).to_json()
+    /// Puts what DTLS has to say into the outbox; whether there is an alert in it.
+    fn flush_dtls(&mut self) -> bool {
+        let mut alert = false;
+        while let Some(data) = self.dtls.poll_transmit() {
+            alert |= data.first() == Some(&21);
+            self.send(data);
+        }
+        alert
+    }
+
+    /// What the agent says goes out before what it has decided counts: its answer to the check that nominates the
+    /// pair is still its own.
+    fn take_from_agent(&mut self, now: Instant) {
+        while let Some(message) = self.agent.poll_write() {
+            let TransportContext { local_addr, peer_addr, .. } = message.transport;
+            let (path, mut data) = (Path { local: local_addr, remote: peer_addr }, message.message);
+            if let Some(Path { local, remote }) = self.paths.outbound(path, &mut data, now) {
+                self.outbox.push_back(Transmit { from: local, to: remote, data });
+            }
+        }
+        while let Some(event) = self.agent.poll_event() {
+            let Event::SelectedCandidatePairChange(local, remote) = event.event else { continue };
+            self.paths.select(Path { local: local.base_addr(), remote: remote.addr() }, now);
+            if let Err(error) = self.dtls.begin(now) {
+                tracing::warn!(%error, "the DTLS handshake can't begin");
+            }
+            self.flush_dtls();
+        }
+    }
+
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next datagram to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let own = |(from, to, data)| Transmit { from, to, data };
+        self.outbox.pop_front().or_else(|| self.paths.outgoing.pop_front().map(own))
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Err(error) = self.agent.handle_timeout(now) {
+            tracing::debug!(%error, "ICE timers");
+        }
+        self.take_from_agent(now);
+        self.dtls.handle_timeout(now);
+        self.flush_dtls();
+    }
+
+    /// When `handle_timeout` is next needed.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        self.agent.poll_timeout().into_iter().chain(self.dtls.deadline()).min()
+    }
+
+    /// Says goodbye to the peer.
+    pub fn close(&mut self, now: Instant) {
+        self.dtls.close(now);
+        self.flush_dtls();
+        if let Err(error) = self.agent.close() {
+            tracing::debug!(%error, "closing ICE");
+        }
+    }
 }

@@ -50,17 +50,6 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// The source that a packet of SRTP or SRTCP says it is of, readable in both; `None` for anything else.
-pub(super) fn source(datagram: &[u8]) -> Option<u32> {
-    let at = match datagram {
-        // RTCP's packet types (RFC 5761 section 4).
-        [128..=191, 192..=223, ..] => 4,
-        [128..=191, ..] => 8,
-        _ => return None,
-    };
-    datagram.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
-}
-
 fn username(datagram: &[u8]) -> Option<&str> {
     const USERNAME: u16 = 6;
     let mut attributes = datagram.get(20..)?;
@@ -230,15 +219,5 @@ mod tests {
             assert_eq!(Kind::of(&packet(first, second)), expected, "{first} {second}");
         }
         assert_eq!(Kind::of(&packet(0x80, 96)[..11]), Kind::Other, "cut short");
-    }
-
-    #[test]
-    fn packets_and_reports_name_the_source_that_decryption_keeps_them_apart_by() {
-        let packet = |first, second| [first, second, 0, 1, 0, 0, 0, 2, 1, 2, 3, 4];
-        assert_eq!(source(&packet(0x80, 96)), Some(0x0102_0304));
-        assert_eq!(source(&packet(0x80, 70)), Some(0x0102_0304), "no report, to the decryption");
-        assert_eq!(source(&packet(0x81, 205)), Some(2));
-        assert_eq!((source(&packet(22, 254)), source(&packet(0, 1))), (None, None));
-        assert_eq!(source(&packet(0x80, 96)[..11]), None, "cut short");
     }
 }

@@ -14,31 +14,25 @@ use stalled::Watch;
 
 use crate::media::{self, GapReason, Kind, Track};
 use crate::rtp::{self, Pipeline};
-use crate::webrtc::dtls::RepeatFilter;
-use crate::webrtc::interceptor::ReceivedPackets;
+use crate::webrtc::Candidate;
+use crate::webrtc::dtls::Identity;
 use crate::webrtc::offer::{Credentials, ParsedOffer, RejectedSection};
-use crate::webrtc::paths::{Inbound, Paths};
-use crate::webrtc::route;
+use crate::webrtc::peer::{Peer, PeerEvent};
 use crate::webrtc::sources::Sections;
-use crate::webrtc::{Candidate, peer};
 use bytes::BytesMut;
-use rtc::sansio::Protocol;
-use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
-use std::collections::{HashSet, VecDeque};
+use packets::Receiver;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use webrtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionEvent, RTCPeerConnectionState};
-
-/// Sources whose packets the decryption gets to see in one session, beside those that its offer names: it keeps
-/// a window of repetitions for each, from before it knows that a packet is genuine, and for ever. What is
-/// beyond is dropped.
-const MAX_ADMITTED: usize = 64;
 
 /// What a session is configured with.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// Addresses offered to the peer, best first.
     pub candidates: Vec<SocketAddr>,
+    /// What the server shows itself by.
+    pub identity: Arc<Identity>,
     /// Bounds of the way from packets to frames.
     pub pipeline: rtp::Config,
     /// When the frames' time is 0.
@@ -107,41 +101,28 @@ pub struct Transmit {
     pub data: BytesMut,
 }
 
-/// The sources whose packets are decrypted, beside those that the offer names.
-#[derive(Debug, Default)]
-struct AdmittedSources(HashSet<u32>);
-
-impl AdmittedSources {
-    /// Whether it may see a packet of this one.
-    fn admits(&mut self, source: u32, mut offered: impl Iterator<Item = u32>) -> bool {
-        self.0.contains(&source)
-            || offered.any(|one| one == source)
-            || (self.0.len() < MAX_ADMITTED && self.0.insert(source))
-    }
-}
-
 /// One peer connection.
 pub struct Session {
-    peer: RTCPeerConnection,
+    peer: Peer,
     offer: ParsedOffer,
-    received: ReceivedPackets,
-    admitted: AdmittedSources,
+    receiver: Receiver,
     sections: Sections,
+    identity: Arc<Identity>,
     local: Credentials,
+    own_candidates: Vec<String>,
+    /// Number and version of the session in our answers (`o=`).
+    origin_line: (u64, u64),
     watch: Watch,
     /// Keyframes asked of sources that aren't recorded, since the count was taken.
     unrecorded_keyframe_requests: u64,
     /// Time 0 of the frames.
     origin: Instant,
     pipeline: Pipeline,
-    paths: Paths,
-    repeats: RepeatFilter,
     events: VecDeque<Event>,
-    outbox: VecDeque<Transmit>,
     idle_timeout: Duration,
     start_bitrate: u64,
     /// Candidates of the peer in this ICE generation.
-    candidates: usize,
+    peer_candidates: usize,
     restarts: Restarts,
     began: Instant,
     connected: bool,
@@ -180,46 +161,36 @@ impl Session {
         self.offer.recorded.iter().map(|section| section.format.track()).collect()
     }
 
-    /// Takes a datagram that came from `from` to our candidate `to`.
-    pub fn handle(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, mut datagram: BytesMut) {
-        let mut authentic = false;
-        let known_as = if datagram.first().is_some_and(|first| *first < 4) {
-            match self.paths.inbound_stun(from, to, &mut datagram, now, &mut authentic) {
-                Inbound::Agent(address) => address,
-                Inbound::Done => {
-                    self.note_path(authentic, now);
-                    return;
+    /// Takes a datagram that came from `from` to our candidate `to` at `arrived`, which may lie before `now`. Media
+    /// is opened where it lies.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagram: &mut [u8],
+    ) {
+        // RFC 7983 section 7.
+        match datagram.first() {
+            Some(0..=3) => {
+                if self.peer.handle_stun(now, from, to, datagram) {
+                    self.last_heard = now;
                 }
+                if let Some(round_trip) = self.peer.paths.round_trip.take() {
+                    self.pipeline.round_trip(round_trip);
+                }
+                self.take_from_peer(now);
             }
-        } else {
-            self.paths.inbound(from, now)
-        };
-        self.note_path(authentic, now);
-        let offered = || self.offer.recorded.iter().flat_map(|section| section.ssrcs.iter().copied());
-        if route::source(&datagram).is_some_and(|source| !self.admitted.admits(source, offered())) {
-            return;
-        }
-        let transport = TransportContext {
-            local_addr: to,
-            peer_addr: known_as,
-            transport_protocol: TransportProtocol::UDP,
-            ecn: None,
-        };
-        let is_dtls = datagram.first().is_some_and(|first| (20..64).contains(first));
-        if is_dtls && !self.connected && self.repeats.is_repeat(&datagram) {
-            return;
-        }
-        if let Err(error) = self.peer.handle_read(TaggedBytesMut { now, transport, message: datagram }) {
-            tracing::debug!(%error, "a datagram is dropped");
-        }
-        if !self.connected {
-            // The handshake's end puts the keys in place only when its event is taken, and the first
-            // keyframe may be right behind it.
-            self.poll_peer(now);
-        }
-        self.read();
-        if is_dtls && self.connected && self.sends_alert(now) {
-            self.end(SessionEnd::Closed, now);
+            Some(20..=63) => {
+                self.peer.handle_dtls(now, from, datagram);
+                self.take_from_peer(now);
+            }
+            Some(128..=191) => {
+                self.peer.paths.heard(from, now);
+                self.open(now, arrived, datagram);
+            }
+            _ => {}
         }
     }
 
@@ -227,54 +198,27 @@ impl Session {
     /// knowing, as behind a NAT that has forgotten it.
     pub fn handle_unproven(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
         if !self.over {
-            self.paths.probe(from, to, now);
+            self.peer.paths.probe(from, to, now);
         }
     }
 
-    fn note_path(&mut self, authentic: bool, now: Instant) {
-        if authentic {
-            self.last_heard = now;
-        }
-        if let Some(round_trip) = self.paths.round_trip.take() {
-            self.pipeline.round_trip(round_trip);
-        }
-    }
-
-    /// Whether DTLS sends an alert (record type 21, RFC 5246 section 6.2.1): only the peer's own,
-    /// encrypted one makes it do so once it is up, and the peer connection says nothing of it.
-    fn sends_alert(&mut self, now: Instant) -> bool {
-        let before = self.outbox.len();
-        while let Some(transmit) = self.poll_peer_write(now) {
-            self.outbox.push_back(transmit);
-        }
-        self.outbox.iter().skip(before).any(|transmit| transmit.data.first() == Some(&21))
-    }
-
-    fn poll_peer(&mut self, now: Instant) {
+    fn take_from_peer(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
-            let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event else { continue };
-            match state {
-                RTCPeerConnectionState::Connected if !self.connected && !self.is_offerer() => {
+            match event {
+                // RFC 8122 section 6.2.
+                PeerEvent::Connected(certificate) if !self.offer.identity().is_of(&certificate) => {
                     tracing::warn!("the peer's certificate isn't the one its offer names");
                     self.end(SessionEnd::WrongCertificate, now);
                 }
-                RTCPeerConnectionState::Connected if !self.connected => {
+                PeerEvent::Connected(_) => {
                     (self.connected, self.last_heard, self.last_media) = (true, now, now);
                     let time = now.saturating_duration_since(self.origin);
                     self.watch.begin(self.offer.recorded.len(), time, now);
                     self.events.push_back(Event::Connected);
                 }
-                RTCPeerConnectionState::Closed => self.end(SessionEnd::Closed, now),
-                RTCPeerConnectionState::Failed if self.connected => self.end(SessionEnd::Vanished, now),
-                _ => {}
+                PeerEvent::Closed => self.end(SessionEnd::Closed, now),
             }
         }
-    }
-
-    /// Whether the peer's certificate is the one that its offer names (RFC 8122 section 6.2).
-    fn is_offerer(&mut self) -> bool {
-        let certificate = peer::remote_certificate(&mut self.peer);
-        certificate.is_some_and(|certificate| self.offer.identity().is_of(&certificate))
     }
 
     /// Asks the publisher for a keyframe.
@@ -294,7 +238,7 @@ impl Session {
 
     /// STUN messages since then that were not the peer's, though they named it.
     pub fn take_forged(&mut self) -> u64 {
-        std::mem::take(&mut self.paths.forged)
+        std::mem::take(&mut self.peer.paths.forged)
     }
 
     fn take_media(&mut self, now: Instant) {
@@ -314,8 +258,7 @@ impl Session {
 
     /// The next event.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
-        self.poll_peer(now);
-        if let Some(address) = self.paths.proven.pop_front() {
+        if let Some(address) = self.peer.paths.proven.pop_front() {
             return Some(Event::Proven(address));
         }
         if let Some(source) = self.sections.found.pop_front() {
@@ -328,35 +271,6 @@ impl Session {
     /// The next datagram to be sent.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         self.give_feedback(now);
-        let waiting = self.outbox.pop_front().or_else(|| self.poll_peer_write(now));
-        waiting
-            .or_else(|| self.paths.outgoing.pop_front().map(|(from, to, data)| Transmit { from, to, data }))
-    }
-
-    fn poll_peer_write(&mut self, now: Instant) -> Option<Transmit> {
-        loop {
-            let message = self.peer.poll_write()?;
-            let (from, to, mut data) =
-                (message.transport.local_addr, message.transport.peer_addr, message.message);
-            if let Some(to) = self.paths.outbound(to, &mut data, now) {
-                return Some(Transmit { from, to, data });
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_without_end_are_not_all_decrypted_and_the_offers_own_always_are() {
-        let mut admitted = AdmittedSources::default();
-        let offered = || [5].into_iter();
-        assert!(admitted.admits(100, offered()));
-        let forged = (1000..1_000_000).filter(|source| admitted.admits(*source, offered())).count();
-        assert_eq!((forged, admitted.0.len()), (MAX_ADMITTED - 1, MAX_ADMITTED));
-        assert!(admitted.admits(5, offered()), "the offer names it");
-        assert!(admitted.admits(100, offered()), "it was there before");
+        self.peer.poll_transmit()
     }
 }

@@ -1,9 +1,10 @@
 //! What a section of an offer says of its encodings (simulcast, RFC 8853) and of the identifiers that its
 //! packets carry, and what the answer says to that.
 //!
-//! The offer doesn't say which encoding is the largest, unless by `max-width`, or by the usual names. Else all of them are accepted, and [`crate::webrtc::sources`] finds out. The peer connection
-//! knows nothing of encodings: these lines are taken from the offer and put into the answer beside it.
+//! The offer doesn't say which encoding is the largest, unless by `max-width`, or by the usual names. Else all of them
+//! are accepted, and [`crate::webrtc::sources`] finds out.
 
+use rtc::sdp::extmap::TRANSPORT_CC_URI;
 use std::fmt::Write as _;
 
 /// Encodings of one section that are accepted; browsers offer three.
@@ -32,8 +33,10 @@ pub(super) struct PacketIdentifiers {
     pub mid_id: Option<u8>,
     /// of the one that names its encoding,
     pub rid_id: Option<u8>,
-    /// and of the one that names the encoding whose packets it sends again (RFC 8852).
+    /// of the one that names the encoding whose packets it sends again (RFC 8852),
     pub repaired_rid_id: Option<u8>,
+    /// and of the one that counts packets transport-wide.
+    pub congestion_id: Option<u8>,
 }
 
 impl PacketIdentifiers {
@@ -43,19 +46,30 @@ impl PacketIdentifiers {
         let (rid_id, repaired_rid_id) = (id(RID), id(REPAIRED));
         // Without that extension a packet can't tell which encoding it is of.
         let rids = if rid_id.is_some() { encodings(section, media) } else { Vec::new() };
-        Self { rtx_pairs: rtx_pairs(section), rids, mid_id: id(MID), rid_id, repaired_rid_id }
+        Self {
+            rtx_pairs: rtx_pairs(section),
+            rids,
+            mid_id: id(MID),
+            rid_id,
+            repaired_rid_id,
+            congestion_id: id(TRANSPORT_CC_URI),
+        }
     }
 
-    /// What the section's answer says beside what the peer connection does.
+    /// What the section's answer says of them.
     pub fn answer(&self) -> String {
         let mut out = String::new();
-        if self.rids.is_empty() {
-            return out;
+        let mut extensions = vec![(self.mid_id, MID), (self.congestion_id, TRANSPORT_CC_URI)];
+        if !self.rids.is_empty() {
+            extensions.extend([(self.rid_id, RID), (self.repaired_rid_id, REPAIRED)]);
         }
-        for (id, uri) in [(self.rid_id, RID), (self.repaired_rid_id, REPAIRED)] {
+        for (id, uri) in extensions {
             if let Some(id) = id {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }
+        }
+        if self.rids.is_empty() {
+            return out;
         }
         for rid in &self.rids {
             let _ = write!(out, "a=rid:{rid} recv\r\n");
@@ -165,7 +179,8 @@ mod tests {
             "{EXTENSIONS}a=rid:1 send\na=rid:2 send pt=97,120\na=rid:3 send max-width=1280\na=simulcast:send 1;~2,x;3\n"
         ));
         assert_eq!((found.mid_id, found.rid_id, found.repaired_rid_id), (Some(4), Some(10), Some(11)));
-        let answer = "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+        let answer = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+            a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
             a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
             a=rid:1 recv\r\na=rid:2 recv\r\na=rid:3 recv\r\na=simulcast:recv 1;2;3\r\n";
         assert_eq!(found.answer(), answer);
@@ -194,7 +209,8 @@ mod tests {
     #[test]
     fn what_no_packet_could_be_told_by_or_is_of_another_codec_is_not_accepted() {
         let plain = "a=rid:q send\na=simulcast:send q\n";
-        assert_eq!(identifiers(plain).answer(), "", "no extension");
+        let answer = identifiers(plain).answer();
+        assert_eq!(answer, "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n", "no extension");
         assert_eq!(identifiers(EXTENSIONS).rids, Vec::<String>::new(), "no simulcast");
         let others =
             "a=rid:q recv\na=rid:h send pt=100\na=rid:f send\na=rid:<x> send\na=simulcast:send q;h;<x>;f\n";

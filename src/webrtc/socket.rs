@@ -4,6 +4,7 @@ use crate::webrtc::Config;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -13,6 +14,8 @@ const DEFAULT_PORT: u16 = 8189;
 const KERNEL_BUFFER: usize = 4 << 20;
 /// The largest datagram that makes sense on an Internet path.
 const MAX_DATAGRAM: usize = 2048;
+/// A datagram that waited for longer did so only by the wall clock, which was set.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Which addresses peers are told, and the ones of this machine behind them.
 #[derive(Clone, Debug, Default)]
@@ -86,11 +89,12 @@ impl Addresses {
     }
 }
 
-/// A datagram, with the candidate it was sent to.
+/// A datagram, with the candidate it was sent to, and when the kernel had it.
 pub(super) struct Datagram<'a> {
+    pub arrived: Instant,
     pub from: SocketAddr,
     pub to: SocketAddr,
-    pub data: &'a [u8],
+    pub data: &'a mut [u8],
 }
 
 pub(super) struct Socket {
@@ -98,8 +102,8 @@ pub(super) struct Socket {
     state: UdpSocketState,
     pub addresses: Addresses,
     is_v6: bool,
-    buffers: Vec<Vec<u8>>,
-    meta: Vec<RecvMeta>,
+    buffers: [Vec<u8>; BATCH_SIZE],
+    meta: [RecvMeta; BATCH_SIZE],
 }
 
 impl Socket {
@@ -113,8 +117,8 @@ impl Socket {
         Ok(Self {
             addresses: Addresses::new(bound, &config.advertise)?,
             is_v6: bound.is_ipv6(),
-            buffers: vec![vec![0; MAX_DATAGRAM * segments]; BATCH_SIZE],
-            meta: vec![RecvMeta::default(); BATCH_SIZE],
+            buffers: std::array::from_fn(|_| vec![0; MAX_DATAGRAM * segments]),
+            meta: [RecvMeta::default(); BATCH_SIZE],
             socket: UdpSocket::from_std(socket)?,
             state,
         })
@@ -129,12 +133,11 @@ impl Socket {
         self.socket.readable().await
     }
 
-    /// Receives one batch and hands out its datagrams; false when nothing is left.
-    pub fn receive(&mut self, mut give: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+    /// Receives one batch at `now` and hands out its datagrams; false when nothing is left.
+    pub fn receive(&mut self, now: Instant, mut give: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
         let Self { socket, state, addresses, buffers, meta, .. } = self;
         let received = socket.try_io(Interest::READABLE, || {
-            let mut slices: Vec<IoSliceMut<'_>> =
-                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut slices = buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
             state.recv((&*socket).into(), &mut slices, meta)
         });
         let count = match received {
@@ -142,12 +145,16 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
-        for (meta, buffer) in meta.iter().zip(buffers.iter()).take(count) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for (meta, buffer) in meta.iter().zip(buffers.iter_mut()).take(count) {
             let from = unmap(meta.addr);
             let destination = meta.dst_ip.map(|ip| unmap(SocketAddr::new(ip, 0)).ip());
             let Some(to) = addresses.candidate(destination, from) else { continue };
-            for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                give(Datagram { from, to, data });
+            // However long the loop was away, what counts for the sender is when its packets were here.
+            let waited = meta.timestamp.map_or(Duration::ZERO, |at| wall.saturating_sub(at)).min(MAX_WAIT);
+            let arrived = now.checked_sub(waited).unwrap_or(now);
+            for data in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
+                give(Datagram { arrived, from, to, data });
             }
         }
         Ok(count == BATCH_SIZE)

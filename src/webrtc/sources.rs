@@ -11,10 +11,15 @@
 //! has fallen silent while the other goes on. Sound, whose every packet is a beginning, only at the latter: it
 //! begins with what the other one sent meanwhile, so that nothing is lost while that is not clear.
 
+mod sections;
+
+pub(super) use sections::Sections;
+
 use crate::media::{Kind, Size};
+use crate::rtp;
 use crate::webrtc::offer::{PayloadKind, RecordedSection};
+use crate::webrtc::packet_path::header::Header;
 use bytes::Bytes;
-use rtc::rtp;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -48,6 +53,13 @@ pub(super) enum Verdict {
         /// What the old one would have sent meanwhile is missing.
         hole: bool,
     },
+}
+
+/// An authentic packet, without its padding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet<'a> {
+    pub header: Header<'a>,
+    pub payload: &'a [u8],
 }
 
 /// A sender report's pair of times (RFC 3550 section 6.4.1) and its arrival.
@@ -105,7 +117,15 @@ pub(super) struct Sources {
     all: Vec<Source>,
     recorded: Option<usize>,
     /// Sound of others since that one was heard, and when it came. Of more than [`MAX_KEPT`] the newest.
-    kept: VecDeque<(rtp::Packet, Instant)>,
+    kept: VecDeque<Kept>,
+}
+
+/// A packet of sound that is not recorded yet.
+#[derive(Debug)]
+pub(super) struct Kept {
+    ssrc: u32,
+    pub packet: rtp::Packet,
+    pub arrived: Instant,
 }
 
 impl Sources {
@@ -130,7 +150,7 @@ impl Sources {
     }
 
     /// Looks at a packet; a retransmission becomes the packet it repeats.
-    fn take(&mut self, packet: &mut rtp::Packet, now: Instant) -> Verdict {
+    fn take(&mut self, packet: &mut Packet<'_>, now: Instant) -> Verdict {
         let at = match self.section.payload_kind(packet.header.payload_type) {
             Some(PayloadKind::Rtx(of)) => {
                 let primary = self.repaired_by(&packet.header);
@@ -142,7 +162,7 @@ impl Sources {
         };
         let Some(at) = at else { return Verdict::Drop };
         if self.is_video() {
-            let size = self.section.format.keyframe_size(&packet.payload);
+            let size = self.section.format.keyframe_size(packet.payload);
             return self.heard(at, packet.header.timestamp, size, now);
         }
         let silent_since = self.recorded.map(|at| self.all[at].heard);
@@ -153,7 +173,7 @@ impl Sources {
     /// Keeps sound that may be recorded yet, while the recorded source is silent; what the verdict is then.
     fn keep(
         &mut self,
-        packet: &rtp::Packet,
+        packet: &Packet<'_>,
         verdict: Verdict,
         silent_since: Instant,
         now: Instant,
@@ -164,11 +184,15 @@ impl Sources {
                 if self.kept.len() >= MAX_KEPT {
                     self.kept.pop_front();
                 }
-                self.kept.push_back((packet.clone(), now));
+                self.kept.push_back(Kept {
+                    ssrc: packet.header.ssrc,
+                    packet: self.media(packet).with(Bytes::copy_from_slice(packet.payload)),
+                    arrived: now,
+                });
             }
             Verdict::Replaces { .. } => {
-                self.kept.retain(|(kept, _)| kept.header.ssrc == packet.header.ssrc);
-                let begins = self.kept.front().map_or(now, |(_, arrived)| *arrived);
+                self.kept.retain(|kept| kept.ssrc == packet.header.ssrc);
+                let begins = self.kept.front().map_or(now, |kept| kept.arrived);
                 let hole = begins.saturating_duration_since(silent_since) >= ENDED_AUDIO.0;
                 return Verdict::Replaces { hole };
             }
@@ -176,17 +200,29 @@ impl Sources {
         verdict
     }
 
+    /// A packet as the pipeline takes it.
+    fn media<'a>(&self, packet: &Packet<'a>) -> rtp::Packet<&'a [u8]> {
+        let Header { payload_type, sequence, timestamp, marker, .. } = packet.header;
+        rtp::Packet {
+            sequence,
+            timestamp,
+            marker,
+            payload: packet.payload,
+            red: self.section.payload_kind(payload_type) == Some(PayloadKind::Red),
+        }
+    }
+
     /// The source whose packets a retransmission's source repeats.
-    fn repaired_by(&mut self, header: &rtp::Header) -> Option<usize> {
+    fn repaired_by(&mut self, header: &Header<'_>) -> Option<usize> {
         let ssrc = header.ssrc;
         if let Some(at) = self.all.iter().position(|source| source.repair == Some(ssrc)) {
             return Some(at);
         }
         let declared = self.section.identifiers.rtx_pairs.iter().find(|(_, repair)| *repair == ssrc);
-        let named = self.section.identifiers.repaired_rid_id.and_then(|id| header.get_extension(id));
+        let named = self.section.identifiers.repaired_rid_id.and_then(|id| header.extension(id));
         let is_primary = |source: &Source| match (declared, &named) {
             (Some((primary, _)), _) => source.ssrc == *primary,
-            (None, Some(rid)) => source.rid.as_ref() == Some(rid),
+            (None, Some(rid)) => source.rid.as_deref() == Some(*rid),
             // Nothing says whose they are: the newest's that has none.
             (None, None) => source.repair.is_none(),
         };
@@ -196,12 +232,12 @@ impl Sources {
     }
 
     /// The index of a packet's source; `None` if there are too many.
-    fn find(&mut self, header: &rtp::Header, now: Instant) -> Option<usize> {
+    fn find(&mut self, header: &Header<'_>, now: Instant) -> Option<usize> {
         if let Some(at) = self.all.iter().position(|source| source.ssrc == header.ssrc) {
             return Some(at);
         }
-        let rid = self.section.identifiers.rid_id.and_then(|id| header.get_extension(id));
-        let new = Source::new(header.ssrc, rid, now);
+        let rid = self.section.identifiers.rid_id.and_then(|id| header.extension(id));
+        let new = Source::new(header.ssrc, rid.map(Bytes::copy_from_slice), now);
         if self.all.len() < MAX_SOURCES {
             self.all.push(new);
             return Some(self.all.len() - 1);
@@ -288,105 +324,13 @@ impl Sources {
 
 /// Makes of a retransmission the packet it repeats: its number stands in front of the payload (RFC 4588
 /// section 4), under the payload type that its own repairs. False if it is padding.
-fn unwrap_rtx(packet: &mut rtp::Packet, primary: u32, payload_type: u8) -> bool {
-    let Some(number) = packet.payload.first_chunk::<2>() else { return false };
-    packet.header.sequence_number = u16::from_be_bytes(*number);
+fn unwrap_rtx(packet: &mut Packet<'_>, primary: u32, payload_type: u8) -> bool {
+    let Some((number, payload)) = packet.payload.split_first_chunk::<2>() else { return false };
+    packet.header.sequence = u16::from_be_bytes(*number);
     packet.header.ssrc = primary;
     packet.header.payload_type = payload_type;
-    packet.payload = packet.payload.slice(2..);
+    packet.payload = payload;
     true
-}
-
-#[derive(Debug)]
-pub(super) struct Sections {
-    all: Vec<Sources>,
-    /// Mids of the sections that are refused.
-    rejected: Vec<String>,
-    /// Sources that were heard for the first time, until they are taken.
-    pub found: VecDeque<u32>,
-}
-
-impl Sections {
-    /// The sections that are recorded, of those with these mids.
-    pub fn new<'a>(recorded: &[RecordedSection], mids: impl Iterator<Item = &'a str>) -> Self {
-        let rejected = mids.filter(|mid| recorded.iter().all(|section| section.mid != **mid));
-        let rejected = rejected.map(str::to_owned).collect();
-        Self { all: recorded.iter().cloned().map(Sources::new).collect(), rejected, found: VecDeque::new() }
-    }
-
-    /// A re-offer of the same sections: their sources stay.
-    pub fn renew(&mut self, recorded: &[RecordedSection]) {
-        for (sources, section) in self.all.iter_mut().zip(recorded) {
-            sources.section = section.clone();
-        }
-    }
-
-    /// What becomes of an authentic packet, and in which track.
-    pub fn take(&mut self, packet: &mut rtp::Packet, now: Instant) -> Option<(usize, Verdict)> {
-        let track = self.track_of(&packet.header)?;
-        let sources = &mut self.all[track];
-        let (ssrc, known) = (packet.header.ssrc, sources.knows(packet.header.ssrc));
-        let verdict = sources.take(packet, now);
-        if !known && sources.knows(ssrc) {
-            tracing::debug!(ssrc, track, "a source is heard for the first time");
-            self.found.push_back(ssrc);
-        }
-        Some((track, verdict))
-    }
-
-    /// The track of a packet's source, of its section by its mid, or of its payload type.
-    fn track_of(&self, header: &rtp::Header) -> Option<usize> {
-        let position = |is_it: &dyn Fn(&Sources) -> bool| self.all.iter().position(is_it);
-        if let Some(track) = position(&|sources| sources.knows(header.ssrc)) {
-            return Some(track);
-        }
-        let mid =
-            self.all.iter().find_map(|sources| header.get_extension(sources.section.identifiers.mid_id?));
-        let named = |name: &String| mid.as_ref().is_some_and(|mid| mid[..] == *name.as_bytes());
-        if self.rejected.iter().any(named) {
-            return None;
-        }
-        position(&|sources| named(&sources.section.mid))
-            .or_else(|| position(&|sources| sources.section.ssrcs.contains(&header.ssrc)))
-            .or_else(|| position(&|sources| sources.section.payload_kind(header.payload_type).is_some()))
-    }
-
-    /// The source of a track that is recorded.
-    pub fn recorded(&self, track: usize) -> Option<u32> {
-        self.all.get(track)?.recorded()
-    }
-
-    /// What a track's source has sent before it was recorded, if that belongs to it, and when it came.
-    pub fn take_kept(&mut self, track: usize) -> VecDeque<(rtp::Packet, Instant)> {
-        self.all.get_mut(track).map(|sources| std::mem::take(&mut sources.kept)).unwrap_or_default()
-    }
-
-    /// The newest report of a track's recorded source.
-    pub fn report(&self, track: usize) -> Option<Report> {
-        self.all.get(track)?.report()
-    }
-
-    /// A source that should be asked for a keyframe now, though it isn't recorded.
-    pub fn wanted(&mut self, track: usize, now: Instant) -> Option<u32> {
-        self.all.get_mut(track)?.wanted(now)
-    }
-
-    /// Takes a sender report; gives the source's track if it is recorded.
-    pub fn sender_report(&mut self, ssrc: u32, report: Report) -> Option<usize> {
-        let mut all = self.all.iter_mut().enumerate();
-        let (track, at, sources) = all.find_map(|(track, sources)| {
-            let at = sources.all.iter().position(|source| source.ssrc == ssrc)?;
-            Some((track, at, sources))
-        })?;
-        sources.all[at].report = Some(report);
-        (sources.recorded == Some(at)).then_some(track)
-    }
-
-    /// A source has said goodbye (RTCP BYE).
-    pub fn bye(&mut self, ssrc: u32) {
-        let all = self.all.iter_mut().flat_map(|sources| &mut sources.all);
-        all.filter(|source| source.ssrc == ssrc).for_each(|source| source.said_bye = true);
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use super::network::{Datagram, Endpoint};
 use super::proof::KeptFrame;
-use bytes::BytesMut;
+use onrecord::webrtc::dtls::Identity;
 use onrecord::webrtc::route::Kind;
 use onrecord::webrtc::session::{Event, Session, SessionConfig, SessionEnd};
 use onrecord::{media, rtp};
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A session, and what came out of it.
@@ -30,6 +31,7 @@ pub struct Ours {
 pub fn config(local: SocketAddr, now: Instant) -> SessionConfig {
     SessionConfig {
         candidates: vec![local],
+        identity: Arc::new(Identity::generate().expect("a certificate")),
         pipeline: rtp::Config {
             reorder_window: Duration::from_secs(1),
             keyframe_interval: Duration::from_secs(4),
@@ -91,7 +93,7 @@ impl Ours {
 
 impl Endpoint for Ours {
     fn receive(&mut self, now: Instant, datagram: Datagram) {
-        let Datagram { from, to, bytes } = datagram;
+        let Datagram { from, to, mut bytes } = datagram;
         let routed = self.routed.contains(&from);
         match Kind::of(&bytes) {
             Kind::Media(source) if !routed && self.sources.contains(&source) => {
@@ -99,7 +101,7 @@ impl Endpoint for Ours {
             }
             // STUN finds its session without an address; the rest only from a proven one (D4).
             Kind::Media(_) | Kind::Other if !routed => return,
-            _ => self.session.handle(now, from, to, BytesMut::from(&bytes[..])),
+            _ => self.session.handle(now, now, from, to, &mut bytes),
         }
         self.take_events(now);
     }

@@ -1,5 +1,6 @@
 //! RTP payload formats: what is particular to a codec on the way from packets to frames, a file for each.
 
+mod arena;
 pub(super) mod opus;
 pub(super) mod vp8;
 
@@ -39,7 +40,7 @@ impl PayloadFormat {
     }
 
     /// The picture size, if this payload begins a keyframe and says it.
-    pub fn keyframe_size(self, payload: &Bytes) -> Option<Size> {
+    pub fn keyframe_size(self, payload: &[u8]) -> Option<Size> {
         match self {
             Self::Vp8 => vp8::keyframe_size(payload),
             Self::Opus => None,
@@ -87,7 +88,7 @@ impl Depacketizer {
 
     /// Takes the next packet, which is a `copy` if it came in another one only. A frame may come out: the
     /// one that it ends, or the one before.
-    pub fn push(&mut self, packet: &Packet, copy: bool) -> Option<Assembled> {
+    pub fn push(&mut self, packet: &Packet<&[u8]>, copy: bool) -> Option<Assembled> {
         match self {
             Self::Vp8(vp8) => vp8.push(packet),
             Self::Opus(opus) => opus.push(packet, copy),

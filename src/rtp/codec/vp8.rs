@@ -4,14 +4,15 @@
 //! So after a loss nothing is released unless the descriptors prove that no reference was lost.
 
 use super::Assembled;
+use super::arena::Arena;
 use crate::media::{Size, vp8};
-use crate::rtp::{PACKET, Packet};
-use bytes::{Bytes, BytesMut};
+use crate::rtp::Packet;
+use bytes::Bytes;
 
-/// What the packets of one frame may hold in memory, each at least a [`PACKET`]: 8192 of them, or 9.8 MB in
-/// the usual 1200 bytes. A keyframe of 4K video has some 1000, one of 8K some thousands. A frame that has
-/// more is dropped.
-const MAX_FRAME: usize = 16 << 20;
+/// The largest frame, in bytes. A keyframe of 4K video has a megabyte or two, one of 8K some. A larger one is dropped.
+const MAX_FRAME: usize = 10 << 20;
+/// Memory that frames are put together in comes in pieces: a second of video at 500 kbit/s.
+const PIECE: usize = 64 << 10;
 
 /// The payload descriptor in front of each packet (RFC 7741 section 4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +28,8 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    /// Splits a payload; `None` if it is malformed.
-    fn read(payload: &Bytes) -> Option<(Self, Bytes)> {
+    /// Reads a payload's, and how long it is; `None` if it is malformed.
+    fn read(payload: &[u8]) -> Option<(Self, usize)> {
         let first = *payload.first()?;
         let mut at = 1;
         let mut next = || {
@@ -56,7 +57,7 @@ impl Descriptor {
                 }
             }
         }
-        (payload.len() > at).then(|| (found, payload.slice(at..)))
+        (payload.len() > at).then_some((found, at))
     }
 
     fn follows(&self, before: &Self) -> bool {
@@ -68,22 +69,21 @@ impl Descriptor {
 /// Whether a packet is the first of a keyframe: nothing that a decoder needs comes before it.
 pub(super) fn begins(packet: &Packet) -> bool {
     Descriptor::read(&packet.payload)
-        .is_some_and(|(descriptor, data)| descriptor.starts && vp8::is_keyframe(&data))
+        .is_some_and(|(descriptor, length)| descriptor.starts && vp8::is_keyframe(&packet.payload[length..]))
 }
 
 /// The picture size, if this payload begins a keyframe.
-pub(super) fn keyframe_size(payload: &Bytes) -> Option<Size> {
-    let (descriptor, data) = Descriptor::read(payload)?;
-    if descriptor.starts { vp8::size(&data) } else { None }
+pub(super) fn keyframe_size(payload: &[u8]) -> Option<Size> {
+    let (descriptor, length) = Descriptor::read(payload)?;
+    if descriptor.starts { vp8::size(&payload[length..]) } else { None }
 }
 
 /// Collects packets in order; what comes out can be decoded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::rtp) struct Depacketizer {
-    /// The frame under way: its descriptor, timestamp and parts.
-    open: Option<(Descriptor, u32, Vec<Bytes>)>,
-    /// What its parts hold in memory.
-    held: usize,
+    frames: Arena,
+    /// The frame under way: its descriptor and timestamp.
+    open: Option<(Descriptor, u32)>,
     /// The last frame released.
     last: Option<Descriptor>,
     /// The base-layer counter of the newest base frame released.
@@ -103,7 +103,36 @@ pub(in crate::rtp) struct Depacketizer {
     pub withheld: u64,
 }
 
+impl Default for Depacketizer {
+    fn default() -> Self {
+        Self::with(Arena::new(PIECE), 0)
+    }
+}
+
 impl Depacketizer {
+    /// One that has seen nothing but the count of frames that were not released.
+    fn with(frames: Arena, withheld: u64) -> Self {
+        Self {
+            frames,
+            open: None,
+            last: None,
+            last_base: None,
+            loss: false,
+            cut: false,
+            waits: false,
+            upper_lost: false,
+            started: false,
+            hole: false,
+            withheld,
+        }
+    }
+
+    /// Begins anew, in the same memory.
+    fn reset(&mut self) {
+        let frames = std::mem::replace(&mut self.frames, Arena::new(0));
+        *self = Self::with(frames, self.withheld);
+    }
+
     /// Whether only a keyframe helps.
     pub fn needs_keyframe(&self) -> bool {
         self.waits || !self.started
@@ -112,41 +141,42 @@ impl Depacketizer {
     /// Another source goes on, with a keyframe.
     pub fn restart(&mut self, hole: bool) {
         let hole = self.started && (hole || self.loss || self.waits);
-        *self = Self { hole: self.hole || hole, withheld: self.withheld, ..Self::default() };
+        let hole = self.hole || hole;
+        self.reset();
+        self.hole = hole;
     }
 
     /// Packets are missing here.
     pub fn lost(&mut self) {
         self.loss = true;
         self.cut |= self.open.take().is_some();
-        self.held = 0;
     }
 
     /// Takes the next packet; a frame may come out, or (first) the one before that had no marker.
-    pub fn push(&mut self, packet: &Packet) -> Option<Assembled> {
-        if packet.payload.is_empty() {
+    pub fn push<P: AsRef<[u8]>>(&mut self, packet: &Packet<P>) -> Option<Assembled> {
+        let payload = packet.payload.as_ref();
+        if payload.is_empty() {
             return None; // Padding, sent to probe the path.
         }
-        let Some((descriptor, data)) = Descriptor::read(&packet.payload) else {
+        let Some((descriptor, length)) = Descriptor::read(payload) else {
             self.lost();
             return None;
         };
         let mut before = None;
-        if self.open.as_ref().is_some_and(|(_, timestamp, _)| *timestamp != packet.timestamp) {
+        if self.open.as_ref().is_some_and(|(_, timestamp)| *timestamp != packet.timestamp) {
             before = self.complete();
         }
         if descriptor.starts && self.open.is_none() {
-            self.open = Some((descriptor, packet.timestamp, Vec::with_capacity(4)));
-            self.held = 0;
+            self.open = Some((descriptor, packet.timestamp));
+            self.frames.begin();
         }
-        let Some((_, _, parts)) = &mut self.open else {
+        if self.open.is_none() {
             // The middle of a frame whose beginning we don't have.
             (self.loss, self.cut) = (true, true);
             return before;
-        };
-        self.held += data.len().max(PACKET);
-        parts.push(data);
-        if self.held > MAX_FRAME {
+        }
+        self.frames.push(&payload[length..]);
+        if self.frames.len() > MAX_FRAME {
             self.lost();
             return before;
         }
@@ -154,9 +184,8 @@ impl Depacketizer {
     }
 
     fn complete(&mut self) -> Option<Assembled> {
-        let (descriptor, timestamp, parts) = self.open.take()?;
-        self.held = 0;
-        let data = join(parts);
+        let (descriptor, timestamp) = self.open.take()?;
+        let data = self.frames.finish();
         let keyframe = vp8::is_keyframe(&data);
         let size = vp8::size(&data).filter(|_| keyframe);
         if keyframe && size.is_none() {
@@ -170,7 +199,8 @@ impl Depacketizer {
             Assembled { timestamp, keyframe, size, private: Bytes::new(), data, after_gap: false, lost: 0 };
         if keyframe {
             let after_gap = self.hole || (self.started && (self.waits || self.loss));
-            *self = Self { started: true, withheld: self.withheld, ..Self::default() };
+            self.reset();
+            self.started = true;
             self.released(&descriptor);
             return Some(Assembled { after_gap, ..whole });
         }
@@ -216,18 +246,6 @@ impl Depacketizer {
     }
 }
 
-/// One copy at most.
-fn join(mut parts: Vec<Bytes>) -> Bytes {
-    if parts.len() == 1 {
-        return parts.swap_remove(0);
-    }
-    let mut data = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-    for part in &parts {
-        data.extend_from_slice(part);
-    }
-    data.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_form_of_the_descriptor_is_read_and_a_broken_one_is_a_loss() {
-        let read = |bytes: &[u8]| Descriptor::read(&Bytes::copy_from_slice(bytes));
+        let read = Descriptor::read;
         let picture = |bytes| read(bytes).and_then(|(descriptor, _)| descriptor.picture);
         assert_eq!(picture(&[0x90, 0x80, 0x7f, 1]), Some((127, 7)));
         assert_eq!(picture(&[0x90, 0x80, 0xff, 0xfe, 1]), Some((0x7ffe, 15)));
@@ -322,20 +340,17 @@ mod tests {
     }
 
     #[test]
-    fn a_million_packets_of_one_byte_take_no_more_memory_than_a_frame_may() {
-        for first in [&[0x10, 1][..], KEY] {
-            let mut depacketizer = Depacketizer::default();
-            let mut most = 0;
-            for index in 0..1_000_000 {
-                let payload = Bytes::from_static(if index == 0 { first } else { &[0x10, 1] });
-                let packet = Packet { sequence: 0, timestamp: 7, marker: false, payload, red: false };
-                assert!(depacketizer.push(&packet).is_none());
-                most = most.max(depacketizer.open.as_ref().map_or(0, |(_, _, parts)| parts.len()));
-            }
-            println!("at most {most} packets are held");
-            assert!(most * PACKET <= MAX_FRAME, "{most} packets are held");
+    fn a_frame_takes_no_more_memory_than_it_may_in_however_many_packets() {
+        let mut depacketizer = Depacketizer::default();
+        let mut most = 0;
+        for index in 0..12_000 {
+            let payload = if index == 0 { [&[0x10], KEY].concat() } else { vec![0x10; 1_201] };
+            assert!(depacketizer.push(&plain(7, false, payload)).is_none());
+            most = most.max(depacketizer.frames.len());
         }
-        for (packets, bytes) in [(1_000, 1_200), (7_000, 1_200), (20, 60_000)] {
+        println!("at most {most} bytes are held");
+        assert!(most <= MAX_FRAME + 1_200 && depacketizer.needs_keyframe());
+        for (packets, bytes) in [(1_000, 1_200), (7_000, 1_200), (20, 60_000), (1_000_000, KEY.len())] {
             let frame = picture(&mut Depacketizer::default(), packets, bytes).expect("a real frame");
             assert_eq!((frame.data.len(), frame.keyframe), (packets * bytes, true));
         }

@@ -1,7 +1,7 @@
-//! The answer to the whole of an offer, made from the peer connection's answer to the reduced one.
+//! The answer to an offer.
 
-use super::section::{self, formats, mid, of_format, split, value};
-use super::{ParsedOffer, RecordedSection, candidates};
+use super::section::{self, formats, mid, of_format};
+use super::{Credentials, ParsedOffer, RecordedSection};
 use std::fmt::Write as _;
 
 /// A section of the offer, as far as its answer needs it.
@@ -63,34 +63,42 @@ fn inactive(section: &[&str]) -> String {
     section.iter().filter(is_said).take(8).map(|line| format!("{line}\r\n")).collect()
 }
 
+/// Our side of the one transport.
+#[derive(Clone, Debug)]
+pub(in crate::webrtc) struct LocalTransport<'a> {
+    pub credentials: &'a Credentials,
+    /// The value of `a=fingerprint`.
+    pub fingerprint: String,
+    /// Our candidates, as in SDP: `candidate:…`.
+    pub candidates: &'a [String],
+    /// The session's number and its version, which grows with each answer (RFC 8866 section 5.2).
+    pub origin: (u64, u64),
+}
+
 impl ParsedOffer {
-    /// The answer for the client, whose browser is to begin video at `start_bitrate` (bit/s; 0 leaves
-    /// that to it).
-    pub fn answer(&self, answer: &str, start_bitrate: u64) -> String {
-        let (session, answered) = split(answer);
-        let mut out = String::with_capacity(2 * answer.len());
-        for line in session.iter().filter(|line| !line.starts_with("a=group:")) {
-            let _ = write!(out, "{line}\r\n");
+    /// The answer, whose browser is to begin video at `start_bitrate` (bit/s; 0 leaves that to it).
+    pub fn answer(&self, local: &LocalTransport<'_>, start_bitrate: u64) -> String {
+        let (id, version) = local.origin;
+        let mut out = format!("v=0\r\no=- {id} {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
+        if self.extmap_allow_mixed {
+            out.push_str("a=extmap-allow-mixed\r\n");
         }
         if let Some(group) = &self.transport.group {
             let _ = write!(out, "a=group:BUNDLE {}\r\n", group.join(" "));
         }
         for (index, offered) in self.sections.iter().enumerate() {
-            let recorded = self.recorded.iter().find(|recorded| recorded.index == index);
-            let section = recorded.and_then(|c| answered.iter().find(|s| mid(s) == Some(&c.mid)));
-            if let (Some(recorded), Some(section)) = (recorded, section) {
-                write_recorded(recorded, offered, section, start_bitrate / 1000, &mut out);
+            if let Some(recorded) = self.recorded.iter().find(|recorded| recorded.index == index) {
+                self.write_recorded(recorded, offered, local, start_bitrate / 1000, &mut out);
             } else if index == self.transport.tag {
-                write_inactive(offered, answered.first().map_or(&[], Vec::as_slice), &mut out);
+                self.write_inactive(offered, local, &mut out);
             } else {
                 write_rejected(offered, &mut out);
             }
             if index == self.transport.tag {
-                let own = candidates(answer);
-                for candidate in &own {
+                for candidate in local.candidates {
                     let _ = write!(out, "a={candidate}\r\n");
                 }
-                out.push_str(if own.is_empty() { "" } else { "a=end-of-candidates\r\n" });
+                out.push_str("a=end-of-candidates\r\n");
             }
         }
         out
@@ -101,42 +109,43 @@ impl ParsedOffer {
         let tag = self.transport.tag;
         (self.sections[tag].mid(), tag)
     }
-}
 
-fn write_recorded(
-    recorded: &RecordedSection,
-    offered: &OfferedSection,
-    answered: &[&str],
-    start_kbits: u64,
-    out: &mut String,
-) {
-    let numbers: Vec<String> =
-        recorded.formats.iter().map(|format| format.payload_type.to_string()).collect();
-    out.push_str(&offered.media_line("9", Some(numbers.join(" "))));
-    let ours = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=mid:", "a=candidate:", "a=end-of-candidates"];
-    for line in &answered[1..] {
-        let reduced_size = *line != "a=rtcp-rsize" || offered.reduced_size;
-        if reduced_size && !ours.iter().any(|key| line.starts_with(key)) {
-            let _ = write!(out, "{line}\r\n");
-        }
+    fn write_transport(&self, local: &LocalTransport<'_>, out: &mut String) {
+        let setup = if self.transport.peer_is_dtls_client { "passive" } else { "active" };
+        let Credentials { ufrag, pwd } = local.credentials;
+        let _ = write!(out, "a=setup:{setup}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n");
+        let _ = write!(out, "a=fingerprint:{}\r\n", local.fingerprint);
     }
-    out.push_str(&offered.mid_line());
-    for format in &recorded.formats {
-        format.write_answer(recorded.kind(), start_kbits, out);
-    }
-    out.push_str(&recorded.identifiers.answer());
-}
 
-/// The section that the transport belongs to, taken without media: Chromium under `max-bundle` can't
-/// apply an answer that refuses it.
-fn write_inactive(offered: &OfferedSection, answered: &[&str], out: &mut String) {
-    let first = section::formats(&[&offered.media]).next().unwrap_or("0").to_owned();
-    out.push_str(&offered.media_line("9", Some(first)));
-    let _ = write!(out, "c=IN IP4 0.0.0.0\r\n{}a=inactive\r\n{}", offered.mid_line(), offered.inactive);
-    for key in ["a=setup:", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"] {
-        if let Some(value) = value(answered, key) {
-            let _ = write!(out, "{key}{value}\r\n");
+    fn write_recorded(
+        &self,
+        recorded: &RecordedSection,
+        offered: &OfferedSection,
+        local: &LocalTransport<'_>,
+        start_kbits: u64,
+        out: &mut String,
+    ) {
+        let numbers: Vec<String> =
+            recorded.formats.iter().map(|format| format.payload_type.to_string()).collect();
+        out.push_str(&offered.media_line("9", Some(numbers.join(" "))));
+        let _ = write!(out, "c=IN IP4 0.0.0.0\r\n{}a=recvonly\r\na=rtcp-mux\r\n", offered.mid_line());
+        if offered.reduced_size {
+            out.push_str("a=rtcp-rsize\r\n");
         }
+        self.write_transport(local, out);
+        for format in &recorded.formats {
+            format.write_answer(recorded.kind(), start_kbits, out);
+        }
+        out.push_str(&recorded.identifiers.answer());
+    }
+
+    /// The section that the transport belongs to, taken without media: Chromium under `max-bundle` can't
+    /// apply an answer that refuses it.
+    fn write_inactive(&self, offered: &OfferedSection, local: &LocalTransport<'_>, out: &mut String) {
+        let first = section::formats(&[&offered.media]).next().unwrap_or("0").to_owned();
+        out.push_str(&offered.media_line("9", Some(first)));
+        let _ = write!(out, "c=IN IP4 0.0.0.0\r\n{}a=inactive\r\n{}", offered.mid_line(), offered.inactive);
+        self.write_transport(local, out);
     }
 }
 

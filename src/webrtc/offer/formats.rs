@@ -33,7 +33,7 @@ pub(in crate::webrtc) struct Format {
 
 /// Feedback that we can make use of (RFC 4585, RFC 5104, and the draft of transport-wide congestion
 /// control), for the media of a kind.
-pub(in crate::webrtc) const fn feedback_of(kind: Kind) -> &'static [&'static str] {
+const fn feedback_of(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Video => &["nack", "nack pli", "ccm fir", "transport-cc"],
         Kind::Audio => &["nack", "transport-cc"],
@@ -41,7 +41,7 @@ pub(in crate::webrtc) const fn feedback_of(kind: Kind) -> &'static [&'static str
 }
 
 /// The same for RED: what is lost of it is in the next packet.
-pub(in crate::webrtc) const RED_FEEDBACK: &[&str] = &["transport-cc"];
+const RED_FEEDBACK: &[&str] = &["transport-cc"];
 
 /// The payload types of a section that carry this codec, in the order of the answer: browsers send
 /// the first, so RED goes before what it protects (they use it only so), and what can be sent again
@@ -170,16 +170,6 @@ impl Format {
         let parameters = match start {
             true => format!("x-google-start-bitrate={start_kbits}"),
             false => self.parameters.clone(),
-        };
-        self.write(&parameters, out);
-    }
-
-    /// Its lines for the peer connection. That takes two payload types of one codec for the same one,
-    /// unless their parameters contradict each other.
-    pub(super) fn write_reduced(&self, out: &mut String) {
-        let parameters = match self.payload_kind {
-            PayloadKind::Media => format!("payload-type={}", self.payload_type),
-            _ => self.parameters.clone(),
         };
         self.write(&parameters, out);
     }

@@ -1,11 +1,8 @@
-//! The SDP offer, cut down to what we record, and the answer that fits the whole of it.
+//! The SDP offer: what of it is recorded, and the answer that fits the whole of it.
 //!
-//! The peer connection is given only the sections we take (one audio, one video, no simulcast, no
-//! candidates: those are added one by one, so that a broken one does not end the call), with the payload
-//! types we take and one transport, in plain lines: offers differ more than it understands. Its answer
-//! is then made into one for the client's offer, where all other sections are rejected with port 0
-//! (RFC 3264 section 6). Text in, text out: SDP is lines (RFC 8866), and what we don't take need not
-//! even be valid.
+//! One audio and one video section are taken, on one transport; all others are rejected with port 0 (RFC 3264
+//! section 6). Text in, text out: SDP is lines (RFC 8866), and what we don't take need not even be valid. A
+//! candidate that is broken doesn't end the call, so each is taken apart by itself.
 
 mod answer;
 mod formats;
@@ -14,7 +11,7 @@ mod section;
 mod tests;
 mod transport;
 
-pub(super) use formats::{Format, PayloadKind, RED_FEEDBACK, feedback_of};
+pub(super) use formats::{Format, PayloadKind};
 pub(super) use section::lines;
 pub(super) use transport::{Credentials, Identity};
 
@@ -22,9 +19,9 @@ use crate::media::Kind;
 use crate::rtp::PayloadFormat;
 use crate::webrtc::PeerError;
 use crate::webrtc::simulcast::PacketIdentifiers;
+pub(super) use answer::LocalTransport;
 use answer::OfferedSection;
 use section::{mid, sends, split};
-use std::fmt::Write as _;
 use transport::Transport;
 
 /// No browser's offer comes near; a larger one is not worth parsing.
@@ -77,11 +74,13 @@ impl RecordedSection {
 pub(super) struct ParsedOffer {
     /// What is recorded: video first, then audio.
     pub recorded: Vec<RecordedSection>,
-    /// The offer for the peer connection.
-    pub reduced: String,
     /// The offer's candidates, without `a=`.
     pub candidates: Vec<String>,
     transport: Transport,
+    /// The offerer is ICE-lite (RFC 8839 section 5.3).
+    pub is_ice_lite: bool,
+    /// One-byte and two-byte header extensions may be mixed (RFC 8285 section 6).
+    extmap_allow_mixed: bool,
     /// Sections that send something which is not recorded.
     pub rejected: Vec<RejectedSection>,
     /// All sections, for the answer.
@@ -113,6 +112,11 @@ impl ParsedOffer {
 
     pub fn mids(&self) -> impl Iterator<Item = &str> {
         self.sections.iter().filter_map(OfferedSection::mid)
+    }
+
+    /// The id of the header extension that counts packets transport-wide.
+    pub fn congestion_id(&self) -> Option<u8> {
+        self.recorded.iter().find_map(|recorded| recorded.identifiers.congestion_id)
     }
 
     /// Payload types that may come, with the rates of their clocks (a retransmission has that of what it
@@ -166,9 +170,10 @@ pub(super) fn parse(sdp: &str) -> Result<ParsedOffer, PeerError> {
     let recorded = recorded_sections(&session, &sections)?;
     let transport = Transport::of(&session, &sections, &recorded)?;
     Ok(ParsedOffer {
-        reduced: reduce(&session, &sections, &recorded, &transport),
         candidates: candidates(sdp),
         transport,
+        is_ice_lite: session.contains(&"a=ice-lite"),
+        extmap_allow_mixed: session.contains(&"a=extmap-allow-mixed"),
         rejected: rejected(&session, &sections, &recorded),
         sections: sections.iter().map(|section| OfferedSection::of(section)).collect(),
         recorded,
@@ -265,41 +270,4 @@ fn ssrcs(section: &[&str]) -> Vec<u32> {
         }
     }
     found
-}
-
-/// The offer with the recorded sections only, in our own lines but for header extensions.
-fn reduce(
-    session: &[&str],
-    sections: &[Vec<&str>],
-    recorded: &[RecordedSection],
-    transport: &Transport,
-) -> String {
-    let mut order: Vec<&RecordedSection> = recorded.iter().collect();
-    order.sort_by_key(|recorded| recorded.index);
-    let mut out = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
-    let for_all = ["a=extmap-allow-mixed", "a=ice-lite"];
-    for line in session.iter().filter(|line| for_all.contains(*line)) {
-        let _ = write!(out, "{line}\r\n");
-    }
-    let mids: Vec<&str> = order.iter().map(|recorded| recorded.mid.as_str()).collect();
-    let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
-    let kept = ["a=extmap:", "a=msid:"];
-    for recorded in order {
-        let kind = recorded.kind().as_str();
-        let _ = write!(out, "m={kind} 9 UDP/TLS/RTP/SAVPF");
-        for format in &recorded.formats {
-            let _ = write!(out, " {}", format.payload_type);
-        }
-        let _ = write!(out, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=sendonly\r\na=rtcp-mux\r\n", recorded.mid);
-        transport.write(&mut out);
-        recorded.formats.iter().for_each(|format| format.write_reduced(&mut out));
-        let section = &sections[recorded.index];
-        for line in section.iter().filter(|line| kept.iter().any(|key| line.starts_with(key))) {
-            let _ = write!(out, "{line}\r\n");
-        }
-        // The peer connection wants one source of each section, whichever: packets are taken from it before
-        // it looks for their source.
-        let _ = write!(out, "a=ssrc:{} cname:onrecord\r\n", recorded.index + 1);
-    }
-    out
 }

@@ -5,7 +5,6 @@ use super::section::{is_disabled, lines, mid, value};
 use super::{MAX_SECTIONS, RecordedSection, bad};
 use crate::webrtc::PeerError;
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use std::fmt::Write as _;
 
 /// ICE credentials (RFC 8839 section 5.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,18 +32,6 @@ impl Credentials {
     fn of(lines: &[&str]) -> Option<Self> {
         let own = |key| value(lines, key).map(str::to_owned);
         Some(Self { ufrag: own("a=ice-ufrag:")?, pwd: own("a=ice-pwd:")? })
-    }
-
-    /// The same SDP with these credentials instead of its own, everywhere.
-    pub fn put_into(&self, sdp: &str) -> String {
-        lines(sdp).fold(String::with_capacity(sdp.len()), |mut out, line| {
-            let _ = match line {
-                _ if line.starts_with("a=ice-ufrag:") => write!(out, "a=ice-ufrag:{}\r\n", self.ufrag),
-                _ if line.starts_with("a=ice-pwd:") => write!(out, "a=ice-pwd:{}\r\n", self.pwd),
-                _ => write!(out, "{line}\r\n"),
-            };
-            out
-        })
     }
 }
 
@@ -107,17 +94,6 @@ impl Identity {
     pub fn is_of(&self, certificate: &[u8]) -> bool {
         self.values.contains(&self.hash.of(certificate))
     }
-
-    /// As an `a=fingerprint`.
-    fn line(&self) -> String {
-        let name = match self.hash {
-            Hash::Sha256 => "sha-256",
-            Hash::Sha384 => "sha-384",
-            Hash::Sha512 => "sha-512",
-        };
-        let value = self.values.first().into_iter().flatten().map(|byte| format!("{byte:02X}"));
-        format!("a=fingerprint:{name} {}\r\n", value.collect::<Vec<_>>().join(":"))
-    }
 }
 
 /// The one transport of everything that is recorded.
@@ -157,14 +133,6 @@ impl Transport {
         let setup = scopes.iter().find_map(|lines| value(lines, "a=setup:"));
         let peer_is_dtls_client = setup.is_some_and(|setup| setup.trim().eq_ignore_ascii_case("active"));
         Ok(Self { group, tag, credentials, identity, peer_is_dtls_client })
-    }
-
-    /// Its lines for a section of the peer connection's offer.
-    pub fn write(&self, out: &mut String) {
-        let setup = if self.peer_is_dtls_client { "active" } else { "actpass" };
-        let Credentials { ufrag, pwd } = &self.credentials;
-        let _ = write!(out, "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=setup:{setup}\r\n");
-        out.push_str(&self.identity.line());
     }
 }
 

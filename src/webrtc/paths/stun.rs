@@ -2,7 +2,7 @@
 
 use super::Generation;
 use bytes::BytesMut;
-use rtc::crypto::{RTCCryptoProvider, default_provider};
+use rtc::crypto::RTCCryptoProvider;
 use rtc::stun::attributes::{
     ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY, ATTR_USERNAME,
 };
@@ -17,9 +17,8 @@ use std::sync::Arc;
 pub(super) struct Signer(Arc<dyn RTCCryptoProvider>);
 
 impl Signer {
-    /// `None` if the build has no crypto provider.
-    pub fn new() -> Option<Self> {
-        default_provider().ok().map(Self)
+    pub fn new(crypto: Arc<dyn RTCCryptoProvider>) -> Self {
+        Self(crypto)
     }
 
     pub fn is_signed(&self, message: &mut Message, password: &str) -> bool {

@@ -2,7 +2,6 @@
 
 use super::{Event, Session, SessionEnd};
 use crate::media;
-use rtc::sansio::Protocol;
 use std::time::{Duration, Instant};
 
 /// A peer that has not finished ICE and DTLS by then never will (D2).
@@ -30,10 +29,8 @@ pub(super) struct Stopping {
 impl Session {
     /// Lets time pass: the peer connection's timers, windows of the pipeline, tracks in trouble, and its own end.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Err(error) = self.peer.handle_timeout(now) {
-            tracing::debug!(%error, "the peer connection's timers");
-        }
-        self.read();
+        self.peer.handle_timeout(now);
+        self.take_from_peer(now);
         self.pipeline.handle_timeout(now);
         self.take_media(now);
         while let Some((track, reason)) = self.watch.look(now, self.last_heard) {
@@ -67,7 +64,8 @@ impl Session {
             return None;
         }
         let due = [
-            self.peer.poll_timeout(),
+            self.peer.deadline(),
+            self.receiver.deadline(),
             self.pipeline.deadline(),
             self.stops_at(),
             self.watch.due(self.last_heard),
@@ -96,9 +94,7 @@ impl Session {
             self.take_media(now);
             let missing = self.watch.end().into_iter().map(media::Event::Gap);
             self.events.extend(missing.map(Event::Media));
-            if let Err(error) = self.peer.close() {
-                tracing::debug!(%error, "closing the peer connection");
-            }
+            self.peer.close(now);
         }
     }
 

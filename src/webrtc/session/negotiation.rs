@@ -1,21 +1,19 @@
 //! A session's offers and answers.
 
+use super::packets::Receiver;
 use super::stalled::Watch;
-use super::{AdmittedSources, Answer, Session, SessionConfig};
+use super::{Answer, Session, SessionConfig};
 use crate::base::metrics::metrics;
 use crate::rtp::{Pipeline, TrackSetup};
-use crate::webrtc::PeerError;
-use crate::webrtc::dtls::RepeatFilter;
-use crate::webrtc::interceptor::ReceiveChain;
-use crate::webrtc::offer::{self, Credentials, ParsedOffer};
-use crate::webrtc::paths::Paths;
-use crate::webrtc::simulcast::extension;
+use crate::webrtc::offer::{self, Credentials, LocalTransport, ParsedOffer};
+use crate::webrtc::peer::{Peer, Setup};
 use crate::webrtc::sources::Sections;
-use crate::webrtc::{Candidate, peer};
-use rtc::sdp::extmap::TRANSPORT_CC_URI;
+use crate::webrtc::{Candidate, PeerError};
+use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnection, RTCSessionDescription};
+use webrtc::peer_connection::{RTCIceCandidate, RTCSessionDescription};
 
 /// Candidates of a peer in one ICE generation; a browser with many interfaces has some twenty. Each is
 /// sent checks, wherever it points.
@@ -49,17 +47,17 @@ impl Session {
     /// Answers an offer.
     pub fn accept(sdp: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), PeerError> {
         let offer = offer::parse(sdp)?;
-        let lines: Vec<&str> = offer::lines(&offer.reduced).collect();
-        let (receive, received) = ReceiveChain::new(offer.clocks(), extension(&lines, TRANSPORT_CC_URI));
-        let mut peer = peer::build(offer.peer_is_dtls_client(), receive, now).map_err(unusable)?;
-        for address in &config.candidates {
-            peer.add_local_candidate(peer::host_candidate(*address).map_err(unusable)?).map_err(unusable)?;
-        }
-        let answered = negotiate(&mut peer, &offer.reduced, now)?;
-        let local =
-            Credentials::find(&answered).ok_or_else(|| PeerError::BadSdp("no ICE credentials".to_owned()))?;
-        let paths = Paths::new(local.clone(), offer.credentials().clone(), now)
-            .ok_or_else(|| PeerError::BadSdp("no crypto provider".to_owned()))?;
+        let candidates = config.candidates.iter().map(|address| host_candidate(*address));
+        let candidates = candidates.collect::<Result<Vec<_>, _>>().map_err(unusable)?;
+        let local = Credentials::random();
+        let setup = Setup {
+            local: &local,
+            remote: offer.credentials(),
+            candidates: &candidates,
+            controlling: offer.is_ice_lite,
+            peer_is_dtls_client: offer.peer_is_dtls_client(),
+        };
+        let peer = Peer::new(&setup, &config.identity, now).map_err(unusable)?;
         let setups: Vec<TrackSetup> = offer
             .recorded
             .iter()
@@ -67,21 +65,20 @@ impl Session {
             .collect();
         let mut session = Self {
             peer,
-            received,
-            admitted: AdmittedSources::default(),
+            receiver: Receiver::new(&offer),
+            identity: config.identity.clone(),
+            own_candidates: candidates,
+            origin_line: (rand::random_range(1..=u64::from(u32::MAX)), 0),
             sections: Sections::new(&offer.recorded, offer.mids()),
             local,
             watch: Watch::default(),
             unrecorded_keyframe_requests: 0,
             origin: config.origin,
             pipeline: Pipeline::new(config.pipeline.clone(), &setups, config.origin),
-            paths,
-            repeats: RepeatFilter::default(),
             events: VecDeque::new(),
-            outbox: VecDeque::new(),
             idle_timeout: config.idle_timeout,
             start_bitrate: config.start_bitrate,
-            candidates: 0,
+            peer_candidates: 0,
             restarts: Restarts { paid: now },
             began: now,
             connected: false,
@@ -92,7 +89,7 @@ impl Session {
             offer,
         };
         session.add_offered_candidates();
-        let answer = session.answer(&answered);
+        let answer = session.answer()?;
         Ok((session, answer))
     }
 
@@ -100,7 +97,7 @@ impl Session {
     /// `None` if it is another one's: it has other keys, so it needs a session of its own.
     pub fn reoffer(&mut self, sdp: &str, now: Instant) -> Result<Option<Answer>, PeerError> {
         self.restarts.another(now)?;
-        let mut offer = offer::parse(sdp)?;
+        let offer = offer::parse(sdp)?;
         if offer.identity() != self.offer.identity() {
             return Ok(None);
         }
@@ -112,17 +109,14 @@ impl Session {
             ));
         }
         let restarts = offer.credentials() != self.offer.credentials();
-        if let Some(known) = self.kept_credentials(restarts) {
-            offer.reduced = known.put_into(&offer.reduced);
-        }
-        let answered = negotiate(&mut self.peer, &offer.reduced, now)?;
         self.sections.renew(&offer.recorded);
+        self.receiver.renew(&offer);
         self.offer = offer;
         if restarts {
-            self.restarted(&answered, now);
+            self.restarted(now)?;
         }
         self.add_offered_candidates();
-        Ok(Some(self.answer(&answered)))
+        self.answer().map(Some)
     }
 
     /// Restarts ICE from a WHIP fragment (RFC 9725 section 4.3.3); returns the server's fragment.
@@ -133,49 +127,44 @@ impl Session {
         if credentials == *self.offer.credentials() {
             return Err(PeerError::BadSdp("an ICE restart needs new credentials".to_owned()));
         }
-        let known = self.kept_credentials(true).unwrap_or_else(|| credentials.clone());
-        let sdp = known.put_into(&self.offer.reduced);
-        let answered = negotiate(&mut self.peer, &sdp, now)?;
-        self.offer.reduced = sdp;
         self.offer.set_credentials(credentials);
         self.offer.candidates = offer::candidates(fragment);
-        self.restarted(&answered, now);
+        self.restarted(now)?;
         self.add_offered_candidates();
-        Ok((fragment_of(&self.answer(&answered).sdp), self.etag()))
+        Ok((fragment_of(&self.answer()?.sdp), self.etag()))
     }
 
-    /// The peer's credentials that the peer connection goes on with, whatever the peer has by now:
-    /// those that it knows, unless it is to restart ICE itself. Once it has selected a pair it would
-    /// drop all media until it selects the next, so from then on restarts are a matter of the paths.
-    fn kept_credentials(&self, restarts: bool) -> Option<Credentials> {
-        if restarts && !self.paths.has_selected_pair() {
-            None
-        } else {
-            Credentials::find(&self.offer.reduced)
-        }
-    }
-
-    fn restarted(&mut self, answered: &str, now: Instant) {
-        self.local = match Credentials::find(answered) {
-            Some(local) if !self.paths.has_selected_pair() => local,
-            _ => Credentials::random(),
-        };
-        self.candidates = 0;
-        self.paths.restart(self.local.clone(), self.offer.credentials().clone());
+    fn restarted(&mut self, now: Instant) -> Result<(), PeerError> {
+        let local = Credentials::random();
+        self.peer.restart(&local, self.offer.credentials(), now).map_err(unusable)?;
+        (self.local, self.peer_candidates) = (local, 0);
         // The peer has just spoken to us, by way of signalling.
         self.last_heard = now;
+        Ok(())
     }
 
-    fn answer(&self, answered: &str) -> Answer {
+    fn answer(&mut self) -> Result<Answer, PeerError> {
+        let (id, version) = self.origin_line;
+        self.origin_line = (id, version + 1);
+        let local = LocalTransport {
+            credentials: &self.local,
+            fingerprint: self.identity.fingerprint(),
+            candidates: &self.own_candidates,
+            origin: self.origin_line,
+        };
+        // Parsed once more: nothing leaves that is no session description.
+        let sdp = self.offer.answer(&local, self.start_bitrate);
+        let sdp = RTCSessionDescription::answer(sdp).map_err(unusable)?.sdp;
         let (mid, index) = self.offer.tagged();
         let index = mid.is_none().then(|| index.try_into().ok()).flatten();
         let mid = mid.map(str::to_owned);
-        let candidates = offer::candidates(answered)
-            .into_iter()
-            .map(|candidate| Candidate { candidate, sdp_mid: mid.clone(), sdp_m_line_index: index })
-            .collect();
-        let sdp = self.local.put_into(&self.offer.answer(answered, self.start_bitrate));
-        Answer { sdp, candidates, etag: self.etag() }
+        let told = |candidate: &String| Candidate {
+            candidate: candidate.clone(),
+            sdp_mid: mid.clone(),
+            sdp_m_line_index: index,
+        };
+        let candidates = self.own_candidates.iter().map(told).collect();
+        Ok(Answer { sdp, candidates, etag: self.etag() })
     }
 
     fn add_offered_candidates(&mut self) {
@@ -188,7 +177,7 @@ impl Session {
     /// Adds a candidate of the peer. A `.local` or broken one is ignored: the peer's own checks
     /// reveal its address.
     pub fn add_candidate(&mut self, candidate: &str) -> Result<(), PeerError> {
-        if self.candidates == MAX_CANDIDATES {
+        if self.peer_candidates == MAX_CANDIDATES {
             metrics().refused("candidates");
             return Err(PeerError::RateLimited("the candidates of one session"));
         }
@@ -198,17 +187,28 @@ impl Session {
             && fields[2].eq_ignore_ascii_case("udp")
             && fields[4].parse::<std::net::IpAddr>().is_ok();
         if usable {
-            self.candidates += 1;
-        }
-        // From the selection of a pair on, the paths follow the peer wherever it proves to be.
-        if usable && !self.paths.has_selected_pair() {
-            let init = RTCIceCandidateInit { candidate: text.to_owned(), ..Default::default() };
-            if let Err(error) = self.peer.add_remote_candidate(init) {
+            self.peer_candidates += 1;
+            if let Err(error) = self.peer.add_candidate(text) {
                 tracing::debug!(%error, candidate = text, "a candidate is ignored");
             }
         }
         Ok(())
     }
+}
+
+/// One of our addresses as a host candidate: `candidate:…`.
+fn host_candidate(address: SocketAddr) -> rtc::shared::error::Result<String> {
+    let config = CandidateHostConfig {
+        base_config: CandidateConfig {
+            network: "udp".to_owned(),
+            address: address.ip().to_string(),
+            port: address.port(),
+            component: 1,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    Ok(RTCIceCandidate::from(&config.new_candidate_host()?).to_json()?.candidate)
 }
 
 fn unusable(error: impl std::fmt::Display) -> PeerError {
@@ -221,14 +221,6 @@ fn fragment_of(answer: &str) -> String {
     offer::lines(answer)
         .filter(|line| wanted.iter().any(|key| line.starts_with(key)))
         .fold(String::new(), |out, line| out + line + "\r\n")
-}
-
-fn negotiate(peer: &mut RTCPeerConnection, offer: &str, now: Instant) -> Result<String, PeerError> {
-    let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(unusable)?;
-    peer.set_remote_description(now, offer).map_err(unusable)?;
-    let answer = peer.create_answer(None).map_err(unusable)?;
-    peer.set_local_description(now, answer.clone()).map_err(unusable)?;
-    Ok(answer.sdp)
 }
 
 #[cfg(test)]

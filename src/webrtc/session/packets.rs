@@ -1,67 +1,102 @@
 //! A session's media: packets into the pipeline, and what their sources are told.
 
 use super::Session;
-use crate::rtp::{self, Feedback};
-use crate::webrtc::offer::PayloadKind;
-use crate::webrtc::sources::{Report, Verdict};
-use rtc::interceptor::Packet;
-use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
-use rtc::rtcp;
-use rtc::rtcp::goodbye::Goodbye;
-use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtcp::sender_report::SenderReport;
-use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
-    TransportLayerNack, nack_pairs_from_sequence_numbers,
-};
-use rtc::sansio::Protocol;
+use crate::rtp::Feedback;
+use crate::webrtc::offer::ParsedOffer;
+use crate::webrtc::packet_path::congestion::TransportFeedback;
+use crate::webrtc::packet_path::header::{self, Header};
+use crate::webrtc::packet_path::reports::ReceiverReports;
+use crate::webrtc::packet_path::rtcp::{self, Received};
+use crate::webrtc::sources::{Packet, Report, Verdict};
 use std::time::Instant;
 
-impl Session {
-    /// Moves what has been received into the pipeline.
-    pub(super) fn read(&mut self) {
-        // What waited for the keys is looked into only when it is asked for.
-        while self.peer.poll_read().is_some() {}
-        while let Ok(arrived) = self.received.try_recv() {
-            if !self.connected {
-                // Nothing counts before the peer has shown its certificate.
-                continue;
-            }
-            let now = arrived.now;
-            self.last_heard = now;
-            match arrived.message.packet {
-                Packet::Rtp(packet) => self.packet(packet, now),
-                Packet::Rtcp(packets) => self.reports(&packets, now),
-                _ => {}
-            }
+/// What the sender is told of all its packets, recorded or not: when each came (congestion control counts them
+/// transport-wide), and how many didn't.
+pub(super) struct Receiver {
+    congestion: TransportFeedback,
+    congestion_id: Option<u8>,
+    reports: ReceiverReports,
+    /// Payload types with the rates of their clocks.
+    clocks: Vec<(u8, u32)>,
+    /// RTCP that is being written.
+    scratch: Vec<u8>,
+}
+
+impl Receiver {
+    pub fn new(offer: &ParsedOffer) -> Self {
+        Self {
+            congestion: TransportFeedback::new(rand::random()),
+            congestion_id: offer.congestion_id(),
+            reports: ReceiverReports::new(rand::random()),
+            clocks: offer.clocks(),
+            scratch: Vec::new(),
         }
     }
 
-    fn packet(&mut self, mut packet: rtc::rtp::Packet, now: Instant) {
+    /// A re-offer of the same sections may number their formats anew.
+    pub fn renew(&mut self, offer: &ParsedOffer) {
+        (self.congestion_id, self.clocks) = (offer.congestion_id(), offer.clocks());
+    }
+
+    fn count(&mut self, header: &Header<'_>, arrived: Instant) {
+        if let Some(&[high, low]) = self.congestion_id.and_then(|id| header.extension(id)) {
+            self.congestion.received(header.ssrc, u16::from_be_bytes([high, low]), arrived);
+        }
+        let clock = self.clocks.iter().find(|(payload_type, _)| *payload_type == header.payload_type);
+        if let Some((_, rate)) = clock {
+            self.reports.received(header, *rate, arrived);
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.congestion.due().into_iter().chain(self.reports.due()).min()
+    }
+}
+
+impl Session {
+    /// Opens a packet of SRTP or SRTCP where it lies. What is not the peer's says nothing.
+    pub(super) fn open(&mut self, now: Instant, arrived: Instant, datagram: &mut [u8]) {
+        // Nothing counts before the peer has shown its certificate.
+        let Some(inbound) = self.peer.inbound().filter(|_| self.connected) else { return };
+        // RTCP's packet types (RFC 5761 section 4).
+        if datagram.get(1).is_some_and(|second| (192..=223).contains(second)) {
+            if let Ok(packet) = inbound.open_rtcp(datagram) {
+                self.last_heard = now;
+                self.reports(packet, arrived);
+            }
+            return;
+        }
+        let Some(length) = header::length(datagram) else { return };
+        let (head, body) = datagram.split_at_mut(length);
+        let Some(header) = Header::read(head) else { return };
+        let Ok(payload) = inbound.open(&header, head, body) else { return };
+        self.last_heard = now;
+        self.receiver.count(&header, arrived);
+        if let Some(payload) = header::without_padding(&header, payload) {
+            self.packet(Packet { header, payload }, arrived);
+        }
+    }
+
+    fn packet(&mut self, mut packet: Packet<'_>, now: Instant) {
         let Some((track, verdict)) = self.sections.take(&mut packet, now) else { return };
         self.last_media = now;
         self.watch.packet(track, now);
         if let Some(source) = self.sections.wanted(track, now) {
             self.unrecorded_keyframe_requests += 1;
-            self.ask_for_keyframe(source, now);
+            self.ask_for_keyframe(source);
         }
         if verdict == Verdict::Drop {
             return;
         }
         if let Verdict::Replaces { hole } = verdict {
-            tracing::debug!(
-                ssrc = packet.header.ssrc,
-                track,
-                hole,
-                "another source is recorded from here on"
-            );
+            let ssrc = packet.header.ssrc;
+            tracing::debug!(ssrc, track, hole, "another source is recorded from here on");
             self.pipeline.replace_source(track, hole, now);
-            for (packet, arrived) in self.sections.take_kept(track) {
-                let packet = self.media_of(track, packet);
-                self.pipeline.packet(track, packet, arrived);
+            for kept in self.sections.take_kept(track) {
+                self.pipeline.packet(track, kept.packet, kept.arrived);
             }
         }
-        let packet = self.media_of(track, packet);
-        self.pipeline.packet(track, packet, now);
+        self.pipeline.packet(track, self.sections.media(track, &packet), now);
         if verdict == Verdict::Media {
             return;
         }
@@ -70,54 +105,51 @@ impl Session {
         }
     }
 
-    fn media_of(&self, track: usize, packet: rtc::rtp::Packet) -> rtp::Packet {
-        let payload_kind = self.offer.recorded[track].payload_kind(packet.header.payload_type);
-        rtp::Packet {
-            sequence: packet.header.sequence_number,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload: packet.payload,
-            red: payload_kind == Some(PayloadKind::Red),
-        }
-    }
-
-    fn reports(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Instant) {
-        for packet in packets {
-            if let Some(sent) = packet.as_any().downcast_ref::<SenderReport>() {
-                let report = Report { ntp: sent.ntp_time, rtp: sent.rtp_time, arrived: now };
-                if let Some(track) = self.sections.sender_report(sent.ssrc, report) {
-                    self.pipeline.sender_report(track, report.ntp, report.rtp, now);
+    fn reports(&mut self, compound: &[u8], arrived: Instant) {
+        for received in rtcp::read(compound) {
+            match received {
+                Received::SenderReport { ssrc, ntp, rtp } => {
+                    self.receiver.reports.sender_report(ssrc, ntp, arrived);
+                    let report = Report { ntp, rtp, arrived };
+                    if let Some(track) = self.sections.sender_report(ssrc, report) {
+                        self.pipeline.sender_report(track, ntp, rtp, arrived);
+                    }
                 }
-            } else if let Some(goodbye) = packet.as_any().downcast_ref::<Goodbye>() {
-                goodbye.sources.iter().for_each(|source| self.sections.bye(*source));
+                Received::Goodbye { ssrc } => self.sections.bye(ssrc),
             }
         }
     }
 
-    /// Tells the recorded sources what the pipeline wants of them.
+    /// Tells the sources what the pipeline wants of them, and what has come, where that is due.
     pub(super) fn give_feedback(&mut self, now: Instant) {
         while let Some(feedback) = self.pipeline.poll_feedback() {
             let (Feedback::KeyframeRequest { track } | Feedback::Nack { track, .. }) = feedback;
             let Some(media_ssrc) = self.sections.recorded(track) else { continue };
             match feedback {
-                Feedback::KeyframeRequest { .. } => self.ask_for_keyframe(media_ssrc, now),
+                Feedback::KeyframeRequest { .. } => self.ask_for_keyframe(media_ssrc),
                 Feedback::Nack { sequences, .. } => {
-                    let nacks = nack_pairs_from_sequence_numbers(&sequences);
-                    self.send_rtcp(TransportLayerNack { sender_ssrc: 0, media_ssrc, nacks }, now);
+                    self.send_rtcp(|out| rtcp::write_nack(media_ssrc, &sequences, out))
                 }
             }
         }
-    }
-
-    fn ask_for_keyframe(&mut self, media_ssrc: u32, now: Instant) {
-        self.send_rtcp(PictureLossIndication { sender_ssrc: 0, media_ssrc }, now);
-    }
-
-    fn send_rtcp(&mut self, packet: impl rtcp::Packet + 'static, now: Instant) {
-        // The track's name is of no use to what sends it.
-        let message = RTCMessage::RtcpPacket(String::new(), vec![Box::new(packet)]);
-        if let Err(error) = self.peer.handle_write(TaggedRTCMessage { now, message }) {
-            tracing::debug!(%error, "feedback is not sent");
+        if !self.connected || self.receiver.deadline().is_none_or(|at| now < at) {
+            return;
         }
+        let Receiver { congestion, reports, scratch, .. } = &mut self.receiver;
+        while congestion.write(now, scratch) || reports.write(now, scratch) {
+            self.peer.send_rtcp(scratch);
+            scratch.clear();
+        }
+    }
+
+    fn ask_for_keyframe(&mut self, media_ssrc: u32) {
+        self.send_rtcp(|out| rtcp::write_pli(media_ssrc, out));
+    }
+
+    fn send_rtcp(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let scratch = &mut self.receiver.scratch;
+        write(scratch);
+        self.peer.send_rtcp(scratch);
+        scratch.clear();
     }
 }

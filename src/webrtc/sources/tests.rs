@@ -4,6 +4,7 @@ use super::*;
 use crate::rtp::PayloadFormat;
 use crate::webrtc::offer::Format;
 use crate::webrtc::simulcast::PacketIdentifiers;
+use rtc::shared::marshal::Marshal;
 
 const RID: u8 = 10;
 const REPAIRED: u8 = 11;
@@ -24,6 +25,16 @@ fn audio() -> RecordedSection {
     let formats = vec![Format::plain(63, PayloadKind::Red), Format::plain(111, PayloadKind::Media)];
     let (format, identifiers) = (PayloadFormat::Opus, PacketIdentifiers::default());
     RecordedSection { index: 1, mid, format, ssrcs: vec![], formats, identifiers }
+}
+
+/// An RTP header, as another stack writes it.
+fn head(ssrc: u32, payload_type: u8, timestamp: u32, element: Option<(u8, &[u8])>) -> Vec<u8> {
+    let mut header =
+        rtc::rtp::Header { ssrc, payload_type, timestamp, version: 2, ..rtc::rtp::Header::default() };
+    if let Some((id, value)) = element {
+        header.set_extension(id, Bytes::copy_from_slice(value)).unwrap();
+    }
+    header.marshal().unwrap().to_vec()
 }
 
 /// A section on its own clock.
@@ -53,28 +64,32 @@ impl Scene {
         self.start + Duration::from_millis(self.ms)
     }
 
-    fn packet(&self, ssrc: u32, payload_type: u8, payload: &[u8]) -> rtp::Packet {
-        let header =
-            rtp::Header { ssrc, payload_type, timestamp: self.timestamp, version: 2, ..Default::default() };
-        rtp::Packet { header, payload: Bytes::copy_from_slice(payload) }
-    }
-
-    fn take(&mut self, mut packet: rtp::Packet) -> Option<(usize, Verdict)> {
+    /// Takes a packet with such an element of its header extension.
+    fn take_with(
+        &mut self,
+        (ssrc, payload_type): (u32, u8),
+        element: Option<(u8, &[u8])>,
+        payload: &[u8],
+    ) -> Option<(usize, Verdict)> {
+        let head = head(ssrc, payload_type, self.timestamp, element);
+        let mut packet = Packet { header: Header::read(&head).unwrap(), payload };
         let now = self.now();
         self.sections.take(&mut packet, now)
+    }
+
+    fn take(&mut self, ssrc: u32, payload_type: u8, payload: &[u8]) -> Option<(usize, Verdict)> {
+        self.take_with((ssrc, payload_type), None, payload)
     }
 
     /// A picture of an encoding: a keyframe of this width, or one that refers to others.
     fn picture(&mut self, ssrc: u32, width: Option<u16>) -> Verdict {
         let [low, high] = width.unwrap_or_default().to_le_bytes();
         let key = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, low, high, 0x10, 0];
-        let packet = self.packet(ssrc, 96, if width.is_some() { &key } else { &[0x10, 0x11, 1, 2] });
-        self.take(packet).unwrap().1
+        self.take(ssrc, 96, if width.is_some() { &key } else { &[0x10, 0x11, 1, 2] }).unwrap().1
     }
 
     fn sound(&mut self, ssrc: u32) -> Verdict {
-        let packet = self.packet(ssrc, 111, &[0xfc, 1]);
-        self.take(packet).unwrap().1
+        self.take(ssrc, 111, &[0xfc, 1]).unwrap().1
     }
 
     fn pass(&mut self, ms: u64) {
@@ -181,7 +196,7 @@ fn sound_from_a_new_source_is_taken_once_the_old_one_is_silent() {
     }
     assert_eq!((taken.len(), taken.last()), (5, Some(&WHOLE)), "{taken:?}");
     let kept = scene.sections.take_kept(1);
-    assert!(kept.iter().all(|(packet, _)| packet.header.ssrc == 2));
+    assert!(kept.iter().all(|kept| kept.ssrc == 2));
     assert_eq!(kept.len(), 5, "what it has sent since the old one was heard");
     assert_eq!((scene.sound(2), scene.sections.take_kept(1).len()), (Verdict::Media, 0));
     scene.pass(1_000);
@@ -212,14 +227,15 @@ fn a_retransmission_is_the_recorded_sources_packet_or_nothing() {
         [(12, 97, false, Some(96)), (12, 121, false, Some(120)), (11, 97, false, None), (12, 97, true, None)]
     {
         let payload: &[u8] = if padding { &[0] } else { &[0x12, 0x34, 0x10, 0x11, 1] };
-        let mut packet = scene.packet(repair, payload_type, payload);
+        let head = head(repair, payload_type, scene.timestamp, None);
+        let mut packet = Packet { header: Header::read(&head).unwrap(), payload };
         let now = scene.now();
         let (_, verdict) = scene.sections.take(&mut packet, now).unwrap();
         assert_eq!(verdict == Verdict::Media, expected.is_some(), "{payload_type} of {repair}");
         if let Some(payload_type) = expected {
             let header = &packet.header;
-            assert_eq!((header.ssrc, header.payload_type, header.sequence_number), (2, payload_type, 0x1234));
-            assert_eq!(&packet.payload[..], [0x10, 0x11, 1]);
+            assert_eq!((header.ssrc, header.payload_type, header.sequence), (2, payload_type, 0x1234));
+            assert_eq!(packet.payload, [0x10, 0x11, 1]);
         }
     }
 }
@@ -228,11 +244,6 @@ fn a_retransmission_is_the_recorded_sources_packet_or_nothing() {
 fn a_packet_belongs_to_its_source_its_section_or_its_payload_type() {
     let identifiers = PacketIdentifiers { mid_id: Some(4), ..PacketIdentifiers::default() };
     let mut scene = Scene::new(&[video(identifiers), audio()]);
-    let with_mid = |scene: &Scene, ssrc, payload_type, mid: &'static str| {
-        let mut packet = scene.packet(ssrc, payload_type, &[0xfc, 1]);
-        packet.header.set_extension(4, Bytes::from_static(mid.as_bytes())).unwrap();
-        packet
-    };
     for (payload_type, mid, track) in [
         (96, "v", Some(0)),
         (120, "unheard of", Some(0)),
@@ -244,8 +255,9 @@ fn a_packet_belongs_to_its_source_its_section_or_its_payload_type() {
         (35, "a", Some(1)),
         (35, "unheard of", None),
     ] {
-        let packet = with_mid(&scene, u32::from(payload_type) + 1000 * mid.len() as u32, payload_type, mid);
-        assert_eq!(scene.take(packet).map(|(track, _)| track), track, "{payload_type} of {mid}");
+        let ssrc = u32::from(payload_type) + 1000 * mid.len() as u32;
+        let taken = scene.take_with((ssrc, payload_type), Some((4, mid.as_bytes())), &[0xfc, 1]);
+        assert_eq!(taken.map(|(track, _)| track), track, "{payload_type} of {mid}");
     }
 }
 

@@ -1,15 +1,22 @@
 //! A client's offer: it is answered section by section, or refused in words; never more.
 
 use onrecord::webrtc::PeerError;
-use onrecord::webrtc::session::{Session, SessionConfig};
 use onrecord::rtp;
+use onrecord::webrtc::dtls::Identity;
+use onrecord::webrtc::session::{Session, SessionConfig};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+
+/// One for all: making it is no part of what is tried.
+static IDENTITY: LazyLock<Arc<Identity>> =
+    LazyLock::new(|| Arc::new(Identity::generate().expect("a certificate")));
 
 pub fn run(data: &[u8]) {
     let Ok(offer) = std::str::from_utf8(data) else { return };
     let now = Instant::now();
     let config = SessionConfig {
         candidates: vec![([192, 0, 2, 1], 8189).into()],
+        identity: IDENTITY.clone(),
         pipeline: rtp::Config {
             reorder_window: Duration::from_secs(1),
             keyframe_interval: Duration::from_secs(4),
