@@ -91,6 +91,10 @@ impl PeerOwner for Publication {
         self.media(session, event, now)
     }
 
+    fn is_watched(&self) -> bool {
+        self.is_watched()
+    }
+
     fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>) {
         self.trouble(session, kind, reason);
     }

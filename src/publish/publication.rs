@@ -253,6 +253,11 @@ impl Publication {
     }
 
     /// Its media, while it has any: for viewers.
+    /// Whether anybody watches it.
+    pub fn is_watched(&self) -> bool {
+        self.lock().stream.as_ref().is_some_and(|stream| stream.viewers() > 0)
+    }
+
     pub(crate) fn stream(&self) -> Option<Stream> {
         self.lock().stream.clone()
     }

@@ -22,6 +22,7 @@ use crate::webrtc::route::{Key, Kind, Routes, Transaction};
 use crate::webrtc::session::{Event, Session, SessionEnd};
 use crate::webrtc::socket::{Datagram, Socket};
 use crate::webrtc::stats::LoopStats;
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,11 +33,14 @@ use tracing::{error, info, warn};
 
 /// Batches of one wake-up before timers and commands get their turn.
 const BATCHES: usize = 8;
-/// From this many sessions on, the loop rests a moment after each wake-up that brought media: packets
-/// of many publishers arrive one by one, and waking for each costs more than handling it.
-const COALESCE_FROM: usize = 32;
-/// That moment. The timer makes it 1 to 2 ms, far below the 10 ms that a frame may take.
-const COALESCE: Duration = Duration::from_millis(1);
+/// After media the loop rests for a while: packets arrive one by one, and waking for each costs more than
+/// handling it. Kernel timestamps tell when each was here, so that nobody measures the rest; a frame is handed on
+/// within 10 ms,
+const REST: Duration = Duration::from_millis(5);
+/// and within 2 ms if somebody watches.
+const REST_WATCHED: Duration = Duration::from_millis(1);
+/// Commands that are taken in a turn.
+const COMMANDS_A_TURN: usize = 8;
 /// Commands that may wait for the loop; their senders wait when it is full.
 pub(super) const COMMANDS: usize = 256;
 
@@ -56,6 +60,16 @@ struct Entry<O> {
     /// A step of it has panicked: it ends.
     panicked: bool,
     span: tracing::Span,
+}
+
+/// What a turn has found in the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Nothing,
+    /// All there was.
+    All,
+    /// There may be more.
+    More,
 }
 
 /// What a session's end means for its publication.
@@ -83,12 +97,14 @@ fn catch_panic<O, T>(entry: &mut Entry<O>, step: impl FnOnce(&mut Entry<O>) -> T
 
 pub(super) struct Engine<O> {
     socket: Socket,
-    sessions: HashMap<Key, Entry<O>>,
+    sessions: FxHashMap<Key, Entry<O>>,
     next_key: Key,
     by_id: HashMap<SessionId, Key>,
     routes: Routes,
     timers: BinaryHeap<Reverse<(Instant, Key)>>,
     dirty: Vec<Key>,
+    /// Of the sessions that brought media in this turn, one is watched.
+    watched: bool,
     stats: LoopStats,
 }
 
@@ -96,53 +112,65 @@ impl<O: PeerOwner> Engine<O> {
     pub fn new(socket: Socket, heartbeat: Heartbeat) -> Self {
         Self {
             socket,
-            sessions: HashMap::new(),
+            sessions: FxHashMap::default(),
             next_key: 0,
             by_id: HashMap::new(),
             routes: Routes::default(),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
+            watched: false,
             stats: LoopStats::new(heartbeat),
         }
     }
 
-    /// Runs until every handle that can send commands is gone. A command, what has come from the network
-    /// and what is due get their turn each time, whichever it was that woke the loop: none of them can
-    /// keep the others waiting by coming without end.
+    /// Runs until every handle that can send commands is gone. Commands, what has come from the network and what
+    /// is due get their turn each time, whichever it was that woke the loop: none of them can keep the others
+    /// waiting by coming without end.
+    ///
+    /// While media flows the loop sleeps and looks, with two system calls a turn: to wait on the socket would wake
+    /// it for each datagram, and on a timer beside it as well. The thread is its own.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command<O>>) {
+        let mut flows = false;
         loop {
-            let mut rest = false;
             let due = self.timers.peek().map_or(self.stats.beat, |Reverse((at, _))| self.stats.beat.min(*at));
-            let began;
-            tokio::select! {
-                biased;
-                command = commands.recv() => {
-                    began = Instant::now();
-                    match command {
-                        Some(command) => self.command(command, began),
-                        None => return,
+            let mut began = Instant::now();
+            if !flows {
+                tokio::select! {
+                    biased;
+                    command = commands.recv() => {
+                        began = Instant::now();
+                        match command {
+                            Some(command) => self.command(command, began),
+                            None => return,
+                        }
                     }
-                }
-                () = tokio::time::sleep_until(due.into()) => began = Instant::now(),
-                ready = self.socket.readable() => {
-                    began = Instant::now();
-                    match ready {
-                        Ok(()) => rest = self.sessions.len() >= COALESCE_FROM,
-                        Err(error) => tracing::error!(%error, "the media socket"),
+                    () = tokio::time::sleep_until(due.into()) => began = Instant::now(),
+                    ready = self.socket.readable() => {
+                        began = Instant::now();
+                        if let Err(error) = ready {
+                            tracing::error!(%error, "the media socket");
+                        }
                     }
                 }
             }
-            rest &= self.receive();
-            let now = Instant::now();
-            self.expire(now);
-            self.drain(now);
+            for _ in 0..COMMANDS_A_TURN {
+                match commands.try_recv() {
+                    Ok(command) => self.command(command, began),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                }
+            }
+            let received = self.receive(began);
+            self.expire(began);
+            self.drain(began);
             let ended = Instant::now();
             self.stats.note_turn(due, began, ended);
             if self.stats.beats(ended) {
                 self.add_counts();
             }
-            if rest {
-                tokio::time::sleep(COALESCE).await;
+            flows = received != Received::Nothing;
+            if received == Received::All {
+                std::thread::sleep(if std::mem::take(&mut self.watched) { REST_WATCHED } else { REST });
             }
         }
     }
@@ -154,12 +182,12 @@ impl<O: PeerOwner> Engine<O> {
         }
     }
 
-    /// Returns whether all that had come is taken.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self, now: Instant) -> Received {
+        let mut any = false;
         for _ in 0..BATCHES {
-            let now = Instant::now();
             let Self { socket, sessions, routes, dirty, stats, .. } = self;
             let more = socket.receive(now, |datagram| {
+                any = true;
                 stats.datagram(datagram.data.len());
                 let kind = Kind::of(datagram.data);
                 let route = routes.find(&kind, datagram.from);
@@ -178,14 +206,14 @@ impl<O: PeerOwner> Engine<O> {
             });
             match more {
                 Ok(true) => {}
-                Ok(false) => return true,
+                Ok(false) => return if any { Received::All } else { Received::Nothing },
                 Err(error) => {
                     tracing::debug!(%error, "receiving media");
-                    return true;
+                    return Received::Nothing;
                 }
             }
         }
-        false
+        Received::More
     }
 
     /// Hands each session whose deadline has passed the time.
@@ -226,6 +254,7 @@ impl<O: PeerOwner> Engine<O> {
             if outcome.is_none() && entry.owner.has_left(&entry.id) {
                 outcome = Some(Outcome::Replaced);
             }
+            self.watched |= entry.owner.is_watched();
             let deadline = entry.session.deadline();
             // A deadline that has moved back keeps its timer, which then comes early and does no harm:
             // one more for every packet would fill the heap.

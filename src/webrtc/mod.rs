@@ -143,6 +143,9 @@ pub trait PeerOwner: fmt::Debug + Send + Sync {
     /// Takes what the session brings; returns whether a keyframe should be asked for.
     fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool;
 
+    /// Whether somebody watches what the session brings: then it is handed on within a millisecond or two.
+    fn is_watched(&self) -> bool;
+
     /// A track brings nothing, for this reason, or does so again.
     fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>);
 

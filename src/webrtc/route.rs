@@ -4,8 +4,9 @@
 //! else by the address it comes from; an address belongs to a session only once the session has proven it
 //! (D4). Media from any other address only tells its session where the peer may be now.
 
+use rustc_hash::FxHashMap;
 use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::SocketAddr;
 
@@ -69,14 +70,16 @@ pub(super) type Key = u64;
 /// Routes of one sort. Of more than `most` that lead to one session the oldest is forgotten.
 pub(super) struct Table<R> {
     most: usize,
-    sessions: HashMap<R, Key>,
+    /// Looked into for each packet. A peer chooses no more than [`MAX_ROUTES`] of them, so that it can't make many
+    /// fall together, whatever the hash.
+    sessions: FxHashMap<R, Key>,
     /// By session, the oldest first.
-    routes: HashMap<Key, VecDeque<R>>,
+    routes: FxHashMap<Key, VecDeque<R>>,
 }
 
 impl<R: Clone + Eq + Hash> Table<R> {
     fn new(most: usize) -> Self {
-        Self { most, sessions: HashMap::new(), routes: HashMap::new() }
+        Self { most, sessions: FxHashMap::default(), routes: FxHashMap::default() }
     }
 
     fn get<Q: Eq + Hash + ?Sized>(&self, route: &Q) -> Option<Key>

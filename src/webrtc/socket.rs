@@ -166,9 +166,8 @@ impl Socket {
         let src_ip =
             self.addresses.own(from).map(|ip| if self.is_v6 { map(SocketAddr::new(ip, 0)).ip() } else { ip });
         let transmit = Transmit { destination, ecn: None, contents: data, segment_size: None, src_ip };
-        let sent =
-            self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), &transmit));
-        if let Err(error) = sent {
+        // Past the runtime, which would remember that the buffer was full until it is next asked.
+        if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
             tracing::debug!(%error, %to, "a datagram is not sent");
         }
     }
