@@ -705,49 +705,6 @@ mod tests {
         assert_eq!(open(&mut inbound, &packet), Err(Refused::Replayed));
     }
 
-    #[test]
-    fn zz_speed() {
-        for profile in PROFILES {
-            let (mut sender, mut inbound) = session(profile);
-            let provider = provider();
-            let key: Vec<_> = (7..).take(profile.key_len()).collect();
-            let salt: Vec<_> = (100..).take(profile.salt_len()).collect();
-            let mut theirs = Context::new(
-                &key,
-                &salt,
-                profile,
-                Some(rtc::srtp::option::srtp_replay_protection(2048)),
-                None,
-                provider.crypto(),
-            )
-            .unwrap();
-            let (mut a, mut b) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-            for round in 0..1000u32 {
-                let mut packets: Vec<_> = (0..32u32)
-                    .map(|count| {
-                        sender
-                            .encrypt_rtp(&rtp(1 + count % 2, (round * 16 + count / 2) as u16, &[7; 1100]))
-                            .unwrap()
-                            .to_vec()
-                    })
-                    .collect();
-                let begin = std::time::Instant::now();
-                for packet in &packets {
-                    std::hint::black_box(theirs.decrypt_rtp(packet).unwrap());
-                }
-                a += begin.elapsed();
-                let begin = std::time::Instant::now();
-                for packet in &mut packets {
-                    let length = header::length(packet).unwrap();
-                    let (head, body) = packet.split_at_mut(length);
-                    std::hint::black_box(inbound.open(&Header::read(head).unwrap(), head, body).unwrap());
-                }
-                b += begin.elapsed();
-            }
-            eprintln!("{profile:?} rtc {:?} ours {:?}", a / 32_000, b / 32_000);
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
