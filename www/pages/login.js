@@ -77,4 +77,5 @@ byId("form", HTMLFormElement).addEventListener("submit", (event) => {
 byId("show", HTMLInputElement).addEventListener("change", ({ target }) => {
   field.type = /** @type {HTMLInputElement} */ (target).checked ? "text" : "password";
 });
+// Not by `autofocus`: a browser does nothing about it where the address has a fragment, which a redirect keeps.
 field.focus();

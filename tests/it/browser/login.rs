@@ -4,6 +4,7 @@
 use super::{CONNECT, SOON, Studio, assert_seekable, publish_for, start_publishing, stop_publishing};
 use crate::support::browser::Browser;
 use crate::support::web::Site;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,6 +93,22 @@ async fn whoever_logs_in_records_downloads_by_the_link_and_logs_out() {
     assert_eq!(browser.run("return location.href;").await, format!("{base}/watch/a-1"));
     let output = studio.server.output();
     assert!(!output.contains("s3cret"), "a token in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_in_whose_script_is_quicker_than_its_first_picture_has_nothing_to_complain_of() {
+    let studio = Studio::open(&[&tokens()]);
+    let browser = Browser::start().await;
+    // As soon as the field is there, and so before anything is painted.
+    let script = "new MutationObserver(() => document.querySelector('#token')?.focus())
+        .observe(document, { childList: true, subtree: true });";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
+    browser.goto(&format!("{}/recordings", studio.server.base)).await;
+    browser.until("document.activeElement === document.querySelector('#token')", SOON).await;
+    let painted = "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));";
+    browser.run(painted).await;
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:#?}");
 }
 
 const EMBEDDED: &str = r##"<!doctype html>
