@@ -38,6 +38,8 @@ const AWAY: u64 = 2000;
 const HOLE: u64 = 1000;
 /// of which this is left, for the tracks to get in step again in.
 const SEAM: u64 = SILENT;
+/// Pictures so far apart, in ms, are each worth showing at once. No hole is wider than two of them.
+const RARE: u64 = HOLE / 2;
 /// 20 ms of silence (RFC 6716 section 3.1: CELT, fullband, mono; an empty frame).
 const SILENCE: Bytes = Bytes::from_static(&[0xf8, 0xff, 0xfe]);
 /// How long that is, in ms.
@@ -143,11 +145,35 @@ impl Mux {
         std::mem::take(&mut self.clusters)
     }
 
-    /// Nothing came for a while: gives all there is. The last picture is said to last as long as the one
-    /// before it: between two chunks nothing is missing, and players take the frame rate from this.
+    /// Nothing comes any more: gives all there is. The last picture is said to last as long as the one before it.
     pub fn flush(&mut self) {
         let step = self.video.as_ref().map_or(AWAY, |track| track.step.min(AWAY));
         self.cut_until(u64::MAX, step);
+    }
+
+    /// Nothing came for so long: gives all there is up to the newest picture, which the next chunk brings out.
+    ///
+    /// Only then is it known how long that picture lasts, and players must be told: where the next one comes
+    /// later than twice as long, they drop all pictures up to a keyframe (Media Source Extensions section
+    /// 3.5.8). One whose successor doesn't come is given nevertheless.
+    pub fn pause(&mut self, silence: Duration) {
+        let track = self.video.as_ref().filter(|track| !track.description.codec.is_intra_only());
+        let Some((newest, step)) = track.and_then(|track| Some((track.newest?, track.step))) else {
+            return self.flush();
+        };
+        if self.pictures != Pictures::Flowing {
+            return self.flush();
+        }
+        if step < RARE && silence < Duration::from_millis(AWAY) {
+            self.cut_until(newest, AWAY);
+            if let Some(start) = self.first().filter(|start| *start < newest) {
+                self.emit(start, newest, AWAY);
+            }
+        } else {
+            // Where sound goes on, pictures may be away for longer than in a stream of them alone.
+            let lasts = if self.heard > newest { AWAY } else { step.clamp(RARE, AWAY) };
+            self.cut_until(u64::MAX, lasts);
+        }
     }
 
     /// Whether a picture to begin with waits to be cut.
@@ -299,8 +325,11 @@ mod tests {
 
     const TRACKS: [Track; 2] = [Track::video(Codec::Vp8), Track::opus(2)];
 
-    /// Pushes frames of both tracks in the order of their times: `(track, from, to, every, keyframes at)`.
-    fn push(mux: &mut Mux, rows: &[(usize, u64, u64, usize, &[u64])]) {
+    /// `(track, from, to, every, keyframes at)`.
+    type Rows<'a> = &'a [(usize, u64, u64, usize, &'a [u64])];
+
+    /// Pushes frames of both tracks in the order of their times.
+    fn push(mux: &mut Mux, rows: Rows) {
         let mut all: Vec<(u64, usize, bool)> = Vec::new();
         for (track, from, to, every, keyframes) in rows {
             let times = (*from..*to).step_by(*every);
@@ -429,6 +458,68 @@ mod tests {
             .collect();
         let expected = ["42e01f", "64001f"].map(|id| format!("video/x-matroska;codecs=\"avc1.{id}\""));
         assert_eq!(begins, [(0, &*expected[0]), (120, &*expected[1])]);
+    }
+
+    /// Pushes what two chunks bring, each followed by a pause, and the end; gives all pictures, each with how
+    /// long it is said to last.
+    fn paused(mux: &mut Mux, chunks: [Rows; 2], silence: u64) -> Vec<(u64, u64)> {
+        let mut clusters = Vec::new();
+        for rows in chunks {
+            push(mux, rows);
+            for ms in [250, silence] {
+                mux.pause(Duration::from_millis(ms));
+            }
+            clusters.extend(mux.take());
+        }
+        mux.flush();
+        clusters.extend(mux.take());
+        let all: Vec<_> = clusters.iter().flat_map(blocks).collect();
+        let heard: Vec<u64> = all.iter().filter(|block| block.0 == 1).map(|block| block.1).collect();
+        assert!(heard.is_sorted(), "{heard:?}");
+        all.iter()
+            .filter(|block| block.0 == 2 || heard.is_empty())
+            .map(|block| (block.1, block.2.unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_picture_before_a_pause_lasts_until_the_next_one_whenever_that_comes() {
+        let sound: Rows = &[(0, 0, 400, 33, &[0]), (1, 0, 500, 20, &[])];
+        for next in [420, 480, 700, 1400, 2200] {
+            for silence in [500, 1500, 2000, 9000] {
+                let mut mux = Mux::new(&TRACKS);
+                let rows = [(0, next, 3000, 33, &[][..]), (1, 500, 3000, 20, &[])];
+                let pictures = paused(&mut mux, [sound, &rows], silence);
+                assert_eq!(pictures.len(), 13 + (3000 - next as usize).div_ceil(33));
+                for pair in pictures.windows(2) {
+                    assert!(pair[1].0 - pair[0].0 <= 2 * pair[0].1, "{next}, {silence}: {pair:?}");
+                }
+                // Beyond that it is not waited for.
+                if silence < AWAY && next - 396 <= STILL {
+                    let told = pictures.iter().find(|picture| picture.0 == 396).unwrap();
+                    assert_eq!(told.1, next - 396, "{next}, {silence}");
+                }
+            }
+        }
+        for next in [420, 480, 700, 1390] {
+            let mut mux = Mux::new(&TRACKS[..1]);
+            let rows = [(0, next, 3000, 33, &[][..])];
+            let pictures = paused(&mut mux, [&sound[..1], &rows], 9000);
+            for pair in pictures.windows(2) {
+                assert!(pair[1].0 - pair[0].0 <= 2 * pair[0].1, "{next} alone: {pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_of_few_does_not_wait_for_the_next_one() {
+        let mut mux = Mux::new(&TRACKS[..1]);
+        push(&mut mux, &[(0, 0, 1, 1, &[0])]);
+        mux.pause(Duration::from_millis(250));
+        push(&mut mux, &[(0, 600, 601, 1, &[])]);
+        mux.pause(Duration::from_millis(250));
+        let seen: Vec<u64> = mux.take().iter().flat_map(blocks).map(|block| block.1).collect();
+        assert_eq!(seen, [0, 600]);
     }
 
     #[test]

@@ -166,8 +166,13 @@ impl Viewers {
     /// Gives what waits for a successor that does not come.
     fn quiet(&self, now: Instant) {
         let mut state = self.lock();
-        let quiet = |log: &LiveLog| now.saturating_duration_since(log.last_push) >= QUIET;
-        if state.log.as_ref().is_some_and(quiet) && state.flush(now) {
+        let Some(log) = &mut state.log else { return };
+        let silence = now.saturating_duration_since(log.last_push);
+        if silence < QUIET {
+            return;
+        }
+        log.mux.pause(silence);
+        if log.settle(now) {
             drop(state);
             self.changed.send_replace(());
         }

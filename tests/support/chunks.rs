@@ -33,6 +33,17 @@ pub fn muted(seconds: u32, from: u32, to: u32) -> Vec<u8> {
     media::encode("webm", &[&input[..], VP8, &output, &["-live", "1"]].concat())
 }
 
+/// The same of a camera that gives nothing for 400 ms of every two seconds, around the end of a cluster, with a
+/// keyframe before each.
+pub fn stuttering(seconds: u32) -> Vec<u8> {
+    let (length, video) =
+        (seconds.to_string(), "testsrc2=s=640x360:r=30,select='not(between(mod(t,2),0.4,0.8))'");
+    let input = ["-f", "lavfi", "-i", video, "-f", "lavfi", "-i", "sine=f=440:r=48000", "-t", &length];
+    let times = ["-fps_mode", "vfr", "-g", "1000", "-force_key_frames", "expr:gte(t,n_forced*2)"];
+    let output = ["-pix_fmt", "yuv420p", "-c:a", "libopus", "-cluster_time_limit", "500", "-live", "1"];
+    media::encode("webm", &[&input[..], VP8, &times, &output].concat())
+}
+
 /// A recording's clusters, the header with the first: each with the time at which the next begins.
 fn clusters(recording: &[u8]) -> Vec<(Duration, &[u8])> {
     let mut starts = Vec::new();

@@ -67,9 +67,7 @@ impl Mux {
 
     /// Cuts off all clusters that end by then; a picture without a successor is said to last so long.
     pub(super) fn cut_until(&mut self, certain: u64, lasts: u64) {
-        while let Some(start) =
-            [&self.video, &self.audio].into_iter().flatten().filter_map(TrackQueue::first).min()
-        {
+        while let Some(start) = self.first() {
             let keyframe = self.video.as_ref().and_then(|track| track.keyframe_after(start));
             let end = keyframe.map_or(start + SPAN, |tick| tick.min(start + SPAN));
             if end > certain {
@@ -79,8 +77,13 @@ impl Mux {
         }
     }
 
+    /// When what waits begins.
+    pub(super) fn first(&self) -> Option<u64> {
+        [&self.video, &self.audio].into_iter().flatten().filter_map(TrackQueue::first).min()
+    }
+
     /// Makes a cluster of all frames up to `end`.
-    fn emit(&mut self, start: u64, end: u64, lasts: u64) {
+    pub(super) fn emit(&mut self, start: u64, end: u64, lasts: u64) {
         let Some(segment) = self.segment.clone() else { return };
         let anywhere = self.enters_anywhere();
         let mut taken: Vec<(u64, Waiting, Option<u64>)> = Vec::new();

@@ -1,5 +1,6 @@
 //! The other family of browsers: it publishes, and it watches.
 
+use super::watch::watches_a_camera_that_stutters;
 use super::{CONNECT, SOON, Studio, start_publishing, stop_publishing};
 use crate::support::browser::Browser;
 use crate::support::judge::{self, Probe};
@@ -92,6 +93,11 @@ async fn firefox_goes_on_watching_while_a_microphone_sends_nothing() {
     assert!(stuck < Duration::from_secs(1) && holes == 0, "stood still for {stuck:?}, {holes} holes");
     live.with(Publisher::stop_sending).await;
     signal.stop("quiet").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_stutters_costs_a_viewer_with_firefox_no_other_picture() {
+    watches_a_camera_that_stutters(&Browser::firefox().await).await;
 }
 
 /// Of a recording that is sealed.

@@ -5,11 +5,13 @@ use super::camera::plain;
 use super::pages::{look, pictures};
 use super::{CONNECT, SOON, Studio};
 use crate::support::browser::Browser;
+use crate::support::chunks::{self, Chunks};
 use crate::support::live::Live;
 use crate::support::media;
 use crate::support::publisher::{Config, TrackConfig};
 use crate::support::signalling::Signal;
 use crate::support::source::Looped;
+use crate::support::user::Api;
 use reqwest::{Client, header};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -245,6 +247,30 @@ async fn what_is_recorded_in_chunks_is_watched_without_standing_still() {
     assert!(median < 4000, "{median} ms");
     let console = browser.console().await;
     assert!(console.is_empty(), "{console:#?}");
+}
+
+/// A pause of the camera around the end of a chunk, from keyframe to keyframe.
+pub(super) async fn watches_a_camera_that_stutters(browser: &Browser) {
+    let studio = Studio::open(&[]);
+    let (mut publisher, _) = Chunks::start(&studio.server, "stutter").await;
+    let performance = tokio::spawn(async move {
+        let bytes = publisher.perform(&chunks::stuttering(20)).await;
+        publisher.stop(Some(bytes)).await
+    });
+    Api::of(&studio.server).stream_is("stutter", "PUBLISHING").await;
+    browser.goto(&studio.server.url("/watch/stutter")).await;
+    let ranges = "const { buffered } = document.querySelector('#video');
+        return [...Array(buffered.length).keys()].map((i) => [buffered.start(i), buffered.end(i)]);";
+    browser.until("document.querySelector('#video').currentTime > 5", SOON).await;
+    let ranges = browser.run(ranges).await;
+    println!("{ranges}");
+    assert_eq!(ranges.as_array().unwrap().len(), 1, "pictures are missing: {ranges}");
+    performance.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_stutters_costs_a_viewer_no_other_picture() {
+    watches_a_camera_that_stutters(&Browser::start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
