@@ -8,8 +8,10 @@ const KEPT_S = 30;
 const RESERVE_S = 0.3;
 /** The least and the most that is aimed at, in seconds: MediaRecorder's chunks are 10 s long at the most. */
 const TARGET_S = { min: 0.4, max: 11 };
-/** So far off the aim the page jumps, in seconds; up to there it only plays a little faster. */
+/** So far off the aim the page jumps, in seconds; up to there it only plays a little faster. What the last jump took comes on top. */
 const JUMP_S = 0.55;
+/** How fast it plays to come nearer: a little off the aim, and further than that where a jump isn't worth it. */
+const CATCH_UP = { little: 1.08, far: 1.25 };
 /** How long a pause between arrivals is remembered, in ms: one that was an accident, and one of several. */
 const MEMORY_MS = { once: 10_000, again: 30_000 };
 /** Clusters that wait for the decoder; a page that gets no time at all begins anew. */
@@ -33,6 +35,10 @@ export class Player {
   #arrived = 0;
   /** @type {{at: number, ms: number}[]} */
   #pauses = [];
+  /** Since when it jumps. @type {number | null} */
+  #jumping = null;
+  /** What the last jump took. */
+  #jump = { at: -Infinity, ms: 0 };
 
   /**
    * @param {HTMLVideoElement} video
@@ -44,6 +50,7 @@ export class Player {
     this.poster = poster;
     this.failed = failed;
     video.disableRemotePlayback = true; // iPhones demand it
+    video.addEventListener("seeked", () => this.#jumped());
     setInterval(() => this.#follow(), 100);
   }
 
@@ -60,6 +67,7 @@ export class Player {
     this.#joiner.reset();
     this.#pauses = [];
     this.#arrived = 0;
+    this.#jumping = null;
     const source = (this.#source = new /** @type {typeof MediaSource} */ (Source)());
     this.#buffer = null;
     const url = URL.createObjectURL(source);
@@ -134,6 +142,22 @@ export class Player {
     return this.#pauses.reduce((most, { at, ms }) => (at > now - MEMORY_MS.once ? Math.max(most, ms) : most), again);
   }
 
+  #jumped() {
+    if (this.#jumping === null) return;
+    const at = performance.now();
+    this.#jump = { at, ms: at - this.#jumping };
+    this.#jumping = null;
+  }
+
+  /**
+   * How far off the aim a jump is worth it, in seconds. It makes the decoder begin at the keyframe before, and by
+   * what that takes the page is behind once more: a slow device would do nothing but jump.
+   */
+  #worthAJump(now = performance.now()) {
+    const { at, ms } = this.#jump;
+    return JUMP_S + (at > now - MEMORY_MS.again ? ms / 1000 : 0);
+  }
+
   /** Stays at the live edge. */
   #follow() {
     const { video } = this;
@@ -145,13 +169,15 @@ export class Player {
     const target = Math.min(Math.max(expected / 1000 + RESERVE_S, TARGET_S.min), TARGET_S.max);
     // What has been played since the last arrival is no nearness to the edge: the next burst brings it back.
     const delay = end - video.currentTime + Math.min(performance.now() - this.#arrived, expected) / 1000;
-    if (video.currentTime < start || delay > target + JUMP_S) {
+    if (video.currentTime < start || delay > target + this.#worthAJump()) {
       // Nothing can be drawn of a video that seeks, should another stream begin meanwhile.
       this.freeze();
       // Never back to what was shown: after a hole, on to what follows it.
+      this.#jumping = performance.now();
       video.currentTime = Math.max(start, Math.min(video.currentTime + Math.max(delay - target, 0), end));
       video.playbackRate = 1;
-    } else if (delay > target + 0.15) video.playbackRate = 1.08;
+    } else if (delay > target + JUMP_S) video.playbackRate = CATCH_UP.far;
+    else if (delay > target + 0.15) video.playbackRate = CATCH_UP.little;
     else if (delay < target - 0.15) video.playbackRate = 0.94;
     else if (Math.abs(delay - target) < 0.08) video.playbackRate = 1;
     if (video.paused && !video.ended) video.play().catch(() => {}); // the page shows a button
