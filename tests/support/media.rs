@@ -47,7 +47,13 @@ pub fn flash_and_beep(seconds: u32) -> (Clip, Clip) {
 
 /// A camera's picture at 720p30 and 1.5 Mbit/s, and a voice's worth of sound.
 pub fn camera(seconds: u32) -> (Clip, Clip) {
-    let video = vp8(&format!("testsrc2=s=1280x720:r={FPS}"), seconds, "1500k", 2 * FPS);
+    camera_at(seconds, 1500)
+}
+
+/// The same at so many kbit/s.
+pub fn camera_at(seconds: u32, kilobits: u32) -> (Clip, Clip) {
+    let graph = format!("testsrc2=s=1280x720:r={FPS}");
+    let video = vp8(&graph, seconds, &format!("{kilobits}k"), 2 * FPS);
     (video, opus("sine=f=220:r=48000", seconds))
 }
 
