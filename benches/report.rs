@@ -150,7 +150,7 @@ fn remarks(sample: &Sample) -> String {
         remarks += &format!(", hooks {:.1} ms each", sample.hook_ms);
     }
     if sample.dropped + sample.resent as u64 > 0 {
-        remarks += &format!("; {} datagrams dropped, {} packets resent", sample.dropped, sample.resent);
+        remarks += &format!("; {} DATAGRAMS DROPPED, {} packets resent", sample.dropped, sample.resent);
     }
     if sample.late > BEHIND {
         remarks += &format!("; PUBLISHERS FELL BEHIND: {:.0} % of frames late", sample.late * 100.0);
