@@ -32,14 +32,15 @@
 //!
 //! By what moves:
 //!
-//! - A datagram: [`webrtc`] (`engine` reads the `socket`, `route` finds the session, `session` decrypts, `sources`
-//!   picks what is recorded) → [`rtp`] (`reorder`, `codec`, `sync`) → [`publish`] (`publication`, `timeline`) →
-//!   [`live`] (`stream`, `tap`) → [`record`] (`recorder`, `interleave`, `writer`, `file`, `close`) → [`catalog`] →
-//!   [`hook`] (`hooks`, `queue`, `worker`, `attempt`, `process`).
+//! - A datagram: [`webrtc`] (`engine` reads the `socket`, `route` finds the session; media is opened and counted by
+//!   `packet_path`, anything else is `peer`'s; `sources` picks what is recorded) → [`rtp`] (`reorder`, `codec`,
+//!   `sync`) → [`publish`] (`publication`, `timeline`) → [`live`] (`stream`, `tap`) → [`record`] (`recorder`,
+//!   `interleave`, `writer`, `file`, `close`) → [`catalog`] → [`hook`] (`hooks`, `queue`, `worker`, `attempt`,
+//!   `process`).
 //! - A chunk: `http/publish/chunks` → `ingest/chunks` (`protocol`, `upload`, `demux`, `clock`) → [`publish`].
 //! - A JPEG: `http/publish/upload` → `ingest/mjpeg` → [`publish`].
 //! - A signalling message: `http/publish/signal`, `http/publish/whip` → `ingest/webrtc` → `webrtc/offer`,
-//!   `webrtc/session/negotiation`, `webrtc/peer`.
+//!   `webrtc/session/negotiation`, `webrtc/peer` (`paths`, `dtls`).
 //! - A viewer: `http/watch` → [`live`] (`viewer` reads clusters that `mux` makes, and says where one that lags goes on;
 //!   `frames` is for viewers that are sent packets).
 //! - Any request before that: `http/listen` (connections, TLS), `http/gate` (proxies, origins, permissions), then its
