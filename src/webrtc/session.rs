@@ -171,6 +171,9 @@ impl Session {
         to: SocketAddr,
         datagram: &mut [u8],
     ) {
+        if self.over {
+            return;
+        }
         // RFC 7983 section 7.
         match datagram.first() {
             Some(0..=3) => {
