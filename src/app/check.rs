@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -116,7 +117,7 @@ fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
 
 /// Whether the STUN and TURN servers answer, and whether the world sees this machine where we say it is.
 fn ice_servers(config: &Config, advertised: &[SocketAddr], report: &mut Report) {
-    for (url, answer) in check::ask_all(&config.webrtc.ice_servers) {
+    for (url, answer) in check::ask_all(&config.webrtc.ice_servers_at(SystemTime::now())) {
         let note = match answer {
             Err(problem) => {
                 report.problems.push(format!("webrtc.ice_servers: {url}: {problem}"));

@@ -192,6 +192,7 @@ fn every_bad_setting_says_what_is_expected() {
         ("webrtc.advertise=10.0.0.5=nowhere", "private=public"),
         ("webrtc.ice_servers=[{urls=[\"http://example.org\"]}]", "expected URLs such as \"stun:"),
         ("webrtc.ice_servers=[{urls=[\"turn:example.org\"]}]", "expected username and credential"),
+        ("webrtc.turn_secret=shared", "expected a TURN server without a credential"),
         ("webrtc.ice_servers=[{urls=[]}]", "expected at least one of urls"),
         (
             "webrtc.ice_servers=[{url=\"stun:example.org\"}]",

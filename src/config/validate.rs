@@ -217,8 +217,13 @@ fn webrtc(config: &Config, problems: &mut Problems) {
             problems.add("webrtc.advertise", Err(expected));
         }
     }
+    let secret = !webrtc.turn_secret.is_empty();
     for server in &webrtc.ice_servers {
-        problems.add("webrtc.ice_servers", ice_server(server));
+        problems.add("webrtc.ice_servers", ice_server(server, secret));
+    }
+    if secret && !webrtc.ice_servers.iter().any(|server| server.is_turn() && server.username.is_none()) {
+        let expected = "expected a TURN server without a credential in webrtc.ice_servers, which this is for";
+        problems.add("webrtc.turn_secret", Err(expected.to_owned()));
     }
     problems.duration("webrtc.keyframe_interval", webrtc.keyframe_interval, 100 * MS..=MINUTE);
     problems.duration("webrtc.reorder_window", webrtc.reorder_window, 50 * MS..=10 * SECOND);
@@ -230,7 +235,8 @@ fn webrtc(config: &Config, problems: &mut Problems) {
     }
 }
 
-fn ice_server(server: &IceServer) -> Result<(), String> {
+/// `secret`: credentials are made for TURN servers that have none.
+fn ice_server(server: &IceServer, secret: bool) -> Result<(), String> {
     if server.urls.is_empty() {
         return Err("expected at least one of urls, such as \"stun:stun.example.org\"".to_owned());
     }
@@ -242,9 +248,10 @@ fn ice_server(server: &IceServer) -> Result<(), String> {
                 "expected URLs such as \"stun:stun.example.org\" or \"turns:turn.example.org:443\", found {url:?}"
             ));
         }
-        if scheme.starts_with("turn") && (server.username.is_none() || server.credential.is_none()) {
+        let made = secret && server.username.is_none() && server.credential.is_none();
+        if scheme.starts_with("turn") && !made && (server.username.is_none() || server.credential.is_none()) {
             return Err(format!(
-                "expected username and credential beside {url:?}: browsers refuse it without"
+                "expected username and credential beside {url:?}, or webrtc.turn_secret: browsers refuse it without"
             ));
         }
     }

@@ -121,7 +121,7 @@ pub trait Ingest: Send + Sync {
     /// The media of one of them, for viewers.
     fn stream(&self, name: &StreamName) -> Option<Stream>;
     /// What clients should use.
-    fn ice_servers(&self) -> &[IceServer];
+    fn ice_servers(&self) -> Vec<IceServer>;
 }
 
 impl Ingest for WebRtc {
@@ -173,7 +173,7 @@ impl Ingest for WebRtc {
         self.publications().stream(name)
     }
 
-    fn ice_servers(&self) -> &[IceServer] {
+    fn ice_servers(&self) -> Vec<IceServer> {
         self.peers().ice_servers()
     }
 }

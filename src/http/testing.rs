@@ -156,8 +156,8 @@ impl Ingest for FakeIngest {
         self.lives.lock().get(name).cloned()
     }
 
-    fn ice_servers(&self) -> &[IceServer] {
-        &self.ice_servers
+    fn ice_servers(&self) -> Vec<IceServer> {
+        self.ice_servers.clone()
     }
 }
 

@@ -14,6 +14,7 @@ mod simulcast;
 mod socket;
 mod sources;
 mod stats;
+mod turn;
 
 use crate::base::critical_task::CriticalTask;
 use crate::base::end_reason::EndReason;
@@ -33,7 +34,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Section `webrtc` of the configuration.
@@ -47,6 +48,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// STUN and TURN servers, handed to clients.
     pub ice_servers: Vec<IceServer>,
+    /// A secret shared with the TURN servers among them that have no credential of their own; empty for none.
+    pub turn_secret: String,
     /// The age at which the newest keyframe asks for the next.
     #[serde(deserialize_with = "units::duration")]
     pub keyframe_interval: Duration,
@@ -67,6 +70,7 @@ impl Default for Config {
             udp_bind: "auto".to_owned(),
             advertise: Vec::new(),
             ice_servers: Vec::new(),
+            turn_secret: String::new(),
             keyframe_interval: Duration::from_secs(4),
             reorder_window: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(60),
@@ -249,9 +253,10 @@ impl<O: PeerOwner + 'static> Peers<O> {
         &self.candidates
     }
 
-    /// What clients should use (`webrtc.ice_servers`).
-    pub fn ice_servers(&self) -> &[IceServer] {
-        &self.config.ice_servers
+    /// What clients should use (`webrtc.ice_servers`), with TURN credentials that expire where there is a
+    /// `webrtc.turn_secret`.
+    pub fn ice_servers(&self) -> Vec<IceServer> {
+        self.config.ice_servers_at(SystemTime::now())
     }
 
     /// A slot in the engine's queue for a session: the one wait, before anything is taken that only the engine

@@ -221,7 +221,8 @@ struct Coturn {
 }
 
 impl Coturn {
-    fn start() -> Self {
+    /// With these ways of authentication.
+    fn start(authentication: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("turnserver")
@@ -229,17 +230,16 @@ impl Coturn {
                 "-n",
                 "--listening-ip=127.0.0.1",
                 "--relay-ip=127.0.0.1",
-                "--lt-cred-mech",
                 "--no-tls",
                 "--no-dtls",
             ])
             .args([
                 "--realm=test",
-                "--user=ann:right",
                 "--no-cli",
                 "--allow-loopback-peers",
                 "--log-file=stdout",
             ])
+            .args(authentication)
             .arg(format!("--listening-port={port}"))
             .arg(format!("--pidfile={}", folder.path().join("pid").display()))
             .arg(format!("--userdb={}", folder.path().join("db").display()))
@@ -263,7 +263,7 @@ impl Drop for Coturn {
 #[tokio::test]
 async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publishers_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start();
+    let coturn = Coturn::start(&["--lt-cred-mech", "--user=ann:right"]);
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
     let dead = dead.local_addr().unwrap().port();
     let server = |scheme: &str, port, credential| {
@@ -286,6 +286,19 @@ async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publ
     assert_eq!(ran.code, 1, "{}", ran.out);
     assert!(ran.out.contains("webrtc.ice_servers: turn:") && ran.out.contains("it refuses"), "{}", ran.out);
     assert!(ran.out.contains("no answer") || ran.out.contains("refused"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_turn_server_takes_the_credential_that_is_made_under_a_shared_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start(&["--use-auth-secret", "--static-auth-secret=shared secret"]);
+    let servers = format!("webrtc.ice_servers=[{{ urls = [\"turn:127.0.0.1:{}\"] }}]", coturn.port);
+    let with = |secret: &str| check(folder.path(), &[&servers, &format!("webrtc.turn_secret={secret}")]);
+    let right = async || Some(with("shared secret")).filter(|ran| ran.code == 0);
+    let ran = eventually("coturn answers", SOON, right).await;
+    assert!(ran.out.contains("takes the credential and relays at 127.0.0.1:"), "{}", ran.out);
+    let ran = with("another");
+    assert!(ran.code == 1 && ran.out.contains("it refuses"), "{}", ran.out);
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Connection {
                 stream: &stream,
                 sdp: &accepted.answer,
                 resume: resume.reveal(),
-                ice_servers: state.ingest.ice_servers(),
+                ice_servers: &state.ingest.ice_servers(),
             })
             .await?;
         for candidate in &accepted.candidates {
