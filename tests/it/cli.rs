@@ -226,19 +226,8 @@ impl Coturn {
         let folder = tempfile::tempdir().unwrap();
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("turnserver")
-            .args([
-                "-n",
-                "--listening-ip=127.0.0.1",
-                "--relay-ip=127.0.0.1",
-                "--no-tls",
-                "--no-dtls",
-            ])
-            .args([
-                "--realm=test",
-                "--no-cli",
-                "--allow-loopback-peers",
-                "--log-file=stdout",
-            ])
+            .args(["-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--no-tls", "--no-dtls"])
+            .args(["--realm=test", "--no-cli", "--allow-loopback-peers", "--log-file=stdout"])
             .args(authentication)
             .arg(format!("--listening-port={port}"))
             .arg(format!("--pidfile={}", folder.path().join("pid").display()))
