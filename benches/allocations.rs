@@ -66,7 +66,7 @@ fn main() {
     if let Some(subject) = options.serve {
         return serve(subject);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut rows = Vec::new();
     for &bitrate in &options.bitrate {
         let clips = camera_at(4, bitrate);

@@ -41,8 +41,7 @@ fn main() {
     if let Some(subject) = options.serve {
         return subjects::serve(subject);
     }
-    // Two threads send for everybody; what they take is not counted.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut rows = Vec::new();
     for &bitrate in &options.bitrate {
         let clips = camera_at(4, bitrate);

@@ -3,7 +3,7 @@
 use crate::latency::{self, Latency};
 use crate::options::{Options, Subject};
 use crate::perf::Perf;
-use crate::process::Usage;
+use crate::process::{Process, Usage};
 use crate::publishers::{Fleet, Sender};
 use crate::subjects::Running;
 use crate::support::media::Clip;
@@ -52,6 +52,10 @@ pub struct Sample {
     /// The share of the window's frames that publishers sent late, which says that the machine was too slow
     /// for them.
     pub late: f64,
+    /// How many processors the publishers took, in the window.
+    pub publishing: f64,
+    /// Publishers that never connected.
+    pub missing: usize,
     /// Files whose frames are as many as were sent; those that there are to be.
     pub whole: usize,
     pub files: usize,
@@ -98,7 +102,7 @@ pub async fn measure(
     options: &Options,
     clips: &(Clip, Clip),
 ) -> Measured {
-    let running = Running::start(subject);
+    let running = Running::start(subject, options.server.as_deref());
     let process = &running.process;
     let (idle, start) = (process.memory_mb(), process.usage());
     let fleet = Fleet::start(&running.base, streams, clips).await;
@@ -107,14 +111,17 @@ pub async fn measure(
 
     tokio::time::sleep(SETTLING).await;
     let perf = (pass == Pass::SystemCalls).then(|| Perf::start(process.pid())).flatten();
-    let (began, before, packets) = (Instant::now(), process.usage(), fleet.packets());
+    let own = Process::of(std::process::id());
+    let (publishing, before) = (own.usage(), process.usage());
+    let (began, packets) = (Instant::now(), fleet.packets());
     tokio::time::sleep(options.window()).await;
     let (window, packets) = (began..Instant::now(), fleet.packets() - packets);
-    let steady = process.usage() - before;
+    let (steady, publishing) = (process.usage() - before, own.usage() - publishing);
     let counts = perf.map(Perf::finish).unwrap_or_default();
 
     let sent = fleet.stop().await;
-    running.finished(streams).await;
+    let connected = sent.iter().filter(|sender| sender.lasted.is_some()).count();
+    running.finished(connected).await;
     let life = process.usage() - start;
     let memory_mb = (process.peak_memory_mb() - idle) / streams as f64;
     let dropped = process.dropped_datagrams(port);
@@ -127,7 +134,7 @@ pub async fn measure(
     };
 
     let seconds = (window.end - window.start).as_secs_f64();
-    let lived: f64 = sent.iter().map(|sender| sender.lasted.as_secs_f64()).sum();
+    let lived: f64 = sent.iter().filter_map(|sender| sender.lasted).map(|lasted| lasted.as_secs_f64()).sum();
     let steady_cost = Cost::of(&steady, seconds * streams as f64);
     let once = life.cpu.as_secs_f64() * 1e3 - steady_cost.total() * lived;
     let sample = Sample {
@@ -142,6 +149,8 @@ pub async fn measure(
         dropped,
         resent: sent.iter().map(|sender| sender.publisher.resent()).sum(),
         late: late(&sent, &window),
+        publishing: publishing.cpu.as_secs_f64() / seconds,
+        missing: streams - connected,
         whole: files.whole,
         files: files.all,
         frames_found: files.frames_found,

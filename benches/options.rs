@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [600, 1500])]
     pub bitrate: Vec<u32>,
     /// Of the window in which all of them run
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 5)]
     pub seconds: u64,
     /// How often each is measured
     #[arg(long, default_value_t = 3)]
@@ -34,6 +34,9 @@ pub struct Options {
     /// Only these
     #[arg(long, value_delimiter = ',', value_enum)]
     pub only: Vec<Subject>,
+    /// Another build of the server, to compare with
+    #[arg(long, value_name = "PROGRAM")]
+    pub server: Option<PathBuf>,
     /// Where all figures go, each round's too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

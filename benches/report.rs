@@ -77,6 +77,8 @@ impl Row {
             dropped: self.rounds.iter().map(|sample| sample.dropped).sum(),
             resent: sum(&|sample| sample.resent),
             late: of(&|sample| sample.late),
+            publishing: of(&|sample| sample.publishing),
+            missing: sum(&|sample| sample.missing),
             whole: sum(&|sample| sample.whole),
             files: sum(&|sample| sample.files),
             frames_found: sum(&|sample| sample.frames_found),
@@ -141,21 +143,24 @@ fn print_passes(rows: &[Row]) {
 }
 
 fn remarks(sample: &Sample) -> String {
-    let mut remarks = String::new();
+    let mut remarks = vec![format!(" publishers took {:.2} processors", sample.publishing)];
     if sample.files > 0 {
-        remarks += &format!(" {} of {} files whole", sample.whole, sample.files);
+        remarks.push(format!("hooks {:.1} ms each", sample.hook_ms));
+        remarks.push(format!("{} of {} files whole", sample.whole, sample.files));
         if sample.frames_found != sample.frames_sent {
-            remarks += &format!(", {} of {} frames", sample.frames_found, sample.frames_sent);
+            remarks.push(format!("{} of {} frames", sample.frames_found, sample.frames_sent));
         }
-        remarks += &format!(", hooks {:.1} ms each", sample.hook_ms);
     }
     if sample.dropped + sample.resent as u64 > 0 {
-        remarks += &format!("; {} DATAGRAMS DROPPED, {} packets resent", sample.dropped, sample.resent);
+        remarks.push(format!("{} DATAGRAMS DROPPED, {} packets resent", sample.dropped, sample.resent));
+    }
+    if sample.missing > 0 {
+        remarks.push(format!("{} PUBLISHERS NEVER CONNECTED", sample.missing));
     }
     if sample.late > BEHIND {
-        remarks += &format!("; PUBLISHERS FELL BEHIND: {:.0} % of frames late", sample.late * 100.0);
+        remarks.push(format!("PUBLISHERS FELL BEHIND: {:.0} % of frames late", sample.late * 100.0));
     }
-    remarks
+    remarks.join("; ")
 }
 
 pub fn save(file: &Path, options: &Options, rows: &[Row]) {

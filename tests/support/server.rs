@@ -31,6 +31,12 @@ impl Server {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Environment::new(), settings)
     }
 
+    /// Starts another build of it.
+    pub fn start_other(program: &Path, settings: &[&str]) -> Self {
+        let (folder, environment) = (Arc::new(tempfile::tempdir().unwrap()), Environment::new());
+        Self::start_program(program, folder, environment, settings, Stdio::piped())
+    }
+
     /// Kills it, as a crash does, and starts it again in the same folder.
     pub fn killed_and_started(mut self, settings: &[&str]) -> Self {
         self.end();
@@ -48,9 +54,20 @@ impl Server {
     }
 
     fn start_with(folder: Arc<TempDir>, environment: Environment, settings: &[&str], log: Stdio) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_onrecord"));
+        Self::start_program(program, folder, environment, settings, log)
+    }
+
+    fn start_program(
+        program: &Path,
+        folder: Arc<TempDir>,
+        environment: Environment,
+        settings: &[&str],
+        log: Stdio,
+    ) -> Self {
         let records = format!("record.dir={}", folder.path().join("records").display());
         let own = ["server.bind=127.0.0.1:0", "webrtc.udp_bind=127.0.0.1:0", records.as_str()];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onrecord"));
+        let mut command = Command::new(program);
         command.arg("serve").current_dir(folder.path());
         for setting in own.iter().chain(settings) {
             command.args(["--set", setting]);

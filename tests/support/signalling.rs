@@ -32,7 +32,16 @@ impl Whip {
 
     /// The same with a bearer token.
     pub async fn publish_as(url: &str, offer: &str, bearer: Option<&str>) -> Result<(Self, String), Refused> {
-        let client = Client::new();
+        Self::publish_by(Client::new(), url, offer, bearer).await
+    }
+
+    /// The same by a client that others share: making one takes as long as a handshake.
+    pub async fn publish_by(
+        client: Client,
+        url: &str,
+        offer: &str,
+        bearer: Option<&str>,
+    ) -> Result<(Self, String), Refused> {
         let mut request =
             client.post(url).header(header::CONTENT_TYPE, "application/sdp").body(offer.to_owned());
         if let Some(token) = bearer {
