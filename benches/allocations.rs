@@ -120,8 +120,8 @@ fn serve(subject: Subject) {
         std::process::exit(0);
     });
     match subject {
-        Subject::Rtc => bare::serve::<RtcSession>(),
-        Subject::Str0m => bare::serve::<Str0mSession>(),
+        Subject::Rtc => bare::serve::<RtcSession>(Duration::ZERO),
+        Subject::Str0m => bare::serve::<Str0mSession>(Duration::ZERO),
         Subject::Server => record(),
     }
 }

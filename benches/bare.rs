@@ -1,8 +1,9 @@
 //! What recording is compared with: a loop that only receives. All sessions are on one UDP socket and one
 //! thread; offers come in as WHIP. What a session is made of, `bare_rtc` and `bare_str0m` say.
 //!
-//! It is as lean as such a loop can be: it sleeps until the socket can be read, reads in batches until it
-//! would block, then takes what the sessions have to say, once each; timers are looked at each 10 ms only.
+//! It is as lean as such a loop can be: it sleeps until the socket can be read (or, if it is told so, for a
+//! while), reads in batches until it would block, then takes what the sessions have to say, once each; timers
+//! are looked at each 10 ms only.
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
@@ -39,8 +40,9 @@ enum Request {
     Delete(usize),
 }
 
-/// Serves until it is killed; names its address on standard output.
-pub fn serve<S: Session>() {
+/// Serves until it is killed; names its address on standard output. It sleeps for `rest` before it looks at its
+/// socket again, as long as something comes.
+pub fn serve<S: Session>(rest: Duration) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("http://{}", listener.local_addr().unwrap());
     let (requests, queue) = sync_channel(16);
@@ -50,7 +52,7 @@ pub fn serve<S: Session>() {
             let _ = answer_http(connection, &requests);
         }
     });
-    Loop::<S>::bind().run(&queue);
+    Loop::<S>::bind().run(&queue, rest);
 }
 
 /// One request: an offer to POST, or the end of a session.
@@ -120,16 +122,21 @@ impl<S: Session> Loop<S> {
         }
     }
 
-    fn run(mut self, requests: &Receiver<Request>) {
+    fn run(mut self, requests: &Receiver<Request>, rest: Duration) {
         let size = 1500 * self.state.gro_segments();
         let mut memory = vec![0u8; size * BATCH_SIZE];
         let mut next_tick = Instant::now() + TICK;
         let mut events = Events::with_capacity(1);
+        let mut flows = false;
         loop {
-            let rest = next_tick.saturating_duration_since(Instant::now());
-            self.poll.poll(&mut events, Some(rest)).unwrap();
+            if flows && !rest.is_zero() {
+                std::thread::sleep(rest);
+            } else {
+                let tick = next_tick.saturating_duration_since(Instant::now());
+                self.poll.poll(&mut events, Some(tick)).unwrap();
+            }
             let now = Instant::now();
-            self.receive(&mut memory, size, now);
+            flows = self.receive(&mut memory, size, now);
             while let Some(index) = self.touched.pop() {
                 self.drain(index, now);
             }
@@ -167,15 +174,17 @@ impl<S: Session> Loop<S> {
         }
     }
 
-    /// Takes what the socket has, until it would block.
-    fn receive(&mut self, memory: &mut [u8], size: usize, now: Instant) {
+    /// Takes what the socket has, until it would block; whether there was anything.
+    fn receive(&mut self, memory: &mut [u8], size: usize, now: Instant) -> bool {
         let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let mut any = false;
         loop {
             let mut buffers = memory.chunks_mut(size);
             let mut slices: [IoSliceMut; BATCH_SIZE] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().expect("one for each")));
             let received = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut meta);
-            let Ok(count) = received else { return };
+            let Ok(count) = received else { return any };
+            any = true;
             for (buffer, meta) in memory.chunks(size).zip(&meta[..count]) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     self.take(now, meta.addr, datagram);

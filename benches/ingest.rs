@@ -39,7 +39,7 @@ use support::media::{Clip, camera_at};
 fn main() {
     let options = Options::parse();
     if let Some(subject) = options.serve {
-        return subjects::serve(subject);
+        return subjects::serve(subject, &options);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut rows = Vec::new();

@@ -102,7 +102,7 @@ pub async fn measure(
     options: &Options,
     clips: &(Clip, Clip),
 ) -> Measured {
-    let running = Running::start(subject, options.server.as_deref());
+    let running = Running::start(subject, options);
     let process = &running.process;
     let (idle, start) = (process.memory_mb(), process.usage());
     let fleet = Fleet::start(&running.base, streams, clips).await;

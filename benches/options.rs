@@ -34,6 +34,10 @@ pub struct Options {
     /// Only these
     #[arg(long, value_delimiter = ',', value_enum)]
     pub only: Vec<Subject>,
+    /// How many ms a bare loop sleeps before it looks at its socket again, while something comes; by itself it
+    /// is woken by what comes
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub rest: u64,
     /// Another build of the server, to compare with
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,

@@ -24,10 +24,11 @@ use tokio::sync::oneshot;
 const TICK: Duration = Duration::from_millis(1);
 /// How long a publisher may take to connect: as long as the server waits for it.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Over what time publishers come, and go, at the least, so that their keyframes don't fall together; and what
-/// each has for its handshake, which takes both sides several ms of the processor.
-const SPREAD: Duration = Duration::from_secs(2);
-const HANDSHAKE: Duration = Duration::from_millis(30);
+/// Over what time publishers come at the least, so that their keyframes don't fall together; and what each has
+/// for its handshake, which takes both sides several ms of the processor.
+const COMING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(30));
+/// The same for how they go.
+const GOING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(15));
 /// One that is further behind its schedule catches up in such steps, so that not all of it waits in str0m.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -95,7 +96,7 @@ impl Fleet {
             fleet.tell(n, Command::Start(n, Box::new(sender), answer));
             fleet.sessions.push(whip);
             connecting.push(connected);
-            rest(began, n + 1, streams).await;
+            rest(COMING, began, n + 1, streams).await;
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         for (n, connected) in connecting.into_iter().enumerate() {
@@ -124,7 +125,7 @@ impl Fleet {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 request.send().await?.error_for_status()
             }));
-            rest(began, n + 1, streams).await;
+            rest(GOING, began, n + 1, streams).await;
         }
         let mut ended = Vec::new();
         for (n, deleted) in ending.into_iter().enumerate() {
@@ -266,8 +267,8 @@ impl Sender {
 }
 
 /// Until the next of so many is to come or go, when so many have.
-async fn rest(began: Instant, done: usize, all: usize) {
-    let spread = SPREAD.max(HANDSHAKE * all as u32);
+async fn rest((least, each): (Duration, Duration), began: Instant, done: usize, all: usize) {
+    let spread = least.max(each * all as u32);
     tokio::time::sleep_until((began + spread * done as u32 / all as u32).into()).await;
 }
 

@@ -3,7 +3,7 @@
 use crate::bare;
 use crate::bare_rtc::RtcSession;
 use crate::bare_str0m::Str0mSession;
-use crate::options::{SETTINGS, Subject};
+use crate::options::{Options, SETTINGS, Subject};
 use crate::process::Process;
 use crate::support::judge;
 use crate::support::server::Server;
@@ -33,24 +33,28 @@ pub struct Files {
 }
 
 /// Is a bare loop, until it is killed.
-pub fn serve(subject: Subject) {
+pub fn serve(subject: Subject, options: &Options) {
+    let rest = Duration::from_millis(options.rest);
     match subject {
-        Subject::Rtc => bare::serve::<RtcSession>(),
-        Subject::Str0m => bare::serve::<Str0mSession>(),
+        Subject::Rtc => bare::serve::<RtcSession>(rest),
+        Subject::Str0m => bare::serve::<Str0mSession>(rest),
         Subject::Server => unreachable!("the server has a program of its own"),
     }
 }
 
 impl Running {
     /// Starts it; of the server perhaps another build.
-    pub fn start(subject: Subject, other: Option<&Path>) -> Self {
+    pub fn start(subject: Subject, options: &Options) -> Self {
         if subject == Subject::Server {
-            let start = |program| Server::start_other(program, &SETTINGS);
+            // Absolute, because it is started in a folder of its own.
+            let start = |program: &Path| Server::start_other(&program.canonicalize().unwrap(), &SETTINGS);
+            let other = options.server.as_deref();
             let server = other.map_or_else(|| Server::start(&SETTINGS), start);
             let (process, base) = (Process::of(server.pid()), server.base.clone());
             return Self { process, base, server: Some(server) };
         }
-        let mut process = Process::start(&["--serve", subject.name()], Path::new("."));
+        let mut process =
+            Process::start(&["--serve", subject.name(), "--rest", &options.rest.to_string()], Path::new("."));
         let base = process.says("http://");
         Self { process, base, server: None }
     }
