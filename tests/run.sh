@@ -38,7 +38,7 @@ program() { command -v "$1" >/dev/null || nice -n 19 cargo install --debug --loc
 say "tools"
 # ffmpeg, mediainfo and mkvtoolnix judge the files, chromium and firefox publish and play, gstreamer muxes what is to be
 # repaired, coturn relays, curl uploads, g++ builds the fuzzer, iproute2 shapes real networks, libfaketime
-# sets a server's clock, nginx stands in front.
+# sets a server's clock, nginx stands in front, valgrind counts instructions.
 packages=(
   chromium
   chromium-driver
@@ -56,6 +56,7 @@ packages=(
   mkvtoolnix
   nginx
   procps
+  valgrind
 )
 missing=()
 for package in "${packages[@]}"; do
