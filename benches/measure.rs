@@ -2,15 +2,14 @@
 
 use crate::latency::{self, Latency};
 use crate::options::{Options, Subject};
-use crate::perf::Perf;
+use crate::perf::{Counts, Perf};
 use crate::process::{Process, Usage};
 use crate::publishers::{Fleet, Sender};
-use crate::subjects::Running;
+use crate::subjects::{Files, Running};
 use crate::support::media::Clip;
 use serde::Serialize;
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use str0m::media::MediaKind;
 
 /// From when on all of them are taken to run steadily: behind the first keyframes, and what ICE and the server
 /// do at the start only.
@@ -56,11 +55,9 @@ pub struct Sample {
     pub publishing: f64,
     /// Publishers that never connected.
     pub missing: usize,
-    /// Files whose frames are as many as were sent; those that there are to be.
-    pub whole: usize,
-    pub files: usize,
-    pub frames_found: usize,
-    pub frames_sent: usize,
+    /// Of the server.
+    #[serde(flatten)]
+    pub files: Files,
 }
 
 impl Cost {
@@ -94,6 +91,39 @@ pub struct Measured {
     pub latency: Option<Latency>,
 }
 
+/// What was seen while all streams ran.
+struct Steady {
+    window: Range<Instant>,
+    usage: Usage,
+    /// Of the publishers.
+    publishing: Usage,
+    /// That were sent.
+    packets: f64,
+    counts: Counts,
+}
+
+impl Steady {
+    async fn watch(pass: Pass, process: &Process, fleet: &Fleet, length: Duration) -> Self {
+        tokio::time::sleep(SETTLING).await;
+        let perf = (pass == Pass::SystemCalls).then(|| Perf::start(process.pid())).flatten();
+        let own = Process::of(std::process::id());
+        let (publishing, usage) = (own.usage(), process.usage());
+        let (began, packets) = (Instant::now(), fleet.packets());
+        tokio::time::sleep(length).await;
+        Self {
+            window: began..Instant::now(),
+            packets: (fleet.packets() - packets) as f64,
+            usage: process.usage() - usage,
+            publishing: own.usage() - publishing,
+            counts: perf.map(Perf::finish).unwrap_or_default(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        (self.window.end - self.window.start).as_secs_f64()
+    }
+}
+
 /// Measures a subject with so many streams of these clips.
 pub async fn measure(
     pass: Pass,
@@ -108,16 +138,7 @@ pub async fn measure(
     let fleet = Fleet::start(&running.base, streams, clips).await;
     let port = fleet.port;
     let viewer = if pass == Pass::Latency { Some(latency::watch(&running.base).await) } else { None };
-
-    tokio::time::sleep(SETTLING).await;
-    let perf = (pass == Pass::SystemCalls).then(|| Perf::start(process.pid())).flatten();
-    let own = Process::of(std::process::id());
-    let (publishing, before) = (own.usage(), process.usage());
-    let (began, packets) = (Instant::now(), fleet.packets());
-    tokio::time::sleep(options.window()).await;
-    let (window, packets) = (began..Instant::now(), fleet.packets() - packets);
-    let (steady, publishing) = (process.usage() - before, own.usage() - publishing);
-    let counts = perf.map(Perf::finish).unwrap_or_default();
+    let steady = Steady::watch(pass, process, &fleet, options.window()).await;
 
     let sent = fleet.stop().await;
     let connected = sent.iter().filter(|sender| sender.lasted.is_some()).count();
@@ -125,39 +146,34 @@ pub async fn measure(
     let life = process.usage() - start;
     let memory_mb = (process.peak_memory_mb() - idle) / streams as f64;
     let dropped = process.dropped_datagrams(port);
-    let frames: Vec<_> =
-        sent.iter().map(|of| (of.sent(MediaKind::Video), of.sent(MediaKind::Audio))).collect();
-    let files = running.stop(&frames);
+    let files = running.stop(&sent.iter().map(Sender::counts).collect::<Vec<_>>());
     let latency = match viewer {
-        Some(viewer) => Some(latency::of(&sent[0], &window, &viewer.await.unwrap())),
+        Some(viewer) => Some(latency::of(&sent[0], &steady.window, &viewer.await.unwrap())),
         None => None,
     };
 
-    let seconds = (window.end - window.start).as_secs_f64();
+    let all = streams as f64;
     let lived: f64 = sent.iter().filter_map(|sender| sender.lasted).map(|lasted| lasted.as_secs_f64()).sum();
-    let steady_cost = Cost::of(&steady, seconds * streams as f64);
-    let once = life.cpu.as_secs_f64() * 1e3 - steady_cost.total() * lived;
+    let steady_cost = Cost::of(&steady.usage, steady.seconds() * all);
     let sample = Sample {
         steady: steady_cost,
         life: Cost::of(&life, lived),
-        once_ms: once / streams as f64,
-        lived_s: lived / streams as f64,
-        hook_ms: life.children.as_secs_f64() * 1e3 / streams as f64,
-        packet_rate: packets as f64 / seconds / streams as f64,
-        wakeups: steady.wakeups() as f64 / packets as f64,
+        once_ms: (life.cpu.as_secs_f64() * 1e3 - steady_cost.total() * lived) / all,
+        lived_s: lived / all,
+        hook_ms: life.children.as_secs_f64() * 1e3 / all,
+        packet_rate: steady.packets / steady.seconds() / all,
+        wakeups: steady.usage.wakeups() as f64 / steady.packets,
         memory_mb,
         dropped,
         resent: sent.iter().map(|sender| sender.publisher.resent()).sum(),
-        late: late(&sent, &window),
-        publishing: publishing.cpu.as_secs_f64() / seconds,
+        late: late(&sent, &steady.window),
+        publishing: steady.publishing.cpu.as_secs_f64() / steady.seconds(),
         missing: streams - connected,
-        whole: files.whole,
-        files: files.all,
-        frames_found: files.frames_found,
-        frames_sent: files.frames_sent,
+        files,
     };
-    let a_packet = |count: Option<u64>| count.map(|count| count as f64 / packets as f64);
-    let (system_calls, instructions) = (a_packet(counts.system_calls), a_packet(counts.instructions));
+    let a_packet = |count: Option<u64>| count.map(|count| count as f64 / steady.packets);
+    let Counts { system_calls, instructions } = steady.counts;
+    let (system_calls, instructions) = (a_packet(system_calls), a_packet(instructions));
     Measured { sample, system_calls, instructions, latency }
 }
 

@@ -219,9 +219,11 @@ impl Sender {
         (sender, offer, connects)
     }
 
-    /// Frames of a kind that were sent.
-    pub fn sent(&self, kind: MediaKind) -> usize {
-        self.publisher.sent().iter().filter(|sent| sent.kind == kind).count()
+    /// Frames that were sent, of pictures and of sound.
+    pub fn counts(&self) -> (usize, usize) {
+        let all = self.publisher.sent();
+        let video = all.iter().filter(|sent| sent.kind == MediaKind::Video).count();
+        (video, all.len() - video)
     }
 
     /// Takes all that has come for it.

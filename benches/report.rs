@@ -3,6 +3,7 @@
 use crate::latency::Latency;
 use crate::measure::{Cost, Sample};
 use crate::options::{Options, Subject};
+use crate::subjects::Files;
 use serde::Serialize;
 use std::path::Path;
 
@@ -79,10 +80,10 @@ impl Row {
             late: of(&|sample| sample.late),
             publishing: of(&|sample| sample.publishing),
             missing: sum(&|sample| sample.missing),
-            whole: sum(&|sample| sample.whole),
-            files: sum(&|sample| sample.files),
-            frames_found: sum(&|sample| sample.frames_found),
-            frames_sent: sum(&|sample| sample.frames_sent),
+            files: self.rounds.iter().fold(Files::default(), |mut all, sample| {
+                all.add(sample.files);
+                all
+            }),
         }
     }
 }
@@ -144,11 +145,11 @@ fn print_passes(rows: &[Row]) {
 
 fn remarks(sample: &Sample) -> String {
     let mut remarks = vec![format!(" publishers took {:.2} processors", sample.publishing)];
-    if sample.files > 0 {
-        remarks.push(format!("hooks {:.1} ms each", sample.hook_ms));
-        remarks.push(format!("{} of {} files whole", sample.whole, sample.files));
-        if sample.frames_found != sample.frames_sent {
-            remarks.push(format!("{} of {} frames", sample.frames_found, sample.frames_sent));
+    let Files { whole, files, frames_found, frames_sent } = sample.files;
+    if files > 0 {
+        remarks.push(format!("hooks {:.1} ms each; {whole} of {files} files whole", sample.hook_ms));
+        if frames_found != frames_sent {
+            remarks.push(format!("{frames_found} of {frames_sent} frames"));
         }
     }
     if sample.dropped + sample.resent as u64 > 0 {

@@ -7,6 +7,7 @@ use crate::options::{Options, SETTINGS, Subject};
 use crate::process::Process;
 use crate::support::judge;
 use crate::support::server::Server;
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,11 @@ pub struct Running {
 }
 
 /// What became of what was sent.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Files {
-    /// With as many frames as were sent.
+    /// With as many frames as were sent; those that there are to be.
     pub whole: usize,
-    pub all: usize,
+    pub files: usize,
     pub frames_found: usize,
     pub frames_sent: usize,
 }
@@ -96,9 +97,9 @@ impl Running {
 }
 
 impl Files {
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.whole += other.whole;
-        self.all += other.all;
+        self.files += other.files;
         self.frames_found += other.frames_found;
         self.frames_sent += other.frames_sent;
     }
@@ -131,7 +132,7 @@ fn check(paths: &[PathBuf], n: usize, sent: (usize, usize)) -> Files {
     }
     Files {
         whole: usize::from(found == sent),
-        all: 1,
+        files: 1,
         frames_found: found.0 + found.1,
         frames_sent: sent.0 + sent.1,
     }
