@@ -122,7 +122,7 @@ fn serve(subject: Subject) {
     match subject {
         Subject::Rtc => bare::serve::<RtcSession>(Duration::ZERO),
         Subject::Str0m => bare::serve::<Str0mSession>(Duration::ZERO),
-        Subject::Server => record(),
+        Subject::Server | Subject::Other => record(),
     }
 }
 

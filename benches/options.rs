@@ -38,9 +38,9 @@ pub struct Options {
     /// is woken by what comes
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub rest: u64,
-    /// Another build of the server, to compare with
+    /// Another build of the server, which takes turns with the rest
     #[arg(long, value_name = "PROGRAM")]
-    pub server: Option<PathBuf>,
+    pub other: Option<PathBuf>,
     /// Where all figures go, each round's too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -58,6 +58,8 @@ pub struct Options {
 pub enum Subject {
     /// The server, which records
     Server,
+    /// Another build of it (`--other`)
+    Other,
     /// A bare loop of `rtc` sessions
     Rtc,
     /// A bare loop of `str0m` sessions
@@ -65,11 +67,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub const ALL: [Self; 3] = [Self::Server, Self::Rtc, Self::Str0m];
+    pub const ALL: [Self; 4] = [Self::Server, Self::Other, Self::Rtc, Self::Str0m];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Other => "other",
             Self::Rtc => "rtc",
             Self::Str0m => "str0m",
         }
@@ -82,7 +85,10 @@ impl Options {
     }
 
     pub fn subjects(&self) -> Vec<Subject> {
-        let wanted = |subject: &Subject| self.only.is_empty() || self.only.contains(subject);
+        let wanted = |subject: &Subject| match subject {
+            Subject::Other => self.other.is_some(),
+            _ => self.only.is_empty() || self.only.contains(subject),
+        };
         Subject::ALL.into_iter().filter(wanted).collect()
     }
 }

@@ -39,18 +39,22 @@ pub fn serve(subject: Subject, options: &Options) {
     match subject {
         Subject::Rtc => bare::serve::<RtcSession>(rest),
         Subject::Str0m => bare::serve::<Str0mSession>(rest),
-        Subject::Server => unreachable!("the server has a program of its own"),
+        Subject::Server | Subject::Other => unreachable!("the server has a program of its own"),
     }
 }
 
 impl Running {
-    /// Starts it; of the server perhaps another build.
     pub fn start(subject: Subject, options: &Options) -> Self {
-        if subject == Subject::Server {
+        let server = match subject {
+            Subject::Server => Some(Server::start(&SETTINGS)),
             // Absolute, because it is started in a folder of its own.
-            let start = |program: &Path| Server::start_other(&program.canonicalize().unwrap(), &SETTINGS);
-            let other = options.server.as_deref();
-            let server = other.map_or_else(|| Server::start(&SETTINGS), start);
+            Subject::Other => {
+                let program = options.other.as_deref().and_then(|program| program.canonicalize().ok());
+                Some(Server::start_other(&program.expect("the program of --other"), &SETTINGS))
+            }
+            Subject::Rtc | Subject::Str0m => None,
+        };
+        if let Some(server) = server {
             let (process, base) = (Process::of(server.pid()), server.base.clone());
             return Self { process, base, server: Some(server) };
         }
