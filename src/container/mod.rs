@@ -82,6 +82,9 @@ pub trait Muxer: Debug + Send {
     /// received.
     fn push_filler(&mut self, track: usize, time: Duration, data: &[u8]);
 
+    /// So many bytes more will be pushed, so that memory is taken once for all of them.
+    fn reserve(&mut self, bytes: usize);
+
     /// Ends the open fragment.
     fn finish(&mut self);
 

@@ -103,6 +103,8 @@ struct Shared {
     space: Arc<Space>,
     events: mpsc::Sender<Event>,
     tasks: Tasks,
+    /// What the steps are counted from at which recordings write.
+    began: Instant,
     /// Recorders and sealings under way.
     active: watch::Sender<usize>,
     probe: Arc<Probe>,
@@ -210,6 +212,7 @@ impl Recordings {
             space,
             events,
             tasks,
+            began: Instant::now(),
             active,
             probe,
             leaving,

@@ -181,8 +181,21 @@ impl Recorder {
             }
             Stage::Waiting(_) => now + LOOK_FOR_ORPHANS,
             Stage::Opening(..) => oldest + HEAD_AFTER.min(self.hold()),
-            _ => oldest + self.hold(),
+            _ => {
+                let last = oldest + self.hold();
+                // Until then what waits for another track may have to go on waiting.
+                Some(self.in_step(last)).filter(|step| *step > now).unwrap_or(last)
+            }
         }
+    }
+
+    /// The last step up to an instant. All recordings write at the same steps, so that many of them take one
+    /// wake-up together. There are some of them in the time that frames may wait, so that not all write at once;
+    /// what is left of it is for frames that had to wait for those of another track.
+    fn in_step(&self, at: Instant) -> Instant {
+        let step = self.hold().as_micros() * 2 / 9;
+        let since = at.saturating_duration_since(self.shared.began).as_micros();
+        at - Duration::from_micros((since % step) as u64)
     }
 
     /// Whether it is time to write. Once a file is open every wake-up has a reason to.
@@ -218,6 +231,7 @@ impl Recorder {
         let config = &self.shared.config;
         let cut = self.files.cut_since();
         let mut any = false;
+        writer.reserve(self.queue.bytes().min(MAX_PENDING as usize));
         loop {
             self.queue.queue_silence(limit);
             let Some(next) = self.queue.peek(limit) else { break };

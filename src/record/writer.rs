@@ -150,6 +150,11 @@ impl FileWriter {
         })
     }
 
+    /// So many bytes of frames will be pushed.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.muxer.reserve(bytes);
+    }
+
     /// Adds a frame to the fragments in memory.
     pub fn push(&mut self, queued: QueuedFrame) {
         let frame = &queued.frame;

@@ -55,7 +55,7 @@ impl<'a> From<&'a Frame> for Block<'a> {
     }
 }
 
-/// Builds clusters in one buffer that is used again and again.
+/// Builds clusters in one buffer.
 ///
 /// A cluster ends before each video keyframe (but where all pictures are keyframes), when it would span more
 /// than the given time, the 16-bit limit or 5 MB, and before a block that would have to go back in time in it.
@@ -162,12 +162,16 @@ impl Clusters {
         &self.bytes
     }
 
-    /// Forgets the finished clusters and keeps their buffer, unless it has grown unusually large.
-    /// Call after [`Clusters::finish`].
+    /// Forgets the finished clusters, and their memory: the next ones are a second away, and meanwhile other files
+    /// need it. Call after [`Clusters::finish`].
     pub fn clear(&mut self) {
         self.closed.clear();
-        self.bytes.clear();
-        self.bytes.shrink_to(1 << 20);
+        self.bytes = Vec::new();
+    }
+
+    /// So many bytes more will be pushed.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
     }
 }
 
@@ -393,12 +397,12 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_is_kept_but_not_at_its_worst_size() {
+    fn nothing_is_kept_of_clusters_that_were_written() {
         let mut clusters = Clusters::new(&TRACKS, Duration::from_secs(1));
         push(&mut clusters, 0, 0.0, true, 3 << 20);
         clusters.finish();
         clusters.clear();
         assert!(clusters.finished().is_empty() && clusters.bytes().is_empty());
-        assert!(clusters.bytes.capacity() <= 1 << 20, "{} bytes are kept", clusters.bytes.capacity());
+        assert_eq!(clusters.bytes.capacity(), 0);
     }
 }

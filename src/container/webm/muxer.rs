@@ -39,6 +39,10 @@ impl crate::container::Muxer for Muxer {
         self.clusters.push_filler(track, time, data);
     }
 
+    fn reserve(&mut self, bytes: usize) {
+        self.clusters.reserve(bytes);
+    }
+
     fn finish(&mut self) {
         self.clusters.finish();
     }

@@ -60,7 +60,7 @@ impl Bench {
 
 fn push(stream: &Stream, events: &[MediaEvent]) {
     for event in events {
-        stream.push(event, Instant::now());
+        stream.push(event.clone(), Instant::now());
     }
 }
 

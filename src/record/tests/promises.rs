@@ -272,7 +272,7 @@ async fn a_frame_is_in_the_file_within_the_flush_interval_in_whole_clusters() {
             });
         }
         let bytes = waiting.last().map_or(0, |(_, bytes)| *bytes) + frame.data.len() as u64;
-        stream.push(&MediaEvent::Frame(frame), Instant::now());
+        stream.push(MediaEvent::Frame(frame), Instant::now());
         waiting.push((Instant::now(), bytes));
     }
     let worst = written_at.iter().max().unwrap();
@@ -406,9 +406,9 @@ async fn pictures_that_freeze_while_a_file_ends_go_on_in_the_next_one_with_a_key
     let (stream, recording) = bench.start("frozen", &[VP8, OPUS]);
     // The picture came more than 10 s ago, and less than that before the sound that waits the longest.
     let now = Instant::now();
-    stream.push(&MediaEvent::Frame(pictures[0].clone()), now - ms(10_300));
+    stream.push(MediaEvent::Frame(pictures[0].clone()), now - ms(10_300));
     for (index, frame) in (0..).zip(sound.iter().take(45)) {
-        stream.push(&MediaEvent::Frame(frame.clone()), now - ms(900 - 20 * index));
+        stream.push(MediaEvent::Frame(frame.clone()), now - ms(900 - 20 * index));
     }
     let first = recording.id.clone();
     eventually("it goes on in a second file", || (recording.current() != first).then_some(())).await;
