@@ -7,7 +7,7 @@ use crate::rtp::Packet;
 use bytes::Bytes;
 
 /// A second of sound at 64 kbit/s.
-const PIECE: usize = 8 << 10;
+const PIECE: usize = 4 << 10;
 
 /// Sound in order.
 #[derive(Debug)]

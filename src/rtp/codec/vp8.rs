@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 /// The largest frame, in bytes. A keyframe of 4K video has a megabyte or two, one of 8K some. A larger one is dropped.
 const MAX_FRAME: usize = 10 << 20;
-/// Memory that frames are put together in comes in pieces: a second of video at 500 kbit/s.
-const PIECE: usize = 64 << 10;
+/// Memory that frames are put together in comes in pieces: a second of video at 250 kbit/s.
+const PIECE: usize = 32 << 10;
 
 /// The payload descriptor in front of each packet (RFC 7741 section 4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
