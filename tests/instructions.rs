@@ -154,7 +154,7 @@ fn work(seconds: u32, clusters: bool) -> u64 {
         while let Some(event) = pipeline.poll_event() {
             frames += u64::from(matches!(event, Event::Frame(_)));
             if let Some(clusters) = &clusters {
-                clusters.stream.push(&event, start + Duration::from_secs(second.into()));
+                clusters.stream.push(event, start + Duration::from_secs(second.into()));
             }
         }
         if let Some(clusters) = &mut clusters {

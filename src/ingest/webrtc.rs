@@ -7,7 +7,7 @@ use crate::base::critical_task::CriticalTask;
 use crate::base::end_reason::EndReason;
 use crate::base::id::{Secret, SessionId, StreamName};
 use crate::base::quota::ClientKey;
-use crate::media::{Event, GapReason, Kind, Track};
+use crate::media::{Demand, Event, GapReason, Kind, Track};
 use crate::publish::publication::Publication;
 use crate::publish::registry::Publications;
 use crate::publish::status::Status;
@@ -87,12 +87,8 @@ impl PeerOwner for Publication {
         self.connected(session, Transport::Webrtc, tracks, now).ok()
     }
 
-    fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool {
+    fn media(&self, session: &SessionId, event: Event, now: Instant) -> Demand {
         self.media(session, event, now)
-    }
-
-    fn is_watched(&self) -> bool {
-        self.is_watched()
     }
 
     fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>) {

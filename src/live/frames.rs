@@ -5,7 +5,7 @@
 //! One that joins begins with the pictures since the newest keyframe, which are kept while there are readers.
 
 use crate::base::end_reason::EndReason;
-use crate::media::{Frame, Kind, Track};
+use crate::media::{Demand, Frame, Kind, Track};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -136,25 +136,25 @@ impl FrameReaders {
         self.all.lock().queues.iter().filter(|queue| Arc::strong_count(queue) > 1).count()
     }
 
-    /// Hands a frame to all; whether one of them needs a keyframe to begin, or to go on.
-    pub fn push(&self, frame: &Frame) -> bool {
+    /// Hands a frame to all.
+    pub fn push(&self, frame: &Frame) -> Demand {
         let mut all = self.all.lock();
         all.queues.retain(|queue| Arc::strong_count(queue) > 1);
         if all.queues.is_empty() {
             all.group = None;
-            return false;
+            return Demand::default();
         }
-        let Some(&is_picture) = self.pictures.get(frame.track) else { return false };
+        let Some(&is_picture) = self.pictures.get(frame.track) else { return Demand::default() };
         all.remember(frame, is_picture);
-        let mut wanted = false;
+        let mut demand = Demand { keyframe: false, watched: true };
         for queue in &all.queues {
             let mut state = queue.state.lock();
             state.push(frame, is_picture, &self.pictures);
-            wanted |= state.waits && self.pictures.contains(&true);
+            demand.keyframe |= state.waits && self.pictures.contains(&true);
             drop(state);
             queue.wake.notify_one();
         }
-        wanted
+        demand
     }
 
     /// Nothing comes after this; the first reason counts.
@@ -225,7 +225,7 @@ mod tests {
         let (slow, quick) = (readers.join(BOUND), readers.join(BOUND));
         let mut seen = Vec::new();
         for number in 0..59 {
-            let wanted = readers.push(&frame(0, number, number % 30 == 0));
+            let wanted = readers.push(&frame(0, number, number % 30 == 0)).keyframe;
             assert_eq!(wanted, (17..30).contains(&number), "{number}: the slow one waits for a keyframe");
             if number % 10 == 0 {
                 readers.push(&frame(1, number, true));
@@ -251,17 +251,17 @@ mod tests {
     fn one_that_joins_begins_with_the_newest_keyframe_and_no_picture_that_needs_another_comes_first() {
         let readers = readers();
         let first = readers.join(BOUND);
-        assert!(readers.push(&frame(0, 1, false)), "nothing to begin with");
+        assert!(readers.push(&frame(0, 1, false)).keyframe, "nothing to begin with");
         for number in 2..6 {
-            assert!(!readers.push(&frame(0, number, number == 2)));
+            assert!(!readers.push(&frame(0, number, number == 2)).keyframe);
         }
         assert_eq!(drain(&first), ["skipped 1", "0:2", "0:3", "0:4", "0:5"]);
         let second = readers.join(BOUND);
         assert_eq!(drain(&second), ["0:2", "0:3", "0:4", "0:5"]);
         drop((first, second));
-        assert!(!readers.push(&frame(0, 6, false)), "there is no reader");
+        assert_eq!(readers.push(&frame(0, 6, false)), Demand::default(), "there is no reader");
         let third = readers.join(BOUND);
-        assert!(readers.push(&frame(0, 7, false)), "what was kept went with the last reader");
+        assert!(readers.push(&frame(0, 7, false)).keyframe, "what was kept went with the last reader");
         assert!(drain(&third).is_empty());
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let readers = FrameReaders::new(&[Track::opus(2)]);
         let reader = readers.join(BOUND);
         for number in 0..100 {
-            assert!(!readers.push(&frame(0, number, true)));
+            assert!(!readers.push(&frame(0, number, true)).keyframe);
         }
         let found = drain(&reader);
         assert_eq!((found[0].as_str(), found.len()), ("skipped 81", 20), "{found:?}");

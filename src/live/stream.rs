@@ -5,7 +5,7 @@ use crate::base::id::StreamName;
 use crate::live::frames::{FrameReader, FrameReaders};
 use crate::live::tap::{Item, Queue, Tap};
 use crate::live::viewer::{Viewer, Viewers};
-use crate::media::{Event, Kind, Track};
+use crate::media::{Demand, Event, Kind, Track};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,24 +59,28 @@ impl Stream {
         &self.tracks
     }
 
-    /// Hands one event to every reader. Never waits. Returns whether one of them needs a keyframe to
-    /// begin, or to go on: a publisher that can make one should be asked.
-    pub fn push(&self, event: &Event, now: Instant) -> bool {
-        let (is_keyframe, mut wanted) = (self.is_keyframe(event), false);
-        self.lock().retain(|tap| {
-            // A reader that went away (a full disk ends a recorder) must not leave a queue that fills.
-            let read = Arc::strong_count(tap) > 1;
-            if read {
-                tap.push(Item::Media(event.clone()), now);
-                wanted |= tap.wants_keyframe(is_keyframe);
-            }
-            read
-        });
-        if let Event::Frame(frame) = event {
-            wanted |= self.lossy.viewers.push(frame, now);
-            wanted |= self.lossy.frames.push(frame);
+    /// Hands one event to every reader, the last lossless one the event itself. Never waits. A publisher that can
+    /// make a keyframe should be asked for one that is wanted.
+    pub fn push(&self, event: Event, now: Instant) -> Demand {
+        let mut demand = Demand::default();
+        if let Event::Frame(frame) = &event {
+            demand |= self.lossy.viewers.push(frame, now);
+            demand |= self.lossy.frames.push(frame);
         }
-        wanted
+        let is_keyframe = self.is_keyframe(&event);
+        let mut taps = self.lock();
+        // A reader that went away (a full disk ends a recorder) must not leave a queue that fills.
+        taps.retain(|tap| Arc::strong_count(tap) > 1);
+        if let Some((last, others)) = taps.split_last() {
+            for tap in others {
+                tap.push(Item::Media(event.clone()), now);
+            }
+            last.push(Item::Media(event), now);
+        }
+        for tap in taps.iter() {
+            demand.keyframe |= tap.wants_keyframe(is_keyframe);
+        }
+        demand
     }
 
     fn is_keyframe(&self, event: &Event) -> bool {
@@ -148,7 +152,7 @@ mod tests {
         let stream = Stream::new("s".parse().unwrap(), Vec::new());
         let (gone, stays) = (stream.tap(), stream.tap());
         drop(gone);
-        stream.push(&Event::Lost { track: 0, packets: 1 }, Instant::now());
+        stream.push(Event::Lost { track: 0, packets: 1 }, Instant::now());
         assert_eq!(stream.lock().len(), 1, "queues left");
         assert!(!stays.orphaned());
         drop(stream);

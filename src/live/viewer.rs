@@ -8,7 +8,7 @@ use crate::base::end_reason::EndReason;
 use crate::base::metrics::metrics;
 use crate::container::webm::TIMESTAMP_AT;
 use crate::live::mux::{Cluster, Mux, Segment};
-use crate::media::{Frame, Track};
+use crate::media::{Demand, Frame, Track};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -101,8 +101,8 @@ impl Viewers {
         Self { tracks, state: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    /// Takes a frame; whether its publisher should be asked for a keyframe.
-    pub fn push(&self, frame: &Frame, now: Instant) -> bool {
+    /// Takes a frame.
+    pub fn push(&self, frame: &Frame, now: Instant) -> Demand {
         let mut state = self.lock();
         let forgotten = state.viewers == 0
             && state.left.is_some_and(|left| now.saturating_duration_since(left) > REMEMBERED);
@@ -113,17 +113,17 @@ impl Viewers {
             state.still = Some(frame.clone());
         }
         let watched = state.viewers > 0;
-        let Some(log) = &mut state.log else { return false };
+        let Some(log) = &mut state.log else { return Demand { keyframe: false, watched } };
         log.last_push = now;
         log.mux.push(frame, now);
         let news = log.settle(now);
         let awaited = log.awaited && !log.mux.keyframe_pending();
-        let wanted = watched && (awaited || log.mux.wants_keyframe);
+        let keyframe = watched && (awaited || log.mux.wants_keyframe);
         drop(state);
         if news {
             self.changed.send_replace(());
         }
-        wanted
+        Demand { keyframe, watched }
     }
 
     /// Nothing comes after this; the first reason counts.
@@ -363,7 +363,8 @@ mod tests {
             for ms in (from..to).step_by(STEP as usize) {
                 let (time, keyframe) = (Duration::from_millis(ms), keyframes.contains(&ms));
                 let data = Bytes::from(vec![0x10; 100]);
-                wanted |= self.viewers.push(&Frame { time, keyframe, ..Frame::of(0, data) }, self.at(ms));
+                let frame = Frame { time, keyframe, ..Frame::of(0, data) };
+                wanted |= self.viewers.push(&frame, self.at(ms)).keyframe;
             }
             wanted
         }
@@ -459,7 +460,7 @@ mod tests {
         assert!(there(), "a viewer that comes back soon finds a picture");
         let data = Bytes::from_static(&[0x10]);
         let frame = Frame { time: Duration::from_secs(40), keyframe: true, ..Frame::of(0, data) };
-        assert!(!play.viewers.push(&frame, play.at(40_000)));
+        assert_eq!(play.viewers.push(&frame, play.at(40_000)), Demand::default());
         assert!(!there());
     }
 }

@@ -13,6 +13,7 @@ pub use codec::Codec;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::ops::BitOrAssign;
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -96,6 +97,22 @@ pub struct Frame {
     /// What a container says beside it: Matroska's BlockAdditions (an alpha channel) and DiscardPadding
     /// (what to cut off sound) as they are (RFC 9559 section 5.1.3.5). Nearly always empty.
     pub side_data: Bytes,
+}
+
+/// What those who read a stream want of its publisher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// One of them needs a keyframe to begin, or to go on.
+    pub keyframe: bool,
+    /// Somebody watches: what comes is wanted within a millisecond or two.
+    pub watched: bool,
+}
+
+impl BitOrAssign for Demand {
+    fn bitor_assign(&mut self, other: Self) {
+        self.keyframe |= other.keyframe;
+        self.watched |= other.watched;
+    }
 }
 
 impl Frame {

@@ -22,7 +22,7 @@ use crate::base::metrics::Counter;
 use crate::base::quota::Permit;
 use crate::catalog::Manifest;
 use crate::live::Stream;
-use crate::media::{Event, Frame, GapReason, Kind};
+use crate::media::{Demand, Event, Frame, GapReason, Kind};
 use crate::publish::Transport;
 use crate::publish::limits::{Meter, OFFLINE_BACKLOG};
 use crate::publish::registry::Inner;
@@ -188,36 +188,35 @@ impl Publication {
         state.generation > 0 && state.session.as_ref() != Some(session) && !state.pending.contains(session)
     }
 
-    /// Media of a session; of no effect if another session has taken over. Returns whether a viewer
-    /// needs a keyframe to begin.
-    pub fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool {
+    /// Media of a session; of no effect if another session has taken over.
+    pub fn media(&self, session: &SessionId, event: Event, now: Instant) -> Demand {
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.session.as_ref() != Some(session) || state.stream.is_none() {
-            return false;
+            return Demand::default();
         }
         state.last_media = Some(now);
         let bytes = if let Event::Frame(frame) = &event { Some(frame.data.len()) } else { None };
         let exceeded = bytes.and_then(|bytes| state.measure(bytes, now));
-        let mut keyframe_wanted = false;
+        let mut demand = Demand::default();
         if let Some(stream) = &state.stream {
             let is_keyframe = state.counters.count(&event, stream.tracks());
             state.timeline.push(event, |event| {
                 if let Event::Frame(frame) = &event {
                     state.metrics.count(frame);
                 }
-                keyframe_wanted |= stream.push(&event, now);
+                demand |= stream.push(event, now);
             });
             // Asked for until it comes: requests right after another don't reach the publisher.
             state.wants_keyframe &= !is_keyframe;
-            keyframe_wanted |= state.wants_keyframe;
+            demand.keyframe |= state.wants_keyframe;
         }
         if bytes.is_some() && !state.record {
             self.publishing(state);
         }
         drop(guard);
         self.end_at_limit(exceeded, now);
-        keyframe_wanted
+        demand
     }
 
     /// A track of a session brings nothing, or does so again.
@@ -253,11 +252,6 @@ impl Publication {
     }
 
     /// Its media, while it has any: for viewers.
-    /// Whether anybody watches it.
-    pub fn is_watched(&self) -> bool {
-        self.lock().stream.as_ref().is_some_and(|stream| stream.viewers() > 0)
-    }
-
     pub(crate) fn stream(&self) -> Option<Stream> {
         self.lock().stream.clone()
     }

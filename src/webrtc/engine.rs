@@ -33,12 +33,12 @@ use tracing::{error, info, warn};
 
 /// Batches of one wake-up before timers and commands get their turn.
 const BATCHES: usize = 8;
-/// After media the loop rests for a while: packets arrive one by one, and waking for each costs more than
-/// handling it. Kernel timestamps tell when each was here, so that nobody measures the rest; a frame is handed on
-/// within 10 ms,
-const REST: Duration = Duration::from_millis(5);
+/// While media flows the loop looks once in this time: packets arrive one by one, and waking for each costs more
+/// than handling it. Kernel timestamps tell when each was here, so that nobody measures the pause; a frame is
+/// handed on within 10 ms,
+const RHYTHM: Duration = Duration::from_millis(8);
 /// and within 2 ms if somebody watches.
-const REST_WATCHED: Duration = Duration::from_millis(1);
+const RHYTHM_WATCHED: Duration = Duration::from_millis(1);
 /// Commands that are taken in a turn.
 const COMMANDS_A_TURN: usize = 8;
 /// Commands that may wait for the loop; their senders wait when it is full.
@@ -170,7 +170,8 @@ impl<O: PeerOwner> Engine<O> {
             }
             flows = received != Received::Nothing;
             if received == Received::All {
-                std::thread::sleep(if std::mem::take(&mut self.watched) { REST_WATCHED } else { REST });
+                let rhythm = if std::mem::take(&mut self.watched) { RHYTHM_WATCHED } else { RHYTHM };
+                std::thread::sleep(rhythm.saturating_sub(ended - began));
             }
         }
     }
@@ -249,12 +250,11 @@ impl<O: PeerOwner> Engine<O> {
         entry.dirty = false;
         let (mut replaced, mut outcome) = (None, None);
         catch_panic(entry, |entry| {
-            outcome = entry.take_events(key, &mut self.routes, &mut replaced, now);
+            outcome = entry.take_events(key, &mut self.routes, &mut self.watched, &mut replaced, now);
             entry.send(key, &mut self.routes, &self.socket, now);
             if outcome.is_none() && entry.owner.has_left(&entry.id) {
                 outcome = Some(Outcome::Replaced);
             }
-            self.watched |= entry.owner.is_watched();
             let deadline = entry.session.deadline();
             // A deadline that has moved back keeps its timer, which then comes early and does no harm:
             // one more for every packet would fill the heap.
@@ -301,12 +301,13 @@ impl<O: PeerOwner> Engine<O> {
 }
 
 impl<O: PeerOwner> Entry<O> {
-    /// Takes what the session tells: what its end means, if it is over, and which session it has `replaced`, which
-    /// is known even if a later event panics.
+    /// Takes what the session tells: what its end means, if it is over, whether its media is `watched`, and which
+    /// session it has `replaced`, which is known even if a later event panics.
     fn take_events(
         &mut self,
         key: Key,
         routes: &mut Routes,
+        watched: &mut bool,
         replaced: &mut Option<SessionId>,
         now: Instant,
     ) -> Option<Outcome> {
@@ -314,8 +315,10 @@ impl<O: PeerOwner> Entry<O> {
         while let Some(event) = self.session.poll_event(now) {
             match event {
                 Event::Media(media) => {
+                    let demand = self.owner.media(&self.id, media, now);
+                    *watched |= demand.watched;
                     // Asked while media flows: a publisher that sends nothing has no keyframe to give.
-                    if self.owner.media(&self.id, media, now) {
+                    if demand.keyframe {
                         self.session.request_keyframe(now);
                     }
                 }

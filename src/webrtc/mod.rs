@@ -22,7 +22,7 @@ use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{SessionId, StreamName};
 use crate::base::quota::Permit;
 use crate::base::units;
-use crate::media::{Event, GapReason, Kind, Track};
+use crate::media::{Demand, Event, GapReason, Kind, Track};
 use dtls::Identity;
 use engine::{Command, Engine};
 use offer::RejectedSection;
@@ -144,11 +144,8 @@ pub trait PeerOwner: fmt::Debug + Send + Sync {
         now: Instant,
     ) -> Option<Option<SessionId>>;
 
-    /// Takes what the session brings; returns whether a keyframe should be asked for.
-    fn media(&self, session: &SessionId, event: Event, now: Instant) -> bool;
-
-    /// Whether somebody watches what the session brings: then it is handed on within a millisecond or two.
-    fn is_watched(&self) -> bool;
+    /// Takes what the session brings.
+    fn media(&self, session: &SessionId, event: Event, now: Instant) -> Demand;
 
     /// A track brings nothing, for this reason, or does so again.
     fn trouble(&self, session: &SessionId, kind: Kind, reason: Option<GapReason>);

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     outbound: Option<Context>,
     events: VecDeque<PeerEvent>,
     outbox: VecDeque<Transmit>,
+    /// When ICE or DTLS wants the time; kept, since to ask them costs more than a packet does.
+    due: Option<Instant>,
 }
 
 impl Peer {
@@ -75,6 +77,7 @@ impl Peer {
             agent.add_local_candidate(unmarshal_candidate(candidate)?)?;
         }
         agent.start_connectivity_checks(now, controlling, remote.ufrag.clone(), remote.pwd.clone())?;
+        let due = agent.poll_timeout();
         Ok(Self {
             agent,
             paths: Paths::new(local.clone(), remote.clone(), identity.crypto.clone(), now),
@@ -84,7 +87,13 @@ impl Peer {
             outbound: None,
             events: VecDeque::new(),
             outbox: VecDeque::new(),
+            due,
         })
+    }
+
+    /// Asks ICE and DTLS when they want the time, behind whatever was done with them.
+    fn note_due(&mut self) {
+        self.due = self.agent.poll_timeout().into_iter().chain(self.dtls.deadline()).min();
     }
 
     /// Takes a candidate of the peer (`candidate:…`). From the selection of a pair on, the paths follow the peer
@@ -92,6 +101,7 @@ impl Peer {
     pub fn add_candidate(&mut self, candidate: &str) -> Result<()> {
         if !self.paths.has_selected_pair() {
             self.agent.add_remote_candidate(unmarshal_candidate(candidate)?)?;
+            self.note_due();
         }
         Ok(())
     }
@@ -102,6 +112,7 @@ impl Peer {
         if !self.paths.has_selected_pair() {
             self.agent.restart(now, local.ufrag.clone(), local.pwd.clone(), true)?;
             self.agent.set_remote_credentials(remote.ufrag.clone(), remote.pwd.clone())?;
+            self.note_due();
         }
         self.paths.restart(local.clone(), remote.clone());
         Ok(())
@@ -122,6 +133,7 @@ impl Peer {
                 tracing::debug!(%error, "a STUN message is dropped");
             }
             self.take_from_agent(now);
+            self.note_due();
         }
         authentic
     }
@@ -156,6 +168,7 @@ impl Peer {
         if self.flush_dtls() && self.inbound.is_some() {
             self.events.push_back(PeerEvent::Closed);
         }
+        self.note_due();
     }
 
     /// What opens SRTP, once the handshake is through.
@@ -219,17 +232,21 @@ impl Peer {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
         if let Err(error) = self.agent.handle_timeout(now) {
             tracing::debug!(%error, "ICE timers");
         }
         self.take_from_agent(now);
         self.dtls.handle_timeout(now);
         self.flush_dtls();
+        self.note_due();
     }
 
     /// When `handle_timeout` is next needed.
-    pub fn deadline(&mut self) -> Option<Instant> {
-        self.agent.poll_timeout().into_iter().chain(self.dtls.deadline()).min()
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Says goodbye to the peer.

@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// When `handle_timeout` is next needed.
-    pub fn deadline(&mut self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         if self.over {
             return None;
         }

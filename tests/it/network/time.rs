@@ -43,7 +43,7 @@ fn record(network: &Net, folder: &Path) -> PathBuf {
         let stream = Stream::new("net".parse().unwrap(), network.server.session.tracks());
         let _recording = recordings.start(&stream).unwrap();
         for (at, event) in &network.server.media {
-            stream.push(event, *at);
+            stream.push(event.clone(), *at);
         }
         stream.end(EndReason::Stopped, network.now());
         let Some(record::Event::Sealed(manifest)) = events.recv().await else { panic!("nothing was sealed") };

@@ -57,7 +57,7 @@ pub(super) async fn unfinished() -> ReassemblyBudget {
     let frames = frames();
     let payload: usize = frames.iter().map(|frame| frame.data.len()).sum();
     for frame in frames {
-        stream.push(&MediaEvent::Frame(frame), Instant::now());
+        stream.push(MediaEvent::Frame(frame), Instant::now());
     }
     let begun = Instant::now();
     let part = loop {
