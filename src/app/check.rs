@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::hook::Script;
 use crate::http::listen::tls::Tls;
 use crate::record;
-use crate::webrtc::check::{self, Answer};
+use crate::webrtc::check::{self, Answer, Reached};
 use jiff::Timestamp;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -89,28 +89,30 @@ fn media(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
         Ok(reached) => reached,
         Err(error) => {
             report.problems.push(format!(
-                "webrtc.udp_bind: can't open UDP {}: {error}; stop what uses it, or choose another port",
+                "webrtc.udp_bind: can't open {}: {error}; stop what uses it, or choose another port",
                 config.webrtc.udp_bind
             ));
             return Vec::new();
         }
     };
-    let advertised: Vec<_> = reached.iter().map(|(address, _)| *address).collect();
+    let advertised: Vec<_> = reached.iter().map(|reached| reached.address).collect();
     if advertised.iter().all(|address| address.ip().is_loopback()) && !config.is_local() {
         report.problems.push(
             "webrtc.advertise: publishers would only be told loopback addresses; name the server's address"
                 .to_owned(),
         );
     }
-    for (address, arrives) in reached {
-        report.notes.push(match arrives {
-            true => format!("media: publishers are told {address}; it leads here"),
-            false => format!(
-                "media: publishers are told {address}, which can't be tried from here: see that UDP port {} \
-                 is let through to this machine",
-                address.port()
-            ),
-        });
+    for Reached { address, udp, tcp } in reached {
+        for (protocol, arrives) in [("UDP", Some(udp)), ("TCP", tcp)] {
+            report.notes.extend(arrives.map(|arrives| match arrives {
+                true => format!("media: publishers are told {address} ({protocol}); it leads here"),
+                false => format!(
+                    "media: publishers are told {address} ({protocol}), which can't be tried from here: see that \
+                     {protocol} port {} is let through to this machine",
+                    address.port()
+                ),
+            }));
+        }
     }
     advertised
 }

@@ -39,6 +39,13 @@ pub struct CriticalTask {
     all: CriticalTasks,
 }
 
+impl CriticalTask {
+    /// What another part holds, without which this one is of no use.
+    pub fn beside(&self, name: &'static str) -> Self {
+        self.all.part(name)
+    }
+}
+
 impl Drop for CriticalTask {
     fn drop(&mut self) {
         self.all.ended.send_if_modified(|first| {

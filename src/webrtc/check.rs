@@ -7,7 +7,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::{TransportContext, TransportMessage, TransportProtocol};
 use rtc::turn::client::{Client, ClientConfig, Event};
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// A datagram that this machine sends itself.
 const ROUND_TRIP: Duration = Duration::from_millis(500);
+/// Between two looks for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a server of `webrtc.ice_servers` had to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,23 +126,52 @@ fn exchange(server: &IceServer, address: SocketAddr, relay: bool) -> io::Result<
     Ok(Err(format!("no answer within {} s: is it up, and does UDP get there and back?", TIMEOUT.as_secs())))
 }
 
-/// The addresses publishers would be told, each with whether a datagram sent to it from here arrives.
-/// One that a router translates may only be reachable from outside.
+/// An address publishers would be told, and whether it leads here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// IP address and port.
+    pub address: SocketAddr,
+    /// A datagram that was sent to it from here arrives.
+    pub udp: bool,
+    /// A connection that was made to it from here arrives; `None` without `webrtc.tcp`.
+    pub tcp: Option<bool>,
+}
+
+/// Tries the addresses publishers would be told. One that a router translates may only be reachable from outside.
 ///
 /// # Errors
 ///
-/// The media socket can't be opened.
-pub fn reach(config: &Config, local_only: bool) -> io::Result<Vec<(SocketAddr, bool)>> {
-    let (media, addresses) = socket::open_blocking(config, local_only)?;
+/// The media socket, or the TCP port beside it, can't be opened.
+pub fn reach(config: &Config, local_only: bool) -> io::Result<Vec<Reached>> {
+    let (media, listener, addresses) = socket::open_blocking(config, local_only)?;
     media.set_read_timeout(Some(ROUND_TRIP))?;
     let tried = addresses.advertised().into_iter().map(|advertised| {
+        let tcp = listener.as_ref().map(|listener| connects(listener, advertised));
         let payload = format!("onrecord check {advertised}");
         let any = if advertised.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let sent =
             UdpSocket::bind(any).and_then(|sender| sender.send_to(payload.as_bytes(), advertised)).is_ok();
-        (advertised, sent && arrives(&media, payload.as_bytes()))
+        Reached { address: advertised, udp: sent && arrives(&media, payload.as_bytes()), tcp }
     });
     Ok(tried.collect())
+}
+
+/// Whether a connection to this address is this listener's, and nobody else's.
+fn connects(listener: &TcpListener, address: SocketAddr) -> bool {
+    let Ok(connection) = TcpStream::connect_timeout(&address, ROUND_TRIP) else { return false };
+    let Ok(local) = connection.local_addr() else { return false };
+    let began = Instant::now();
+    while began.elapsed() < ROUND_TRIP {
+        match listener.accept() {
+            Ok((_, from)) if socket::unmap(from) == local => return true,
+            // A publisher of the server before may still be trying.
+            Ok(_) => {}
+            // The connection is made a moment before it can be accepted.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(ACCEPT_PAUSE),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 fn arrives(media: &UdpSocket, payload: &[u8]) -> bool {

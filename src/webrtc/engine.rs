@@ -1,4 +1,4 @@
-//! The event loop of all sessions: one UDP socket, one thread.
+//! The event loop of all sessions: one UDP socket, the peers' TCP connections beside it, one thread.
 //!
 //! Sessions do no I/O: the loop feeds them datagrams (by their [`Routes`]) and time, and carries off their
 //! frames, datagrams and deadlines.
@@ -17,11 +17,12 @@ use crate::base::id::SessionId;
 use crate::base::metrics::metrics;
 use crate::base::quota::Permit;
 use crate::media::GapReason;
-use crate::webrtc::PeerOwner;
 use crate::webrtc::route::{Key, Kind, Routes, Transaction};
-use crate::webrtc::session::{Event, Session, SessionEnd};
+use crate::webrtc::session::{Event, Session, SessionEnd, Transmit};
 use crate::webrtc::socket::{Datagram, Socket};
 use crate::webrtc::stats::LoopStats;
+use crate::webrtc::tcp::{Arrival, Connections, Cut, Tcp};
+use crate::webrtc::{PeerOwner, Protocol, TransportAddress};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -39,6 +40,8 @@ const BATCHES: usize = 8;
 const RHYTHM: Duration = Duration::from_millis(8);
 /// and within 2 ms if somebody watches.
 const RHYTHM_WATCHED: Duration = Duration::from_millis(1);
+/// Frames of TCP connections that are taken in a turn: as much as of the socket.
+const ARRIVALS_A_TURN: usize = 256;
 /// Commands that are taken in a turn.
 const COMMANDS_A_TURN: usize = 8;
 /// Commands that may wait for the loop; their senders wait when it is full.
@@ -62,8 +65,8 @@ struct Entry<O> {
     span: tracing::Span,
 }
 
-/// What a turn has found in the socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a turn has found in the socket, or in the queue of TCP's frames.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Received {
     Nothing,
     /// All there was.
@@ -83,6 +86,51 @@ enum Outcome {
     Replaced,
 }
 
+/// Hands a datagram to its session; whether it has one.
+fn hand_over<O: PeerOwner>(
+    datagram: Datagram<'_>,
+    sessions: &mut FxHashMap<Key, Entry<O>>,
+    routes: &mut Routes,
+    dirty: &mut Vec<Key>,
+    stats: &mut LoopStats,
+    now: Instant,
+) -> bool {
+    stats.datagram(datagram.data.len());
+    let kind = Kind::of(datagram.data);
+    let route = routes.find(&kind, datagram.from);
+    let Some((key, proven, entry)) =
+        route.and_then(|(key, proven)| Some((key, proven, sessions.get_mut(&key)?)))
+    else {
+        stats.unknown(&kind);
+        return false;
+    };
+    if proven {
+        let is_response = matches!(kind, Kind::Response(_));
+        let Datagram { arrived, from, to, data } = datagram;
+        catch_panic(entry, |entry| entry.session.handle(now, arrived, from, to, data));
+        // Media may follow in the same turn: over TCP all that waited for this comes in one piece.
+        if is_response {
+            entry.note_proven(key, routes);
+        }
+    } else {
+        stats.unproven();
+        entry.session.handle_unproven(now, datagram.from, datagram.to);
+    }
+    if !std::mem::replace(&mut entry.dirty, true) {
+        dirty.push(key);
+    }
+    true
+}
+
+/// Sends a datagram by what its address is of.
+fn send(transmit: &Transmit, socket: &Socket, connections: &Connections) {
+    let Transmit { from, to, data } = transmit;
+    match to.protocol {
+        Protocol::Udp => socket.send(*from, to.address, data),
+        Protocol::Tcp => connections.send(to.address, data),
+    }
+}
+
 /// Takes a step of a session. One that panics ends the session when it is next drained, as if its peer had
 /// vanished, so its publisher may come back.
 fn catch_panic<O, T>(entry: &mut Entry<O>, step: impl FnOnce(&mut Entry<O>) -> T) -> Option<T> {
@@ -97,6 +145,7 @@ fn catch_panic<O, T>(entry: &mut Entry<O>, step: impl FnOnce(&mut Entry<O>) -> T
 
 pub(super) struct Engine<O> {
     socket: Socket,
+    tcp: Tcp,
     sessions: FxHashMap<Key, Entry<O>>,
     next_key: Key,
     by_id: HashMap<SessionId, Key>,
@@ -109,9 +158,10 @@ pub(super) struct Engine<O> {
 }
 
 impl<O: PeerOwner> Engine<O> {
-    pub fn new(socket: Socket, heartbeat: Heartbeat) -> Self {
+    pub fn new(socket: Socket, tcp: Tcp, heartbeat: Heartbeat) -> Self {
         Self {
             socket,
+            tcp,
             sessions: FxHashMap::default(),
             next_key: 0,
             by_id: HashMap::new(),
@@ -134,6 +184,7 @@ impl<O: PeerOwner> Engine<O> {
         loop {
             let due = self.timers.peek().map_or(self.stats.beat, |Reverse((at, _))| self.stats.beat.min(*at));
             let mut began = Instant::now();
+            let mut woken = Received::Nothing;
             if !flows {
                 tokio::select! {
                     biased;
@@ -151,6 +202,11 @@ impl<O: PeerOwner> Engine<O> {
                             tracing::error!(%error, "the media socket");
                         }
                     }
+                    Some(arrival) = self.tcp.arrivals.recv() => {
+                        began = Instant::now();
+                        self.take_arrival(arrival, began);
+                        woken = Received::All;
+                    }
                 }
             }
             for _ in 0..COMMANDS_A_TURN {
@@ -160,7 +216,7 @@ impl<O: PeerOwner> Engine<O> {
                     Err(mpsc::error::TryRecvError::Disconnected) => return,
                 }
             }
-            let received = self.receive(began);
+            let received = self.receive(began).max(self.receive_tcp(began)).max(woken);
             self.expire(began);
             self.drain(began);
             let ended = Instant::now();
@@ -189,21 +245,7 @@ impl<O: PeerOwner> Engine<O> {
             let Self { socket, sessions, routes, dirty, stats, .. } = self;
             let more = socket.receive(now, |datagram| {
                 any = true;
-                stats.datagram(datagram.data.len());
-                let kind = Kind::of(datagram.data);
-                let route = routes.find(&kind, datagram.from);
-                let Some((key, proven)) = route else { return stats.unknown(&kind) };
-                let Some(entry) = sessions.get_mut(&key) else { return stats.unknown(&kind) };
-                if proven {
-                    let Datagram { arrived, from, to, data } = datagram;
-                    catch_panic(entry, |entry| entry.session.handle(now, arrived, from, to, data));
-                } else {
-                    stats.unproven();
-                    entry.session.handle_unproven(now, datagram.from, datagram.to);
-                }
-                if !std::mem::replace(&mut entry.dirty, true) {
-                    dirty.push(key);
-                }
+                hand_over(datagram, sessions, routes, dirty, stats, now);
             });
             match more {
                 Ok(true) => {}
@@ -215,6 +257,39 @@ impl<O: PeerOwner> Engine<O> {
             }
         }
         Received::More
+    }
+
+    /// Takes what has come over TCP connections.
+    fn receive_tcp(&mut self, now: Instant) -> Received {
+        for taken in 0..ARRIVALS_A_TURN {
+            match self.tcp.arrivals.try_recv() {
+                Ok(arrival) => self.take_arrival(arrival, now),
+                Err(_) if taken == 0 => return Received::Nothing,
+                Err(_) => return Received::All,
+            }
+        }
+        Received::More
+    }
+
+    fn take_arrival(&mut self, arrival: Arrival, now: Instant) {
+        let Self { sessions, routes, dirty, stats, tcp, .. } = self;
+        match arrival {
+            Arrival::Frame(mut frame) => {
+                let from = TransportAddress::tcp(frame.from);
+                let is_request = matches!(Kind::of(&frame.data), Kind::Request(_));
+                let datagram = Datagram { arrived: frame.arrived, from, to: frame.to, data: &mut frame.data };
+                let is_known = hand_over(datagram, sessions, routes, dirty, stats, now);
+                if frame.is_first && !(is_request && is_known) {
+                    tcp.connections.cut(frame.from, Cut::Unknown);
+                }
+            }
+            Arrival::Closed(from) => {
+                let key = routes.close(from);
+                if let Some(entry) = key.and_then(|key| sessions.get_mut(&key)) {
+                    entry.session.handle_closed(from);
+                }
+            }
+        }
     }
 
     /// Hands each session whose deadline has passed the time.
@@ -250,8 +325,9 @@ impl<O: PeerOwner> Engine<O> {
         entry.dirty = false;
         let (mut replaced, mut outcome) = (None, None);
         catch_panic(entry, |entry| {
-            outcome = entry.take_events(key, &mut self.routes, &mut self.watched, &mut replaced, now);
-            entry.send(key, &mut self.routes, &self.socket, now);
+            let (routes, connections) = (&mut self.routes, &self.tcp.connections);
+            outcome = entry.take_events(key, routes, connections, &mut self.watched, &mut replaced, now);
+            entry.send(key, routes, &self.socket, connections, now);
             if outcome.is_none() && entry.owner.has_left(&entry.id) {
                 outcome = Some(Outcome::Replaced);
             }
@@ -284,13 +360,15 @@ impl<O: PeerOwner> Engine<O> {
                 }
             }
             while let Some(transmit) = entry.session.poll_transmit(now) {
-                self.socket.send(transmit.from, transmit.to, &transmit.data);
+                send(&transmit, &self.socket, &self.tcp.connections);
             }
         });
         self.stats.add(&mut entry.session);
         entry.span.in_scope(|| info!(?over, "the session is over"));
         self.by_id.remove(&entry.id);
-        self.routes.remove(key);
+        for connection in self.routes.remove(key) {
+            self.tcp.connections.close(connection);
+        }
         match over {
             Outcome::Stopped(reason) => entry.owner.end(reason, now),
             Outcome::Lost(SessionEnd::Idle) => entry.owner.end(EndReason::PublisherLost, now),
@@ -307,11 +385,13 @@ impl<O: PeerOwner> Entry<O> {
         &mut self,
         key: Key,
         routes: &mut Routes,
+        connections: &Connections,
         watched: &mut bool,
         replaced: &mut Option<SessionId>,
         now: Instant,
     ) -> Option<Outcome> {
         let mut outcome = None;
+        self.note_proven(key, routes);
         while let Some(event) = self.session.poll_event(now) {
             match event {
                 Event::Media(media) => {
@@ -323,7 +403,12 @@ impl<O: PeerOwner> Entry<O> {
                     }
                 }
                 Event::Trouble(track, reason) => self.tell_trouble(track, reason),
-                Event::Proven(address) => routes.addresses.insert(address, key),
+                Event::Authenticated(from) => {
+                    connections.authenticated(from);
+                    if let Some(crowded) = routes.connections.insert(from, key) {
+                        connections.cut(crowded, Cut::Crowded);
+                    }
+                }
                 // First come, first served: a peer that names another's source must not get its packets.
                 Event::Source(source) => routes.sources.insert_free(source, key),
                 Event::Connected => {
@@ -340,15 +425,29 @@ impl<O: PeerOwner> Entry<O> {
         outcome
     }
 
+    /// Routes what comes from addresses that have been proven to be the peer's.
+    fn note_proven(&mut self, key: Key, routes: &mut Routes) {
+        while let Some(address) = self.session.poll_proven() {
+            routes.addresses.insert(address, key);
+        }
+    }
+
     /// Sends the session's datagrams; answers to its STUN requests will be routed to it.
-    fn send(&mut self, key: Key, routes: &mut Routes, socket: &Socket, now: Instant) {
+    fn send(
+        &mut self,
+        key: Key,
+        routes: &mut Routes,
+        socket: &Socket,
+        connections: &Connections,
+        now: Instant,
+    ) {
         while let Some(transmit) = self.session.poll_transmit(now) {
             if let Kind::Request(_) = Kind::of(&transmit.data)
                 && let Some(Ok(transaction)) = transmit.data.get(8..20).map(Transaction::try_from)
             {
                 routes.transactions.insert(transaction, key);
             }
-            socket.send(transmit.from, transmit.to, &transmit.data);
+            send(&transmit, socket, connections);
         }
     }
 
@@ -386,7 +485,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (webrtc, mut commands) = held(dir.path(), 2);
         let config = Config { udp_bind: "127.0.0.1:0".to_owned(), ..Config::default() };
-        let mut engine = Engine::new(Socket::bind(&config, true).unwrap(), Heartbeat::new("test"));
+        let mut engine =
+            Engine::new(Socket::bind(&config, true).unwrap().0, Tcp::none(), Heartbeat::new("test"));
         let now = Instant::now();
         let mut accepted = Vec::new();
         for name in ["breaks", "other"] {

@@ -1,4 +1,4 @@
-//! One engine for the peers of all sessions: offers and answers, one UDP socket, one event loop. What a session
+//! One engine for the peers of all sessions: offers and answers, one UDP socket with TCP beside it, one event loop. What a session
 //! brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
 
 pub mod check;
@@ -14,7 +14,11 @@ mod simulcast;
 mod socket;
 mod sources;
 mod stats;
+mod tcp;
+mod transport_address;
 mod turn;
+
+pub use transport_address::{Protocol, TransportAddress};
 
 use crate::base::critical_task::CriticalTask;
 use crate::base::end_reason::EndReason;
@@ -35,6 +39,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tcp::Tcp;
 use tokio::sync::{mpsc, oneshot};
 
 /// Section `webrtc` of the configuration.
@@ -43,6 +48,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Config {
     /// The one UDP address of all media, or `auto`: port 8189, on loopback if the server is there.
     pub udp_bind: String,
+    /// Whether peers may connect to the same port by TCP (RFC 6544).
+    pub tcp: bool,
     /// Addresses publishers reach the server by: `203.0.113.7`, or `10.0.0.5=203.0.113.7` as
     /// `private=public`.
     pub advertise: Vec<String>,
@@ -68,6 +75,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             udp_bind: "auto".to_owned(),
+            tcp: true,
             advertise: Vec::new(),
             ice_servers: Vec::new(),
             turn_secret: String::new(),
@@ -192,7 +200,7 @@ pub struct Peers<O> {
     commands: mpsc::Sender<Command<O>>,
     config: Arc<Config>,
     identity: Arc<Identity>,
-    candidates: Arc<[SocketAddr]>,
+    candidates: Arc<[TransportAddress]>,
     local_addr: SocketAddr,
     heartbeat: Heartbeat,
 }
@@ -218,16 +226,25 @@ impl<O: PeerOwner + 'static> Peers<O> {
     /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the engine.
     pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let socket = {
+        let (socket, listener) = {
             let _entered = runtime.enter();
             Socket::bind(&config, local_only)?
         };
         let local_addr = socket.local_addr()?;
-        let candidates = socket.addresses.advertised().into();
+        let advertised = socket.addresses.advertised();
+        let udp = advertised.iter().copied().map(TransportAddress::udp);
+        let tcp = advertised.iter().copied().map(TransportAddress::tcp).filter(|_| listener.is_some());
+        let candidates = udp.chain(tcp).collect();
+        let tcp = match listener {
+            Some(listener) => {
+                Tcp::start(listener, socket.addresses.clone(), alive.beside("ICE-TCP connections"))?
+            }
+            None => Tcp::none(),
+        };
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
         let heartbeat = Heartbeat::new("media engine");
         let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
-        let engine = Engine::new(socket, heartbeat.clone());
+        let engine = Engine::new(socket, tcp, heartbeat.clone());
         std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(engine.run(receiver));
@@ -246,7 +263,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
     }
 
     /// The addresses peers are told.
-    pub fn candidates(&self) -> &[SocketAddr] {
+    pub fn candidates(&self) -> &[TransportAddress] {
         &self.candidates
     }
 
@@ -343,7 +360,7 @@ impl<O> Peers<O> {
     pub(crate) fn held() -> (Self, mpsc::Receiver<Command<O>>) {
         let (commands, receiver) = mpsc::channel(1);
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
-        let (config, candidates) = (Arc::new(Config::default()), [local_addr].into());
+        let (config, candidates) = (Arc::new(Config::default()), [TransportAddress::udp(local_addr)].into());
         let (identity, heartbeat) = (Arc::new(Identity::generate().unwrap()), Heartbeat::new("held"));
         (Self { commands, config, identity, candidates, local_addr, heartbeat }, receiver)
     }

@@ -17,6 +17,7 @@
 mod stun;
 
 use crate::base::metrics::metrics;
+use crate::webrtc::TransportAddress;
 use crate::webrtc::offer::Credentials;
 use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
@@ -54,7 +55,7 @@ const OTHERS_WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inbound {
     /// For the ICE agent, as if it came from this address.
-    Agent(SocketAddr),
+    Agent(TransportAddress),
     /// Dealt with, or not worth an answer.
     Done,
 }
@@ -72,8 +73,8 @@ struct Generation {
 pub(super) struct Path {
     /// The candidate of ours.
     pub local: SocketAddr,
-    /// The peer's address.
-    pub remote: SocketAddr,
+    /// The peer's address. Its protocol is the candidate's too.
+    pub remote: TransportAddress,
 }
 
 /// A peer's addresses.
@@ -86,29 +87,31 @@ pub(super) struct Paths {
     next: Option<Generation>,
     signer: Signer,
     /// The peer's address in the pair that the ICE agent has selected.
-    selected: Option<SocketAddr>,
+    selected: Option<TransportAddress>,
     /// Where the peer is now, and the candidate of ours that it speaks to.
     current: Option<Path>,
     /// Last packet from the current address.
     heard: Instant,
+    /// The connection to the current address is closed: nothing comes from there any more.
+    closed: bool,
     checks: VecDeque<Check>,
     /// Requests from other addresses that were looked at, and since when.
     others: (Instant, u32),
     /// Last check of an address that only media came from.
     probed: Option<Instant>,
     /// The agent's own messages and ours, to be sent.
-    pub outgoing: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
+    pub outgoing: VecDeque<(Path, BytesMut)>,
     /// How long the last answered check took.
     pub round_trip: Option<Duration>,
     /// Requests and answers that the peer can't have signed.
     pub forged: u64,
     /// Addresses proven since the last look.
-    pub proven: VecDeque<SocketAddr>,
+    pub proven: VecDeque<TransportAddress>,
 }
 
 struct Check {
     id: TransactionId,
-    to: SocketAddr,
+    to: TransportAddress,
     at: Instant,
     /// Whose credentials it is signed with.
     generation: u64,
@@ -143,6 +146,7 @@ impl Paths {
             selected: None,
             current: None,
             heard: now,
+            closed: false,
             checks: VecDeque::new(),
             others: (now, 0),
             probed: None,
@@ -179,7 +183,7 @@ impl Paths {
     /// The agent has selected this pair.
     pub fn select(&mut self, pair: Path, now: Instant) {
         if self.selected.replace(pair.remote) != Some(pair.remote) || self.current.is_none() {
-            (self.current, self.heard) = (Some(pair), now);
+            (self.current, self.heard, self.closed) = (Some(pair), now, false);
         }
     }
 
@@ -188,19 +192,25 @@ impl Paths {
         self.current
     }
 
-    fn is_current(&self, remote: SocketAddr) -> bool {
+    fn is_current(&self, remote: TransportAddress) -> bool {
         self.current.is_some_and(|current| current.remote == remote)
     }
 
     /// Notes a packet from this address.
-    pub fn heard(&mut self, from: SocketAddr, now: Instant) {
+    pub fn heard(&mut self, from: TransportAddress, now: Instant) {
         if self.is_current(from) {
-            self.heard = now;
+            (self.heard, self.closed) = (now, false);
         }
     }
 
+    /// Notes that the peer's connection from this address is closed. If that is where it was, it is followed to
+    /// the next place that it shows itself at, without the wait for silence.
+    pub fn closed(&mut self, from: TransportAddress) {
+        self.closed |= self.is_current(from);
+    }
+
     /// The address that the agent knows the sender of a packet by.
-    fn known_as(&self, from: SocketAddr) -> SocketAddr {
+    fn known_as(&self, from: TransportAddress) -> TransportAddress {
         self.selected.filter(|_| self.is_current(from)).unwrap_or(from)
     }
 
@@ -208,7 +218,7 @@ impl Paths {
     /// agent doesn't know. `authentic` is set if only the peer can have made it.
     pub fn inbound_stun(
         &mut self,
-        from: SocketAddr,
+        from: TransportAddress,
         to: SocketAddr,
         datagram: &mut BytesMut,
         now: Instant,
@@ -265,7 +275,7 @@ impl Paths {
 
     fn request(
         &mut self,
-        from: SocketAddr,
+        from: TransportAddress,
         to: SocketAddr,
         message: &Message,
         generation: &Generation,
@@ -274,12 +284,12 @@ impl Paths {
         let (Some(selected), Some(current)) = (self.selected, self.current) else {
             return Inbound::Agent(from);
         };
-        if let Some(answer) = self.signer.answer(message, from, &generation.local.pwd) {
-            self.outgoing.push_back((to, from, answer));
+        if let Some(answer) = self.signer.answer(message, from.address, &generation.local.pwd) {
+            self.outgoing.push_back((Path { local: to, remote: from }, answer));
         }
         let is_next = generation.number > self.generation.number;
         if from == current.remote {
-            self.heard = now;
+            self.heard(from, now);
             if generation.number == self.agent.number {
                 return Inbound::Agent(selected);
             }
@@ -288,7 +298,7 @@ impl Paths {
             }
             return Inbound::Done;
         }
-        let silent = now.saturating_duration_since(self.heard) >= SILENCE;
+        let silent = self.closed || now.saturating_duration_since(self.heard) >= SILENCE;
         if message.contains(ATTR_USE_CANDIDATE) || silent {
             self.check(from, to, generation, Purpose::Move, now);
         } else if is_next {
@@ -301,10 +311,11 @@ impl Paths {
     /// Media of this session came from an unproven address. If the peer is silent where it was, that
     /// address is checked; only a signed answer moves anything (D4). At most one
     /// such check in [`CHECK_PAUSE`], whatever addresses are forged.
-    pub fn probe(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
+    pub fn probe(&mut self, from: TransportAddress, to: SocketAddr, now: Instant) {
         let within = |at: Instant, pause| now.saturating_duration_since(at) < pause;
         let asked = self.probed.is_some_and(|at| within(at, CHECK_PAUSE));
-        if self.current.is_none_or(|current| current.remote == from) || within(self.heard, QUIET) || asked {
+        let talks = !self.closed && within(self.heard, QUIET);
+        if self.current.is_none_or(|current| current.remote == from) || talks || asked {
             return;
         }
         self.probed = Some(now);
@@ -315,7 +326,7 @@ impl Paths {
     /// Checks whether the peer really is at `remote`, unless that has just been checked.
     fn check(
         &mut self,
-        remote: SocketAddr,
+        remote: TransportAddress,
         local: SocketAddr,
         generation: &Generation,
         purpose: Purpose,
@@ -332,14 +343,14 @@ impl Paths {
         }
         if let Some((id, request)) = self.signer.request(generation) {
             self.remember(id, remote, generation.number, purpose, now);
-            self.outgoing.push_back((local, remote, request));
+            self.outgoing.push_back((Path { local, remote }, request));
         }
     }
 
     fn remember(
         &mut self,
         id: TransactionId,
-        to: SocketAddr,
+        to: TransportAddress,
         generation: u64,
         purpose: Purpose,
         at: Instant,
@@ -373,7 +384,7 @@ impl Paths {
             if let Some(before) = self.current.replace(path).filter(|before| before.remote != from) {
                 tracing::info!(from = %before.remote, to = %from, "the peer moved");
             }
-            self.heard = now;
+            (self.heard, self.closed) = (now, false);
         }
         if self.is_current(from)
             && let Some(next) = self.next.take_if(|next| next.number == check.generation)
@@ -421,8 +432,12 @@ mod tests {
     use rtc::stun::fingerprint::FINGERPRINT;
     use rtc::stun::message::Setter;
 
-    fn address(port: u16) -> SocketAddr {
+    fn local(port: u16) -> SocketAddr {
         ([198, 51, 100, 7], port).into()
+    }
+
+    fn address(port: u16) -> TransportAddress {
+        TransportAddress::udp(local(port))
     }
 
     fn paths(now: Instant) -> Paths {
@@ -430,8 +445,26 @@ mod tests {
             |ufrag: &str| Credentials { ufrag: ufrag.to_owned(), pwd: format!("{ufrag}-secret") };
         let mut paths =
             Paths::new(credentials("ours"), credentials("theirs"), default_provider().unwrap(), now);
-        paths.select(Path { local: address(8189), remote: address(1) }, now);
+        paths.select(Path { local: local(8189), remote: address(1) }, now);
         paths
+    }
+
+    /// A check of the peer's, nominating or not.
+    fn request(paths: &Paths, nominates: bool) -> BytesMut {
+        let mut request = Message::new();
+        request.typ = BINDING_REQUEST;
+        request.transaction_id = TransactionId::new();
+        request.write_header();
+        request.add(ATTR_USERNAME, b"ours:theirs");
+        if nominates {
+            request.add(ATTR_USE_CANDIDATE, &[]);
+        }
+        let setters: [Box<dyn Setter + '_>; 2] =
+            [Box::new(paths.signer.integrity("ours-secret")), Box::new(FINGERPRINT)];
+        for setter in &setters {
+            setter.add_to(&mut request).unwrap();
+        }
+        BytesMut::from(&request.raw[..])
     }
 
     /// What a peer with this password would answer to the newest check.
@@ -451,7 +484,7 @@ mod tests {
     #[test]
     fn media_from_elsewhere_is_checked_only_in_silence_and_seldom() {
         let start = Instant::now();
-        let (mut paths, local) = (paths(start), address(8189));
+        let (mut paths, local) = (paths(start), local(8189));
         let mut asked = Vec::new();
         for ms in 0..1000 {
             let now = start + Duration::from_millis(ms);
@@ -488,7 +521,7 @@ mod tests {
             for (from, expected) in [(address(1), true), (address(2), false)] {
                 let mut authentic = false;
                 let mut datagram = BytesMut::from(&request.raw[..]);
-                paths.inbound_stun(from, address(8189), &mut datagram, now, &mut authentic);
+                paths.inbound_stun(from, local(8189), &mut datagram, now, &mut authentic);
                 assert_eq!(authentic, expected, "from {from}");
             }
         }
@@ -498,7 +531,7 @@ mod tests {
     fn only_the_peers_own_answer_from_the_asked_address_moves_it() {
         let start = Instant::now();
         let now = start + Duration::from_millis(200);
-        let (mut paths, local, other, mut authentic) = (paths(start), address(8189), address(8190), false);
+        let (mut paths, local, other, mut authentic) = (paths(start), local(8189), local(8190), false);
         paths.probe(address(2), local, now);
         let mut forged = answer(&paths, "a guess");
         paths.inbound_stun(address(2), local, &mut forged, now, &mut authentic);
@@ -519,5 +552,56 @@ mod tests {
             "what follows goes there"
         );
         assert_eq!(paths.known_as(address(2)), address(1), "and is shown as from the selected address");
+    }
+
+    #[test]
+    fn the_peers_tcp_address_is_another_than_the_same_one_of_udp() {
+        let now = Instant::now();
+        let (mut paths, to, mut authentic) = (paths(now), local(8189), false);
+        let (udp, tcp) = (address(1), TransportAddress::tcp(local(1)));
+        let mut nomination = request(&paths, true);
+        paths.inbound_stun(tcp, to, &mut nomination, now, &mut authentic);
+        assert!(authentic && paths.is_current(udp) && !paths.is_current(tcp));
+        let asked: Vec<_> = paths.outgoing.drain(..).map(|(path, _)| path.remote).collect();
+        assert_eq!(asked, [tcp, tcp], "an answer, and a check of ours");
+        let mut signed = answer(&paths, "theirs-secret");
+        authentic = false;
+        paths.inbound_stun(udp, to, &mut signed, now, &mut authentic);
+        assert!(!authentic && paths.is_current(udp), "the answer came another way");
+        paths.inbound_stun(tcp, to, &mut signed, now, &mut authentic);
+        assert!(authentic && paths.is_current(tcp));
+        assert_eq!(paths.proven, [tcp]);
+        assert_eq!(paths.known_as(tcp), udp, "the agent is told what it knows");
+        let mut back = request(&paths, true);
+        paths.inbound_stun(udp, to, &mut back, now, &mut authentic);
+        let mut signed = answer(&paths, "theirs-secret");
+        paths.inbound_stun(udp, to, &mut signed, now, &mut authentic);
+        assert!(paths.is_current(udp), "and by nomination to UDP again");
+    }
+
+    #[test]
+    fn a_peer_whose_connection_is_closed_is_followed_at_once() {
+        let now = Instant::now();
+        let (mut paths, to, mut authentic) = (paths(now), local(8189), false);
+        let tcp = |port| TransportAddress::tcp(local(port));
+        let mut go = |paths: &mut Paths, from| {
+            let mut check = request(paths, false);
+            paths.inbound_stun(from, to, &mut check, now, &mut authentic);
+            if paths.outgoing.drain(..).count() == 2 {
+                let mut signed = answer(paths, "theirs-secret");
+                paths.inbound_stun(from, to, &mut signed, now, &mut authentic);
+            }
+        };
+        paths.select(Path { local: to, remote: tcp(1) }, now);
+        go(&mut paths, tcp(2));
+        assert!(paths.is_current(tcp(1)), "it has just been heard of there");
+        paths.closed(tcp(2));
+        go(&mut paths, tcp(3));
+        assert!(paths.is_current(tcp(1)), "another connection is closed");
+        paths.closed(tcp(1));
+        go(&mut paths, tcp(4));
+        assert!(paths.is_current(tcp(4)));
+        go(&mut paths, tcp(5));
+        assert!(paths.is_current(tcp(4)), "this one is open");
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! No datagram of media passes through anything but [`Inbound`]; the rest is a few datagrams a second.
 
+use crate::webrtc::TransportAddress;
 use crate::webrtc::dtls::{Association, Identity, Outcome};
 use crate::webrtc::offer::Credentials;
 use crate::webrtc::packet_path::srtp::Inbound;
@@ -15,7 +16,7 @@ use rtc::ice::mdns::MulticastDnsMode;
 use rtc::ice::{Agent, AgentConfig, Event};
 use rtc::sansio::Protocol;
 use rtc::shared::error::Result;
-use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::shared::{TaggedBytesMut, TransportContext};
 use rtc::srtp::context::Context;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -119,14 +120,20 @@ impl Peer {
     }
 
     /// Takes a STUN message that came from `from` to our candidate `to`; whether only the peer can have made it.
-    pub fn handle_stun(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: &[u8]) -> bool {
+    pub fn handle_stun(
+        &mut self,
+        now: Instant,
+        from: TransportAddress,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) -> bool {
         let (mut message, mut authentic) = (BytesMut::from(datagram), false);
         let inbound = self.paths.inbound_stun(from, to, &mut message, now, &mut authentic);
         if let paths::Inbound::Agent(known_as) = inbound {
             let transport = TransportContext {
                 local_addr: to,
-                peer_addr: known_as,
-                transport_protocol: TransportProtocol::UDP,
+                peer_addr: known_as.address,
+                transport_protocol: known_as.protocol.into(),
                 ecn: None,
             };
             if let Err(error) = self.agent.handle_read(TaggedBytesMut { now, transport, message }) {
@@ -139,7 +146,7 @@ impl Peer {
     }
 
     /// Takes a DTLS datagram.
-    pub fn handle_dtls(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+    pub fn handle_dtls(&mut self, now: Instant, from: TransportAddress, datagram: &[u8]) {
         if !self.paths.has_selected_pair() {
             return;
         }
@@ -205,15 +212,19 @@ impl Peer {
     /// pair is still its own.
     fn take_from_agent(&mut self, now: Instant) {
         while let Some(message) = self.agent.poll_write() {
-            let TransportContext { local_addr, peer_addr, .. } = message.transport;
-            let (path, mut data) = (Path { local: local_addr, remote: peer_addr }, message.message);
+            let TransportContext { local_addr, peer_addr, transport_protocol, .. } = message.transport;
+            let remote = TransportAddress { protocol: transport_protocol.into(), address: peer_addr };
+            let (path, mut data) = (Path { local: local_addr, remote }, message.message);
             if let Some(Path { local, remote }) = self.paths.outbound(path, &mut data, now) {
                 self.outbox.push_back(Transmit { from: local, to: remote, data });
             }
         }
         while let Some(event) = self.agent.poll_event() {
             let Event::SelectedCandidatePairChange(local, remote) = event.event else { continue };
-            self.paths.select(Path { local: local.base_addr(), remote: remote.addr() }, now);
+            // The agent tells its peer's candidates apart by their addresses alone.
+            let protocol = local.network_type().to_protocol().into();
+            let remote = TransportAddress { protocol, address: remote.addr() };
+            self.paths.select(Path { local: local.base_addr(), remote }, now);
             if let Err(error) = self.dtls.begin(now) {
                 tracing::warn!(%error, "the DTLS handshake can't begin");
             }
@@ -227,7 +238,7 @@ impl Peer {
 
     /// The next datagram to be sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let own = |(from, to, data)| Transmit { from, to, data };
+        let own = |(Path { local, remote }, data)| Transmit { from: local, to: remote, data };
         self.outbox.pop_front().or_else(|| self.paths.outgoing.pop_front().map(own))
     }
 

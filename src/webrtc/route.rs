@@ -4,6 +4,7 @@
 //! else by the address it comes from; an address belongs to a session only once the session has proven it
 //! (D4). Media from any other address only tells its session where the peer may be now.
 
+use crate::webrtc::TransportAddress;
 use rustc_hash::FxHashMap;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -89,10 +90,10 @@ impl<R: Clone + Eq + Hash> Table<R> {
         self.sessions.get(route).copied()
     }
 
-    /// The route leads to this session from now on, whichever had it.
-    pub fn insert(&mut self, route: R, key: Key) {
+    /// The route leads to this session from now on, whichever had it. Gives the one that is forgotten for it.
+    pub fn insert(&mut self, route: R, key: Key) -> Option<R> {
         self.sessions.insert(route.clone(), key);
-        self.note(route, key);
+        self.note(route, key)
     }
 
     /// The route leads to this session, unless another one has it.
@@ -101,15 +102,25 @@ impl<R: Clone + Eq + Hash> Table<R> {
         self.note(route, key);
     }
 
-    fn note(&mut self, route: R, key: Key) {
+    fn note(&mut self, route: R, key: Key) -> Option<R> {
         let routes = self.routes.entry(key).or_default();
         routes.retain(|known| *known != route);
         routes.push_back(route);
-        if routes.len() > self.most
-            && let Some(oldest) = routes.pop_front()
-        {
-            self.forget(&oldest, key);
+        if routes.len() <= self.most {
+            return None;
         }
+        let oldest = routes.pop_front()?;
+        self.forget(&oldest, key);
+        Some(oldest)
+    }
+
+    /// Ends a route; gives the session that it led to.
+    fn take(&mut self, route: &R) -> Option<Key> {
+        let key = self.sessions.remove(route)?;
+        if let Some(routes) = self.routes.get_mut(&key) {
+            routes.retain(|known| known != route);
+        }
+        Some(key)
     }
 
     /// Ends a route, unless another session has it by now.
@@ -119,10 +130,13 @@ impl<R: Clone + Eq + Hash> Table<R> {
         }
     }
 
-    fn remove(&mut self, key: Key) {
-        for route in self.routes.remove(&key).into_iter().flatten() {
-            self.forget(&route, key);
+    /// Ends the routes of a session; gives them.
+    fn remove(&mut self, key: Key) -> VecDeque<R> {
+        let routes = self.routes.remove(&key).unwrap_or_default();
+        for route in &routes {
+            self.forget(route, key);
         }
+        routes
     }
 
     #[cfg(test)]
@@ -134,8 +148,10 @@ impl<R: Clone + Eq + Hash> Table<R> {
 pub(super) struct Routes {
     pub ufrags: Table<String>,
     pub transactions: Table<Transaction>,
-    pub addresses: Table<SocketAddr>,
+    pub addresses: Table<TransportAddress>,
     pub sources: Table<u32>,
+    /// TCP connections that its peer has authenticated on, by the addresses they come from.
+    pub connections: Table<SocketAddr>,
 }
 
 impl Default for Routes {
@@ -145,6 +161,7 @@ impl Default for Routes {
             transactions: Table::new(MAX_TRANSACTIONS),
             addresses: Table::new(MAX_ROUTES),
             sources: Table::new(MAX_ROUTES),
+            connections: Table::new(MAX_ROUTES),
         }
     }
 }
@@ -152,7 +169,7 @@ impl Default for Routes {
 impl Routes {
     /// The session a datagram is for; false if it is media that comes from an address that is not proven
     /// to be its peer's.
-    pub fn find(&self, kind: &Kind<'_>, from: SocketAddr) -> Option<(Key, bool)> {
+    pub fn find(&self, kind: &Kind<'_>, from: TransportAddress) -> Option<(Key, bool)> {
         let proven = match kind {
             Kind::Request(ufrag) => self.ufrags.get(*ufrag),
             Kind::Response(transaction) => self.transactions.get(*transaction),
@@ -165,11 +182,20 @@ impl Routes {
         }
     }
 
-    pub fn remove(&mut self, key: Key) {
+    /// Ends all routes of a session; gives its TCP connections.
+    pub fn remove(&mut self, key: Key) -> impl Iterator<Item = SocketAddr> {
         self.ufrags.remove(key);
         self.transactions.remove(key);
         self.addresses.remove(key);
         self.sources.remove(key);
+        self.connections.remove(key).into_iter()
+    }
+
+    /// The TCP connection from this address is closed: what comes from there next is another's. Gives the session
+    /// whose it was.
+    pub fn close(&mut self, connection: SocketAddr) -> Option<Key> {
+        self.addresses.take(&TransportAddress::tcp(connection));
+        self.connections.take(&connection)
     }
 }
 
@@ -191,6 +217,35 @@ mod tests {
         table.insert(39, 2);
         table.remove(1);
         assert_eq!((table.len(), table.get(&39)), (1, Some(2)), "it is another session's by now");
+    }
+
+    #[test]
+    fn the_same_address_in_both_protocols_may_be_two_peers() {
+        let address: SocketAddr = ([198, 51, 100, 7], 5000).into();
+        let (udp, tcp) = (TransportAddress::udp(address), TransportAddress::tcp(address));
+        let mut routes = Routes::default();
+        routes.addresses.insert(udp, 1);
+        routes.addresses.insert(tcp, 2);
+        routes.connections.insert(address, 2);
+        assert_eq!(routes.find(&Kind::Other, udp), Some((1, true)));
+        assert_eq!(routes.find(&Kind::Other, tcp), Some((2, true)));
+        assert_eq!(routes.close(address), Some(2));
+        assert_eq!(routes.find(&Kind::Other, tcp), None, "its connection is closed");
+        assert_eq!(routes.find(&Kind::Other, udp), Some((1, true)));
+        assert_eq!(routes.close(address), None);
+    }
+
+    #[test]
+    fn a_session_has_its_newest_connections_and_they_end_with_it() {
+        let mut routes = Routes::default();
+        let from = |port| SocketAddr::from(([198, 51, 100, 7], port));
+        for port in 1..=MAX_ROUTES as u16 {
+            assert_eq!(routes.connections.insert(from(port), 1), None);
+        }
+        assert_eq!(routes.connections.insert(from(1), 1), None, "it has spoken again");
+        assert_eq!(routes.connections.insert(from(100), 1), Some(from(2)));
+        assert_eq!(routes.close(from(100)), Some(1));
+        assert_eq!(routes.remove(1).count(), MAX_ROUTES - 1);
     }
 
     #[test]

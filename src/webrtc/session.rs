@@ -14,11 +14,11 @@ use stalled::Watch;
 
 use crate::media::{self, GapReason, Kind, Track};
 use crate::rtp::{self, Pipeline};
-use crate::webrtc::Candidate;
 use crate::webrtc::dtls::Identity;
 use crate::webrtc::offer::{Credentials, ParsedOffer, RejectedSection};
 use crate::webrtc::peer::{Peer, PeerEvent};
 use crate::webrtc::sources::Sections;
+use crate::webrtc::{Candidate, Protocol, TransportAddress};
 use bytes::BytesMut;
 use packets::Receiver;
 use std::collections::VecDeque;
@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 /// What a session is configured with.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// Addresses offered to the peer, best first.
-    pub candidates: Vec<SocketAddr>,
+    /// Addresses offered to the peer, best first; TCP ones for its connections (RFC 6544).
+    pub candidates: Vec<TransportAddress>,
     /// What the server shows itself by.
     pub identity: Arc<Identity>,
     /// Bounds of the way from packets to frames.
@@ -59,8 +59,9 @@ pub struct Answer {
 pub enum Event {
     /// ICE and DTLS are up.
     Connected,
-    /// This address has been proven to be the peer's (D4): route its packets here.
-    Proven(SocketAddr),
+    /// Only the peer can have sent what came over the TCP connection from this address: it lasts as long as the
+    /// session. Told again with each such message.
+    Authenticated(SocketAddr),
     /// The peer's media comes from this source (SSRC).
     Source(u32),
     /// A frame, or that frames are missing.
@@ -96,8 +97,8 @@ pub struct Transmit {
     /// The candidate of ours that it is sent from.
     pub from: SocketAddr,
     /// The peer's address.
-    pub to: SocketAddr,
-    /// The UDP payload.
+    pub to: TransportAddress,
+    /// The UDP payload, or what a TCP frame holds.
     pub data: BytesMut,
 }
 
@@ -167,7 +168,7 @@ impl Session {
         &mut self,
         now: Instant,
         arrived: Instant,
-        from: SocketAddr,
+        from: TransportAddress,
         to: SocketAddr,
         datagram: &mut [u8],
     ) {
@@ -179,6 +180,9 @@ impl Session {
             Some(0..=3) => {
                 if self.peer.handle_stun(now, from, to, datagram) {
                     self.last_heard = now;
+                    if from.protocol == Protocol::Tcp {
+                        self.events.push_back(Event::Authenticated(from.address));
+                    }
                 }
                 if let Some(round_trip) = self.peer.paths.round_trip.take() {
                     self.pipeline.round_trip(round_trip);
@@ -199,10 +203,15 @@ impl Session {
 
     /// Media of this session came from an unproven address: the peer may have moved there without
     /// knowing, as behind a NAT that has forgotten it.
-    pub fn handle_unproven(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) {
+    pub fn handle_unproven(&mut self, now: Instant, from: TransportAddress, to: SocketAddr) {
         if !self.over {
             self.peer.paths.probe(from, to, now);
         }
+    }
+
+    /// The peer's TCP connection from this address is closed.
+    pub fn handle_closed(&mut self, from: SocketAddr) {
+        self.peer.paths.closed(TransportAddress::tcp(from));
     }
 
     fn take_from_peer(&mut self, now: Instant) {
@@ -259,11 +268,13 @@ impl Session {
         }
     }
 
+    /// The next address that has been proven to be the peer's (D4): its packets are for this session.
+    pub fn poll_proven(&mut self) -> Option<TransportAddress> {
+        self.peer.paths.proven.pop_front()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
-        if let Some(address) = self.peer.paths.proven.pop_front() {
-            return Some(Event::Proven(address));
-        }
         if let Some(source) = self.sections.found.pop_front() {
             return Some(Event::Source(source));
         }

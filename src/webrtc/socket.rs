@@ -1,9 +1,9 @@
-//! The one UDP socket of all sessions, and how its addresses relate to what peers are told.
+//! The one UDP socket of all sessions, how its addresses relate to what peers are told, and the TCP port beside it.
 
-use crate::webrtc::Config;
+use crate::webrtc::{Config, TransportAddress, tcp};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -13,7 +13,9 @@ const DEFAULT_PORT: u16 = 8189;
 /// Kernel buffers: 50 publishers' keyframes at once, and a loop that was away for some milliseconds.
 const KERNEL_BUFFER: usize = 4 << 20;
 /// The largest datagram that makes sense on an Internet path.
-const MAX_DATAGRAM: usize = 2048;
+pub(super) const MAX_DATAGRAM: usize = 2048;
+/// Numbers that are tried where any will do: each is free for TCP, unless somebody else is about to fill them up.
+const OTHER_PORTS: u32 = 64;
 /// A datagram that waited for longer did so only by the wall clock, which was set.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
@@ -26,7 +28,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// From `webrtc.advertise` and, if the socket listens everywhere, this machine's interfaces.
-    fn new(bound: SocketAddr, advertise: &[String]) -> io::Result<Self> {
+    pub fn new(bound: SocketAddr, advertise: &[String]) -> io::Result<Self> {
         let mut pairs: Vec<(SocketAddr, Option<IpAddr>)> = Vec::new();
         let parse = |text: &str| text.trim().parse::<IpAddr>().map_err(io::Error::other);
         for entry in advertise {
@@ -65,8 +67,8 @@ impl Addresses {
         self.pairs.iter().map(|(advertised, _)| *advertised).collect()
     }
 
-    /// The candidate that a datagram to `destination` was meant for.
-    fn candidate(&self, destination: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
+    /// The candidate that a datagram to `destination` was meant for, or a connection was made to.
+    pub fn candidate(&self, destination: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
         let known = destination.and_then(|ip| {
             self.pairs
                 .iter()
@@ -89,10 +91,10 @@ impl Addresses {
     }
 }
 
-/// A datagram, with the candidate it was sent to, and when the kernel had it.
+/// A datagram, with the candidate it was sent to, and when it was here.
 pub(super) struct Datagram<'a> {
     pub arrived: Instant,
-    pub from: SocketAddr,
+    pub from: TransportAddress,
     pub to: SocketAddr,
     pub data: &'a mut [u8],
 }
@@ -107,21 +109,22 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Binds `webrtc.udp_bind`. `local_only`: what `auto` means.
-    pub fn bind(config: &Config, local_only: bool) -> io::Result<Self> {
-        let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+    /// Binds `webrtc.udp_bind`, and listens there for TCP if `webrtc.tcp` says so. `local_only`: what `auto` means.
+    pub fn bind(config: &Config, local_only: bool) -> io::Result<(Self, Option<TcpListener>)> {
+        let (socket, listener) = open_both(config, local_only)?;
         let state = UdpSocketState::new((&socket).into())?;
         enlarge(&socket, &state);
         let bound = socket.local_addr()?;
         let segments = state.gro_segments().max(1);
-        Ok(Self {
+        let socket = Self {
             addresses: Addresses::new(bound, &config.advertise)?,
             is_v6: bound.is_ipv6(),
             buffers: std::array::from_fn(|_| vec![0; MAX_DATAGRAM * segments]),
             meta: [RecvMeta::default(); BATCH_SIZE],
             socket: UdpSocket::from_std(socket)?,
             state,
-        })
+        };
+        Ok((socket, listener))
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -150,6 +153,7 @@ impl Socket {
             let from = unmap(meta.addr);
             let destination = meta.dst_ip.map(|ip| unmap(SocketAddr::new(ip, 0)).ip());
             let Some(to) = addresses.candidate(destination, from) else { continue };
+            let from = TransportAddress::udp(from);
             // However long the loop was away, what counts for the sender is when its packets were here.
             let waited = meta.timestamp.map_or(Duration::ZERO, |at| wall.saturating_sub(at)).min(MAX_WAIT);
             let arrived = now.checked_sub(waited).unwrap_or(now);
@@ -203,15 +207,38 @@ fn open_any(config: &Config, local_only: bool) -> io::Result<socket2::Socket> {
     }
 }
 
-/// The same socket to be waited on, with what peers would be told: to be tried and closed again.
+/// Opens the UDP socket, and the TCP port of the same number. Where any number will do, one is taken that is free for
+/// both.
+fn open_both(config: &Config, local_only: bool) -> io::Result<(std::net::UdpSocket, Option<TcpListener>)> {
+    let any_port = config.udp_bind.parse::<SocketAddr>().is_ok_and(|address| address.port() == 0);
+    let mut others = if any_port { OTHER_PORTS } else { 0 };
+    loop {
+        let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+        if !config.tcp {
+            return Ok((socket, None));
+        }
+        let address = socket.local_addr()?;
+        match tcp::listen(address) {
+            Ok(listener) => return Ok((socket, Some(listener))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && others > 0 => others -= 1,
+            Err(error) => {
+                let port = address.port();
+                let said = format!("TCP port {port}, which webrtc.tcp = false does without: {error}");
+                return Err(io::Error::new(error.kind(), said));
+            }
+        }
+    }
+}
+
+/// The same sockets to be waited on, with what peers would be told: to be tried and closed again.
 pub(super) fn open_blocking(
     config: &Config,
     local_only: bool,
-) -> io::Result<(std::net::UdpSocket, Addresses)> {
-    let socket: std::net::UdpSocket = open_any(config, local_only)?.into();
+) -> io::Result<(std::net::UdpSocket, Option<TcpListener>, Addresses)> {
+    let (socket, listener) = open_both(config, local_only)?;
     socket.set_nonblocking(false)?;
     let addresses = Addresses::new(socket.local_addr()?, &config.advertise)?;
-    Ok((socket, addresses))
+    Ok((socket, listener, addresses))
 }
 
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
@@ -226,7 +253,7 @@ fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
 }
 
 /// An IPv4 address that a dual-stack socket shows as IPv6.
-fn unmap(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmap(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

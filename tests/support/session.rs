@@ -2,6 +2,7 @@
 
 use super::network::{Datagram, Endpoint};
 use super::proof::KeptFrame;
+use onrecord::webrtc::TransportAddress;
 use onrecord::webrtc::dtls::Identity;
 use onrecord::webrtc::route::Kind;
 use onrecord::webrtc::session::{Event, Session, SessionConfig, SessionEnd};
@@ -30,7 +31,7 @@ pub struct Ours {
 /// The defaults of the configuration, for a server at this address.
 pub fn config(local: SocketAddr, now: Instant) -> SessionConfig {
     SessionConfig {
-        candidates: vec![local],
+        candidates: vec![TransportAddress::udp(local)],
         identity: Arc::new(Identity::generate().expect("a certificate")),
         pipeline: rtp::Config {
             reorder_window: Duration::from_secs(1),
@@ -73,15 +74,16 @@ impl Ours {
     }
 
     fn take_events(&mut self, now: Instant) {
+        while let Some(TransportAddress { address, .. }) = self.session.poll_proven() {
+            self.routed.insert(address);
+            if self.proven.last() != Some(&address) {
+                self.proven.push(address);
+            }
+        }
         while let Some(event) = self.session.poll_event(now) {
             match event {
                 Event::Connected => self.connected_at = Some(now),
-                Event::Proven(address) => {
-                    self.routed.insert(address);
-                    if self.proven.last() != Some(&address) {
-                        self.proven.push(address);
-                    }
-                }
+                Event::Authenticated(_) => {}
                 Event::Source(source) => drop(self.sources.insert(source)),
                 Event::Media(event) => self.media.push((now, event)),
                 Event::Trouble(track, reason) => self.troubles.push((now, track, reason)),
@@ -95,13 +97,14 @@ impl Endpoint for Ours {
     fn receive(&mut self, now: Instant, datagram: Datagram) {
         let Datagram { from, to, mut bytes } = datagram;
         let routed = self.routed.contains(&from);
+        let udp = TransportAddress::udp(from);
         match Kind::of(&bytes) {
             Kind::Media(source) if !routed && self.sources.contains(&source) => {
-                self.session.handle_unproven(now, from, to);
+                self.session.handle_unproven(now, udp, to);
             }
             // STUN finds its session without an address; the rest only from a proven one (D4).
             Kind::Media(_) | Kind::Other if !routed => return,
-            _ => self.session.handle(now, now, from, to, &mut bytes),
+            _ => self.session.handle(now, now, udp, to, &mut bytes),
         }
         self.take_events(now);
     }
@@ -117,6 +120,6 @@ impl Endpoint for Ours {
 
     fn transmit(&mut self, now: Instant) -> Option<Datagram> {
         let transmit = self.session.poll_transmit(now)?;
-        Some(Datagram { from: transmit.from, to: transmit.to, bytes: transmit.data.to_vec() })
+        Some(Datagram { from: transmit.from, to: transmit.to.address, bytes: transmit.data.to_vec() })
     }
 }

@@ -222,7 +222,7 @@ impl Default for Rtp {
     }
 }
 
-/// Datagrams of the media port.
+/// Datagrams of the media port, and the TCP connections that bring some of them.
 #[derive(Debug)]
 pub struct Port {
     /// All that came.
@@ -231,13 +231,24 @@ pub struct Port {
     pub bytes: Counter,
     /// Dropped, by why.
     pub dropped: Counts<1>,
+    /// TCP connections that are open; see [`Open`].
+    connections: Gauge,
+    /// TCP connections cut, by why.
+    pub connections_cut: Counts<1>,
 }
 
 impl Default for Port {
     fn default() -> Self {
         let why = [["unknown_stun_request"], ["unknown_stun_response"], ["unknown_media"], ["unknown_other"]];
         let why = [&why[..], &[["unproven_media"], ["forged_stun"]]].concat();
-        Self { datagrams: Counter::default(), bytes: Counter::default(), dropped: Counts::new(["why"], &why) }
+        let cut = [["unknown"], ["unauthenticated"], ["bad_frame"], ["slow"], ["crowded"], ["replaced"]];
+        Self {
+            datagrams: Counter::default(),
+            bytes: Counter::default(),
+            dropped: Counts::new(["why"], &why),
+            connections: Gauge::default(),
+            connections_cut: Counts::new(["why"], &cut),
+        }
     }
 }
 
@@ -355,19 +366,28 @@ pub struct Answered {
 
 /// Counts one connection as open until it is dropped.
 #[derive(Debug)]
-pub struct Open(());
+pub struct Open(Gauge);
 
 impl Open {
-    /// One more.
+    /// One more of HTTP.
     pub fn connection() -> Self {
-        metrics().http.connections.inc();
-        Self(())
+        Self::of(&metrics().http.connections)
+    }
+
+    /// One more on the media port.
+    pub fn media_connection() -> Self {
+        Self::of(&metrics().port.connections)
+    }
+
+    fn of(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        metrics().http.connections.dec();
+        self.0.dec();
     }
 }
 

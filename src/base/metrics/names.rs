@@ -86,6 +86,11 @@ impl Port {
         let help = "Datagrams of nobody (unknown), from an address that nobody has proven to be his, or with \
                     a wrong signature";
         to.register("media_port_dropped", help, self.dropped.family());
+        let help = "ICE-TCP connections on the media port that are open";
+        to.register("media_port_connections", help, self.connections.clone());
+        let help = "ICE-TCP connections cut. unknown: they began with nothing of a session; unauthenticated: they \
+                    didn't show in time that they are its peer's; slow: they took nothing";
+        to.register("media_port_connections_cut", help, self.connections_cut.family());
     }
 }
 

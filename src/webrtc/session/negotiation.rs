@@ -8,10 +8,10 @@ use crate::rtp::{Pipeline, TrackSetup};
 use crate::webrtc::offer::{self, Credentials, LocalTransport, ParsedOffer};
 use crate::webrtc::peer::{Peer, Setup};
 use crate::webrtc::sources::Sections;
-use crate::webrtc::{Candidate, PeerError};
+use crate::webrtc::{Candidate, PeerError, Protocol, TransportAddress};
+use rtc::ice::tcp_type::TcpType;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use webrtc::peer_connection::{RTCIceCandidate, RTCSessionDescription};
 
@@ -47,7 +47,7 @@ impl Session {
     /// Answers an offer.
     pub fn accept(sdp: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), PeerError> {
         let offer = offer::parse(sdp)?;
-        let candidates = config.candidates.iter().map(|address| host_candidate(*address));
+        let candidates = (0..).zip(&config.candidates).map(|(at, address)| host_candidate(*address, at));
         let candidates = candidates.collect::<Result<Vec<_>, _>>().map_err(unusable)?;
         let local = Credentials::random();
         let setup = Setup {
@@ -196,17 +196,26 @@ impl Session {
     }
 }
 
-/// One of our addresses as a host candidate: `candidate:…`.
-fn host_candidate(address: SocketAddr) -> rtc::shared::error::Result<String> {
+/// One of our addresses as a host candidate, `candidate:…`; the lower its `place` among them, the better.
+fn host_candidate(offered: TransportAddress, place: u16) -> rtc::shared::error::Result<String> {
+    let (network, tcp_type, local_preference) = match offered.protocol {
+        Protocol::Udp => ("udp", TcpType::Unspecified, u16::MAX - place),
+        // RFC 6544 section 4.2: direction 4 is a host candidate's that waits for connections. Thereby every
+        // UDP one comes first.
+        Protocol::Tcp => ("tcp", TcpType::Passive, (4 << 13) + (8191 - place)),
+    };
+    let component = 1;
     let config = CandidateHostConfig {
         base_config: CandidateConfig {
-            network: "udp".to_owned(),
-            address: address.ip().to_string(),
-            port: address.port(),
-            component: 1,
+            network: network.to_owned(),
+            address: offered.address.ip().to_string(),
+            port: offered.address.port(),
+            component,
+            // RFC 8445 section 5.1.2.1; 126 is for host candidates.
+            priority: 126 << 24 | u32::from(local_preference) << 8 | (256 - u32::from(component)),
             ..Default::default()
         },
-        ..Default::default()
+        tcp_type,
     };
     Ok(RTCIceCandidate::from(&config.new_candidate_host()?).to_json()?.candidate)
 }
@@ -226,6 +235,27 @@ fn fragment_of(answer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn candidates_are_what_others_read_as_ours_and_udp_comes_before_tcp() {
+        let addresses = ["203.0.113.7:8189", "[2001:db8::7]:8189"].map(|text| text.parse().unwrap());
+        let offered = [addresses.map(TransportAddress::udp), addresses.map(TransportAddress::tcp)].concat();
+        let mut priorities = Vec::new();
+        for (place, offered) in (0..).zip(&offered) {
+            let line = host_candidate(*offered, place).unwrap();
+            let read = str0m::Candidate::from_sdp_string(&line).unwrap();
+            let is_tcp = offered.protocol == Protocol::Tcp;
+            assert_eq!(read.addr(), offered.address, "{line}");
+            assert_eq!(read.proto() == str0m::net::Protocol::Tcp, is_tcp, "{line}");
+            assert_eq!(read.tcptype(), is_tcp.then_some(str0m::net::TcpType::Passive), "{line}");
+            assert_eq!(line.ends_with(" typ host tcptype passive"), is_tcp, "{line}");
+            let agents = rtc::ice::candidate::unmarshal_candidate(&line).unwrap();
+            assert_eq!((agents.addr(), agents.network_type().is_tcp()), (offered.address, is_tcp), "{line}");
+            priorities.push(agents.priority());
+        }
+        // RFC 8445 section 5.1.2.1 and RFC 6544 section 4.2, by hand.
+        assert_eq!(priorities, [2_130_706_431, 2_130_706_175, 2_124_414_463, 2_124_414_207]);
+    }
 
     #[test]
     fn restarts_may_come_in_a_burst_and_then_one_a_second() {

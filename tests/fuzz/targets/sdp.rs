@@ -3,6 +3,7 @@
 use onrecord::webrtc::PeerError;
 use onrecord::rtp;
 use onrecord::webrtc::dtls::Identity;
+use onrecord::webrtc::TransportAddress;
 use onrecord::webrtc::session::{Session, SessionConfig};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ static IDENTITY: LazyLock<Arc<Identity>> =
 pub fn run(data: &[u8]) {
     let Ok(offer) = std::str::from_utf8(data) else { return };
     let now = Instant::now();
+    let address = ([192, 0, 2, 1], 8189).into();
     let config = SessionConfig {
-        candidates: vec![([192, 0, 2, 1], 8189).into()],
+        candidates: vec![TransportAddress::udp(address), TransportAddress::tcp(address)],
         identity: IDENTITY.clone(),
         pipeline: rtp::Config {
             reorder_window: Duration::from_secs(1),
