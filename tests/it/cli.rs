@@ -68,6 +68,18 @@ fn check_names_every_port_in_use_and_what_to_do() {
             ran.out.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{}", ran.out));
         assert!(line.contains(&address.to_string()) && line.contains("another port"), "{line}");
     }
+    // A port that is free for UDP alone is none for media.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let setting = format!("webrtc.udp_bind={address}");
+    let ran = check(folder.path(), &[&setting]);
+    let line = ran.out.lines().find(|line| line.starts_with("webrtc.udp_bind")).unwrap_or_default();
+    let named = format!("TCP port {}", address.port());
+    assert!(ran.code == 1 && line.contains(&named) && line.contains("webrtc.tcp"), "{}{}", ran.out, ran.err);
+    let ran = onrecord(folder.path(), &[&["serve"][..], &FREE, &["--set", &setting]].concat(), &[]);
+    assert!(ran.code == 1 && ran.err.contains(&named), "{}{}", ran.out, ran.err);
+    let ran = check(folder.path(), &[&setting, "webrtc.tcp=false"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     // The server says the same, and fails.
     let bind = format!("server.bind={}", http.0);
     let args = [&["serve"][..], &FREE, &["--set", &bind]].concat();
@@ -265,9 +277,12 @@ async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publ
     let up = [server("stun", coturn.port, ""), server("turn", coturn.port, "right")];
     let ran = eventually("coturn answers", SOON, async || Some(asked(&up)).filter(|ran| ran.code == 0)).await;
     println!("{}", ran.out);
-    for part in
-        ["it leads here", "sees this machine at 127.0.0.1", "takes the credential and relays at 127.0.0.1:"]
-    {
+    for part in [
+        "(UDP); it leads here",
+        "(TCP); it leads here",
+        "sees this machine at 127.0.0.1",
+        "takes the credential and relays at 127.0.0.1:",
+    ] {
         assert!(ran.out.contains(part), "{part} is not in:\n{}", ran.out);
     }
     let ran = asked(&[server("turn", coturn.port, "wrong"), server("stun", dead, ""), up[0].clone()]);

@@ -36,6 +36,7 @@ mod release_before;
 mod repair;
 mod retention;
 mod s3;
+mod tcp;
 mod tls;
 mod to_mp4;
 mod tools;

@@ -1,15 +1,17 @@
-//! The publisher over a real socket, in real time.
+//! The publisher over a real socket or connection, in real time.
 
 use super::network::{Datagram, Dice, Endpoint};
 use super::publisher::{Config, Publisher};
-use std::future::pending;
+use super::wire::{Connection, Wire};
+use futures_util::future::BoxFuture;
+use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::time::Instant;
-use tokio::net::UdpSocket;
+use str0m::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-type Command = Box<dyn FnOnce(&mut Driver) + Send>;
+type Command = Box<dyn FnOnce(&mut Driver) -> BoxFuture<'_, ()> + Send>;
 
 /// A running publisher; dropping it ends it without a word to the server.
 pub struct Live {
@@ -22,7 +24,7 @@ struct Driver {
     publisher: Publisher,
     /// The address the publisher believes it has.
     local: SocketAddr,
-    socket: UdpSocket,
+    wire: Wire,
     /// The share of datagrams that get lost, each way.
     loss: f64,
     dice: Dice,
@@ -32,22 +34,58 @@ struct Driver {
 impl Live {
     /// Binds a socket on loopback, for which `configure` says what to publish; gives the offer.
     pub async fn start(configure: impl FnOnce(SocketAddr) -> Config) -> (Self, String) {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let local = socket.local_addr().unwrap();
+        Self::over(Wire::udp().await, configure)
+    }
+
+    /// The same over a TCP connection that the publisher makes to the server.
+    pub fn start_tcp(configure: impl FnOnce(SocketAddr) -> Config) -> (Self, String) {
+        Self::over(Wire::tcp(), |local| Config { protocol: Protocol::Tcp, ..configure(local) })
+    }
+
+    fn over(wire: Wire, configure: impl FnOnce(SocketAddr) -> Config) -> (Self, String) {
+        let local = wire.local_addr();
         let (publisher, offer) = Publisher::new(configure(local), Instant::now());
         let (commands, queue) = mpsc::channel(4);
-        let driver = Driver { publisher, local, socket, loss: 0.0, dice: Dice::new(1), stopped: false };
+        let driver = Driver { publisher, local, wire, loss: 0.0, dice: Dice::new(1), stopped: false };
         (Self { commands, task: tokio::spawn(driver.run(queue)) }, offer)
     }
 
     /// Does something with the publisher.
     pub async fn with<T: Send + 'static>(&self, act: impl FnOnce(&mut Publisher) -> T + Send + 'static) -> T {
         let (reply, answer) = oneshot::channel();
+        self.command(move |driver| drop(reply.send(act(&mut driver.publisher)))).await;
+        answer.await.expect("the publisher runs")
+    }
+
+    async fn command(&self, act: impl FnOnce(&mut Driver) + Send + 'static) {
         let command: Command = Box::new(move |driver| {
-            let _ = reply.send(act(&mut driver.publisher));
+            act(driver);
+            Box::pin(ready(()))
         });
         self.commands.send(command).await.expect("the publisher runs");
-        answer.await.expect("the publisher runs")
+    }
+
+    /// Does something with its TCP connection.
+    async fn connection(&self, act: impl FnOnce(&mut Connection) -> BoxFuture<'_, ()> + Send + 'static) {
+        let command: Command = Box::new(move |driver| match &mut driver.wire {
+            Wire::Tcp(connection) => act(connection),
+            Wire::Udp(_) => panic!("it has no connection"),
+        });
+        self.commands.send(command).await.expect("the publisher runs");
+    }
+
+    /// Its TCP connection ends behind what was sent; it makes another one for its next check.
+    pub async fn close_connection(&self) {
+        self.connection(|connection| Box::pin(connection.close())).await;
+    }
+
+    /// Its TCP connection is reset, with what is under way; it makes another one for its next check.
+    pub async fn reset_connection(&self) {
+        self.connection(|connection| {
+            connection.reset();
+            Box::pin(ready(()))
+        })
+        .await;
     }
 
     /// Takes the answer to the latest offer.
@@ -58,30 +96,32 @@ impl Live {
 
     /// Goes on from another port, as behind a NAT that has forgotten it: the publisher doesn't notice.
     pub async fn rebind(&self) {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        self.commands.send(Box::new(move |driver| driver.socket = socket)).await.expect("it runs");
+        let wire = Wire::udp().await;
+        self.command(move |driver| driver.wire = wire).await;
     }
 
     /// From now on this share of datagrams gets lost, each way.
     pub async fn lose(&self, share: f64) {
-        self.commands.send(Box::new(move |driver| driver.loss = share)).await.expect("it runs");
+        self.command(move |driver| driver.loss = share).await;
     }
 
     /// Ends it and gives the publisher with all it noted.
     pub async fn stop(self) -> Publisher {
-        let _ = self.commands.send(Box::new(|driver| driver.stopped = true)).await;
+        let stop: Command = Box::new(|driver| {
+            driver.stopped = true;
+            Box::pin(ready(()))
+        });
+        let _ = self.commands.send(stop).await;
         self.task.await.expect("the publisher ends well")
     }
 }
 
 impl Driver {
     async fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Publisher {
-        let mut buffer = vec![0; 2048];
         while !self.stopped {
             while let Some(datagram) = self.publisher.transmit(Instant::now()) {
                 if !self.dice.chance(self.loss) {
-                    // What the kernel doesn't take is lost, as on any network.
-                    let _ = self.socket.send_to(&datagram.bytes, datagram.to).await;
+                    self.wire.send(datagram.to, &datagram.bytes).await;
                 }
             }
             let deadline = self.publisher.deadline();
@@ -92,17 +132,16 @@ impl Driver {
                 }
             };
             tokio::select! {
-                received = self.socket.recv_from(&mut buffer) => {
-                    if let Ok((length, from)) = received
+                received = self.wire.receive() => {
+                    if let Ok((bytes, from)) = received
                         && !self.dice.chance(self.loss)
                     {
-                        let bytes = buffer[..length].to_vec();
                         self.publisher.receive(Instant::now(), Datagram { from, to: self.local, bytes });
                     }
                 }
                 () = wake => self.publisher.timeout(Instant::now()),
                 command = queue.recv() => match command {
-                    Some(command) => command(&mut self),
+                    Some(command) => command(&mut self).await,
                     None => self.stopped = true,
                 },
             }

@@ -36,3 +36,4 @@ pub mod tracer;
 pub mod user;
 pub mod viewer;
 pub mod web;
+pub mod wire;

@@ -5,7 +5,7 @@ use super::network::Datagram;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use str0m::net::{Protocol, Receive};
+use str0m::net::{Protocol, Receive, TcpType};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 /// A clock that is fast by so many parts in a million.
@@ -39,6 +39,8 @@ impl Clock {
 pub struct Peer {
     pub rtc: Rtc,
     pub local: SocketAddr,
+    /// What it has a candidate of.
+    pub protocol: Protocol,
     clock: Clock,
     /// As the peer's own clock shows it.
     deadline: Option<Instant>,
@@ -49,7 +51,8 @@ pub struct Peer {
 impl Peer {
     pub fn new(config: RtcConfig, local: SocketAddr, clock: Clock) -> Self {
         let (out, events) = (VecDeque::new(), VecDeque::new());
-        let mut peer = Self { rtc: config.build(clock.start), local, clock, deadline: None, out, events };
+        let (rtc, protocol) = (config.build(clock.start), Protocol::Udp);
+        let mut peer = Self { rtc, local, protocol, clock, deadline: None, out, events };
         // Its ICE agent names no deadline before it was told the time once.
         peer.timeout(clock.start);
         peer
@@ -57,7 +60,11 @@ impl Peer {
 
     /// Adds its own address as a candidate; gives it as an SDP attribute's value.
     pub fn add_local_candidate(&mut self) -> String {
-        let candidate = Candidate::host(self.local, "udp").expect("a valid address");
+        let candidate = match self.protocol {
+            Protocol::Tcp => Candidate::builder().tcp().host(self.local).tcptype(TcpType::Active).build(),
+            _ => Candidate::host(self.local, "udp"),
+        };
+        let candidate = candidate.expect("a valid address");
         let line = candidate.to_sdp_string();
         self.rtc.add_local_candidate(candidate);
         self.drain();
@@ -65,7 +72,7 @@ impl Peer {
     }
 
     pub fn receive(&mut self, now: Instant, datagram: &Datagram) {
-        let received = Receive::new(Protocol::Udp, datagram.from, datagram.to, &datagram.bytes);
+        let received = Receive::new(self.protocol, datagram.from, datagram.to, &datagram.bytes);
         // What can't be parsed is nothing a peer would answer.
         if let Ok(received) = received {
             self.input(Input::Receive(self.clock.shows(now), received));

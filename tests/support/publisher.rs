@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
 use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid, Pt, Rid, Simulcast, SimulcastLayer};
+use str0m::net::Protocol;
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::{NackEntry, Rtcp};
 use str0m::{Candidate, Event, IceConnectionState, Rtc};
@@ -63,6 +64,8 @@ impl TrackConfig {
 /// What to publish and how.
 pub struct Config {
     pub local: SocketAddr,
+    /// What it reaches the server by.
+    pub protocol: Protocol,
     pub video: Option<TrackConfig>,
     /// Encodings of one camera by their rids (simulcast), in the order of the offer, in place of `video`.
     pub encodings: Vec<(&'static str, TrackConfig)>,
@@ -82,6 +85,7 @@ impl Config {
     pub fn new(local: SocketAddr) -> Self {
         Self {
             local,
+            protocol: Protocol::Udp,
             video: None,
             encodings: Vec::new(),
             audio: None,
@@ -213,6 +217,7 @@ impl Publisher {
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
             .set_rtcp_report_interval_video(REPORT_INTERVAL);
         let mut peer = Peer::new(rtc, config.local, Clock::new(now, config.wall_ppm));
+        peer.protocol = config.protocol;
         let mut candidate = String::new();
         if !config.trickle {
             candidate = peer.add_local_candidate();
