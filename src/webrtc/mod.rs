@@ -40,6 +40,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tcp::Tcp;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 /// Section `webrtc` of the configuration.
@@ -225,25 +226,24 @@ impl<O: PeerOwner + 'static> Peers<O> {
     ///
     /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the engine.
     pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let (socket, listener) = {
-            let _entered = runtime.enter();
-            Socket::bind(&config, local_only)?
-        };
-        let local_addr = socket.local_addr()?;
+        let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
+        let (runtime, (socket, tcp, local_addr)) = with_runtime(|| {
+            let (socket, listener) = Socket::bind(&config, local_only)?;
+            let tcp = match listener {
+                Some(listener) => {
+                    Tcp::start(listener, socket.addresses.clone(), alive.beside("ICE-TCP connections"))?
+                }
+                None => Tcp::none(),
+            };
+            let local_addr = socket.local_addr()?;
+            Ok((socket, tcp, local_addr))
+        })?;
         let advertised = socket.addresses.advertised();
         let udp = advertised.iter().copied().map(TransportAddress::udp);
-        let tcp = advertised.iter().copied().map(TransportAddress::tcp).filter(|_| listener.is_some());
-        let candidates = udp.chain(tcp).collect();
-        let tcp = match listener {
-            Some(listener) => {
-                Tcp::start(listener, socket.addresses.clone(), alive.beside("ICE-TCP connections"))?
-            }
-            None => Tcp::none(),
-        };
+        let tcp_too = advertised.iter().copied().map(TransportAddress::tcp).filter(|_| config.tcp);
+        let candidates = udp.chain(tcp_too).collect();
         let (commands, receiver) = mpsc::channel(engine::COMMANDS);
         let heartbeat = Heartbeat::new("media engine");
-        let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
         let engine = Engine::new(socket, tcp, heartbeat.clone());
         std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
@@ -312,6 +312,22 @@ impl<O: PeerOwner + 'static> Peers<O> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| PeerError::Stopping)?;
         answer.await.map_err(|_| PeerError::Stopping)?
+    }
+}
+
+/// Makes a runtime for a thread of its own, and what is to run there.
+fn with_runtime<T>(setup: impl FnOnce() -> io::Result<T>) -> io::Result<(Runtime, T)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let entered = runtime.enter();
+    let done = setup();
+    drop(entered);
+    match done {
+        Ok(done) => Ok((runtime, done)),
+        Err(error) => {
+            // To be dropped it would wait for its threads, which the caller's runtime forbids by a panic.
+            runtime.shutdown_background();
+            Err(error)
+        }
     }
 }
 

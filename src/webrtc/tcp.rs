@@ -15,6 +15,7 @@ mod tests;
 use crate::base::metrics::{Open, metrics};
 use crate::base::quota::{ClientKey, Limit, Permit, Quota};
 use crate::webrtc::socket::{Addresses, unmap};
+use crate::webrtc::with_runtime;
 use bytes::{BufMut, Bytes, BytesMut};
 use framing::Deframer;
 use parking_lot::Mutex;
@@ -218,11 +219,7 @@ impl Tcp {
         addresses: Addresses,
         alive: impl Send + 'static,
     ) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let listener = {
-            let _entered = runtime.enter();
-            TcpListener::from_std(listener)?
-        };
+        let (runtime, listener) = with_runtime(|| TcpListener::from_std(listener))?;
         let (inbox, arrivals) = mpsc::channel(ARRIVALS);
         let connections = Connections::default();
         let acceptor = Acceptor::new(addresses, connections.clone(), Inbox(inbox));
