@@ -240,12 +240,38 @@ test("without a path for WebRTC, auto goes on by chunks, with the same secret an
   assert.deepEqual(words(heard), ["PENDING", "mode", "mode", "PUBLISHING"]);
 });
 
-test("a browser that may not use UDP at all isn't waited for", async () => {
-  const { stream: made } = stream({ name: "t", mode: "auto" });
-  sockets[0].opened();
-  await settle();
-  peers[0].found(null);
-  assert.equal(made.mode().mode, "chunks");
+test("a browser that may not use UDP at all is waited for only if the server takes TCP", async () => {
+  const udp = "a=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host\r\n";
+  const tcp = "a=candidate:2 1 tcp 2124414975 192.0.2.1 8189 typ host tcptype passive\r\n";
+  for (const [sdp, mode] of [[udp, "chunks"], [udp + tcp, "webrtc"]]) {
+    const { stream: made } = stream({ name: "t", mode: "auto" });
+    const [socket, peer] = [sockets.at(-1), () => peers.at(-1)];
+    socket.opened();
+    await settle();
+    peer().found("candidate:3 1 tcp 1518280447 192.0.2.9 9 typ host tcptype active");
+    peer().found(null);
+    socket.says({ type: "answer", stream: "t", sdp, resume: "secret" });
+    await settle();
+    assert.equal(made.mode().mode, mode, sdp);
+    mock.timers.tick(5000);
+    await settle();
+    assert.equal(made.mode().mode, "chunks", "the connection doesn't come about either");
+  }
+});
+
+test("relays that the answer names are tried before the next way, if nothing else has connected", async () => {
+  for (const [urls, connected, restarts] of [["turn:192.0.2.1", false, 1], ["turn:192.0.2.1", true, 0], ["stun:192.0.2.1", false, 0]]) {
+    const { stream: made } = stream({ name: "t", mode: "auto" });
+    sockets.at(-1).opened();
+    await settle();
+    sockets.at(-1).says({ type: "answer", stream: "t", sdp: "answer", resume: "secret", ice_servers: [{ urls, username: "u", credential: "c" }] });
+    await settle();
+    if (connected) peers.at(-1).is("connected");
+    mock.timers.tick(2500);
+    await settle();
+    assert.deepEqual([made.mode().mode, peers.at(-1).restarts], ["webrtc", restarts], urls);
+    assert.equal(peers.at(-1).configuration.iceServers[0].urls, urls);
+  }
 });
 
 test("what another way wouldn't change isn't tried another way", async () => {

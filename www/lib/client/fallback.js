@@ -11,16 +11,16 @@ import { Whip } from "./whip.js";
 /**
  * @typedef {object} Step
  * @property {import("./model.js").TransportName} mode
- * @property {boolean} udp  Whether it needs a path for UDP.
+ * @property {boolean} path  Whether it needs a path for media besides the one for HTTP.
  * @property {{new (context: TransportContext, media: MediaStream): import("./transport.js").Transport, unsupported(): OnrecordError | null}} Transport
  */
 
 /** @type {Step[]} Best first. */
 const ALL = [
-  { mode: "webrtc", udp: true, Transport: Webrtc },
-  { mode: "whip", udp: true, Transport: Whip },
-  { mode: "chunks", udp: false, Transport: Chunks },
-  { mode: "mjpeg", udp: false, Transport: Mjpeg },
+  { mode: "webrtc", path: true, Transport: Webrtc },
+  { mode: "whip", path: true, Transport: Whip },
+  { mode: "chunks", path: false, Transport: Chunks },
+  { mode: "mjpeg", path: false, Transport: Mjpeg },
 ];
 
 /** @type {Record<string, string[]>} */
@@ -54,5 +54,5 @@ export function fallbacks(mode) {
  */
 export function remaining(steps, { code }) {
   if (FINAL.includes(code)) return [];
-  return code === "no_path" ? steps.filter(({ udp }) => !udp) : steps;
+  return code === "no_path" ? steps.filter(({ path }) => !path) : steps;
 }

@@ -6,7 +6,7 @@
  * @typedef {object} PeerEvents
  * @property {(candidate: RTCIceCandidateInit) => void} candidate  One to trickle; an empty one ends them.
  * @property {(state: RTCPeerConnectionState) => void} state  Closed: the server has said goodbye.
- * @property {() => void} noUdp  All candidates are known, and none is for UDP: the browser may not use it.
+ * @property {() => void} noPair  Both sides' candidates are known, and none of one goes with one of the other: the browser may not use UDP, and the server has no TCP port for it.
  */
 
 /** @typedef {import("./model.js").Counters} Counters */
@@ -22,8 +22,12 @@ export class Peer {
   #localCandidates = [];
   /** The server's candidates that came before its answer. @type {RTCIceCandidateInit[]} */
   #remoteCandidates = [];
-  /** Whether the browser may use UDP. */
-  #udp = false;
+  /** The protocols that the browser has candidates of. @type {Set<string>} */
+  #protocols = new Set();
+  /** All of its candidates are known. */
+  #gathered = false;
+  /** The protocols that the server has candidates of; none before its answer. @type {Set<string>} */
+  #serverProtocols = new Set();
   /** The server has closed the connection: no ICE restart brings it back. */
   #closed = false;
 
@@ -68,11 +72,18 @@ export class Peer {
   /** @param {RTCIceCandidate | null} candidate */
   #found(candidate) {
     if (candidate?.candidate === "") return; // Firefox ends each section; null ends them all
-    if (candidate && !/ tcp /i.test(candidate.candidate)) this.#udp = true; // the server has no TCP candidates
-    if (!candidate && !this.#udp) this.#events.noUdp();
+    if (candidate) protocols(candidate.candidate).forEach((protocol) => this.#protocols.add(protocol));
+    else this.#gathered = true;
+    this.#compare();
     const init = candidate?.toJSON() ?? { candidate: "" };
     if (this.#localCandidates) this.#localCandidates.push(init);
     else this.#events.candidate(init);
+  }
+
+  /** Whether there can be a path at all: candidates go together if they are of the same protocol (RFC 8445 section 6.1.2.2). */
+  #compare() {
+    if (!this.#gathered || !this.#serverProtocols.size) return;
+    if (![...this.#serverProtocols].some((protocol) => this.#protocols.has(protocol))) this.#events.noPair();
   }
 
   /**
@@ -118,6 +129,8 @@ export class Peer {
     if (iceServers.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
     if (this.#pc.signalingState !== "have-local-offer") return; // an answer to an offer made again since
     await this.#pc.setRemoteDescription({ type: "answer", sdp });
+    this.#serverProtocols = protocols(sdp);
+    this.#compare();
     this.#listen();
     for (const candidate of this.#remoteCandidates.splice(0)) this.candidate(candidate);
   }
@@ -176,6 +189,14 @@ export class Peer {
     this.#pc.onicecandidate = this.#pc.onconnectionstatechange = null;
     this.#pc.close();
   }
+}
+
+/**
+ * The protocols of the candidates in a text, in lower case.
+ * @param {string} text
+ */
+function protocols(text) {
+  return new Set(Array.from(text.matchAll(/candidate:\S+ \d+ (\w+) /g), ([, protocol]) => protocol.toLowerCase()));
 }
 
 /**

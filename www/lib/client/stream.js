@@ -285,7 +285,7 @@ export class Stream extends Emitter {
       set resume(secret) {
         stream.#resume = secret;
       },
-      lastResort: () => !this.#fallbacks.some(({ udp }) => !udp),
+      lastResort: () => !this.#fallbacks.some(({ path }) => !path),
       publishing: () => this.status() === STREAM_STATUS.PUBLISHING,
       interrupted: () => this.#interruption !== null,
       named: whileInUse((name) => { this.#name = name; }),

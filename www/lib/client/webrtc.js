@@ -9,6 +9,8 @@ import { RECONNECT_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT, TRANSIENT, UNINTENDED_E
 
 /** After so many restarts of ICE in vain the connection itself is made anew. */
 const RESTARTS_PER_CONNECTION = 2;
+/** The answer names relays that the offer didn't know of: they are tried if there is no other path by then, in time for the fallback. */
+const RELAY_WAIT = 2_000;
 /** The publication is gone on the server: publish anew. */
 const GONE = ["resume_expired", "session_not_found"];
 
@@ -95,7 +97,7 @@ export class Webrtc extends PeerTransport {
     const peer = new Peer(this.media, this.context.options, this.iceServers, {
       candidate: (candidate) => this.context.session.send({ type: "candidate", stream: this.context.name(), candidate }),
       state: (state) => this.stateChanged(state),
-      noUdp: () => this.noPath(),
+      noPair: () => this.noPath(),
     });
     this.peer = peer;
     if (this.stopping) peer.silence();
@@ -123,15 +125,22 @@ export class Webrtc extends PeerTransport {
     this.#answered();
     this.context.resume = resume ?? this.context.resume;
     this.#detachedAt = null;
+    const relays = this.#relays();
     if (ice_servers) this.context.session.iceServers = ice_servers;
     const peer = this.peer;
     peer?.answer(sdp, this.iceServers).catch((error) => {
       if (peer === this.peer) this.fail(new OnrecordError("bad_answer", `The browser refuses the server's answer: ${error.message}`));
     });
-    if (!this.timers.has("repair")) this.timers.after("repair", CONNECT_TIMEOUT, () => this.repair());
-    // A new recording has to begin: if this server can be heard, but not reached by UDP any more,
+    const patience = this.#relays() > relays ? RELAY_WAIT : CONNECT_TIMEOUT;
+    if (!this.timers.has("repair")) this.timers.after("repair", patience, () => this.repair());
+    // A new recording has to begin: if this server can be heard, but not reached by media any more,
     // another transport does it.
     if (this.context.interrupted()) this.limitFallback();
+  }
+
+  /** How many of the known servers lend relays. */
+  #relays() {
+    return this.iceServers.filter(({ urls }) => [urls].flat().some((url) => url.startsWith("turn"))).length;
   }
 
   /** @override */
@@ -179,7 +188,7 @@ export class Webrtc extends PeerTransport {
       if (!this.stopping && UNINTENDED_ENDS.includes(reason)) this.#startAnew(reason, info);
       else context.ended(info, reason);
     } else if (status === STREAM_STATUS.FAILED && !this.#tryAgain()) {
-      const text = message ?? `The server recorded nothing (${code ?? reason}). If no media reached it, its UDP port is closed: see webrtc.udp_bind.`;
+      const text = message ?? `The server recorded nothing (${code ?? reason}). If no media reached it, its media port is closed: see webrtc.udp_bind.`;
       this.fail(new OnrecordError(code ?? (reason || "failed"), text));
     }
   }

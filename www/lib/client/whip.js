@@ -60,7 +60,7 @@ export class Whip extends PeerTransport {
     const peer = new Peer(this.media, this.context.options, this.iceServers, {
       candidate: () => {}, // all are in the offer
       state: (state) => peer === this.peer && this.stateChanged(state),
-      noUdp: () => this.noPath(),
+      noPair: () => this.noPath(),
     });
     this.peer = peer;
     await peer.offer(false);
