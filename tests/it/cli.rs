@@ -1,6 +1,7 @@
 //! The command line: what it takes, what it says, and with which exit code it ends.
 
 use crate::support::certificate::Certificate;
+use crate::support::coturn::Coturn;
 use crate::support::server::Server;
 use crate::support::user::{SOON, eventually, files_in};
 use std::net::{TcpListener, UdpSocket};
@@ -225,46 +226,10 @@ async fn the_banner_says_where_to_go_where_recordings_go_and_which_hook_runs() {
     }
 }
 
-/// A real STUN and TURN server on loopback.
-struct Coturn {
-    child: std::process::Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Coturn {
-    /// With these ways of authentication.
-    fn start(authentication: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("turnserver")
-            .args(["-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--no-tls", "--no-dtls"])
-            .args(["--realm=test", "--no-cli", "--allow-loopback-peers", "--log-file=stdout"])
-            .args(authentication)
-            .arg(format!("--listening-port={port}"))
-            .arg(format!("--pidfile={}", folder.path().join("pid").display()))
-            .arg(format!("--userdb={}", folder.path().join("db").display()))
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("coturn is installed");
-        Self { child, port, _folder: folder }
-    }
-}
-
-impl Drop for Coturn {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publishers_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(&["--lt-cred-mech", "--user=ann:right"]);
+    let coturn = Coturn::start("127.0.0.1", &["--lt-cred-mech", "--user=ann:right"]);
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
     let dead = dead.local_addr().unwrap().port();
     let server = |scheme: &str, port, credential| {
@@ -295,7 +260,7 @@ async fn check_asks_stun_and_turn_servers_as_a_browser_would_and_tries_what_publ
 #[tokio::test]
 async fn a_turn_server_takes_the_credential_that_is_made_under_a_shared_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(&["--use-auth-secret", "--static-auth-secret=shared secret"]);
+    let coturn = Coturn::start("127.0.0.1", &["--use-auth-secret", "--static-auth-secret=shared secret"]);
     let servers = format!("webrtc.ice_servers=[{{ urls = [\"turn:127.0.0.1:{}\"] }}]", coturn.port);
     let with = |secret: &str| check(folder.path(), &[&servers, &format!("webrtc.turn_secret={secret}")]);
     let right = async || Some(with("shared secret")).filter(|ran| ran.code == 0);

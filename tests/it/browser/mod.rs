@@ -8,6 +8,7 @@ mod firefox;
 mod home;
 mod ladder;
 mod login;
+mod networks;
 mod offers;
 mod pages;
 mod policy;
