@@ -12,6 +12,7 @@ use crate::ingest::chunks::demux::{Demuxer, Out};
 use crate::ingest::chunks::protocol::Protocol;
 use crate::ingest::chunks::{Config, UploadError};
 use crate::media::{Frame, Track};
+use crate::webrtc::tcp::framing;
 use std::time::{Duration, Instant};
 
 /// A message of `/signal`. What can't be read must say so in the contract's words.
@@ -46,6 +47,11 @@ pub fn chunks_text(text: &str) -> Option<Vec<u8>> {
         ChunksClient::Start {} | ChunksClient::Stop { .. } => {}
     }
     None
+}
+
+/// What a TCP connection that brings these parts holds: its frames (RFC 4571), and whether it is then cut.
+pub fn frames<'a>(parts: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool) {
+    framing::frames(parts)
 }
 
 fn name(text: Option<String>) {

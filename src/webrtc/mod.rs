@@ -14,7 +14,7 @@ mod simulcast;
 mod socket;
 mod sources;
 mod stats;
-mod tcp;
+pub(crate) mod tcp;
 mod transport_address;
 mod turn;
 

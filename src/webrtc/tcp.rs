@@ -8,7 +8,7 @@
 //! A connection costs its peer nothing before it has shown, in time and from its first frame on, that a session is
 //! its own. After that it lasts as long as the session.
 
-mod framing;
+pub(crate) mod framing;
 #[cfg(test)]
 mod tests;
 

@@ -36,6 +36,23 @@ impl Deframer {
     }
 }
 
+/// What a stream that comes in these parts holds: its frames, and whether they end with an error.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn frames<'a>(parts: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool) {
+    let (mut deframer, mut frames) = (Deframer::default(), Vec::new());
+    for part in parts {
+        deframer.space(part.len()).extend_from_slice(part);
+        loop {
+            match deframer.next_frame() {
+                Ok(Some(frame)) => frames.push(frame.to_vec()),
+                Ok(None) => break,
+                Err(_) => return (frames, true),
+            }
+        }
+    }
+    (frames, false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
