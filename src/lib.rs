@@ -32,9 +32,9 @@
 //!
 //! By what moves:
 //!
-//! - A datagram: [`webrtc`] (`engine` reads the `socket`, `route` finds the session; media is opened and counted by
-//!   `packet_path`, anything else is `peer`'s; `sources` picks what is recorded) → [`rtp`] (`reorder`, `codec`,
-//!   `sync`) → [`publish`] (`publication`, `timeline`) → [`live`] (`stream`, `tap`) → [`record`] (`recorder`,
+//! - A datagram: [`webrtc`] (`engine` reads the `socket`, and what `tcp` has read; `route` finds the session; media is
+//!   opened and counted by `packet_path`, anything else is `peer`'s; `sources` picks what is recorded) → [`rtp`]
+//!   (`reorder`, `codec`, `sync`) → [`publish`] (`publication`, `timeline`) → [`live`] (`stream`, `tap`) → [`record`] (`recorder`,
 //!   `interleave`, `writer`, `file`, `close`) → [`catalog`] → [`hook`] (`hooks`, `queue`, `worker`, `attempt`,
 //!   `process`).
 //! - A chunk: `http/publish/chunks` → `ingest/chunks` (`protocol`, `upload`, `demux`, `clock`) → [`publish`].
@@ -116,7 +116,8 @@
 //!   (`publish/registry`)
 //! - D4: every STUN request is routed by its user fragment, the rest by address; an address is bound to a session,
 //!   or moved, only after a STUN exchange that only that session's peer could have made. (`webrtc/route`,
-//!   `webrtc/paths`)
+//!   `webrtc/paths`) A TCP connection begins with a STUN request for a session, is authenticated by one within 5 s, and
+//!   ends with its session. (`webrtc/tcp`)
 //!
 //! # Glossary
 //!

@@ -43,7 +43,7 @@ impl Publications {
         to.register("publications_connected", help, self.connected.family());
         let help = "Further connections of publications: after a loss, or another way in";
         to.register("publications_reconnected", help, self.reconnected.family());
-        let help = "Publications that are over; never_connected: UDP did not get through in time; empty: no \
+        let help = "Publications that are over; never_connected: no media got through in time; empty: no \
                     frame came";
         to.register("publications_ended", help, self.ended.family());
     }

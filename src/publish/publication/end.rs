@@ -28,8 +28,8 @@ impl Publication {
             return self.session_failed(
                 session,
                 NEVER_CONNECTED,
-                "no media connection came about within 15 s: check that UDP reaches the server \
-                 (webrtc.udp_bind, webrtc.advertise, firewalls)",
+                "no media connection came about within 15 s: check that UDP, or TCP to the same port, reaches the server \
+                 (webrtc.udp_bind, webrtc.tcp, webrtc.advertise, firewalls)",
             );
         }
         state.connected = false;
