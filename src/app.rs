@@ -177,10 +177,12 @@ fn diagnostics(
     let runtime = Heartbeat::new("runtime");
     tasks.spawn("runtime probe", heartbeat::probe(runtime.clone(), tasks.stop_token()));
     let mut diagnostics = Diagnostics {
-        heartbeats: vec![webrtc.peers().heartbeat().clone(), runtime],
+        heartbeats: webrtc.peers().heartbeats().iter().cloned().chain([runtime]).collect(),
         ..Diagnostics::default()
     };
-    let (publications, recordings) = (publications.clone(), recordings.clone());
+    let (publications, recordings, peers) =
+        (publications.clone(), recordings.clone(), webrtc.peers().clone());
+    diagnostics.owners.push(Box::new(move |scrape| peers.gauges(scrape)));
     diagnostics.owners.push(Box::new(move |scrape| publications.gauges(scrape)));
     diagnostics.owners.push(Box::new(move |scrape| recordings.gauges(scrape)));
     if let Some(hooks) = hooks.cloned() {

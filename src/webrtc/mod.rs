@@ -1,9 +1,10 @@
-//! One engine for the peers of all sessions: offers and answers, one UDP socket with TCP beside it, one event loop. What a session
-//! brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
+//! One engine for the peers of all sessions: offers and answers, one port for UDP and TCP, event loops behind it. What
+//! a session brings, and its end, go to a [`PeerOwner`], of which it knows nothing else.
 
 pub mod check;
 pub mod dtls;
 pub(crate) mod engine;
+mod loops;
 mod offer;
 mod packet_path;
 mod paths;
@@ -18,28 +19,31 @@ pub(crate) mod tcp;
 mod transport_address;
 mod turn;
 
+pub use loops::Loops;
 pub use transport_address::{Protocol, TransportAddress};
 
 use crate::base::critical_task::CriticalTask;
 use crate::base::end_reason::EndReason;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::id::{SessionId, StreamName};
+use crate::base::metrics::Scrape;
 use crate::base::quota::Permit;
 use crate::base::units;
 use crate::media::{Demand, Event, GapReason, Kind, Track};
 use dtls::Identity;
-use engine::{Command, Engine};
+use engine::{Command, Engine, Setup};
+use loops::{Directory, LoopRoutes};
 use offer::RejectedSection;
 use serde::{Deserialize, Serialize};
 use session::{Answer, Session, SessionConfig};
-use socket::Socket;
+use socket::{Addresses, Socket};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tcp::Tcp;
+use tcp::Connections;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,6 +55,8 @@ pub struct Config {
     pub udp_bind: String,
     /// Whether peers may connect to the same port by TCP (RFC 6544).
     pub tcp: bool,
+    /// Event loops behind that port, each a thread: `auto` is one a processor, eight at most.
+    pub loops: Loops,
     /// Addresses publishers reach the server by: `203.0.113.7`, or `10.0.0.5=203.0.113.7` as
     /// `private=public`.
     pub advertise: Vec<String>,
@@ -77,6 +83,7 @@ impl Default for Config {
         Self {
             udp_bind: "auto".to_owned(),
             tcp: true,
+            loops: Loops::Auto,
             advertise: Vec::new(),
             ice_servers: Vec::new(),
             turn_secret: String::new(),
@@ -198,63 +205,95 @@ pub enum PeerError {
 /// The handle to the engine. Cheap to clone; the engine ends with its last handle.
 #[derive(Debug)]
 pub struct Peers<O> {
-    commands: mpsc::Sender<Command<O>>,
+    /// Where each loop takes commands.
+    loops: Arc<[mpsc::Sender<Command<O>>]>,
+    directory: Arc<Directory>,
     config: Arc<Config>,
     identity: Arc<Identity>,
     candidates: Arc<[TransportAddress]>,
     local_addr: SocketAddr,
-    heartbeat: Heartbeat,
+    heartbeats: Arc<[Heartbeat]>,
 }
 
 impl<O> Clone for Peers<O> {
     fn clone(&self) -> Self {
-        let Self { commands, config, identity, candidates, local_addr, heartbeat } = self;
+        let Self { loops, directory, config, identity, candidates, local_addr, heartbeats } = self;
         Self {
-            commands: commands.clone(),
+            loops: loops.clone(),
+            directory: directory.clone(),
             config: config.clone(),
             identity: identity.clone(),
             candidates: candidates.clone(),
             local_addr: *local_addr,
-            heartbeat: heartbeat.clone(),
+            heartbeats: heartbeats.clone(),
         }
     }
 }
 
 impl<O: PeerOwner + 'static> Peers<O> {
-    /// Binds the media socket and starts the engine on a thread of its own: one busy publisher must
+    /// Binds the media port and starts the loops, each on a thread of its own: one busy publisher must
     /// not wait for an HTTP request, nor the other way round.
     ///
-    /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the engine.
+    /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the first loop that ends.
     pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
         let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
-        let (runtime, (socket, tcp, local_addr)) = with_runtime(|| {
-            let (socket, listener) = Socket::bind(&config, local_only)?;
-            let tcp = match listener {
-                Some(listener) => {
-                    Tcp::start(listener, socket.addresses.clone(), alive.beside("ICE-TCP connections"))?
-                }
-                None => Tcp::none(),
+        let number = config.loops.number();
+        let (sockets, listener) = socket::open_all(&config, local_only, number)?;
+        let local_addr = sockets[0].local_addr()?;
+        let addresses = Addresses::new(local_addr, &config.advertise)?;
+        let (frames, arrivals): (Vec<_>, Vec<_>) = (0..number).map(|_| tcp::arrivals()).unzip();
+        let connections = match listener {
+            Some(listener) => {
+                tcp::start(listener, addresses.clone(), &frames, alive.beside("ICE-TCP connections"))?
+            }
+            None => Connections::default(),
+        };
+        let (loops, receivers): (Vec<_>, Vec<_>) =
+            (0..number).map(|_| mpsc::channel(engine::COMMANDS)).unzip();
+        // Weak: the loops end with the last handle.
+        let commands: Arc<[_]> = loops.iter().map(mpsc::Sender::downgrade).collect();
+        let (frames, directory): (Arc<[_]>, _) = (frames.into(), Directory::new(number));
+        let heartbeats: Arc<[_]> = (0..number).map(|_| Heartbeat::new("media engine")).collect();
+        let mut parts: Vec<_> = (1..number).map(|_| alive.beside("media engine")).collect();
+        parts.push(alive);
+        let ends = sockets.into_iter().zip(arrivals).zip(receivers).zip(parts);
+        for (at, (((socket, arrivals), receiver), alive)) in ends.enumerate() {
+            let setup = Setup {
+                connections: connections.clone(),
+                arrivals,
+                commands: commands.clone(),
+                loops: frames.clone(),
+                routes: LoopRoutes::new(directory.clone(), at),
+                heartbeat: heartbeats[at].clone(),
             };
-            let local_addr = socket.local_addr()?;
-            Ok((socket, tcp, local_addr))
-        })?;
-        let advertised = socket.addresses.advertised();
+            let (runtime, socket) = with_runtime(|| Socket::new(socket, addresses.clone()))?;
+            let engine = Engine::new(socket, setup);
+            std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
+                let _alive = alive;
+                runtime.block_on(engine.run(receiver));
+            })?;
+        }
+        let advertised = addresses.advertised();
         let udp = advertised.iter().copied().map(TransportAddress::udp);
         let tcp_too = advertised.iter().copied().map(TransportAddress::tcp).filter(|_| config.tcp);
         let candidates = udp.chain(tcp_too).collect();
-        let (commands, receiver) = mpsc::channel(engine::COMMANDS);
-        let heartbeat = Heartbeat::new("media engine");
-        let engine = Engine::new(socket, tcp, heartbeat.clone());
-        std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
-            let _alive = alive;
-            runtime.block_on(engine.run(receiver));
-        })?;
-        Ok(Self { commands, config: Arc::new(config), identity, candidates, local_addr, heartbeat })
+        let (loops, config) = (loops.into(), Arc::new(config));
+        Ok(Self { loops, directory, config, identity, candidates, local_addr, heartbeats })
     }
 
-    /// Whether the engine turns.
-    pub fn heartbeat(&self) -> &Heartbeat {
-        &self.heartbeat
+    /// Whether the loops turn.
+    pub fn heartbeats(&self) -> &[Heartbeat] {
+        &self.heartbeats
+    }
+
+    /// What there is at present.
+    pub fn gauges(&self, scrape: &mut Scrape) {
+        let sessions = self.directory.sessions();
+        if sessions.len() > 1 {
+            let help = "Sessions that each media loop has";
+            let of = sessions.into_iter().enumerate().map(|(at, sessions)| (at.to_string(), sessions));
+            scrape.gauges("media_loop_sessions", help, "loop", of);
+        }
     }
 
     /// The media socket's address.
@@ -273,46 +312,61 @@ impl<O: PeerOwner + 'static> Peers<O> {
         self.config.ice_servers_at(SystemTime::now())
     }
 
-    /// A slot in the engine's queue for a session: the one wait, before anything is taken that only the engine
+    /// A slot in a loop's queue for a session: the one wait, before anything is taken that only the loop
     /// would give back.
     pub async fn reserve(&self) -> Result<Reserved<'_, O>, PeerError> {
-        let permit = self.commands.reserve().await.map_err(|_| PeerError::Stopping)?;
-        Ok(Reserved { peers: self, permit })
+        let home = self.directory.next_home();
+        let permit = self.loops[home].reserve().await.map_err(|_| PeerError::Stopping)?;
+        Ok(Reserved { peers: self, home, permit })
     }
 
     /// Another offer of a session's peer, for an ICE restart; `None` if it is another peer connection's.
     pub async fn reoffer(&self, id: &SessionId, sdp: &str) -> Result<Option<(Answer, Arc<O>)>, PeerError> {
-        self.ask(|reply| Command::Reoffer { id: id.clone(), sdp: sdp.to_owned(), reply }).await
+        self.ask(id, |reply| Command::Reoffer { id: id.clone(), sdp: sdp.to_owned(), reply }).await
     }
 
     /// Adds a candidate of the peer (an empty one ends them).
     pub async fn candidate(&self, id: &SessionId, candidate: Candidate) -> Result<(), PeerError> {
-        self.ask(|reply| Command::Candidate { id: id.clone(), candidate, reply }).await
+        self.ask(id, |reply| Command::Candidate { id: id.clone(), candidate, reply }).await
     }
 
     /// WHIP PATCH.
     pub async fn patch(&self, id: &SessionId, patch: Patch) -> Result<Patched, PeerError> {
-        self.ask(|reply| Command::Patch { id: id.clone(), patch, reply }).await
+        self.ask(id, |reply| Command::Patch { id: id.clone(), patch, reply }).await
     }
 
     /// Ends a session, and what it is had for.
     pub async fn stop(&self, id: &SessionId, reason: EndReason) -> Result<(), PeerError> {
-        self.ask(|reply| Command::Stop { id: id.clone(), reason, reply }).await
+        self.ask(id, |reply| Command::Stop { id: id.clone(), reason, reply }).await
     }
 
     /// Ends all of them.
     pub async fn stop_all(&self) -> Result<(), PeerError> {
-        self.ask(|reply| Command::StopAll { reply }).await
+        // One after the other: what goes over to a loop that has stopped ends there.
+        for commands in self.loops.iter() {
+            ask(commands, |reply| Command::StopAll { reply }).await?;
+        }
+        Ok(())
     }
 
+    /// Asks the loop that has a session, or had it a moment ago.
     async fn ask<T>(
         &self,
+        id: &SessionId,
         command: impl FnOnce(oneshot::Sender<Result<T, PeerError>>) -> Command<O>,
     ) -> Result<T, PeerError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| PeerError::Stopping)?;
-        answer.await.map_err(|_| PeerError::Stopping)?
+        let home = self.directory.home(id).ok_or(PeerError::SessionNotFound)?;
+        ask(&self.loops[home], command).await
     }
+}
+
+async fn ask<T, O>(
+    commands: &mpsc::Sender<Command<O>>,
+    command: impl FnOnce(oneshot::Sender<Result<T, PeerError>>) -> Command<O>,
+) -> Result<T, PeerError> {
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).await.map_err(|_| PeerError::Stopping)?;
+    answer.await.map_err(|_| PeerError::Stopping)?
 }
 
 /// Makes a runtime for a thread of its own, and what is to run there.
@@ -331,10 +385,11 @@ fn with_runtime<T>(setup: impl FnOnce() -> io::Result<T>) -> io::Result<(Runtime
     }
 }
 
-/// A slot in the engine's queue.
+/// A slot in a loop's queue.
 #[derive(Debug)]
 pub struct Reserved<'a, O> {
     peers: &'a Peers<O>,
+    home: usize,
     permit: mpsc::Permit<'a, Command<O>>,
 }
 
@@ -364,9 +419,10 @@ impl<O: PeerOwner + 'static> Reserved<'_, O> {
         for RejectedSection { mid, reason } in session.rejected() {
             tracing::warn!(stream = %owner.name(), session = id.as_str(), mid, reason, "a section is not recorded");
         }
-        let session = Box::new(session);
-        self.permit.send(Command::Add { id: id.clone(), session, owner: owner.clone(), handshake });
-        if self.peers.commands.is_closed() { Err(PeerError::Stopping) } else { Ok(answer) }
+        let (session, owner) = (Box::new(session), owner.clone());
+        let key = self.peers.directory.begin(id, self.home);
+        self.permit.send(Command::Add { key, id: id.clone(), session, owner, handshake });
+        if self.peers.loops[self.home].is_closed() { Err(PeerError::Stopping) } else { Ok(answer) }
     }
 }
 
@@ -377,12 +433,14 @@ impl<O> Peers<O> {
         let (commands, receiver) = mpsc::channel(1);
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
         let (config, candidates) = (Arc::new(Config::default()), [TransportAddress::udp(local_addr)].into());
-        let (identity, heartbeat) = (Arc::new(Identity::generate().unwrap()), Heartbeat::new("held"));
-        (Self { commands, config, identity, candidates, local_addr, heartbeat }, receiver)
+        let (identity, heartbeats) =
+            (Arc::new(Identity::generate().unwrap()), [Heartbeat::new("held")].into());
+        let (loops, directory) = ([commands].into(), Directory::new(1));
+        (Self { loops, directory, config, identity, candidates, local_addr, heartbeats }, receiver)
     }
 
     /// Takes the queue's only slot.
     pub(crate) fn fill(&self, command: Command<O>) {
-        assert!(self.commands.try_send(command).is_ok());
+        assert!(self.loops[0].try_send(command).is_ok());
     }
 }

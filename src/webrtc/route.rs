@@ -69,6 +69,7 @@ fn username(datagram: &[u8]) -> Option<&str> {
 pub(super) type Key = u64;
 
 /// Routes of one sort. Of more than `most` that lead to one session the oldest is forgotten.
+#[derive(Debug)]
 pub(super) struct Table<R> {
     most: usize,
     /// Looked into for each packet. A peer chooses no more than [`MAX_ROUTES`] of them, so that it can't make many
@@ -139,12 +140,22 @@ impl<R: Clone + Eq + Hash> Table<R> {
         routes
     }
 
+    /// Adds the routes of a session to another table.
+    fn copy(&self, key: Key, to: &mut Self) {
+        for route in self.routes.get(&key).into_iter().flatten() {
+            if self.sessions.get(route) == Some(&key) {
+                to.insert(route.clone(), key);
+            }
+        }
+    }
+
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 }
 
+#[derive(Debug)]
 pub(super) struct Routes {
     pub ufrags: Table<String>,
     pub transactions: Table<Transaction>,
@@ -189,6 +200,15 @@ impl Routes {
         self.addresses.remove(key);
         self.sources.remove(key);
         self.connections.remove(key).into_iter()
+    }
+
+    /// Adds the routes of a session to others.
+    pub fn copy(&self, key: Key, to: &mut Self) {
+        self.ufrags.copy(key, &mut to.ufrags);
+        self.transactions.copy(key, &mut to.transactions);
+        self.addresses.copy(key, &mut to.addresses);
+        self.sources.copy(key, &mut to.sources);
+        self.connections.copy(key, &mut to.connections);
     }
 
     /// The TCP connection from this address is closed: what comes from there next is another's. Gives the session

@@ -214,6 +214,11 @@ impl Session {
         self.peer.paths.closed(TransportAddress::tcp(from));
     }
 
+    /// Whether what is sent to the peer goes to this address.
+    pub fn is_at(&self, address: TransportAddress) -> bool {
+        self.peer.paths.current().is_some_and(|path| path.remote == address)
+    }
+
     fn take_from_peer(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
             match event {

@@ -109,26 +109,19 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Binds `webrtc.udp_bind`, and listens there for TCP if `webrtc.tcp` says so. `local_only`: what `auto` means.
-    pub fn bind(config: &Config, local_only: bool) -> io::Result<(Self, Option<TcpListener>)> {
-        let (socket, listener) = open_both(config, local_only)?;
+    /// To be called in the runtime of its loop.
+    pub fn new(socket: std::net::UdpSocket, addresses: Addresses) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         enlarge(&socket, &state);
-        let bound = socket.local_addr()?;
         let segments = state.gro_segments().max(1);
-        let socket = Self {
-            addresses: Addresses::new(bound, &config.advertise)?,
-            is_v6: bound.is_ipv6(),
+        Ok(Self {
+            addresses,
+            is_v6: socket.local_addr()?.is_ipv6(),
             buffers: std::array::from_fn(|_| vec![0; MAX_DATAGRAM * segments]),
             meta: [RecvMeta::default(); BATCH_SIZE],
             socket: UdpSocket::from_std(socket)?,
             state,
-        };
-        Ok((socket, listener))
-    }
-
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        })
     }
 
     /// Resolves when there is something to receive.
@@ -230,6 +223,27 @@ fn open_both(config: &Config, local_only: bool) -> io::Result<(std::net::UdpSock
     }
 }
 
+/// Opens `webrtc.udp_bind` for so many loops, and the TCP port of the same number if `webrtc.tcp` says so.
+/// `local_only`: what `auto` means.
+pub(super) fn open_all(
+    config: &Config,
+    local_only: bool,
+    loops: usize,
+) -> io::Result<(Vec<std::net::UdpSocket>, Option<TcpListener>)> {
+    let (first, listener) = open_both(config, local_only)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..loops {
+        // Not before it is bound: another server's port must be in use, not shared.
+        rustix::net::sockopt::set_socket_reuseport(&sockets[0], true)?;
+        let socket = new_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        sockets.push(socket.into());
+    }
+    Ok((sockets, listener))
+}
+
 /// The same sockets to be waited on, with what peers would be told: to be tried and closed again.
 pub(super) fn open_blocking(
     config: &Config,
@@ -242,13 +256,18 @@ pub(super) fn open_blocking(
 }
 
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = new_socket(address)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 

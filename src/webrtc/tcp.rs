@@ -15,7 +15,7 @@ mod tests;
 use crate::base::metrics::{Open, metrics};
 use crate::base::quota::{ClientKey, Limit, Permit, Quota};
 use crate::webrtc::socket::{Addresses, unmap};
-use crate::webrtc::with_runtime;
+use crate::webrtc::{TransportAddress, with_runtime};
 use bytes::{BufMut, Bytes, BytesMut};
 use framing::Deframer;
 use parking_lot::Mutex;
@@ -89,33 +89,38 @@ impl Cut {
     }
 }
 
-/// What comes of connections.
+/// What comes of connections, or from another loop.
 pub(super) enum Arrival {
     Frame(Frame),
     /// The connection from this address is closed; nothing of it follows.
     Closed(SocketAddr),
 }
 
-/// What would be a datagram.
+/// What would be a datagram, or was one that came to another loop.
 pub(super) struct Frame {
     /// When the reader had it.
     pub arrived: Instant,
-    pub from: SocketAddr,
-    /// The candidate that the connection was made to.
+    pub from: TransportAddress,
+    /// The candidate that it was sent, or the connection made to.
     pub to: SocketAddr,
-    /// It is the connection's first.
+    /// It is a connection's first.
     pub is_first: bool,
+    /// The loop that it came to.
+    pub came_to: usize,
     pub data: BytesMut,
 }
 
-/// Where readers hand over what comes: to the one engine.
+/// Where a connection's reader hands over what comes: to one of the loops, and that to the one whose it is.
 #[derive(Clone)]
-struct Inbox(mpsc::Sender<Arrival>);
+struct Inbox {
+    arrivals: mpsc::Sender<Arrival>,
+    at: usize,
+}
 
 impl Inbox {
-    /// Waits while the engine has as much as it may; whether it is still there.
+    /// Waits while the loop has as much as it may; whether it is still there.
     async fn hand_over(&self, arrival: Arrival) -> bool {
-        self.0.send(arrival).await.is_ok()
+        self.arrivals.send(arrival).await.is_ok()
     }
 }
 
@@ -200,35 +205,28 @@ impl Connections {
     }
 }
 
-/// The engine's end of all connections; without `webrtc.tcp` there are none.
-pub(super) struct Tcp {
-    pub connections: Connections,
-    pub arrivals: mpsc::Receiver<Arrival>,
+/// Where a loop takes what comes of connections and from other loops.
+pub(super) fn arrivals() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
+    mpsc::channel(ARRIVALS)
 }
 
-impl Tcp {
-    /// No connections.
-    pub fn none() -> Self {
-        let (_, arrivals) = mpsc::channel(1);
-        Self { connections: Connections::default(), arrivals }
-    }
-
-    /// Takes connections on a thread of its own, which ends with the receiver of arrivals. `alive` goes with it.
-    pub fn start(
-        listener: std::net::TcpListener,
-        addresses: Addresses,
-        alive: impl Send + 'static,
-    ) -> io::Result<Self> {
-        let (runtime, listener) = with_runtime(|| TcpListener::from_std(listener))?;
-        let (inbox, arrivals) = mpsc::channel(ARRIVALS);
-        let connections = Connections::default();
-        let acceptor = Acceptor::new(addresses, connections.clone(), Inbox(inbox));
-        std::thread::Builder::new().name("webrtc-tcp".to_owned()).spawn(move || {
-            let _alive = alive;
-            runtime.block_on(acceptor.run(listener));
-        })?;
-        Ok(Self { connections, arrivals })
-    }
+/// Takes connections on a thread of its own, which ends when nobody receives the arrivals of the first loop any more.
+/// The loops take turns. `alive` goes with the thread.
+pub(super) fn start(
+    listener: std::net::TcpListener,
+    addresses: Addresses,
+    loops: &[mpsc::Sender<Arrival>],
+    alive: impl Send + 'static,
+) -> io::Result<Connections> {
+    let (runtime, listener) = with_runtime(|| TcpListener::from_std(listener))?;
+    let connections = Connections::default();
+    let inboxes = loops.iter().enumerate().map(|(at, arrivals)| Inbox { arrivals: arrivals.clone(), at });
+    let acceptor = Acceptor::new(addresses, connections.clone(), inboxes.collect());
+    std::thread::Builder::new().name("webrtc-tcp".to_owned()).spawn(move || {
+        let _alive = alive;
+        runtime.block_on(acceptor.run(listener));
+    })?;
+    Ok(connections)
 }
 
 /// Listens on this address, an IPv6 one for IPv4 too.
@@ -252,18 +250,18 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 struct Acceptor {
     addresses: Addresses,
     connections: Connections,
-    inbox: Inbox,
+    inboxes: Vec<Inbox>,
     numbers: AtomicU64,
     all: Quota,
     unauthenticated: Quota,
 }
 
 impl Acceptor {
-    fn new(addresses: Addresses, connections: Connections, inbox: Inbox) -> Self {
+    fn new(addresses: Addresses, connections: Connections, inboxes: Vec<Inbox>) -> Self {
         Self {
             addresses,
             connections,
-            inbox,
+            inboxes,
             numbers: AtomicU64::new(0),
             all: Quota::new(MAX_CONNECTIONS, Limit("", 0)),
             unauthenticated: Quota::new(MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_EACH),
@@ -274,7 +272,7 @@ impl Acceptor {
     async fn run(self, listener: TcpListener) {
         loop {
             tokio::select! {
-                () = self.inbox.0.closed() => return,
+                () = self.inboxes[0].arrivals.closed() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => self.take(stream, unmap(from)),
                     Err(error) => {
@@ -299,8 +297,10 @@ impl Acceptor {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let inbox = self.inboxes[number as usize % self.inboxes.len()].clone();
         let shared = Arc::new(Shared {
-            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            number,
             authenticated: AtomicBool::new(false),
             pending: Mutex::new(Some(pending)),
             cut: OnceLock::new(),
@@ -309,8 +309,7 @@ impl Acceptor {
         });
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let before = self.connections.insert(from, Connection { shared: shared.clone(), outgoing });
-        let task =
-            Task { from, to, shared, connections: self.connections.clone(), inbox: self.inbox.clone() };
+        let task = Task { from, to, shared, connections: self.connections.clone(), inbox };
         tokio::spawn(async move {
             let _held = (permit, Open::media_connection());
             task.run(stream, queue, before).await;
@@ -375,7 +374,8 @@ impl Task {
                 if frames > UNAUTHENTICATED_FRAMES && !self.shared.authenticated.load(Ordering::Relaxed) {
                     return Err(Cut::Unauthenticated);
                 }
-                let frame = Frame { arrived, from: self.from, to: self.to, is_first: frames == 1, data };
+                let (from, is_first) = (TransportAddress::tcp(self.from), frames == 1);
+                let frame = Frame { arrived, from, to: self.to, is_first, came_to: self.inbox.at, data };
                 if !self.inbox.hand_over(Arrival::Frame(frame)).await {
                     return Ok(());
                 }

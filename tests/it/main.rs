@@ -28,6 +28,7 @@ mod installs;
 mod life;
 mod limits;
 mod live;
+mod loops;
 mod metrics;
 mod mjpeg;
 mod network;

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
@@ -70,16 +71,16 @@ impl Scrape {
     }
 
     /// Adds present values, each with a label; its values must be few and known.
-    pub fn gauges<const N: usize>(
+    pub fn gauges(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        values: [(&'static str, u64); N],
+        values: impl IntoIterator<Item = (impl Into<Cow<'static, str>>, u64)>,
     ) {
-        let family = Family::<[(&'static str, &'static str); 1], Gauge<u64, AtomicU64>>::default();
+        let family = Family::<[(&'static str, Cow<'static, str>); 1], Gauge<u64, AtomicU64>>::default();
         for (of, value) in values {
-            family.get_or_create(&[(label, of)]).set(value);
+            family.get_or_create(&[(label, of.into())]).set(value);
         }
         self.ours.register(name, help, family);
     }

@@ -1,6 +1,7 @@
 //! What the rest of the server asks of the loop.
 
-use super::{Engine, Entry, Key, Outcome, catch_panic};
+use super::sessions::{Entry, Outcome, Sessions, catch_panic};
+use super::{Engine, Key};
 use crate::base::end_reason::EndReason;
 use crate::base::id::SessionId;
 use crate::base::quota::Permit;
@@ -8,13 +9,14 @@ use crate::webrtc::session::{Answer, Session};
 use crate::webrtc::{Candidate, Patch, Patched, PeerError, PeerOwner, offer};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::info_span;
 
 type Reply<T> = oneshot::Sender<Result<T, PeerError>>;
 
 pub(crate) enum Command<O> {
     Add {
+        key: Key,
         id: SessionId,
         session: Box<Session>,
         owner: Arc<O>,
@@ -45,6 +47,29 @@ pub(crate) enum Command<O> {
     StopAll {
         reply: Reply<()>,
     },
+    /// Another session has taken over from this one.
+    Replaced {
+        id: SessionId,
+    },
+    /// A session comes from another loop.
+    Adopt {
+        key: Key,
+        entry: Box<Entry<O>>,
+    },
+}
+
+impl<O> Command<O> {
+    /// The session that it is about, which may have gone over to another loop.
+    fn about(&self) -> Option<&SessionId> {
+        match self {
+            Self::Candidate { id, .. }
+            | Self::Reoffer { id, .. }
+            | Self::Patch { id, .. }
+            | Self::Stop { id, .. }
+            | Self::Replaced { id } => Some(id),
+            Self::Add { .. } | Self::StopAll { .. } | Self::Adopt { .. } => None,
+        }
+    }
 }
 
 /// The answer to an offer or a candidate that made its session panic.
@@ -56,9 +81,10 @@ pub(in crate::webrtc) fn panicked() -> PeerError {
 
 impl<O: PeerOwner> Engine<O> {
     pub(super) fn command(&mut self, command: Command<O>, now: Instant) {
+        let Some(command) = self.pass_on(command) else { return };
         match command {
-            Command::Add { id, session, owner, handshake } => {
-                self.add(id, session, owner, handshake);
+            Command::Add { key, id, session, owner, handshake } => {
+                self.add(key, id, session, owner, handshake);
             }
             Command::Candidate { id, candidate, reply } => {
                 let result = self.on_session(&id, |entry| entry.session.add_candidate(&candidate.candidate));
@@ -84,21 +110,55 @@ impl<O: PeerOwner> Engine<O> {
                 let _ = reply.send(result);
             }
             Command::StopAll { reply } => {
-                let keys: Vec<Key> = self.sessions.keys().copied().collect();
+                self.stopping = true;
+                let keys: Vec<Key> = self.sessions.all.keys().copied().collect();
                 for key in keys {
                     self.remove(key, Outcome::Stopped(EndReason::ServerStopped), now);
                 }
                 let _ = reply.send(Ok(()));
             }
+            Command::Replaced { id } => {
+                if let Some(old) = self.sessions.by_id.get(&id).copied() {
+                    self.remove(old, Outcome::Replaced, now);
+                }
+            }
+            Command::Adopt { key, entry } => self.adopt(key, *entry, now),
         }
     }
 
-    fn add(&mut self, id: SessionId, session: Box<Session>, owner: Arc<O>, handshake: Permit) {
-        let key = self.next_key;
-        self.next_key += 1;
+    /// Gives a command to the loop that has its session, behind that session if it is on its way; gives it back if
+    /// that is this one, or if there is none.
+    fn pass_on(&mut self, command: Command<O>) -> Option<Command<O>> {
+        let Some(id) = command.about().filter(|id| !self.sessions.by_id.contains_key(id)) else {
+            return Some(command);
+        };
+        let Some(other) = self.sessions.routes.home(id).and_then(|home| self.commands[home].upgrade()) else {
+            return Some(command);
+        };
+        if let Err(mpsc::error::TrySendError::Full(command)) = other.try_send(command) {
+            self.postponed.push(command);
+        }
+        None
+    }
+
+    fn adopt(&mut self, key: Key, entry: Entry<O>, now: Instant) {
+        self.sessions.routes.take(key);
+        self.sessions.by_id.insert(entry.id.clone(), key);
+        // Its timers are the other loop's.
+        let entry = Entry { next_timer: None, moved: Some(now), dirty: false, ..entry };
+        self.sessions.all.insert(key, entry);
+        if self.stopping {
+            self.remove(key, Outcome::Stopped(EndReason::ServerStopped), now);
+        } else {
+            self.sessions.touch(key);
+        }
+    }
+
+    fn add(&mut self, key: Key, id: SessionId, session: Box<Session>, owner: Arc<O>, handshake: Permit) {
+        let Sessions { all, by_id, routes, dirty, .. } = &mut self.sessions;
         let span = info_span!("session", stream = %owner.name(), key);
-        self.routes.ufrags.insert(session.ufrag().to_owned(), key);
-        self.by_id.insert(id.clone(), key);
+        routes.add(|routes| routes.ufrags.insert(session.ufrag().to_owned(), key));
+        by_id.insert(id.clone(), key);
         let entry = Entry {
             id,
             session,
@@ -108,10 +168,12 @@ impl<O: PeerOwner> Engine<O> {
             stop_reason: None,
             dirty: true,
             panicked: false,
+            wanted_at: None,
+            moved: None,
             span,
         };
-        self.sessions.insert(key, entry);
-        self.dirty.push(key);
+        all.insert(key, entry);
+        dirty.push(key);
     }
 
     /// Does something with a session, and routes the user fragment here that it may have taken.
@@ -120,13 +182,12 @@ impl<O: PeerOwner> Engine<O> {
         id: &SessionId,
         act: impl FnOnce(&mut Entry<O>) -> Result<T, PeerError>,
     ) -> Result<T, PeerError> {
-        let key = *self.by_id.get(id).ok_or(PeerError::SessionNotFound)?;
-        let entry = self.sessions.get_mut(&key).ok_or(PeerError::SessionNotFound)?;
+        let Sessions { all, by_id, routes, .. } = &mut self.sessions;
+        let key = *by_id.get(id).ok_or(PeerError::SessionNotFound)?;
+        let entry = all.get_mut(&key).ok_or(PeerError::SessionNotFound)?;
         let result = catch_panic(entry, act).unwrap_or_else(|| Err(panicked()));
-        self.routes.ufrags.insert(entry.session.ufrag().to_owned(), key);
-        if !std::mem::replace(&mut entry.dirty, true) {
-            self.dirty.push(key);
-        }
+        routes.add(|routes| routes.ufrags.insert(entry.session.ufrag().to_owned(), key));
+        self.sessions.touch(key);
         result
     }
 }

@@ -5,12 +5,25 @@ use tokio::net::TcpSocket;
 /// For what is due at once, on however slow a machine.
 const SOON: Duration = Duration::from_secs(30);
 
+/// What a loop has of connections.
+struct Tcp {
+    connections: Connections,
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+impl Tcp {
+    fn start(listener: std::net::TcpListener, addresses: Addresses, alive: impl Send + 'static) -> Self {
+        let (sender, arrivals) = arrivals();
+        Self { connections: super::start(listener, addresses, &[sender], alive).unwrap(), arrivals }
+    }
+}
+
 /// A listener on every loopback address, and the port that it has.
 fn start() -> (Tcp, u16) {
     let listener = listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
     let bound = listener.local_addr().unwrap();
     let advertise = ["127.0.0.1".to_owned(), "127.0.0.2".to_owned()];
-    (Tcp::start(listener, Addresses::new(bound, &advertise).unwrap(), ()).unwrap(), bound.port())
+    (Tcp::start(listener, Addresses::new(bound, &advertise).unwrap(), ()), bound.port())
 }
 
 fn framed(data: &[u8]) -> Vec<u8> {
@@ -34,8 +47,8 @@ async fn connected(tcp: &mut Tcp, port: u16) -> (TcpStream, SocketAddr) {
     client.write_all(&framed(b"first")).await.unwrap();
     let frame = next_frame(tcp).await;
     assert_eq!((&frame.data[..], frame.is_first, frame.to.port()), (&b"first"[..], true, port));
-    assert_eq!(frame.from, client.local_addr().unwrap());
-    (client, frame.from)
+    assert_eq!(frame.from, TransportAddress::tcp(client.local_addr().unwrap()));
+    (client, frame.from.address)
 }
 
 #[tokio::test]
@@ -108,7 +121,7 @@ async fn a_second_connection_from_an_address_takes_the_place_of_the_first_once_t
     let mut second = connect(from, [127, 0, 0, 2].into()).await;
     assert!(matches!(next(&mut tcp).await, Arrival::Closed(closed) if closed == from));
     let frame = next_frame(&mut tcp).await;
-    assert_eq!((frame.from, frame.to), (from, ([127, 0, 0, 2], port).into()));
+    assert_eq!((frame.from.address, frame.to), (from, ([127, 0, 0, 2], port).into()));
     assert!(frame.is_first, "it is another connection");
     tcp.connections.send(from, b"to the second");
     let mut said = vec![0; 15];
@@ -121,7 +134,7 @@ async fn the_thread_ends_with_the_engine() {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addresses = Addresses::new(listener.local_addr().unwrap(), &[]).unwrap();
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
-    let tcp = Tcp::start(listener, addresses, alive).unwrap();
+    let tcp = Tcp::start(listener, addresses, alive);
     drop(tcp);
     assert!(tokio::time::timeout(SOON, ended).await.expect("it ends").is_err());
 }
