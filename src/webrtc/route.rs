@@ -111,8 +111,7 @@ impl<R: Clone + Eq + Hash> Table<R> {
             return None;
         }
         let oldest = routes.pop_front()?;
-        self.forget(&oldest, key);
-        Some(oldest)
+        self.forget(&oldest, key).then_some(oldest)
     }
 
     /// Ends a route; gives the session that it led to.
@@ -125,18 +124,18 @@ impl<R: Clone + Eq + Hash> Table<R> {
     }
 
     /// Ends a route, unless another session has it by now.
-    fn forget(&mut self, route: &R, key: Key) {
-        if self.sessions.get(route) == Some(&key) {
+    fn forget(&mut self, route: &R, key: Key) -> bool {
+        let is_its = self.sessions.get(route) == Some(&key);
+        if is_its {
             self.sessions.remove(route);
         }
+        is_its
     }
 
-    /// Ends the routes of a session; gives them.
+    /// Ends the routes of a session; gives them, but for those that another one has by now.
     fn remove(&mut self, key: Key) -> VecDeque<R> {
-        let routes = self.routes.remove(&key).unwrap_or_default();
-        for route in &routes {
-            self.forget(route, key);
-        }
+        let mut routes = self.routes.remove(&key).unwrap_or_default();
+        routes.retain(|route| self.forget(route, key));
         routes
     }
 
@@ -265,7 +264,9 @@ mod tests {
         assert_eq!(routes.connections.insert(from(1), 1), None, "it has spoken again");
         assert_eq!(routes.connections.insert(from(100), 1), Some(from(2)));
         assert_eq!(routes.close(from(100)), Some(1));
-        assert_eq!(routes.remove(1).count(), MAX_ROUTES - 1);
+        routes.connections.insert(from(3), 2);
+        assert_eq!(routes.remove(1).count(), MAX_ROUTES - 2, "one is another session's by now");
+        assert_eq!(routes.remove(2).collect::<Vec<_>>(), [from(3)]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ const MAX_CONNECTIONS: Limit = Limit("ICE-TCP connections", 4096);
 const OUTGOING: usize = 64;
 /// A peer that takes nothing for so long has vanished.
 const WRITE: Duration = Duration::from_secs(5);
+/// How long the peer may take to close a connection whose session is over.
+const LINGER: Duration = Duration::from_secs(1);
 /// Frames of all peers that may wait for the engine; readers wait when it is full. More than comes of fifty
 /// publishers while it rests.
 const ARRIVALS: usize = 1024;
@@ -393,7 +395,10 @@ async fn write(mut writer: WriteHalf<'_>, mut queue: mpsc::Receiver<Bytes>) -> R
             Err(_) => return Err(Cut::Slow),
         }
     }
-    // What is still unread of the peer would make closing a reset, which takes away what was sent.
-    let _ = writer.shutdown().await;
+    // Closed with something unread it would be reset, and what was sent might never arrive: what comes is read until
+    // the peer closes it, too.
+    if writer.shutdown().await.is_ok() {
+        tokio::time::sleep(LINGER).await;
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::support::judge;
 use crate::support::live::Live;
 use crate::support::publisher::{Publisher, Sent};
 use crate::support::server::Server;
-use crate::support::signalling::Signal;
+use crate::support::signalling::{Signal, Whip};
 use crate::support::user::{Api, OnAir, SOON, eventually, fake, on_air, sends};
 use crate::support::wire::framed;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -209,6 +209,31 @@ async fn connections_of_strangers_are_cut_and_cost_no_publisher_anything() {
         assert_eq!((missing(&file, &sent, Video), missing(&file, &sent, Audio)), (0, 0), "{manifest}");
         assert_eq!(manifest["gaps"], json!([]), "{manifest}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whip_clients_are_recorded_over_tcp_and_told_of_it_again_when_they_restart_ice() {
+    let server = Server::start(&[QUIET]);
+    let (live, offer) = Live::start_tcp(fake);
+    let (mut whip, answer) = Whip::publish(&server.url("/whip/tcp"), &offer).await.unwrap();
+    live.accept(&answer).await;
+    let api = Api::of(&server);
+    api.stream_is("tcp", "PUBLISHING").await;
+    sends(&live, 60).await;
+    let fragment = "a=ice-ufrag:anew\r\na=ice-pwd:anewanewanewanewanewanew\r\n";
+    let restarted = whip.restart(fragment).await.unwrap();
+    let candidates = |sdp: &str| {
+        sdp.lines().filter(|line| line.starts_with("a=candidate:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(candidates(&restarted), candidates(&answer));
+    assert!(restarted.contains(" tcptype passive"), "{restarted}");
+    sends(&live, 30).await;
+    live.with(|publisher| publisher.stop_sending()).await;
+    whip.delete().await.unwrap();
+    let manifest = api.sealed(SOON).await;
+    let sent = live.stop().await.sent().to_vec();
+    let file = server.records().join(manifest["file"].as_str().unwrap());
+    assert_eq!((missing(&file, &sent, Video), missing(&file, &sent, Audio)), (0, 0), "{manifest}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

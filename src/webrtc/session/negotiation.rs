@@ -47,8 +47,7 @@ impl Session {
     /// Answers an offer.
     pub fn accept(sdp: &str, config: &SessionConfig, now: Instant) -> Result<(Self, Answer), PeerError> {
         let offer = offer::parse(sdp)?;
-        let candidates = (0..).zip(&config.candidates).map(|(at, address)| host_candidate(*address, at));
-        let candidates = candidates.collect::<Result<Vec<_>, _>>().map_err(unusable)?;
+        let candidates = host_candidates(&config.candidates).map_err(unusable)?;
         let local = Credentials::random();
         let setup = Setup {
             local: &local,
@@ -196,7 +195,18 @@ impl Session {
     }
 }
 
-/// One of our addresses as a host candidate, `candidate:…`; the lower its `place` among them, the better.
+/// Our addresses, the best first, as host candidates.
+fn host_candidates(offered: &[TransportAddress]) -> rtc::shared::error::Result<Vec<String>> {
+    let mut places = [0, 0];
+    let one = |offered: &TransportAddress| {
+        let place = &mut places[usize::from(offered.protocol == Protocol::Tcp)];
+        *place += 1;
+        host_candidate(*offered, *place - 1)
+    };
+    offered.iter().map(one).collect()
+}
+
+/// One of our addresses as a host candidate, `candidate:…`; the lower its `place` among those of its protocol, the better.
 fn host_candidate(offered: TransportAddress, place: u16) -> rtc::shared::error::Result<String> {
     let (network, tcp_type, local_preference) = match offered.protocol {
         Protocol::Udp => ("udp", TcpType::Unspecified, u16::MAX - place),
@@ -241,8 +251,7 @@ mod tests {
         let addresses = ["203.0.113.7:8189", "[2001:db8::7]:8189"].map(|text| text.parse().unwrap());
         let offered = [addresses.map(TransportAddress::udp), addresses.map(TransportAddress::tcp)].concat();
         let mut priorities = Vec::new();
-        for (place, offered) in (0..).zip(&offered) {
-            let line = host_candidate(*offered, place).unwrap();
+        for (offered, line) in offered.iter().zip(host_candidates(&offered).unwrap()) {
             let read = str0m::Candidate::from_sdp_string(&line).unwrap();
             let is_tcp = offered.protocol == Protocol::Tcp;
             assert_eq!(read.addr(), offered.address, "{line}");
@@ -254,7 +263,7 @@ mod tests {
             priorities.push(agents.priority());
         }
         // RFC 8445 section 5.1.2.1 and RFC 6544 section 4.2, by hand.
-        assert_eq!(priorities, [2_130_706_431, 2_130_706_175, 2_124_414_463, 2_124_414_207]);
+        assert_eq!(priorities, [2_130_706_431, 2_130_706_175, 2_124_414_975, 2_124_414_719]);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use crate::support::user::eventually;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The server on its own machine, with these settings more.
+/// The server on its own machine, with the media port that it has by itself, and these settings more.
 fn open(networks: &Networks, settings: &[&str]) -> Studio {
-    let bind = [format!("server.bind={SERVER}:0"), format!("webrtc.udp_bind={SERVER}:0")];
-    let own = [bind[0].as_str(), &bind[1], "auth.mode=open"];
+    let bind = format!("server.bind={SERVER}:0");
+    let own = [bind.as_str(), "webrtc.udp_bind=auto", "auth.mode=open"];
     networks.on_server(|| Studio::open(&own.iter().chain(settings).copied().collect::<Vec<_>>()))
 }
 
