@@ -41,6 +41,12 @@ pub struct Options {
     /// Another build of the server, which takes turns with the rest
     #[arg(long, value_name = "PROGRAM")]
     pub other: Option<PathBuf>,
+    /// A setting of the server
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// A setting of that other build
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub other_set: Vec<String>,
     /// Where all figures go, each round's too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

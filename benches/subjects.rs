@@ -46,11 +46,12 @@ pub fn serve(subject: Subject, options: &Options) {
 impl Running {
     pub fn start(subject: Subject, options: &Options) -> Self {
         let server = match subject {
-            Subject::Server => Some(Server::start(&SETTINGS)),
+            Subject::Server => Some(Server::start(&settings(&options.set))),
             // Absolute, because it is started in a folder of its own.
             Subject::Other => {
                 let program = options.other.as_deref().and_then(|program| program.canonicalize().ok());
-                Some(Server::start_other(&program.expect("the program of --other"), &SETTINGS))
+                let program = program.expect("the program of --other");
+                Some(Server::start_other(&program, &settings(&options.other_set)))
             }
             Subject::Rtc | Subject::Str0m => None,
         };
@@ -107,6 +108,10 @@ impl Files {
         self.frames_found += other.frames_found;
         self.frames_sent += other.frames_sent;
     }
+}
+
+fn settings(more: &[String]) -> Vec<&str> {
+    SETTINGS.into_iter().chain(more.iter().map(String::as_str)).collect()
 }
 
 /// Whether a recording's manifest says that its hook has run.
