@@ -101,6 +101,8 @@ impl Browser {
                     "media.peerconnection.ice.loopback": true,
                     "media.peerconnection.ice.obfuscate_host_addresses": false,
                     "media.autoplay.default": 0,
+                    // A camera for this machine's pages, though they come without TLS.
+                    "dom.securecontext.allowlist": super::namespaces::SERVER,
                     // The page that it makes of JSON is its own, and may not ask the server for anything.
                     "devtools.jsonview.enabled": false,
                 },

@@ -1,4 +1,4 @@
-//! Chromium on another network than the server's, behind a router that lets no UDP through.
+//! A browser on another network than the server's, behind a router that lets no UDP through.
 
 use super::{CONNECT, SOON, Studio, assert_seekable};
 use crate::support::browser::{ALLOW, Browser};
@@ -16,23 +16,24 @@ fn open(networks: &Networks, settings: &[&str]) -> Studio {
     networks.on_server(|| Studio::open(&own.iter().chain(settings).copied().collect::<Vec<_>>()))
 }
 
-/// Opens the publish page and presses Start; gives the browser once it is recorded by WebRTC.
-async fn start(studio: &Studio) -> Browser {
-    // Without TLS a browser has a camera only for pages of its own machine.
+/// Chromium, with a camera for the server's pages though they come without TLS.
+async fn chromium(studio: &Studio) -> Browser {
     let trusted = format!("--unsafely-treat-insecure-origin-as-secure={}", studio.server.base);
-    let browser = Browser::with(&[ALLOW, &trusted]).await;
+    Browser::with(&[ALLOW, &trusted]).await
+}
+
+/// Opens the publish page and presses Start, until it is recorded by WebRTC.
+async fn start(studio: &Studio, browser: &Browser) {
+    browser.goto(&studio.server.url("/publish?name=far")).await;
     let notes = "const Original = RTCPeerConnection;
         window.connections = [];
         window.RTCPeerConnection = class extends Original {
           constructor(...args) { super(...args); connections.push(this); }
         };";
-    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": notes })).await;
-    browser.goto(&studio.server.url("/publish?name=far")).await;
-    browser.until("document.querySelector('#preview').videoWidth > 0", CONNECT).await;
+    browser.run(notes).await;
     browser.click("#start").await;
     browser.until("document.querySelector('#status').dataset.status === 'PUBLISHING'", CONNECT).await;
     assert_eq!(browser.run("return document.querySelector('#transport').dataset.mode;").await, "webrtc");
-    browser
 }
 
 /// Lets so much time pass on the page's clock: what is recorded meanwhile is what a test is about.
@@ -44,8 +45,9 @@ async fn goes_on(browser: &Browser, time: Duration) {
 /// The candidate of the browser that its media leave from.
 async fn leaves_from(browser: &Browser) -> Value {
     let script = "return connections.at(-1).getStats().then((stats) => {
-        const { selectedCandidatePairId } = [...stats.values()].find(({ type }) => type === 'transport');
-        const pair = stats.get(selectedCandidatePairId);
+        const all = [...stats.values()];
+        const transport = all.find(({ type }) => type === 'transport');
+        const pair = transport ? stats.get(transport.selectedCandidatePairId) : all.find(({ selected }) => selected);
         const { protocol, candidateType } = stats.get(pair.localCandidateId);
         return { protocol, candidateType, bytes: pair.bytesSent };
       });";
@@ -59,12 +61,12 @@ async fn stop(studio: &Studio, browser: &Browser) -> Value {
 }
 
 /// Records five seconds; gives where media left from, and the recording.
-async fn publish(studio: &Studio) -> (Value, Value) {
-    let browser = start(studio).await;
-    goes_on(&browser, Duration::from_secs(5)).await;
-    let from = leaves_from(&browser).await;
+async fn publish(studio: &Studio, browser: &Browser) -> (Value, Value) {
+    start(studio, browser).await;
+    goes_on(browser, Duration::from_secs(5)).await;
+    let from = leaves_from(browser).await;
     println!("{from}");
-    (from, stop(studio, &browser).await)
+    (from, stop(studio, browser).await)
 }
 
 /// Five seconds without a hole.
@@ -80,9 +82,19 @@ async fn where_no_udp_gets_through_a_browser_publishes_over_tcp() {
     let networks = Networks::new();
     networks.block_udp(None);
     let studio = open(&networks, &[]);
-    let (from, manifest) = publish(&studio).await;
+    let (from, manifest) = publish(&studio, &chromium(&studio).await).await;
     assert_eq!(from["protocol"], "tcp", "{from}");
     assert!(from["bytes"].as_u64() > Some(100_000), "{from}");
+    assert_whole(&studio, &manifest);
+}
+
+#[tokio::test]
+async fn where_no_udp_gets_through_firefox_publishes_over_tcp_too() {
+    let networks = Networks::new();
+    networks.block_udp(None);
+    let studio = open(&networks, &[]);
+    let (from, manifest) = publish(&studio, &Browser::firefox().await).await;
+    assert_eq!(from["protocol"], "tcp", "{from}");
     assert_whole(&studio, &manifest);
 }
 
@@ -90,7 +102,7 @@ async fn where_no_udp_gets_through_a_browser_publishes_over_tcp() {
 async fn where_udp_gets_through_a_browser_takes_it_though_tcp_is_offered() {
     let networks = Networks::new();
     let studio = open(&networks, &[]);
-    let (from, manifest) = publish(&studio).await;
+    let (from, manifest) = publish(&studio, &chromium(&studio).await).await;
     assert_eq!(from["protocol"], "udp", "{from}");
     assert_whole(&studio, &manifest);
 }
@@ -99,7 +111,8 @@ async fn where_udp_gets_through_a_browser_takes_it_though_tcp_is_offered() {
 async fn where_udp_gets_through_no_more_a_browser_goes_on_over_tcp_in_the_same_file() {
     let networks = Networks::new();
     let studio = open(&networks, &[]);
-    let browser = start(&studio).await;
+    let browser = chromium(&studio).await;
+    start(&studio, &browser).await;
     goes_on(&browser, Duration::from_secs(3)).await;
     let from = leaves_from(&browser).await;
     assert_eq!(from["protocol"], "udp", "{from}");
@@ -127,7 +140,7 @@ async fn where_only_a_relay_is_reached_a_browser_publishes_by_it() {
     networks.block_udp(Some(coturn.port));
     let servers = format!("webrtc.ice_servers=[{{ urls = [\"turn:{SERVER}:{}\"] }}]", coturn.port);
     let studio = open(&networks, &[&servers, "webrtc.turn_secret=shared secret", "webrtc.tcp=false"]);
-    let (from, manifest) = publish(&studio).await;
+    let (from, manifest) = publish(&studio, &chromium(&studio).await).await;
     assert_eq!(from["candidateType"], "relay", "{from}");
     assert_whole(&studio, &manifest);
 }
