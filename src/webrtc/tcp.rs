@@ -5,8 +5,9 @@
 //! thread beside the engine's, which sleeps while media flows. Readers wait where the engine is slow, so that TCP
 //! makes the peer wait; the engine waits for no peer: who doesn't take what it sends is cut.
 //!
-//! A connection costs its peer nothing before it has shown, in time and from its first frame on, that a session is
-//! its own. After that it lasts as long as the session.
+//! Anybody can connect. A connection begins with a STUN request for a session that there is, has some seconds and
+//! frames for one that only the session's peer could have signed, and lasts as long as the session from then on. Of it
+//! are kept a frame that isn't whole and what was read behind it, [`OUTGOING`] frames, and what the kernel may have.
 
 pub(crate) mod framing;
 #[cfg(test)]
