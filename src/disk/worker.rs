@@ -222,7 +222,10 @@ mod tests {
         let release = Arc::new(Barrier::new(WRITERS));
         let hang = |stuck: &mut JoinSet<()>| {
             let (disk, release) = (disk.clone(), release.clone());
-            stuck.spawn(async move { disk.write(move || drop(release.wait())).await.unwrap() });
+            let hangs = move || {
+                release.wait();
+            };
+            stuck.spawn(async move { disk.write(hangs).await.unwrap() });
         };
         for _ in 1..WRITERS {
             hang(&mut stuck);

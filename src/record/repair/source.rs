@@ -10,6 +10,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a file may be somebody else's that is to be made whole.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An open file, with what its first bytes tell.
 #[derive(Debug)]
@@ -19,10 +23,23 @@ pub(super) struct Source {
     pub own: Option<OwnHead>,
 }
 
+/// Whether another process keeps a file for itself. A program that a server is just starting has all of its files for
+/// a moment, those too that the server has let go of since.
+fn is_busy(file: &File) -> bool {
+    let began = Instant::now();
+    while lock(file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        if began.elapsed() > PATIENCE {
+            return true;
+        }
+        std::thread::sleep(PATIENCE / 50);
+    }
+    false
+}
+
 impl Source {
     pub fn open(path: &Path, write: bool) -> Result<Self, RepairError> {
         let file = OpenOptions::new().read(true).write(write).open(path)?;
-        if write && lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        if write && is_busy(&file) {
             return Err(RepairError::Busy);
         }
         let meta = file.metadata()?;
