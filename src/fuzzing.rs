@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod corpora;
 
+pub use crate::webrtc::packet_path::fuzzing::PacketPath;
+
 use crate::base::id::StreamName;
 use crate::container::mp4;
 use crate::http::publish::chunks::{self, Client as ChunksClient};

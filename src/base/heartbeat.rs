@@ -17,7 +17,7 @@ pub const STUCK: Duration = Duration::from_secs(15);
 pub struct Heartbeat {
     /// The loop's name.
     pub name: &'static str,
-    last: Arc<Mutex<Instant>>,
+    last: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Heartbeat {
@@ -28,17 +28,22 @@ impl Heartbeat {
 
     /// Of one that has not turned since.
     pub fn since(name: &'static str, last: Instant) -> Self {
-        Self { name, last: Arc::new(Mutex::new(last)) }
+        Self { name, last: Arc::new(Mutex::new(Some(last))) }
+    }
+
+    /// Of a loop that may begin later, and isn't missed before.
+    pub fn unborn(name: &'static str) -> Self {
+        Self { name, last: Arc::default() }
     }
 
     /// It turns.
     pub fn beat(&self, now: Instant) {
-        *self.last.lock() = now;
+        *self.last.lock() = Some(now);
     }
 
     /// Whether it has not turned for [`STUCK`].
     pub fn is_stuck(&self, now: Instant) -> bool {
-        now.saturating_duration_since(*self.last.lock()) >= STUCK
+        self.last.lock().is_some_and(|last| now.saturating_duration_since(last) >= STUCK)
     }
 }
 
@@ -68,5 +73,9 @@ mod tests {
         assert!(heartbeat.is_stuck(start + STUCK));
         heartbeat.beat(start + STUCK);
         assert!(!heartbeat.is_stuck(start + STUCK + BEAT));
+        let later = Heartbeat::unborn("another");
+        assert!(!later.is_stuck(start + STUCK));
+        later.beat(start);
+        assert!(later.is_stuck(start + STUCK));
     }
 }

@@ -21,6 +21,7 @@ replay! {
     "../../tests/fuzz/targets/rtp.rs" rtp,
     "../../tests/fuzz/targets/sdp.rs" sdp,
     "../../tests/fuzz/targets/signal.rs" signal,
+    "../../tests/fuzz/targets/srtp.rs" srtp,
     "../../tests/fuzz/targets/tcp.rs" tcp,
     "../../tests/fuzz/targets/webm.rs" webm,
 }

@@ -19,6 +19,7 @@ use crate::webrtc::loops::{LoopRoutes, Whose};
 use crate::webrtc::route::{Key, Kind};
 use crate::webrtc::session::{Event, SessionEnd};
 use crate::webrtc::socket::{Datagram, Socket};
+use crate::webrtc::starter::Starter;
 use crate::webrtc::stats::LoopStats;
 use crate::webrtc::tcp::{Arrival, Connections, Cut, Frame};
 use sessions::{Outcome, Sessions, catch_panic, send};
@@ -70,6 +71,8 @@ pub(super) struct Engine<O> {
     watched: bool,
     /// The server stops: a session that is on its way here ends.
     stopping: bool,
+    /// Starts another loop when this one is full.
+    starter: Option<Arc<Starter<O>>>,
 }
 
 /// What a loop is made of, beside its socket.
@@ -82,11 +85,12 @@ pub(super) struct Setup<O> {
     pub loops: Arc<[mpsc::Sender<Arrival>]>,
     pub routes: LoopRoutes,
     pub heartbeat: Heartbeat,
+    pub starter: Option<Arc<Starter<O>>>,
 }
 
-impl<O: PeerOwner> Engine<O> {
+impl<O: PeerOwner + 'static> Engine<O> {
     pub fn new(socket: Socket, setup: Setup<O>) -> Self {
-        let Setup { connections, arrivals, commands, loops, routes, heartbeat } = setup;
+        let Setup { connections, arrivals, commands, loops, routes, heartbeat, starter } = setup;
         Self {
             socket,
             connections,
@@ -97,6 +101,7 @@ impl<O: PeerOwner> Engine<O> {
             timers: BinaryHeap::new(),
             watched: false,
             stopping: false,
+            starter,
         }
     }
 
@@ -153,6 +158,9 @@ impl<O: PeerOwner> Engine<O> {
             self.sessions.stats.note_turn(due, began, ended);
             if self.sessions.stats.beats(ended) {
                 self.add_counts();
+                if let Some(starter) = self.starter.as_ref().filter(|_| self.sessions.stats.is_full()) {
+                    starter.relieve();
+                }
             }
             flows = received != Received::Nothing;
             if received == Received::All {
@@ -346,9 +354,9 @@ mod tests {
 
     /// The only loop.
     fn alone(config: &Config) -> Engine<Publication> {
-        let (sockets, _) = socket::open_all(config, true, 1).unwrap();
-        let addresses = Addresses::new(sockets[0].local_addr().unwrap(), &[]).unwrap();
-        let socket = Socket::new(sockets.into_iter().next().unwrap(), addresses).unwrap();
+        let (socket, _) = socket::open_both(config, true).unwrap();
+        let addresses = Addresses::new(socket.local_addr().unwrap(), &[]).unwrap();
+        let socket = Socket::new(socket, addresses).unwrap();
         let (sender, arrivals) = tcp::arrivals();
         let setup = Setup {
             connections: Connections::default(),
@@ -357,6 +365,7 @@ mod tests {
             loops: Arc::new([sender]),
             routes: LoopRoutes::new(Directory::new(1), 0),
             heartbeat: Heartbeat::new("test"),
+            starter: None,
         };
         Engine::new(socket, setup)
     }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// More cost more than they give: what comes to the wrong one is handed over, and each wakes by itself.
+/// More cost more than they give: each wakes by itself.
 const MAX_AUTO: usize = 8;
 /// More are a mistake.
 const MAX: u64 = 64;
@@ -24,7 +24,7 @@ const MAX: u64 = 64;
 /// How many event loops there are (`webrtc.loops`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Loops {
-    /// One a processor, and eight at most.
+    /// One, and when one is full another: up to one a processor, and eight at most.
     #[default]
     Auto,
     /// So many: 1 to 64.
@@ -32,11 +32,11 @@ pub enum Loops {
 }
 
 impl Loops {
-    /// How many that is on this machine.
-    pub fn number(self) -> usize {
+    /// How many begin, and how many there may come to be on this machine.
+    pub fn numbers(self) -> (usize, usize) {
         match self {
-            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_AUTO),
-            Self::Number(number) => number,
+            Self::Auto => (1, std::thread::available_parallelism().map_or(1, usize::from).min(MAX_AUTO)),
+            Self::Number(number) => (number, number),
         }
     }
 }
@@ -67,7 +67,10 @@ impl<'de> Deserialize<'de> for Loops {
 /// What all loops know of each other's sessions.
 #[derive(Debug)]
 pub(super) struct Directory {
-    loops: usize,
+    /// How many loops there may be.
+    most: usize,
+    /// How many there are.
+    active: AtomicUsize,
     /// Of the next session.
     key: AtomicU64,
     known: RwLock<Known>,
@@ -82,13 +85,25 @@ struct Known {
 }
 
 impl Directory {
-    pub fn new(loops: usize) -> Arc<Self> {
-        Arc::new(Self { loops, key: AtomicU64::new(0), known: RwLock::default() })
+    /// Of no loops yet.
+    pub fn new(most: usize) -> Arc<Self> {
+        let (active, key) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Arc::new(Self { most, active, key, known: RwLock::default() })
+    }
+
+    /// How many loops there are.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// There is one more.
+    pub fn activate(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The loop that the next session begins on: they take turns, until it is known where its peer's datagrams come.
     pub fn next_home(&self) -> usize {
-        self.key.load(Ordering::Relaxed) as usize % self.loops
+        self.key.load(Ordering::Relaxed) as usize % self.active().max(1)
     }
 
     /// A session is about to begin on a loop.
@@ -113,13 +128,15 @@ impl Directory {
 
     /// How many sessions each loop has; nothing is known of a single one.
     pub fn sessions(&self) -> Vec<u64> {
-        let mut sessions = vec![0; self.loops];
+        let mut sessions = vec![0; self.most];
         self.known.read().homes.values().for_each(|home| sessions[*home] += 1);
+        sessions.truncate(self.active());
         sessions
     }
 
+    /// There is one loop, and never another.
     fn is_alone(&self) -> bool {
-        self.loops == 1
+        self.most == 1
     }
 }
 
@@ -153,7 +170,7 @@ impl LoopRoutes {
 
     /// The loop that has the session a datagram is for, which is none of this loop's own yet.
     pub fn elsewhere(&self, kind: &Kind<'_>, from: TransportAddress) -> Option<usize> {
-        if self.directory.is_alone() {
+        if self.directory.active() == 1 {
             return None;
         }
         let known = self.directory.known.read();
@@ -225,9 +242,10 @@ mod tests {
     fn a_number_of_loops_is_one_or_more_or_as_many_as_there_are_processors() {
         let read = |value: serde_json::Value| serde_json::from_value::<Loops>(value);
         assert_eq!(read(json!("auto")).unwrap(), Loops::Auto);
-        assert!((1..=MAX_AUTO).contains(&Loops::Auto.number()));
+        let (begin, most) = Loops::Auto.numbers();
+        assert!(begin == 1 && (1..=MAX_AUTO).contains(&most));
         for (value, number) in [(json!(1), 1), (json!("2"), 2), (json!(64), 64)] {
-            assert_eq!(read(value).unwrap().number(), number);
+            assert_eq!(read(value).unwrap().numbers(), (number, number));
         }
         for value in [json!(0), json!("many"), json!(65), json!("")] {
             let error = read(value).unwrap_err().to_string();
@@ -239,6 +257,8 @@ mod tests {
     fn a_session_that_goes_over_to_another_loop_takes_its_routes_along_and_leaves_none() {
         let directory = Directory::new(2);
         let mut loops = [0, 1].map(|at| LoopRoutes::new(directory.clone(), at));
+        directory.activate();
+        assert_eq!(directory.next_home(), 0);
         let id = SessionId::new();
         let key = directory.begin(&id, 0);
         let from = SocketAddr::from(([198, 51, 100, 7], 5000));
@@ -252,7 +272,13 @@ mod tests {
             (loops[0].find(&request, other), loops[1].find(&request, other)),
             (Some((key, true)), None)
         );
-        assert_eq!(loops[1].elsewhere(&request, other), Some(0));
+        assert_eq!(
+            (loops[1].elsewhere(&request, other), directory.sessions()),
+            (None, vec![1]),
+            "there is one"
+        );
+        directory.activate();
+        assert_eq!((loops[1].elsewhere(&request, other), directory.sessions()), (Some(0), vec![1, 0]));
         assert_eq!(loops[1].elsewhere(&Kind::Other, other), None, "another protocol's");
         assert_eq!(directory.home(&id), Some(0));
 

@@ -6,7 +6,7 @@ pub mod dtls;
 pub(crate) mod engine;
 mod loops;
 mod offer;
-mod packet_path;
+pub(crate) mod packet_path;
 mod paths;
 mod peer;
 pub mod route;
@@ -14,6 +14,7 @@ pub mod session;
 mod simulcast;
 mod socket;
 mod sources;
+mod starter;
 mod stats;
 pub(crate) mod tcp;
 mod transport_address;
@@ -31,12 +32,14 @@ use crate::base::quota::Permit;
 use crate::base::units;
 use crate::media::{Demand, Event, GapReason, Kind, Track};
 use dtls::Identity;
-use engine::{Command, Engine, Setup};
-use loops::{Directory, LoopRoutes};
+use engine::Command;
+use loops::Directory;
 use offer::RejectedSection;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use session::{Answer, Session, SessionConfig};
-use socket::{Addresses, Socket};
+use socket::Addresses;
+use starter::{Inlets, Starter};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -55,7 +58,8 @@ pub struct Config {
     pub udp_bind: String,
     /// Whether peers may connect to the same port by TCP (RFC 6544).
     pub tcp: bool,
-    /// Event loops behind that port, each a thread: `auto` is one a processor, eight at most.
+    /// Event loops behind that port, each a thread: `auto` is one until that is full, then more, up to one a processor
+    /// and eight at most.
     pub loops: Loops,
     /// Addresses publishers reach the server by: `203.0.113.7`, or `10.0.0.5=203.0.113.7` as
     /// `private=public`.
@@ -237,41 +241,35 @@ impl<O: PeerOwner + 'static> Peers<O> {
     /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the first loop that ends.
     pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
         let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
-        let number = config.loops.number();
-        let (sockets, listener) = socket::open_all(&config, local_only, number)?;
-        let local_addr = sockets[0].local_addr()?;
+        let (begin, most) = config.loops.numbers();
+        let (first, listener) = socket::open_both(&config, local_only)?;
+        let local_addr = first.local_addr()?;
         let addresses = Addresses::new(local_addr, &config.advertise)?;
-        let (frames, arrivals): (Vec<_>, Vec<_>) = (0..number).map(|_| tcp::arrivals()).unzip();
+        let (frames, arrivals): (Vec<_>, Vec<_>) = (0..most).map(|_| tcp::arrivals()).unzip();
+        let (loops, receivers): (Vec<_>, Vec<_>) = (0..most).map(|_| mpsc::channel(engine::COMMANDS)).unzip();
+        let (frames, directory): (Arc<[_]>, _) = (frames.into(), Directory::new(most));
         let connections = match listener {
             Some(listener) => {
-                tcp::start(listener, addresses.clone(), &frames, alive.beside("ICE-TCP connections"))?
+                let alive = alive.beside("ICE-TCP connections");
+                tcp::start(listener, addresses.clone(), frames.clone(), directory.clone(), alive)?
             }
             None => Connections::default(),
         };
-        let (loops, receivers): (Vec<_>, Vec<_>) =
-            (0..number).map(|_| mpsc::channel(engine::COMMANDS)).unzip();
-        // Weak: the loops end with the last handle.
-        let commands: Arc<[_]> = loops.iter().map(mpsc::Sender::downgrade).collect();
-        let (frames, directory): (Arc<[_]>, _) = (frames.into(), Directory::new(number));
-        let heartbeats: Arc<[_]> = (0..number).map(|_| Heartbeat::new("media engine")).collect();
-        let mut parts: Vec<_> = (1..number).map(|_| alive.beside("media engine")).collect();
-        parts.push(alive);
-        let ends = sockets.into_iter().zip(arrivals).zip(receivers).zip(parts);
-        for (at, (((socket, arrivals), receiver), alive)) in ends.enumerate() {
-            let setup = Setup {
-                connections: connections.clone(),
-                arrivals,
-                commands: commands.clone(),
-                loops: frames.clone(),
-                routes: LoopRoutes::new(directory.clone(), at),
-                heartbeat: heartbeats[at].clone(),
-            };
-            let (runtime, socket) = with_runtime(|| Socket::new(socket, addresses.clone()))?;
-            let engine = Engine::new(socket, setup);
-            std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
-                let _alive = alive;
-                runtime.block_on(engine.run(receiver));
-            })?;
+        let heartbeats: Arc<[_]> = (0..most).map(|_| Heartbeat::unborn("media engine")).collect();
+        let inlets = arrivals.into_iter().zip(receivers).zip(heartbeats.iter().cloned());
+        let inlets = inlets.map(|((arrivals, commands), heartbeat)| Inlets { arrivals, commands, heartbeat });
+        let starter = Arc::new(Starter {
+            first,
+            addresses: addresses.clone(),
+            connections,
+            commands: loops.iter().map(mpsc::Sender::downgrade).collect(),
+            loops: frames,
+            directory: directory.clone(),
+            waiting: Mutex::new(inlets.collect()),
+            alive,
+        });
+        for _ in 0..begin {
+            starter.start_one()?;
         }
         let advertised = addresses.advertised();
         let udp = advertised.iter().copied().map(TransportAddress::udp);
@@ -343,7 +341,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
     /// Ends all of them.
     pub async fn stop_all(&self) -> Result<(), PeerError> {
         // One after the other: what goes over to a loop that has stopped ends there.
-        for commands in self.loops.iter() {
+        for commands in &self.loops[..self.directory.active()] {
             ask(commands, |reply| Command::StopAll { reply }).await?;
         }
         Ok(())

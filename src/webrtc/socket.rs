@@ -200,9 +200,12 @@ fn open_any(config: &Config, local_only: bool) -> io::Result<socket2::Socket> {
     }
 }
 
-/// Opens the UDP socket, and the TCP port of the same number. Where any number will do, one is taken that is free for
-/// both.
-fn open_both(config: &Config, local_only: bool) -> io::Result<(std::net::UdpSocket, Option<TcpListener>)> {
+/// Opens the UDP socket, and the TCP port of the same number if `webrtc.tcp` says so; `local_only` is what `auto`
+/// means. Where any number will do, one is taken that is free for both.
+pub(super) fn open_both(
+    config: &Config,
+    local_only: bool,
+) -> io::Result<(std::net::UdpSocket, Option<TcpListener>)> {
     let any_port = config.udp_bind.parse::<SocketAddr>().is_ok_and(|address| address.port() == 0);
     let mut others = if any_port { OTHER_PORTS } else { 0 };
     loop {
@@ -223,25 +226,15 @@ fn open_both(config: &Config, local_only: bool) -> io::Result<(std::net::UdpSock
     }
 }
 
-/// Opens `webrtc.udp_bind` for so many loops, and the TCP port of the same number if `webrtc.tcp` says so.
-/// `local_only`: what `auto` means.
-pub(super) fn open_all(
-    config: &Config,
-    local_only: bool,
-    loops: usize,
-) -> io::Result<(Vec<std::net::UdpSocket>, Option<TcpListener>)> {
-    let (first, listener) = open_both(config, local_only)?;
+/// Opens the same port once more, for another loop.
+pub(super) fn open_another(first: &std::net::UdpSocket) -> io::Result<std::net::UdpSocket> {
+    // Not before it is bound: another server's port must be in use, not shared.
+    rustix::net::sockopt::set_socket_reuseport(first, true)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..loops {
-        // Not before it is bound: another server's port must be in use, not shared.
-        rustix::net::sockopt::set_socket_reuseport(&sockets[0], true)?;
-        let socket = new_socket(address)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        sockets.push(socket.into());
-    }
-    Ok((sockets, listener))
+    let socket = new_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 /// The same sockets to be waited on, with what peers would be told: to be tried and closed again.

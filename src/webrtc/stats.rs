@@ -7,7 +7,13 @@ use crate::media;
 use crate::rtp::{Counts, KeyframeReason};
 use crate::webrtc::route::Kind;
 use crate::webrtc::session::Session;
+use rustix::time::{ClockId, Timespec};
 use std::time::{Duration, Instant};
+
+/// A loop that takes more than this share of a processor is full,
+const FULL: f64 = 0.6;
+/// if it does so for as many beats.
+const FULL_BEATS: u32 = 3;
 
 /// Since the last beat.
 pub(super) struct LoopStats {
@@ -16,6 +22,7 @@ pub(super) struct LoopStats {
     pub beat: Instant,
     lag: Duration,
     turn: Duration,
+    load: Load,
     datagrams: u64,
     bytes: u64,
     /// In the order of [`Kind`].
@@ -31,6 +38,7 @@ impl LoopStats {
             beat: Instant::now() + BEAT,
             lag: Duration::ZERO,
             turn: Duration::ZERO,
+            load: Load::default(),
             datagrams: 0,
             bytes: 0,
             unknown: [0; 4],
@@ -79,6 +87,11 @@ impl LoopStats {
         }
     }
 
+    /// Whether the loop has no time left for much more; once each time that is found.
+    pub fn is_full(&mut self) -> bool {
+        std::mem::take(&mut self.load.full)
+    }
+
     /// Shows that the loop turns and hands over what came together; true once each [`BEAT`].
     pub fn beats(&mut self, now: Instant) -> bool {
         if now < self.beat {
@@ -86,6 +99,7 @@ impl LoopStats {
         }
         self.beat = now + BEAT;
         self.heartbeat.beat(now);
+        self.load.note(now, rustix::time::clock_gettime(ClockId::ThreadCPUTime));
         let (loops, port) = (&metrics().loops, &metrics().port);
         loops.media_lag.note(std::mem::take(&mut self.lag));
         loops.media_turn.note(std::mem::take(&mut self.turn));
@@ -104,6 +118,28 @@ impl LoopStats {
             }
         }
         true
+    }
+}
+
+/// How much of a processor the loop takes.
+#[derive(Default)]
+struct Load {
+    /// At the last beat: when that was, and how long the thread had been running.
+    last: Option<(Instant, Duration)>,
+    /// Beats in a row between which it took more than [`FULL`].
+    busy: u32,
+    full: bool,
+}
+
+impl Load {
+    fn note(&mut self, now: Instant, running: Timespec) {
+        let running = Duration::try_from(running).unwrap_or_default();
+        let Some((at, before)) = self.last.replace((now, running)) else { return };
+        let share = running.saturating_sub(before).as_secs_f64() / (now - at).as_secs_f64();
+        self.busy = if share > FULL { self.busy + 1 } else { 0 };
+        if self.busy == FULL_BEATS {
+            (self.busy, self.full) = (0, true);
+        }
     }
 }
 
@@ -155,5 +191,24 @@ impl Rtp {
                 rtp.keyframe_requests.add([asked], requests);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_is_full_when_it_takes_most_of_a_processor_for_three_seconds() {
+        let (mut load, mut now, mut running) = (Load::default(), Instant::now(), 0);
+        let mut full = Vec::new();
+        for share in [0, 70, 70, 50, 70, 70, 70, 10, 90, 90, 90, 90] {
+            now += BEAT;
+            running += share * 10_000_000;
+            load.note(now, Timespec { tv_sec: running / 1_000_000_000, tv_nsec: running % 1_000_000_000 });
+            full.push(std::mem::take(&mut load.full));
+        }
+        let when: Vec<_> = (0..full.len()).filter(|at| full[*at]).collect();
+        assert_eq!(when, [6, 10]);
     }
 }

@@ -15,6 +15,7 @@ mod tests;
 
 use crate::base::metrics::{Open, metrics};
 use crate::base::quota::{ClientKey, Limit, Permit, Quota};
+use crate::webrtc::loops::Directory;
 use crate::webrtc::socket::{Addresses, unmap};
 use crate::webrtc::{TransportAddress, with_runtime};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -218,13 +219,13 @@ pub(super) fn arrivals() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
 pub(super) fn start(
     listener: std::net::TcpListener,
     addresses: Addresses,
-    loops: &[mpsc::Sender<Arrival>],
+    loops: Arc<[mpsc::Sender<Arrival>]>,
+    directory: Arc<Directory>,
     alive: impl Send + 'static,
 ) -> io::Result<Connections> {
     let (runtime, listener) = with_runtime(|| TcpListener::from_std(listener))?;
     let connections = Connections::default();
-    let inboxes = loops.iter().enumerate().map(|(at, arrivals)| Inbox { arrivals: arrivals.clone(), at });
-    let acceptor = Acceptor::new(addresses, connections.clone(), inboxes.collect());
+    let acceptor = Acceptor::new(addresses, connections.clone(), loops, directory);
     std::thread::Builder::new().name("webrtc-tcp".to_owned()).spawn(move || {
         let _alive = alive;
         runtime.block_on(acceptor.run(listener));
@@ -253,18 +254,25 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 struct Acceptor {
     addresses: Addresses,
     connections: Connections,
-    inboxes: Vec<Inbox>,
+    loops: Arc<[mpsc::Sender<Arrival>]>,
+    directory: Arc<Directory>,
     numbers: AtomicU64,
     all: Quota,
     unauthenticated: Quota,
 }
 
 impl Acceptor {
-    fn new(addresses: Addresses, connections: Connections, inboxes: Vec<Inbox>) -> Self {
+    fn new(
+        addresses: Addresses,
+        connections: Connections,
+        loops: Arc<[mpsc::Sender<Arrival>]>,
+        directory: Arc<Directory>,
+    ) -> Self {
         Self {
             addresses,
             connections,
-            inboxes,
+            loops,
+            directory,
             numbers: AtomicU64::new(0),
             all: Quota::new(MAX_CONNECTIONS, Limit("", 0)),
             unauthenticated: Quota::new(MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_EACH),
@@ -275,7 +283,7 @@ impl Acceptor {
     async fn run(self, listener: TcpListener) {
         loop {
             tokio::select! {
-                () = self.inboxes[0].arrivals.closed() => return,
+                () = self.loops[0].closed() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => self.take(stream, unmap(from)),
                     Err(error) => {
@@ -301,7 +309,8 @@ impl Acceptor {
             return;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let inbox = self.inboxes[number as usize % self.inboxes.len()].clone();
+        let at = number as usize % self.directory.active().max(1);
+        let inbox = Inbox { arrivals: self.loops[at].clone(), at };
         let shared = Arc::new(Shared {
             number,
             authenticated: AtomicBool::new(false),

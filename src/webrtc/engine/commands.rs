@@ -79,7 +79,7 @@ pub(in crate::webrtc) fn panicked() -> PeerError {
     )
 }
 
-impl<O: PeerOwner> Engine<O> {
+impl<O: PeerOwner + 'static> Engine<O> {
     pub(super) fn command(&mut self, command: Command<O>, now: Instant) {
         let Some(command) = self.pass_on(command) else { return };
         match command {

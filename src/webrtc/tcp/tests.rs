@@ -14,7 +14,8 @@ struct Tcp {
 impl Tcp {
     fn start(listener: std::net::TcpListener, addresses: Addresses, alive: impl Send + 'static) -> Self {
         let (sender, arrivals) = arrivals();
-        Self { connections: super::start(listener, addresses, &[sender], alive).unwrap(), arrivals }
+        let (loops, directory) = (Arc::new([sender]), Directory::new(1));
+        Self { connections: super::start(listener, addresses, loops, directory, alive).unwrap(), arrivals }
     }
 }
 
