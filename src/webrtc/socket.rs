@@ -104,7 +104,9 @@ pub(super) struct Socket {
     state: UdpSocketState,
     pub addresses: Addresses,
     is_v6: bool,
-    buffers: [Vec<u8>; BATCH_SIZE],
+    /// What is received, [`BATCH_SIZE`] datagrams or more of them that the kernel has put together, `stride` bytes each.
+    buffers: Vec<u8>,
+    stride: usize,
     meta: [RecvMeta; BATCH_SIZE],
 }
 
@@ -113,11 +115,13 @@ impl Socket {
     pub fn new(socket: std::net::UdpSocket, addresses: Addresses) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         enlarge(&socket, &state);
-        let segments = state.gro_segments().max(1);
+        // Were it a power of two, the beginnings of all buffers would share a few lines of the cache.
+        let stride = MAX_DATAGRAM * state.gro_segments().max(1) + MAX_DATAGRAM + 64;
         Ok(Self {
             addresses,
             is_v6: socket.local_addr()?.is_ipv6(),
-            buffers: std::array::from_fn(|_| vec![0; MAX_DATAGRAM * segments]),
+            buffers: vec![0; BATCH_SIZE * stride],
+            stride,
             meta: [RecvMeta::default(); BATCH_SIZE],
             socket: UdpSocket::from_std(socket)?,
             state,
@@ -131,9 +135,11 @@ impl Socket {
 
     /// Receives one batch at `now` and hands out its datagrams; false when nothing is left.
     pub fn receive(&mut self, now: Instant, mut give: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
-        let Self { socket, state, addresses, buffers, meta, .. } = self;
+        let Self { socket, state, addresses, buffers, stride, meta, .. } = self;
         let received = socket.try_io(Interest::READABLE, || {
-            let mut slices = buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+            let mut chunks = buffers.chunks_exact_mut(*stride);
+            let mut slices: [_; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             state.recv((&*socket).into(), &mut slices, meta)
         });
         let count = match received {
@@ -142,7 +148,7 @@ impl Socket {
             Err(error) => return Err(error),
         };
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for (meta, buffer) in meta.iter().zip(buffers.iter_mut()).take(count) {
+        for (meta, buffer) in meta.iter().zip(buffers.chunks_exact_mut(*stride)).take(count) {
             let from = unmap(meta.addr);
             let destination = meta.dst_ip.map(|ip| unmap(SocketAddr::new(ip, 0)).ip());
             let Some(to) = addresses.candidate(destination, from) else { continue };
