@@ -7,7 +7,7 @@
 use crate::webrtc::TransportAddress;
 use crate::webrtc::dtls::{Association, Identity, Outcome};
 use crate::webrtc::offer::Credentials;
-use crate::webrtc::packet_path::srtp::Inbound;
+use crate::webrtc::packet_path::srtp::{Inbound, Outbound};
 use crate::webrtc::paths::{self, Path, Paths};
 use crate::webrtc::session::Transmit;
 use bytes::BytesMut;
@@ -17,7 +17,6 @@ use rtc::ice::{Agent, AgentConfig, Event};
 use rtc::sansio::Protocol;
 use rtc::shared::error::Result;
 use rtc::shared::{TaggedBytesMut, TransportContext};
-use rtc::srtp::context::Context;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,7 +53,9 @@ pub(super) struct Peer {
     dtls: Association,
     identity: Arc<Identity>,
     inbound: Option<Inbound>,
-    outbound: Option<Context>,
+    outbound: Option<Outbound>,
+    /// Where RTCP is sealed; used again once what was is sent.
+    sealing: BytesMut,
     events: VecDeque<PeerEvent>,
     outbox: VecDeque<Transmit>,
     /// When ICE or DTLS wants the time; kept, since to ask them costs more than a packet does.
@@ -86,6 +87,7 @@ impl Peer {
             identity: identity.clone(),
             inbound: None,
             outbound: None,
+            sealing: BytesMut::new(),
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             due,
@@ -160,7 +162,7 @@ impl Peer {
                 let inbound =
                     Inbound::new(profile, &keys.remote_master_key, &keys.remote_master_salt, crypto);
                 let (key, salt) = (&keys.local_master_key, &keys.local_master_salt);
-                match (inbound, Context::new(key, salt, profile, None, None, crypto)) {
+                match (inbound, Outbound::new(profile, key, salt, crypto)) {
                     (Ok(inbound), Ok(outbound)) => {
                         (self.inbound, self.outbound) = (Some(inbound), Some(outbound));
                         self.events.push_back(PeerEvent::Connected(agreed.certificate));
@@ -186,8 +188,11 @@ impl Peer {
     /// Sends a compound RTCP packet, once there are keys and a path.
     pub fn send_rtcp(&mut self, packet: &[u8]) {
         let Some(outbound) = &mut self.outbound else { return };
-        match outbound.encrypt_rtcp(packet) {
-            Ok(data) => self.send(data),
+        self.sealing.extend_from_slice(packet);
+        let sealed = outbound.seal(&mut self.sealing);
+        let data = self.sealing.split();
+        match sealed {
+            Ok(()) => self.send(data),
             Err(error) => tracing::debug!(%error, "feedback is not sent"),
         }
     }

@@ -1,7 +1,11 @@
-//! What a peer sends over DTLS-SRTP, authenticated and decrypted where it lies (RFC 3711, RFC 7714).
+//! What a peer sends over DTLS-SRTP, authenticated and decrypted where it lies (RFC 3711, RFC 7714); and what it is sent.
 //!
 //! A source has a state only once a packet of it is authentic: what somebody else makes up costs no memory, and
 //! changes nothing.
+
+mod outbound;
+
+pub use outbound::Outbound;
 
 use super::header::Header;
 use rtc::crypto::{
@@ -19,6 +23,9 @@ const MAX_SOURCES: usize = 64;
 const WINDOW: u64 = 2048;
 /// Header and sender of an RTCP packet, which are never encrypted (RFC 3711 section 3.4).
 const RTCP_HEAD: usize = 8;
+/// The first of three labels that keys are derived by (RFC 3711 section 4.3.2).
+const RTP_LABELS: u8 = 0;
+const RTCP_LABELS: u8 = 3;
 /// The flag that an RTCP packet is encrypted, with the packet's index.
 const RTCP_INDEX: usize = 4;
 const ENCRYPTED: u32 = 1 << 31;
@@ -56,23 +63,9 @@ impl Inbound {
         master_salt: &[u8],
         crypto: &dyn RTCCrypto,
     ) -> Result<Self, Error> {
-        if master_key.len() != profile.key_len() {
-            return Err(Error::SrtpMasterKeyLength(profile.key_len(), master_key.len()));
-        }
-        if master_salt.len() != profile.salt_len() {
-            return Err(Error::SrtpSaltLength(profile.salt_len(), master_salt.len()));
-        }
-        let (rtp_tag, rtcp_tag) = (profile.rtp_auth_tag_len(), profile.rtcp_auth_tag_len());
-        let session = |first_label, tag| {
-            let derive = |label, length| derive(crypto, master_key, master_salt, label, length);
-            let key = derive(first_label, profile.key_len())?;
-            let authentication = derive(first_label + 1, profile.auth_key_len())?;
-            let salt = derive(first_label + 2, profile.salt_len())?;
-            Protection::new(profile, &key, &authentication, &salt, tag, crypto)
-        };
-        let (rtp, rtcp) = session(0, rtp_tag)
-            .and_then(|rtp| Ok((rtp, session(3, rtcp_tag)?)))
-            .map_err(|error| Error::Crypto(error.to_string()))?;
+        let master = Master::new(profile, master_key, master_salt, crypto)?;
+        let rtp = master.protection(RTP_LABELS, profile.rtp_auth_tag_len())?;
+        let rtcp = master.protection(RTCP_LABELS, profile.rtcp_auth_tag_len())?;
         Ok(Self { rtp, rtcp, rtp_sources: Sources::default(), rtcp_sources: Sources::default() })
     }
 
@@ -147,6 +140,43 @@ impl Inbound {
         }
         self.rtcp_sources.accept(source, ssrc, index);
         Ok(&datagram[..length])
+    }
+}
+
+/// What the keys of one direction are derived from.
+struct Master<'a> {
+    profile: ProtectionProfile,
+    key: &'a [u8],
+    salt: &'a [u8],
+    crypto: &'a dyn RTCCrypto,
+}
+
+impl<'a> Master<'a> {
+    fn new(
+        profile: ProtectionProfile,
+        key: &'a [u8],
+        salt: &'a [u8],
+        crypto: &'a dyn RTCCrypto,
+    ) -> Result<Self, Error> {
+        if key.len() != profile.key_len() {
+            return Err(Error::SrtpMasterKeyLength(profile.key_len(), key.len()));
+        }
+        if salt.len() != profile.salt_len() {
+            return Err(Error::SrtpSaltLength(profile.salt_len(), salt.len()));
+        }
+        Ok(Self { profile, key, salt, crypto })
+    }
+
+    fn protection(&self, first_label: u8, tag: usize) -> Result<Protection, Error> {
+        let Self { profile, key, salt, crypto } = *self;
+        let derive = |label, length| derive(crypto, key, salt, first_label + label, length);
+        let protection = || {
+            let key = derive(0, profile.key_len())?;
+            let authentication = derive(1, profile.auth_key_len())?;
+            let salt = derive(2, profile.salt_len())?;
+            Protection::new(profile, &key, &authentication, &salt, tag, crypto)
+        };
+        protection().map_err(|error| Error::Crypto(error.to_string()))
     }
 }
 
@@ -238,16 +268,26 @@ struct Counter {
 
 impl Counter {
     fn verify(&mut self, authenticated: &[&[u8]], tag: &[u8]) -> Result<(), Refused> {
-        let mut full = [0; FULL_TAG];
-        self.mac.sign(authenticated, &mut full).map_err(|_| Refused::Forged)?;
+        let full = self.sign(authenticated).map_err(|_| Refused::Forged)?;
         let expected = full.get(..self.tag).ok_or(Refused::Forged)?;
         if bool::from(expected.ct_eq(tag)) { Ok(()) } else { Err(Refused::Forged) }
     }
 
+    fn sign(&mut self, authenticated: &[&[u8]]) -> Result<[u8; FULL_TAG], CryptoError> {
+        let mut full = [0; FULL_TAG];
+        self.mac.sign(authenticated, &mut full)?;
+        Ok(full)
+    }
+
     fn decrypt(&mut self, ssrc: u32, index: u64, data: &mut [u8]) -> Result<(), Refused> {
+        self.apply(ssrc, index, data).map_err(|_| Refused::Malformed)
+    }
+
+    /// Encrypts, or decrypts.
+    fn apply(&mut self, ssrc: u32, index: u64, data: &mut [u8]) -> Result<(), CryptoError> {
         // RFC 3711 section 4.1.1: the last two bytes count blocks.
         let start = with_packet(self.salt, 4, ssrc, index);
-        self.cipher.apply_keystream(&start, data).map_err(|_| Refused::Malformed)
+        self.cipher.apply_keystream(&start, data)
     }
 }
 
