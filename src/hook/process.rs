@@ -6,7 +6,7 @@ use super::output::Output;
 use super::{Script, Stdin};
 use crate::catalog::{HookAttempt, HookRunning};
 use futures_util::FutureExt;
-use futures_util::future::{Either, FusedFuture, select};
+use futures_util::future::{Either, FusedFuture, join, select};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
@@ -35,9 +35,6 @@ const GROUP_POLL: Duration = Duration::from_millis(10);
 const GROUP_POLL_MAX: Duration = Duration::from_millis(200);
 /// How long a group may take to vanish after KILL; longer only if the kernel is stuck in a call.
 const KILL_TRAIL: Duration = Duration::from_secs(1);
-/// Which process it is goes into the manifest of a script that runs for so long: few scripts do, and each note costs
-/// two syncs. The next start finds any other by its environment.
-const NOTED_AFTER: Duration = Duration::from_millis(100);
 /// As large as a pipe, so that a flood costs one read a pipeful.
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -99,7 +96,7 @@ pub(super) struct Run<'a> {
     pub(super) at: Timestamp,
 }
 
-/// Runs an attempt to its end; `started` is called with the script's process, unless that is over in a moment.
+/// Runs an attempt to its end; `started` is called with the script's process.
 pub(super) async fn run<F: Future<Output = ()>>(
     run: Run<'_>,
     sink: Sink,
@@ -114,18 +111,9 @@ pub(super) async fn run<F: Future<Output = ()>>(
             let mut io = pin!(capture(pipe, &mut output, sink).fuse());
             let id = group.0.as_raw_pid();
             // Writing that down may be slow; the limits hold from the first moment.
-            let news = async {
-                sleep(NOTED_AFTER).await;
-                started(HookRunning { n, at, process_group: Some(id), process_born: born(id) }).await;
-            };
+            let news = started(HookRunning { n, at, process_group: Some(id), process_born: born(id) });
             let end = attend(&mut child, &group, began, limits, stop);
-            let ended = beside(&mut io, async {
-                match select(pin!(news), pin!(end)).await {
-                    Either::Left(((), end)) => end.await,
-                    Either::Right((ended, _)) => ended,
-                }
-            });
-            let ended = ended.await;
+            let ((), ended) = beside(&mut io, join(news, end)).await;
             group.release();
             if !io.is_terminated() && timeout(OUTPUT_TRAIL, io).await.is_err() {
                 tracing::debug!("a process outside the script's group keeps its output open");
