@@ -240,7 +240,7 @@ pub struct Port {
 impl Default for Port {
     fn default() -> Self {
         let why = [["unknown_stun_request"], ["unknown_stun_response"], ["unknown_media"], ["unknown_other"]];
-        let why = [&why[..], &[["unproven_media"], ["forged_stun"]]].concat();
+        let why = [&why[..], &[["unproven_media"], ["forged_stun"], ["loop_full"]]].concat();
         let cut = [["unknown"], ["unauthenticated"], ["bad_frame"], ["slow"], ["crowded"], ["replaced"]];
         Self {
             datagrams: Counter::default(),
