@@ -103,7 +103,12 @@ impl Directory {
 
     /// The loop that the next session begins on: they take turns, until it is known where its peer's datagrams come.
     pub fn next_home(&self) -> usize {
-        self.key.load(Ordering::Relaxed) as usize % self.active().max(1)
+        self.begun() as usize % self.active().max(1)
+    }
+
+    /// How many sessions have begun.
+    pub fn begun(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
     }
 
     /// A session is about to begin on a loop.

@@ -50,6 +50,9 @@ use tcp::Connections;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
+/// Certificates of the server, which sessions show in turn.
+const IDENTITIES: usize = 64;
+
 /// Section `webrtc` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -213,7 +216,7 @@ pub struct Peers<O> {
     loops: Arc<[mpsc::Sender<Command<O>>]>,
     directory: Arc<Directory>,
     config: Arc<Config>,
-    identity: Arc<Identity>,
+    identities: Arc<[Arc<Identity>]>,
     candidates: Arc<[TransportAddress]>,
     local_addr: SocketAddr,
     heartbeats: Arc<[Heartbeat]>,
@@ -221,12 +224,12 @@ pub struct Peers<O> {
 
 impl<O> Clone for Peers<O> {
     fn clone(&self) -> Self {
-        let Self { loops, directory, config, identity, candidates, local_addr, heartbeats } = self;
+        let Self { loops, directory, config, identities, candidates, local_addr, heartbeats } = self;
         Self {
             loops: loops.clone(),
             directory: directory.clone(),
             config: config.clone(),
-            identity: identity.clone(),
+            identities: identities.clone(),
             candidates: candidates.clone(),
             local_addr: *local_addr,
             heartbeats: heartbeats.clone(),
@@ -240,7 +243,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
     ///
     /// `local_only` is what `webrtc.udp_bind = "auto"` means; `alive` goes with the first loop that ends.
     pub fn start(config: Config, local_only: bool, alive: CriticalTask) -> io::Result<Self> {
-        let identity = Arc::new(Identity::generate().map_err(io::Error::other)?);
+        let identities = identities(IDENTITIES)?;
         let (begin, most) = config.loops.numbers();
         let (first, listener) = socket::open_both(&config, local_only)?;
         let local_addr = first.local_addr()?;
@@ -276,7 +279,7 @@ impl<O: PeerOwner + 'static> Peers<O> {
         let tcp_too = advertised.iter().copied().map(TransportAddress::tcp).filter(|_| config.tcp);
         let candidates = udp.chain(tcp_too).collect();
         let (loops, config) = (loops.into(), Arc::new(config));
-        Ok(Self { loops, directory, config, identity, candidates, local_addr, heartbeats })
+        Ok(Self { loops, directory, config, identities, candidates, local_addr, heartbeats })
     }
 
     /// Whether the loops turn.
@@ -316,6 +319,11 @@ impl<O: PeerOwner + 'static> Peers<O> {
         let home = self.directory.next_home();
         let permit = self.loops[home].reserve().await.map_err(|_| PeerError::Stopping)?;
         Ok(Reserved { peers: self, home, permit })
+    }
+
+    /// What the next session shows itself by: not what the one before did.
+    fn next_identity(&self) -> &Arc<Identity> {
+        &self.identities[self.directory.begun() as usize % self.identities.len()]
     }
 
     /// Another offer of a session's peer, for an ICE restart; `None` if it is another peer connection's.
@@ -367,6 +375,12 @@ async fn ask<T, O>(
     answer.await.map_err(|_| PeerError::Stopping)?
 }
 
+/// What sessions show themselves by. A peer connection that comes back to a new session must do another DTLS handshake,
+/// which browsers take from the fingerprint alone (RFC 8842 section 5.1): it has to be another one than before.
+fn identities(number: usize) -> io::Result<Arc<[Arc<Identity>]>> {
+    (0..number).map(|_| Identity::generate().map(Arc::new).map_err(io::Error::other)).collect()
+}
+
 /// Makes a runtime for a thread of its own, and what is to run there.
 fn with_runtime<T>(setup: impl FnOnce() -> io::Result<T>) -> io::Result<(Runtime, T)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -405,7 +419,7 @@ impl<O: PeerOwner + 'static> Reserved<'_, O> {
             *self.peers.config;
         let config = SessionConfig {
             candidates: self.peers.candidates.to_vec(),
-            identity: self.peers.identity.clone(),
+            identity: self.peers.next_identity().clone(),
             pipeline: crate::rtp::Config { reorder_window, keyframe_interval },
             origin,
             idle_timeout,
@@ -431,10 +445,9 @@ impl<O> Peers<O> {
         let (commands, receiver) = mpsc::channel(1);
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8189));
         let (config, candidates) = (Arc::new(Config::default()), [TransportAddress::udp(local_addr)].into());
-        let (identity, heartbeats) =
-            (Arc::new(Identity::generate().unwrap()), [Heartbeat::new("held")].into());
+        let (identities, heartbeats) = (identities(1).unwrap(), [Heartbeat::new("held")].into());
         let (loops, directory) = ([commands].into(), Directory::new(1));
-        (Self { loops, directory, config, identity, candidates, local_addr, heartbeats }, receiver)
+        (Self { loops, directory, config, identities, candidates, local_addr, heartbeats }, receiver)
     }
 
     /// Takes the queue's only slot.

@@ -72,6 +72,16 @@ impl Networks {
         });
     }
 
+    /// From now on the router drops everything.
+    pub fn cut(&self) {
+        self.within(&self.router, || ip(&["rule", "add", "pref", "9", "blackhole"]));
+    }
+
+    /// It does so no more.
+    pub fn mend(&self) {
+        self.within(&self.router, || ip(&["rule", "del", "pref", "9"]));
+    }
+
     /// Does something on the server's machine: what it starts is there.
     pub fn on_server<T>(&self, act: impl FnOnce() -> T) -> T {
         self.within(&self.server, act)

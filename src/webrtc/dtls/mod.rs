@@ -27,7 +27,7 @@ const PROFILES: [(SrtpProtectionProfile, ProtectionProfile); 4] = [
     (SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32, ProtectionProfile::Aes128CmHmacSha1_32),
 ];
 
-/// The server's certificate, which all of its sessions show, and how each of them shakes hands.
+/// A certificate of the server, and how the sessions that show it shake hands.
 pub struct Identity {
     pub(super) crypto: Arc<dyn RTCCryptoProvider>,
     as_client: Arc<HandshakeConfig>,

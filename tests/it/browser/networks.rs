@@ -7,7 +7,7 @@ use crate::support::judge::{self, Probe};
 use crate::support::namespaces::{Networks, SERVER};
 use crate::support::user::eventually;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The server on its own machine, with the media port that it has by itself, and these settings more.
 fn open(networks: &Networks, settings: &[&str]) -> Studio {
@@ -52,6 +52,16 @@ async fn leaves_from(browser: &Browser) -> Value {
         return { protocol, candidateType, bytes: pair.bytesSent };
       });";
     browser.run(script).await
+}
+
+/// Bytes of media that have left over all connections.
+async fn sent(browser: &Browser) -> u64 {
+    let script =
+        "return Promise.all(connections.map((connection) => connection.getStats())).then((all) => all
+        .flatMap((stats) => [...stats.values()])
+        .filter(({ type }) => type === 'outbound-rtp')
+        .reduce((sum, { bytesSent }) => sum + bytesSent, 0));";
+    browser.run(script).await.as_u64().unwrap()
 }
 
 async fn stop(studio: &Studio, browser: &Browser) -> Value {
@@ -130,6 +140,31 @@ async fn where_udp_gets_through_no_more_a_browser_goes_on_over_tcp_in_the_same_f
     assert!(hole.0 > Duration::from_millis(500) && hole.0 < SOON, "{hole:?}");
     assert!(hole.1 + Duration::from_secs(2) < duration, "pictures behind the hole");
     assert_eq!(manifest["end_reason"], "stopped", "{manifest:#}");
+}
+
+#[tokio::test]
+async fn a_network_that_is_away_for_longer_than_a_session_lasts_costs_that_time_and_no_other() {
+    let networks = Networks::new();
+    let studio = open(&networks, &["record.reconnect_grace=5m"]);
+    let browser = chromium(&studio).await;
+    start(&studio, &browser).await;
+    goes_on(&browser, Duration::from_secs(3)).await;
+    networks.cut();
+    // The fault itself lasts so long: the server gives a session up that it hasn't heard of for ten seconds.
+    goes_on(&browser, Duration::from_secs(13)).await;
+    networks.mend();
+    let began = Instant::now();
+    let (before, after) = (sent(&browser).await, async || sent(&browser).await);
+    let more = async || (after().await > before + 50_000).then_some(());
+    eventually("media leaves again", SOON, more).await;
+    let connections = browser.run("return connections.length;").await;
+    println!("media leaves again after {:?}, {connections} connections", began.elapsed());
+    goes_on(&browser, Duration::from_secs(3)).await;
+    let manifest = stop(&studio, &browser).await;
+    let pictures = judge::packets_of(&studio.path(manifest["file"].as_str().unwrap()), "video");
+    let hole = pictures.windows(2).map(|pair| (pair[1].time - pair[0].time, pair[1].time)).max().unwrap();
+    println!("a hole of {hole:?}");
+    assert!(pictures.last().unwrap().time - hole.1 > Duration::from_secs(2), "{manifest:#}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::{CONNECT, SOON, Studio, assert_seekable, duration_of, longest_silence
 use super::{start_publishing, stop_publishing};
 use crate::support::browser::{ALLOW, Browser};
 use crate::support::judge;
-use crate::support::user::Api;
+use crate::support::user::{Api, eventually};
 use crate::support::web::Proxy;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -142,6 +142,30 @@ async fn a_browser_frozen_for_five_seconds_goes_on_in_one_file_and_the_gap_is_na
     let behind = judge::cue_times(&file).into_iter().filter(|cue| *cue >= Duration::from_secs(8)).count();
     assert!(behind > 0, "no keyframe behind the hole");
     assert_eq!(studio.hook.runs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_frozen_for_longer_than_its_session_lasts_goes_on_in_the_same_file() {
+    let studio = Studio::open(&["record.reconnect_grace=5m"]);
+    let browser = Browser::start().await;
+    start_publishing(&browser, &studio.server.base, "asleep").await;
+    publish_for(&browser, Duration::from_secs(3)).await;
+    browser.signal("STOP");
+    // The fault itself lasts so long: the server gives a session up that it hasn't heard of for ten seconds.
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    browser.signal("CONT");
+    let bytes = async || Api::of(&studio.server).streams().await[0]["bytes"].as_u64().unwrap();
+    let (before, began) = (bytes().await, Instant::now());
+    eventually("media comes again", SOON, async || (bytes().await > before).then_some(())).await;
+    println!("media comes again after {:?}", began.elapsed());
+    browser.run("marks.back = performance.now();").await;
+    browser.until("performance.now() - marks.back >= 4000", SOON).await;
+    let take = stop_publishing(&browser).await;
+    let manifest = studio.the_one_recording(SOON).await;
+    assert_eq!(manifest["end_reason"], "stopped");
+    let pictures = judge::packets_of(&studio.path(&take.file), "video");
+    let behind = pictures.iter().filter(|picture| picture.time > Duration::from_secs(12)).count();
+    assert!(behind > 50, "{behind} pictures behind the hole: {manifest:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,8 @@ import { Transport, noPath } from "./transport.js";
 export const ANSWER_TIMEOUT = 10_000;
 /** How long an ICE generation may take to connect before the next is tried. */
 export const CONNECT_TIMEOUT = 5_000;
-/** A path often comes back by itself within this; asking earlier would disturb it. */
-const DISCONNECT_WAIT = 3_000;
+/** A path may come back by itself within this. The browser has waited for six seconds, and the server gives the session up after ten. */
+const DISCONNECT_WAIT = 1_000;
 /** The server has closed the connection: why, it says elsewhere, within this. */
 const CLOSE_REASON_WAIT = 1_000;
 /** How long the first connection may take if there are other transports: a good path needs one second, a bad one three. */
