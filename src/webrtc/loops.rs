@@ -106,6 +106,11 @@ impl Directory {
         self.begun() as usize % self.active().max(1)
     }
 
+    /// The last one couldn't be started after all.
+    pub fn deactivate(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// How many sessions have begun.
     pub fn begun(&self) -> u64 {
         self.key.load(Ordering::Relaxed)

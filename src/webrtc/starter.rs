@@ -55,11 +55,16 @@ impl<O: PeerOwner + 'static> Starter<O> {
             starter: Some(self.clone()),
         };
         let (engine, alive) = (Engine::new(socket, setup), self.alive.beside("media engine"));
-        std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
+        // Before it reads: what is first in its share of datagrams is of sessions of the others.
+        self.directory.activate();
+        let started = std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(engine.run(commands));
-        })?;
-        self.directory.activate();
+        });
+        if let Err(error) = started {
+            self.directory.deactivate();
+            return Err(error);
+        }
         heartbeat.beat(Instant::now());
         Ok(())
     }
